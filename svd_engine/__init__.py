@@ -1,0 +1,36 @@
+"""Stable Video Diffusion in PyTorch, numerically faithful to diffusers' pipeline."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from svd_engine.checkpoint import Checkpoint, open_checkpoint
+    from svd_engine.engine import Clip, Engine
+    from svd_engine.params import RenderDefaults, RenderParams
+
+__version__ = "0.1.0"
+
+# Loaded on first use, so that `svd_engine.params` can be had without torch.
+_HOMES = {
+    "Checkpoint": "svd_engine.checkpoint",
+    "Clip": "svd_engine.engine",
+    "Engine": "svd_engine.engine",
+    "RenderDefaults": "svd_engine.params",
+    "RenderParams": "svd_engine.params",
+    "open_checkpoint": "svd_engine.checkpoint",
+}
+__all__ = [
+    "Checkpoint",
+    "Clip",
+    "Engine",
+    "RenderDefaults",
+    "RenderParams",
+    "__version__",
+    "open_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'svd_engine' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

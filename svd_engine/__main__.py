@@ -1,0 +1,101 @@
+"""The command line: `python -m svd_engine render`, `python -m svd_engine tiny`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from svd_engine.arguments import add_param_options, params_from
+from svd_engine.video import SUFFIXES
+
+RENDER_EXAMPLES = """\
+examples:
+  python -m svd_engine render photo.jpg --model tiny --out clip.mp4
+  python -m svd_engine render photo.jpg --model svd-xt --variant fp16 --device cuda \\
+      --dtype float16 --decode-chunk-size 8 --seed 42 --out clip.mp4
+  python -m svd_engine render photo.jpg --model ./my-checkpoint --fit crop --out frames/
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 1 it failed, 2 wrong usage."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return _tiny(options) if options.command == "tiny" else _render(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m svd_engine", description="Stable Video Diffusion: a picture becomes a clip."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    tiny = commands.add_parser("tiny", help="write a small checkpoint with random weights")
+    tiny.add_argument("folder", metavar="DIR", help="a new or empty folder")
+    tiny.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
+    render = commands.add_parser(
+        "render",
+        help="turn a picture into a video",
+        description="Turn a picture into a video.",
+        epilog=RENDER_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    render.add_argument("picture", metavar="PICTURE", help="jpeg, png, webp, avif, tiff, gif, bmp")
+    render.add_argument(
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="the suffix chooses: .mp4 .webm .gif .webp, or none for a folder of .png",
+    )
+    render.add_argument(
+        "--model",
+        default="tiny",
+        help="a folder in the diffusers layout, a hub id, svd, svd-xt, svd-xt-1.1, "
+        "or tiny (default; random weights, so noise)",
+    )
+    render.add_argument("--variant", help="which weights of the model, such as fp16")
+    render.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    render.add_argument(
+        "--dtype",
+        default="float32",
+        choices=("float32", "float16", "bfloat16"),
+        help="(default: float32)",
+    )
+    add_param_options(render)
+    return parser
+
+
+def _tiny(options: argparse.Namespace) -> int:
+    from svd_engine.tiny import write_tiny
+
+    print(write_tiny(options.folder, options.seed))
+    return 0
+
+
+def _render(options: argparse.Namespace) -> int:
+    out = Path(options.out)
+    if out.suffix.lower() not in SUFFIXES:  # said before the work, not after
+        raise ValueError(f"--out: cannot write {out.suffix!r}, only {' '.join(SUFFIXES).strip()}")
+    params = params_from(options)
+
+    import torch
+    from tqdm import tqdm
+
+    from svd_engine.engine import Engine
+    from svd_engine.image import open_picture
+
+    picture = open_picture(options.picture)
+    engine = Engine.from_pretrained(
+        options.model, options.device, getattr(torch, options.dtype), options.variant
+    )
+    with tqdm(total=params.steps, unit="step", desc=out.name) as bar:
+        clip = engine.render(picture, params, on_step=lambda _done, _latents: bar.update())
+    print(clip.save(out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""Find a model, read its configs, and load its components, strictly and one at a time.
+
+A checkpoint is a folder in the diffusers layout: a JSON config and safetensors weights for each of
+`unet`, `vae` and `image_encoder`, and JSON alone for `scheduler` and `feature_extractor`.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import CLIPVisionModelWithProjection
+
+from svd_engine.clip import build_image_encoder, restore_position_ids
+from svd_engine.config import (
+    ClipConfig,
+    PreprocessorConfig,
+    ScheduleConfig,
+    UNetConfig,
+    VAEConfig,
+)
+from svd_engine.params import RenderDefaults
+from svd_engine.tiny import cached_tiny
+from svd_engine.unet import UNet
+from svd_engine.vae import VAE
+
+HUB_NAMES = {
+    "svd": "stabilityai/stable-video-diffusion-img2vid",
+    "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
+    "svd-xt-1.1": "stabilityai/stable-video-diffusion-img2vid-xt-1-1",
+}
+WEIGHT_NAMES = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "image_encoder": "model",
+}
+PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
+# transformers used to save this buffer, and leaves it out now.
+IGNORED_KEYS = {"image_encoder": {"vision_model.embeddings.position_ids"}}
+
+Config = TypeVar("Config", bound=BaseModel)
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class CheckpointError(ValueError):
+    """A model that cannot be found, read or used; the message says which part and why."""
+
+
+def open_checkpoint(
+    model: str | os.PathLike[str] = "tiny", variant: str | None = None
+) -> "Checkpoint":
+    """Find a model: a folder, a hub id (downloaded once), `svd`, `svd-xt`, `svd-xt-1.1`, `tiny`.
+
+    variant: `fp16` takes the weights saved as `*.fp16.safetensors`.
+    Raises CheckpointError where there is no such model or it is not one of SVD.
+    """
+    if Path(model).is_dir():
+        return Checkpoint(Path(model), variant)
+    name = str(model)
+    if name == "tiny":
+        return Checkpoint(cached_tiny(), variant)
+    hub_id = HUB_NAMES.get(name, name)
+    if hub_id.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Checkpoint(_download(hub_id, variant), variant)
+    raise CheckpointError(
+        f"no model {name!r}: give a folder in the diffusers layout, a hub id (owner/name), "
+        f"or one of {', '.join([*HUB_NAMES, 'tiny'])}"
+    )
+
+
+def _download(hub_id: str, variant: str | None) -> Path:
+    """The hub's snapshot of the files needed, and of no other weights."""
+    from huggingface_hub import snapshot_download
+
+    if variant is None:
+        allowed, ignored = ["*.json", "*/*.safetensors"], ["*/*.*.safetensors"]
+    else:
+        allowed, ignored = ["*.json", f"*/*.{variant}*.safetensors"], []
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=allowed, ignore_patterns=ignored))
+    except Exception as error:  # the hub's client raises its own, requests' and httpx's errors
+        raise CheckpointError(
+            f"cannot get {hub_id!r} from the hub (is the name right, the licence accepted, "
+            f"HF_TOKEN set, the network there?): {error}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder in the diffusers layout. Nothing is read before it is asked for."""
+
+    folder: Path
+    variant: str | None = None
+
+    @cached_property
+    def unet_config(self) -> UNetConfig:
+        return self._config("unet/config.json", UNetConfig)
+
+    @cached_property
+    def vae_config(self) -> VAEConfig:
+        return self._config("vae/config.json", VAEConfig)
+
+    @cached_property
+    def schedule_config(self) -> ScheduleConfig:
+        return self._config("scheduler/scheduler_config.json", ScheduleConfig)
+
+    @cached_property
+    def preprocessor_config(self) -> PreprocessorConfig:
+        return self._config("feature_extractor/preprocessor_config.json", PreprocessorConfig)
+
+    @cached_property
+    def render_defaults(self) -> RenderDefaults:
+        """Size and frames rendered when the request does not say."""
+        own = {"num_frames": self.unet_config.num_frames}
+        if (self.folder / "render_defaults.json").exists():
+            own |= self._json("render_defaults.json")
+        return self._validate("render_defaults.json", RenderDefaults, own)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of everything that decides what this model renders: configs and weights."""
+        names = ["scheduler/scheduler_config.json", "feature_extractor/preprocessor_config.json"]
+        files = [self.folder / name for name in names]
+        for component in WEIGHT_NAMES:
+            files += [self.folder / component / "config.json", *self.weight_files(component)]
+        digest = hashlib.sha256()
+        for file in files:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        return digest.hexdigest()
+
+    def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet:
+        """The UNet, channels-last."""
+        with torch.device("meta"):
+            unet = UNet(self.unet_config)
+        return _channels_last(self._load("unet", unet, device, dtype))
+
+    def load_vae(self, device: torch.device, dtype: torch.dtype) -> VAE:
+        """The VAE, channels-last."""
+        with torch.device("meta"):
+            vae = VAE(self.vae_config)
+        return _channels_last(self._load("vae", vae, device, dtype))
+
+    def load_image_encoder(
+        self, device: torch.device, dtype: torch.dtype
+    ) -> CLIPVisionModelWithProjection:
+        """CLIP's vision tower."""
+        self._config("image_encoder/config.json", ClipConfig)
+        with torch.device("meta"):
+            model = build_image_encoder(self._json("image_encoder/config.json"))
+        restore_position_ids(model, device)
+        return self._load("image_encoder", model, device, dtype)
+
+    def check(self) -> None:
+        """Raise CheckpointError unless the parts are there and fit one another."""
+        clip = self._config("image_encoder/config.json", ClipConfig)
+        widths = self.unet_config.per_block("cross_attention_dim")
+        if any(width != clip.projection_dim for width in widths):
+            raise CheckpointError(
+                f"{self.folder}: the UNet's cross_attention_dim {list(widths)} is not the image "
+                f"encoder's projection_dim {clip.projection_dim}"
+            )
+        if self.unet_config.out_channels != self.vae_config.latent_channels:
+            raise CheckpointError(
+                f"{self.folder}: the UNet makes {self.unet_config.out_channels} channels, "
+                f"the VAE reads {self.vae_config.latent_channels}"
+            )
+        _ = self.schedule_config, self.preprocessor_config, self.render_defaults
+        for component in WEIGHT_NAMES:
+            self.weight_files(component)
+
+    def weight_files(self, component: str) -> list[Path]:
+        """The safetensors files of a component: one, or the shards its index names."""
+        folder, stem = self.folder / component, WEIGHT_NAMES[component]
+        tag = f".{self.variant}" if self.variant else ""
+        single = folder / f"{stem}{tag}.safetensors"
+        index = folder / f"{stem}.safetensors.index{tag}.json"
+        if single.exists():
+            return [single]
+        if index.exists():
+            shards = sorted(set(self._json(f"{component}/{index.name}")["weight_map"].values()))
+            missing = [name for name in shards if not (folder / name).exists()]
+            if missing:
+                raise CheckpointError(f"{index} names {missing}, which are not there")
+            return [folder / name for name in shards]
+        raise CheckpointError(self._no_weights(component, single.name))
+
+    def _no_weights(self, component: str, wanted: str) -> str:
+        """Why there are no weights, and what would be right."""
+        folder = self.folder / component
+        there = sorted(path.name for path in folder.glob("*") if path.suffix != ".json")
+        if any(Path(name).suffix in PICKLES for name in there):
+            return (
+                f"{folder} has pickled weights only ({', '.join(there)}). Loading a pickle runs "
+                "whatever code is in it, so they are refused: save them as safetensors"
+            )
+        found = f"it has {', '.join(there)}" if there else "it has no weights at all"
+        return f"{folder} has no {wanted}; {found} (is the variant right?)"
+
+    def _load(
+        self, component: str, network: Network, device: torch.device, dtype: torch.dtype
+    ) -> Network:
+        """Fill a network built on `meta` with exactly the tensors of its files, one at a time."""
+        files = self.weight_files(component)
+        home = self._check_tensors(component, network, files)
+        for file in files:
+            with safe_open(file, framework="pt") as tensors:
+                for key in tensors.keys():  # noqa: SIM118 (not a mapping)
+                    if home.get(key) == file:
+                        _assign(network, key, tensors.get_tensor(key).to(device, dtype))
+        return network.eval().requires_grad_(False)
+
+    def _check_tensors(
+        self, component: str, network: nn.Module, files: list[Path]
+    ) -> dict[str, Path]:
+        """The file of each tensor, after comparing names, shapes and types with the network's."""
+        wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+        home: dict[str, Path] = {}
+        faults: list[str] = []
+        for file in files:
+            try:
+                with safe_open(file, framework="pt") as tensors:
+                    for key in tensors.keys():  # noqa: SIM118 (not a mapping)
+                        slice_ = tensors.get_slice(key)
+                        shape, kind = tuple(slice_.get_shape()), slice_.get_dtype()
+                        if key in IGNORED_KEYS.get(component, ()):
+                            continue
+                        home[key] = file
+                        if key not in wanted:
+                            faults.append(f"{key} is not part of the network")
+                        elif shape != wanted[key]:
+                            faults.append(f"{key} has shape {shape}, not {wanted[key]}")
+                        elif kind not in ("F64", "F32", "F16", "BF16"):
+                            faults.append(f"{key} holds {kind}, not floating point")
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(f"{file} is not a whole safetensors file: {error}") from error
+        faults += [f"{key} is missing" for key in wanted if key not in home]
+        if faults:
+            more = f" and {len(faults) - 8} more" if len(faults) > 8 else ""
+            raise CheckpointError(
+                f"{self.folder / component} does not fit its config: {'; '.join(faults[:8])}{more}"
+            )
+        return home
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        try:
+            data = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self.folder} is not an SVD checkpoint: no {name}") from error
+        except (ValueError, OSError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        if not isinstance(data, dict):
+            raise CheckpointError(f"{path} is not a JSON object")
+        return data
+
+    def _config(self, name: str, kind: type[Config]) -> Config:
+        return self._validate(name, kind, self._json(name))
+
+    def _validate(self, name: str, kind: type[Config], data: dict[str, Any]) -> Config:
+        try:
+            return kind.model_validate(data)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, got {fault['input']!r:.80}"
+                for fault in error.errors()
+            )
+            raise CheckpointError(f"{self.folder / name} is not supported: {faults}") from error
+
+
+def _assign(network: nn.Module, key: str, value: torch.Tensor) -> None:
+    """Put a tensor in the place of the `meta` parameter of that name."""
+    path, _, name = key.rpartition(".")
+    setattr(network.get_submodule(path), name, nn.Parameter(value, requires_grad=False))
+
+
+def _channels_last(network: Network) -> Network:
+    """Convolution weights laid out as `layers` lays out its activations."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in network.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
+    return network

@@ -1,0 +1,160 @@
+"""Frozen configs read from a checkpoint's own JSON; an unsupported value is an error.
+
+Field names and defaults are those of diffusers' `register_to_config` classes.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+GROUPS = 32  # every GroupNorm of SVD has 32 groups
+
+DownBlock = Literal["CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"]
+UpBlock = Literal["CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"]
+PerBlock = int | tuple[int, ...]
+
+
+def _check_channels(channels: tuple[int, ...]) -> None:
+    if any(c % GROUPS for c in channels):
+        raise ValueError(f"block_out_channels must be multiples of {GROUPS}, got {list(channels)}")
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_bookkeeping(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """`_class_name`, `_diffusers_version` and their like say nothing of the network."""
+        return {k: v for k, v in data.items() if not k.startswith("_")}
+
+
+class UNetConfig(_Config):
+    """`unet/config.json` of `UNetSpatioTemporalConditionModel`."""
+
+    sample_size: int | None = None
+    in_channels: int = 8
+    out_channels: int = 4
+    down_block_types: tuple[DownBlock, ...] = (
+        "CrossAttnDownBlockSpatioTemporal",
+        "CrossAttnDownBlockSpatioTemporal",
+        "CrossAttnDownBlockSpatioTemporal",
+        "DownBlockSpatioTemporal",
+    )
+    up_block_types: tuple[UpBlock, ...] = (
+        "UpBlockSpatioTemporal",
+        "CrossAttnUpBlockSpatioTemporal",
+        "CrossAttnUpBlockSpatioTemporal",
+        "CrossAttnUpBlockSpatioTemporal",
+    )
+    block_out_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    addition_time_embed_dim: int = 256
+    projection_class_embeddings_input_dim: int = 768
+    layers_per_block: PerBlock = 2
+    cross_attention_dim: PerBlock = 1024
+    transformer_layers_per_block: PerBlock = 1
+    num_attention_heads: PerBlock = (5, 10, 20, 20)
+    num_frames: int = 25
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        blocks = len(self.block_out_channels)
+        _check_channels(self.block_out_channels)
+        lists = {name: getattr(self, name) for name in ("down_block_types", "up_block_types")}
+        lists |= {name: value for name, value in self if isinstance(value, tuple)}
+        for name, value in lists.items():
+            if len(value) != blocks:
+                raise ValueError(f"{name} has {len(value)} entries for {blocks} blocks")
+        if self.projection_class_embeddings_input_dim != 3 * self.addition_time_embed_dim:
+            raise ValueError(
+                "projection_class_embeddings_input_dim must be 3 x addition_time_embed_dim "
+                f"({3 * self.addition_time_embed_dim}): fps, motion bucket and augmentation; "
+                f"got {self.projection_class_embeddings_input_dim}"
+            )
+        if self.in_channels != 2 * self.out_channels:
+            raise ValueError(
+                "in_channels must be twice out_channels (noise latents, then image latents), "
+                f"got {self.in_channels} and {self.out_channels}"
+            )
+        for channels, heads in zip(
+            self.block_out_channels, self.per_block("num_attention_heads"), strict=True
+        ):
+            if channels % heads:
+                raise ValueError(f"num_attention_heads: {heads} heads do not divide {channels}")
+        return self
+
+    def per_block(self, name: str) -> tuple[int, ...]:
+        """The value of `name` for each down block, where the JSON may hold one for all."""
+        value = getattr(self, name)
+        return (value,) * len(self.block_out_channels) if isinstance(value, int) else value
+
+
+class VAEConfig(_Config):
+    """`vae/config.json` of `AutoencoderKLTemporalDecoder`."""
+
+    in_channels: Literal[3] = 3
+    out_channels: Literal[3] = 3
+    down_block_types: tuple[Literal["DownEncoderBlock2D"], ...] = ("DownEncoderBlock2D",)
+    block_out_channels: tuple[int, ...] = (64,)
+    layers_per_block: int = Field(1, ge=1)
+    latent_channels: int = 4
+    sample_size: int = 32
+    scaling_factor: float = 0.18215
+    force_upcast: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_channels(self.block_out_channels)
+        if len(self.down_block_types) != len(self.block_out_channels):
+            raise ValueError("down_block_types and block_out_channels differ in length")
+        if self.downscale != 8:
+            raise ValueError(
+                f"block_out_channels must have 4 entries, got {len(self.block_out_channels)}: "
+                "SVD's latents are an eighth of the picture's size"
+            )
+        return self
+
+    @property
+    def downscale(self) -> int:
+        """Pixels per latent, along each side."""
+        return int(2 ** (len(self.block_out_channels) - 1))
+
+
+class ScheduleConfig(BaseModel):
+    """The part of `EulerDiscreteScheduler`'s JSON that SVD's sampling reads.
+
+    The beta schedule is left out: Karras sigmas with both ends given do not depend on it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    prediction_type: Literal["v_prediction"]
+    timestep_type: Literal["continuous"]
+    use_karras_sigmas: Literal[True]
+    use_exponential_sigmas: Literal[False] | None = False
+    use_beta_sigmas: Literal[False] | None = False
+    final_sigmas_type: Literal["zero"] = "zero"
+    timestep_spacing: Literal["leading", "linspace", "trailing"] = "linspace"
+    sigma_min: float = Field(gt=0)
+    sigma_max: float = Field(gt=0)
+
+
+class ClipConfig(BaseModel):
+    """The part of `image_encoder/config.json` that SVD's encoding relies on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    # The picture is resized to 224 x 224 before CLIP, whatever the tower says.
+    image_size: Literal[224] = 224
+    num_channels: Literal[3] = 3
+    projection_dim: int = 512
+
+
+class PreprocessorConfig(BaseModel):
+    """The part of `feature_extractor/preprocessor_config.json` that is used: the normalization."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    do_normalize: Literal[True] = True
+    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)

@@ -1,0 +1,111 @@
+"""One process, one model: the stages in a row. The reference for everything the farm does."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from svd_engine import stages, video
+from svd_engine.checkpoint import open_checkpoint
+from svd_engine.config import PreprocessorConfig, ScheduleConfig
+from svd_engine.image import Picture, open_picture
+from svd_engine.params import RenderDefaults, RenderParams
+from svd_engine.unet import UNet
+from svd_engine.vae import VAE
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A rendered clip."""
+
+    frames: video.Frames  # (F, H, W, 3), uint8
+    latents: Tensor  # (F, 4, h, w), on the CPU
+    fps: int
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a video; the suffix chooses: .mp4 .webm .gif .webp, or none for .png frames."""
+        return video.save(self.frames, self.fps, path)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The networks of one checkpoint, each on its device, and what renders with them."""
+
+    image_encoder: CLIPVisionModelWithProjection
+    unet: UNet
+    vae: VAE
+    schedule: ScheduleConfig
+    preprocessor: PreprocessorConfig
+    defaults: RenderDefaults
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] = "tiny",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        variant: str | None = None,
+    ) -> Self:
+        """Load a model (folder, hub id, or name; see `open_checkpoint`) onto one device.
+
+        Raises CheckpointError, a ValueError, where it cannot be found or does not fit.
+        """
+        checkpoint = open_checkpoint(model, variant)
+        checkpoint.check()
+        device = torch.device(device)
+        return cls(
+            checkpoint.load_image_encoder(device, dtype),
+            checkpoint.load_unet(device, dtype),
+            checkpoint.load_vae(device, dtype),
+            checkpoint.schedule_config,
+            checkpoint.preprocessor_config,
+            checkpoint.render_defaults,
+        )
+
+    def render(
+        self,
+        picture: Picture,
+        params: RenderParams | None = None,
+        on_step: Callable[[int, Tensor], object] | None = None,
+    ) -> Clip:
+        """Turn a picture (PIL image, path or bytes) into a clip.
+
+        on_step: called after each step with how many are done and the latents (1, F, 4, h, w).
+        Raises ValueError or FileNotFoundError for a picture that cannot be used.
+        """
+        params = (params or RenderParams()).resolve(self.defaults)
+        noise = stages.draw_noise(params, self.unet.dtype, self.vae.config.latent_channels)
+        conditioning = self.encode(picture, noise, params)
+        latents = noise.latents
+        for done, latents in enumerate(self.denoise(conditioning, noise.latents, params), start=1):
+            if on_step is not None:
+                on_step(done, latents)
+        frames = stages.to_uint8(self.decode(latents[0], params))
+        return Clip(frames.numpy(), latents[0].cpu(), params.fps)
+
+    def encode(
+        self, picture: Picture, noise: stages.Noise, params: RenderParams
+    ) -> stages.Conditioning:
+        """`stages.encode` with this engine's networks."""
+        return stages.encode(
+            self.image_encoder, self.vae, self.preprocessor, open_picture(picture), noise, params
+        )
+
+    def denoise(
+        self,
+        conditioning: stages.Conditioning,
+        latents: Tensor,
+        params: RenderParams,
+        start: int = 0,
+    ) -> Iterator[Tensor]:
+        """`stages.denoise` with this engine's UNet and schedule."""
+        return stages.denoise(self.unet, self.schedule, conditioning, latents, params, start)
+
+    def decode(self, latents: Tensor, params: RenderParams) -> Tensor:
+        """`stages.decode` with this engine's VAE."""
+        return stages.decode(self.vae, latents, params.decode_chunk_size)

@@ -1,0 +1,149 @@
+"""Picture in: safe open, orientation, fit to the frame's shape, and the two tensors made of it."""
+
+from io import BytesIO
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+CLIP_SIDE = 224
+MAX_PIXELS = 178_956_970  # where Pillow itself refuses: a gigabyte of decoded picture at most
+# Formats decoded by Pillow's own code: no Ghostscript (EPS, PDF), no rarely tried parsers.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+Picture = Image.Image | str | PathLike[str] | bytes
+
+
+def open_picture(picture: Picture) -> Image.Image:
+    """A picture as upright 8-bit RGB; ValueError says what is wrong with it.
+
+    Orientation and alpha are treated as `diffusers.utils.load_image` treats them: EXIF applied,
+    alpha dropped. 16-bit grey is scaled to 8 bits, which Pillow's own conversion would clip.
+    """
+    if isinstance(picture, Image.Image):
+        return _as_rgb(picture)
+    if isinstance(picture, bytes):
+        name, data = "the picture", picture
+    else:
+        name, data = str(picture), _read(Path(picture))
+    if not data:
+        raise ValueError(f"{name} is empty")
+    try:
+        with Image.open(BytesIO(data), formats=_formats()) as image:
+            _check_size(image)
+            image.load()
+            return _as_rgb(image)
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"{name} is not a picture this can read; it reads {', '.join(FORMATS)}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{name} is too large: {error}") from error
+    except (OSError, SyntaxError, EOFError) as error:  # what Pillow's decoders raise
+        raise ValueError(f"{name} is broken: {error}") from error
+
+
+def _formats() -> list[str]:
+    """Those of FORMATS that this build of Pillow has."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no picture at {path}") from error
+    except IsADirectoryError as error:
+        raise ValueError(f"{path} is a folder, not a picture") from error
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"the picture has {width} x {height} pixels, over {MAX_PIXELS}")
+    if min(width, height) < 2:
+        raise ValueError(f"the picture has {width} x {height} pixels; it needs 2 along each side")
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    _check_size(image)
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("the picture holds floating-point values, whose white point is not known")
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise ValueError(f"the picture's values {grey.min()} to {grey.max()} are not 16-bit")
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit_picture(
+    image: Image.Image, width: int, height: int, fit: Literal["stretch", "crop", "pad"]
+) -> Image.Image:
+    """The picture with the frame's shape: its centre (`crop`), black bars (`pad`), or as it is.
+
+    The size stays the picture's own; what is left to `stretch` is the scaling.
+    """
+    w, h = image.size
+    if fit == "stretch" or w * height == h * width:
+        return image
+    wide = w * height > h * width
+    if fit == "crop":
+        size = (
+            (max(2, round(h * width / height)), h)
+            if wide
+            else (w, max(2, round(w * height / width)))
+        )
+    else:
+        size = (w, round(w * height / width)) if wide else (round(h * width / height), h)
+    canvas = Image.new("RGB", size)
+    canvas.paste(image, ((size[0] - w) // 2, (size[1] - h) // 2))
+    return canvas
+
+
+def vae_pixels(image: Image.Image, width: int, height: int) -> Tensor:
+    """What the VAE sees before noise: (1, 3, height, width), float32 in [-1, 1]."""
+    return _to_tensor(image.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def clip_pixels(
+    image: Image.Image, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Tensor:
+    """What CLIP sees: (1, 3, 224, 224), float32, normalized. The picture squashed to a square."""
+    x = _blur(_to_tensor(image))
+    x = F.interpolate(x, size=(CLIP_SIDE, CLIP_SIDE), mode="bicubic", align_corners=True)
+    x = (x + 1.0) / 2.0
+    return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """(1, 3, H, W), float32 in [-1, 1]."""
+    x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255.0
+    return 2.0 * x - 1.0
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian blur against aliasing, as strong as each side is larger than CLIP's."""
+    channels = x.shape[1]
+    for dim in (3, 2):  # along the rows, then along the columns
+        factor = x.shape[dim] / CLIP_SIDE
+        sigma = max((factor - 1.0) / 2.0, 0.001)
+        size = int(max(4.0 * sigma, 3)) // 2 * 2 + 1
+        offsets = torch.arange(size, dtype=torch.float32) - size // 2
+        kernel = torch.exp(-(offsets**2) / (2 * torch.tensor(sigma) ** 2))
+        kernel = kernel / kernel.sum()
+        shape, edge = (
+            ((1, size), (size // 2,) * 2 + (0, 0))
+            if dim == 3
+            else ((size, 1), (0, 0) + (size // 2,) * 2)
+        )
+        weight = kernel.reshape(1, 1, *shape).expand(channels, 1, *shape)
+        x = F.conv2d(F.pad(x, edge, mode="reflect"), weight, groups=channels)
+    return x

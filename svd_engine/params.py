@@ -1,0 +1,91 @@
+"""What one clip is asked to be. No torch here: the farm reads this without an engine."""
+
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Side = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
+Guidance = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
+
+
+class RenderDefaults(BaseModel):
+    """What a checkpoint renders when the request does not say; read from `render_defaults.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: Side = 1024
+    height: Side = 576
+    num_frames: int = Field(ge=1, le=1024)
+
+
+class RenderParams(BaseModel):
+    """Parameters of one clip, named as `StableVideoDiffusionPipeline.__call__` names them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: Side | None = Field(
+        None, description="frame width in pixels, a multiple of 8 (default: the checkpoint's)"
+    )
+    height: Side | None = Field(
+        None, description="frame height in pixels, a multiple of 8 (default: the checkpoint's)"
+    )
+    num_frames: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        None, description="frames in the clip (default: the checkpoint's)"
+    )
+    num_inference_steps: int = Field(
+        25, ge=1, le=1000, description="denoising steps; given sigmas take their place"
+    )
+    sigmas: tuple[float, ...] | None = Field(
+        None, description="noise levels, falling, the last one where denoising ends (usually 0)"
+    )
+    min_guidance_scale: Guidance = Field(1.0, description="guidance of the first frame")
+    max_guidance_scale: Guidance = Field(3.0, description="guidance of the last frame")
+    fps: int = Field(
+        7, ge=1, le=240, description="frames per second, of the motion and of the video"
+    )
+    motion_bucket_id: int = Field(
+        127, ge=0, le=1023, description="how much moves; trained on 0-255"
+    )
+    noise_aug_strength: float = Field(
+        0.02, ge=0.0, le=100.0, allow_inf_nan=False, description="noise added to the picture"
+    )
+    decode_chunk_size: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="decode so many frames at a time, seams included (default: all as one)"
+    )
+    seed: int = Field(0, ge=0, lt=2**64, description="seed of all noise in the clip")
+    fit: Literal["stretch", "crop", "pad"] = Field(
+        "stretch", description="how a picture of another shape is brought to the frame's"
+    )
+
+    @field_validator("sigmas")
+    @classmethod
+    def _sigmas_fall(cls, sigmas: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if sigmas is None:
+            return None
+        if len(sigmas) < 2:
+            raise ValueError("sigmas need at least two levels: where to start and where to end")
+        if not all(a > b for a, b in pairwise(sigmas)):
+            raise ValueError(f"sigmas must fall at every step, got {list(sigmas)}")
+        if not 0 <= sigmas[-1] < sigmas[0] < float("inf"):
+            raise ValueError(f"sigmas must be finite and not below 0, got {list(sigmas)}")
+        return sigmas
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps that will be run."""
+        return len(self.sigmas) - 1 if self.sigmas else self.num_inference_steps
+
+    @property
+    def guided(self) -> bool:
+        """Whether any frame is guided, so that the UNet runs on a pair.
+
+        diffusers asks this twice in two ways and crashes where they differ (minimum above 1,
+        maximum not); here a frame above 1 is enough.
+        """
+        return max(self.min_guidance_scale, self.max_guidance_scale) > 1.0
+
+    def resolve(self, defaults: RenderDefaults) -> Self:
+        """The same parameters with width, height and num_frames filled in."""
+        own = {name: getattr(self, name) or value for name, value in defaults}
+        return self.model_copy(update=own)

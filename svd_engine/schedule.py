@@ -1,0 +1,70 @@
+"""Sigmas, timesteps, scalings and one Euler step: pure functions of numbers.
+
+Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", as
+diffusers' `EulerDiscreteScheduler` computes it for v-prediction with continuous timesteps. A sigma
+is a float32 scalar on the CPU; S steps have S + 1 of them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svd_engine.config import ScheduleConfig
+
+RHO = 7.0
+
+
+def karras_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
+    """Sigmas (S + 1,) from `sigma_max` to `sigma_min` by eq. 5 of the paper, then 0."""
+    ramp = np.linspace(0, 1, steps)
+    start, end = sigma_max ** (1 / RHO), sigma_min ** (1 / RHO)
+    sigmas = (start + ramp * (end - start)) ** RHO
+    return torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32))
+
+
+def make_sigmas(config: ScheduleConfig, steps: int, given: Sequence[float] | None) -> Tensor:
+    """Sigmas (S + 1,): those given, else the checkpoint's schedule in `steps` steps."""
+    if given is not None:
+        return torch.tensor(given, dtype=torch.float32)
+    return karras_sigmas(steps, config.sigma_min, config.sigma_max)
+
+
+def make_timesteps(sigmas: Tensor) -> Tensor:
+    """What the UNet is told of the noise (S,): a quarter of ln(sigma)."""
+    return 0.25 * sigmas[:-1].log()
+
+
+def initial_scale(config: ScheduleConfig, sigmas: Tensor) -> Tensor:
+    """What unit noise is multiplied by before the first step."""
+    largest = sigmas.max()
+    return (largest**2 + 1) ** 0.5 if config.timestep_spacing == "leading" else largest
+
+
+def scale_input(latents: Tensor, sigma: Tensor) -> Tensor:
+    """c_in * latents, in the latents' dtype."""
+    return latents / (sigma**2 + 1) ** 0.5
+
+
+def guide(prediction: Tensor, guidance: Tensor) -> Tensor:
+    """Classifier-free guidance: (2, F, 4, h, w), unconditional first, to (1, F, 4, h, w)."""
+    unconditional, conditional = prediction.chunk(2)
+    scale = guidance[None, :, None, None, None]
+    return unconditional + scale * (conditional - unconditional)
+
+
+def guidance_scales(lowest: float, highest: float, frames: int) -> Tensor:
+    """One scale per frame (F,), float32, the same at every step."""
+    return torch.linspace(lowest, highest, frames)
+
+
+def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+    """Latents at `sigma_next`, from those at `sigma` and the v predicted there.
+
+    The update is in float32, c_out * v in the model's dtype, and so is the result.
+    """
+    x = latents.float()
+    denoised = v * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1)
+    slope = (x - denoised) / sigma
+    return (x + slope * (sigma_next - sigma)).to(v.dtype)

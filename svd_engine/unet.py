@@ -1,0 +1,214 @@
+"""The spatio-temporal UNet: what is noise in these latents, given the picture.
+
+Shapes: B clips, F frames, C channels, h x w latent pixels, D embedding width. Inside, frames are
+(B*F, C, h, w); see `layers`. Module names are those of `UNetSpatioTemporalConditionModel`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from svd_engine.config import GROUPS, UNetConfig
+from svd_engine.layers import (
+    SpatioTemporalResBlock,
+    SpatioTemporalTransformer,
+    TimestepEmbedding,
+    sinusoid,
+)
+
+
+class Downsample(nn.Module):
+    """Strided convolution, half the size (rounded up)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour to the size of the skip that comes next, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+
+
+def _transformers(channels: int, heads: int, layers: int, context: int, n: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        SpatioTemporalTransformer(channels, heads, layers, context) for _ in range(n)
+    )
+
+
+class DownBlock(nn.Module):
+    """Residual blocks, each followed by a transformer where there is attention; then half size."""
+
+    def __init__(
+        self, c_in: int, c_out: int, embedding: int, resnets: int, attentions: nn.ModuleList | None
+    ) -> None:
+        super().__init__()
+        eps = 1e-5 if attentions is None else 1e-6  # so in diffusers, and so in the weights
+        self.resnets = nn.ModuleList(
+            SpatioTemporalResBlock(c_in if i == 0 else c_out, c_out, eps, eps, embedding)
+            for i in range(resnets)
+        )
+        self.attentions = attentions
+        self.downsamplers: nn.ModuleList | None = None
+
+    def forward(
+        self, x: Tensor, frames: int, embedding: Tensor, context: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        skips = []
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x, frames, embedding)
+            if self.attentions is not None:
+                x = self.attentions[i](x, frames, context)
+            skips.append(x)
+        for downsample in self.downsamplers or ():
+            x = downsample(x)
+            skips.append(x)
+        return x, skips
+
+
+class MidBlock(nn.Module):
+    """A transformer between two residual blocks."""
+
+    def __init__(self, channels: int, embedding: int, attentions: nn.ModuleList) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            SpatioTemporalResBlock(channels, channels, 1e-5, 1e-5, embedding) for _ in range(2)
+        )
+        self.attentions = attentions
+
+    def forward(self, x: Tensor, frames: int, embedding: Tensor, context: Tensor) -> Tensor:
+        x = self.resnets[0](x, frames, embedding)
+        x = self.attentions[0](x, frames, context)
+        return self.resnets[1](x, frames, embedding)
+
+
+class UpBlock(nn.Module):
+    """Residual blocks, each over one skip of the way down; then the size of the next skip."""
+
+    def __init__(
+        self, c_ins: list[int], c_out: int, embedding: int, attentions: nn.ModuleList | None
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            SpatioTemporalResBlock(c_in, c_out, 1e-6, 1e-6, embedding) for c_in in c_ins
+        )
+        self.attentions = attentions
+        self.upsamplers: nn.ModuleList | None = None
+
+    def forward(
+        self, x: Tensor, skips: list[Tensor], frames: int, embedding: Tensor, context: Tensor
+    ) -> Tensor:
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(torch.cat([x, skips.pop()], dim=1), frames, embedding)
+            if self.attentions is not None:
+                x = self.attentions[i](x, frames, context)
+        for upsample in self.upsamplers or ():
+            x = upsample(x, skips[-1].shape[-2:])
+        return x
+
+
+class UNet(nn.Module):
+    """`UNetSpatioTemporalConditionModel`, for inference on one device."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.block_out_channels
+        embedding = 4 * channels[0]
+        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.time_embedding = TimestepEmbedding(channels[0], embedding)
+        self.add_embedding = TimestepEmbedding(
+            config.projection_class_embeddings_input_dim, embedding
+        )
+        self.down_blocks = self._down(config, embedding)
+        mid_attentions = self._attentions(config, -1, 1)
+        self.mid_block = MidBlock(channels[-1], embedding, mid_attentions)
+        self.up_blocks = self._up(config, embedding)
+        self.conv_norm_out = nn.GroupNorm(GROUPS, channels[0], eps=1e-5)
+        self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
+
+    @staticmethod
+    def _attentions(config: UNetConfig, level: int, n: int) -> nn.ModuleList:
+        return _transformers(
+            config.block_out_channels[level],
+            config.per_block("num_attention_heads")[level],
+            config.per_block("transformer_layers_per_block")[level],
+            config.per_block("cross_attention_dim")[level],
+            n,
+        )
+
+    @classmethod
+    def _down(cls, config: UNetConfig, embedding: int) -> nn.ModuleList:
+        channels, layers = config.block_out_channels, config.per_block("layers_per_block")
+        blocks = nn.ModuleList()
+        for level, kind in enumerate(config.down_block_types):
+            n = layers[level]
+            attentions = cls._attentions(config, level, n) if kind.startswith("Cross") else None
+            c_in, c_out = channels[max(level - 1, 0)], channels[level]
+            block = DownBlock(c_in, c_out, embedding, n, attentions)
+            if level < len(channels) - 1:
+                block.downsamplers = nn.ModuleList([Downsample(c_out)])
+            blocks.append(block)
+        return blocks
+
+    @classmethod
+    def _up(cls, config: UNetConfig, embedding: int) -> nn.ModuleList:
+        """The way down, mirrored; each block takes one skip more than its level has layers."""
+        channels, layers = config.block_out_channels, config.per_block("layers_per_block")
+        top = len(channels) - 1
+        blocks = nn.ModuleList()
+        for i, kind in enumerate(config.up_block_types):
+            level, n = top - i, layers[top - i] + 1
+            attentions = cls._attentions(config, level, n) if kind.startswith("Cross") else None
+            c_out, below = channels[level], channels[max(level - 1, 0)]
+            previous = [channels[min(level + 1, top)]] + [c_out] * (n - 1)
+            skips = [c_out] * (n - 1) + [below]
+            c_ins = [a + b for a, b in zip(previous, skips, strict=True)]
+            block = UpBlock(c_ins, c_out, embedding, attentions)
+            if level > 0:
+                block.upsamplers = nn.ModuleList([Upsample(c_out)])
+            blocks.append(block)
+        return blocks
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.conv_in.weight.dtype
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor, context: Tensor, time_ids: Tensor
+    ) -> Tensor:
+        """v-prediction (B, F, 4, h, w) of one step.
+
+        sample: (B, F, 8, h, w), scaled noise latents, then the image latents, along the channels.
+        timestep: 0.25 * ln(sigma), float32, no dimension.
+        context: (B, 1, D), the picture's embedding. time_ids: (B, 3).
+        """
+        clips, frames = sample.shape[:2]
+        embedding = self._embed(timestep.expand(clips), time_ids, sample.dtype)
+        x = sample.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        x = self.conv_in(x)
+        skips = [x]
+        for down in self.down_blocks:
+            x, more = down(x, frames, embedding, context)
+            skips += more
+        x = self.mid_block(x, frames, embedding, context)
+        for up in self.up_blocks:
+            x = up(x, skips, frames, embedding, context)
+        x = self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
+        return x.unflatten(0, (clips, frames))
+
+    def _embed(self, timesteps: Tensor, time_ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """(B,) and (B, 3) -> (B, 4 * channels)."""
+        time = sinusoid(timesteps, self.config.block_out_channels[0])
+        added = sinusoid(time_ids.flatten(), self.config.addition_time_embed_dim)
+        added = added.reshape(len(time_ids), -1)
+        return self.time_embedding(time.to(dtype)) + self.add_embedding(added.to(dtype))

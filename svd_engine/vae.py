@@ -1,0 +1,195 @@
+"""The VAE: a picture's encoder, and the decoder that knows of time.
+
+Shapes: B clips, F frames, H x W pixels, h x w = H/8 x W/8 latent pixels. Module names are those of
+`AutoencoderKLTemporalDecoder`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from svd_engine.config import GROUPS, VAEConfig
+from svd_engine.layers import (
+    ResBlock,
+    SelfAttention,
+    SpatioTemporalResBlock,
+    TemporalConv,
+    clip_view,
+    frame_view,
+)
+
+
+class FrameAttention(SelfAttention):
+    """One head as wide as the network, over the pixels of each frame: (N, C, h, w)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, heads=1, bias=True)
+        self.group_norm = nn.GroupNorm(GROUPS, channels, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
+        return super().forward(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2) + x
+
+
+class EncoderDownsample(nn.Module):
+    """Half the size; padded on the right and at the bottom only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class EncoderBlock(nn.Module):
+    """Residual blocks, then half the size."""
+
+    def __init__(self, c_in: int, c_out: int, layers: int, downsample: bool) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResBlock(c_in if i == 0 else c_out, c_out, 1e-6) for i in range(layers)
+        )
+        self.downsamplers = nn.ModuleList([EncoderDownsample(c_out)]) if downsample else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        for resnet in self.resnets:
+            x = resnet(x)
+        for downsample in self.downsamplers or ():
+            x = downsample(x)
+        return x
+
+
+class EncoderMidBlock(nn.Module):
+    """Attention between two residual blocks."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResBlock(channels, channels, 1e-6) for _ in range(2))
+        self.attentions = nn.ModuleList([FrameAttention(channels)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class Encoder(nn.Module):
+    """Pictures (N, 3, H, W) in [-1, 1] to the posterior's mean and log variance (N, 8, h, w)."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        channels = config.block_out_channels
+        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(
+            EncoderBlock(channels[max(i - 1, 0)], c, config.layers_per_block, i < len(channels) - 1)
+            for i, c in enumerate(channels)
+        )
+        self.mid_block = EncoderMidBlock(channels[-1])
+        self.conv_norm_out = nn.GroupNorm(GROUPS, channels[-1], eps=1e-6)
+        self.conv_out = nn.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x)), inplace=True))
+
+
+def _decoder_resnets(c_in: int, c_out: int, layers: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        SpatioTemporalResBlock(c_in if i == 0 else c_out, c_out, 1e-6, 1e-5, switched=True)
+        for i in range(layers)
+    )
+
+
+class DecoderUpsample(nn.Module):
+    """Nearest neighbour to twice the size, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class DecoderBlock(nn.Module):
+    """Residual blocks, then twice the size."""
+
+    def __init__(self, c_in: int, c_out: int, layers: int, upsample: bool) -> None:
+        super().__init__()
+        self.resnets = _decoder_resnets(c_in, c_out, layers)
+        self.upsamplers = nn.ModuleList([DecoderUpsample(c_out)]) if upsample else None
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        for resnet in self.resnets:
+            x = resnet(x, frames)
+        for upsample in self.upsamplers or ():
+            x = upsample(x)
+        return x
+
+
+class DecoderMidBlock(nn.Module):
+    """Attention after the first residual block.
+
+    diffusers pairs its one attention with the second block and runs no further pair: with one
+    layer the attention is idle, with three so is the last block. The weights were trained so.
+    """
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__()
+        self.resnets = _decoder_resnets(channels, channels, layers)
+        self.attentions = nn.ModuleList([FrameAttention(channels)])
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        x = self.resnets[0](x, frames)
+        for attention, resnet in zip(self.attentions, self.resnets[1:], strict=False):
+            x = resnet(attention(x), frames)
+        return x
+
+
+class TemporalDecoder(nn.Module):
+    """Latents (B*F, 4, h, w) to frames (B*F, 3, H, W) in [-1, 1], each clip as one."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        channels = config.block_out_channels[::-1]
+        layers = config.layers_per_block
+        self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
+        self.mid_block = DecoderMidBlock(channels[0], layers)
+        self.up_blocks = nn.ModuleList(
+            DecoderBlock(channels[max(i - 1, 0)], c, layers + 1, i < len(channels) - 1)
+            for i, c in enumerate(channels)
+        )
+        self.conv_norm_out = nn.GroupNorm(GROUPS, channels[-1], eps=1e-6)
+        self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)
+        self.time_conv_out = TemporalConv(config.out_channels, config.out_channels)
+
+    def forward(self, z: Tensor, frames: int) -> Tensor:
+        x = self.conv_in(z.contiguous(memory_format=torch.channels_last))
+        x = self.mid_block(x, frames)
+        for block in self.up_blocks:
+            x = block(x, frames)
+        x = self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
+        height, width = x.shape[-2:]
+        return frame_view(self.time_conv_out(clip_view(x, frames)), height, width)
+
+
+class VAE(nn.Module):
+    """`AutoencoderKLTemporalDecoder`, for inference on one device."""
+
+    def __init__(self, config: VAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = TemporalDecoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) in [-1, 1] to their posterior's mean (N, 4, h, w), unscaled."""
+        mean, _log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
+        return mean
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (F, 4, h, w) of one clip to its frames (F, 3, H, W) in [-1, 1]."""
+        return self.decoder((1 / self.config.scaling_factor) * latents, frames=len(latents))

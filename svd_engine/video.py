@@ -1,0 +1,105 @@
+"""Frames out: mp4, webm, gif, webp by ffmpeg, a folder of png, and a thumbnail.
+
+Frames are uint8 arrays (F, H, W, 3). A file appears under its name only when it is whole.
+"""
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from imageio_ffmpeg import get_ffmpeg_exe
+from numpy.typing import NDArray
+from PIL import Image
+
+Frames = NDArray[np.uint8]
+
+# yuv420p of BT.709, said so in the file: untagged, players guess by size and shift the colours.
+_BT709 = "color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
+_SCALE = "scale=in_range=pc:out_range=tv:out_color_matrix=bt709:flags=accurate_rnd"
+_YUV = ["-vf", f"{_SCALE},format=yuv420p,setparams={_BT709}"]
+_ENCODERS: dict[str, list[str]] = {
+    ".mp4": ["-c:v", "libx264", "-crf", "17", *_YUV, "-movflags", "+faststart"],
+    ".webm": ["-c:v", "libvpx-vp9", "-crf", "24", "-b:v", "0", "-row-mt", "1", *_YUV],
+    ".gif": ["-filter_complex", "split[a][b];[a]palettegen[p];[b][p]paletteuse", "-loop", "0"],
+    ".webp": ["-c:v", "libwebp_anim", "-quality", "90", "-loop", "0"],
+}
+SUFFIXES = (*_ENCODERS, "")
+
+
+def save(frames: Frames, fps: int, path: str | os.PathLike[str]) -> Path:
+    """Write a video; the suffix chooses: .mp4 .webm .gif .webp, or none for .png frames."""
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"cannot write {path.suffix!r}: give .mp4, .webm, .gif, .webp, or a folder for .png"
+        )
+    if not path.suffix:
+        return _save_png(frames, path)
+    with replacing(path) as scratch:
+        _encode(frames, fps, scratch)
+    return path
+
+
+def encode_video(frames: Frames, fps: int, suffix: str = ".mp4") -> bytes:
+    """The bytes of a video file."""
+    with tempfile.TemporaryDirectory() as folder:
+        return save(frames, fps, Path(folder) / f"clip{suffix}").read_bytes()
+
+
+def thumbnail(frames: Frames, side: int = 320) -> bytes:
+    """The first frame as JPEG, its longer side at most `side`."""
+    image = Image.fromarray(frames[0])
+    image.thumbnail((side, side))
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, moved into its place on success, removed on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        yield scratch
+        scratch.chmod(0o644)  # mkstemp's own mode lets nobody else play the video
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _encode(frames: Frames, fps: int, path: Path) -> None:
+    _, height, width, _ = frames.shape
+    suffix = path.suffix.lower()
+    if suffix in (".mp4", ".webm") and (width % 2 or height % 2):
+        raise ValueError(
+            f"{suffix} has colour at half resolution and needs even sides, got {width} x {height}"
+        )
+    command = [
+        *(get_ffmpeg_exe(), "-v", "error", "-y"),
+        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)),
+        *("-i", "pipe:0", "-map_metadata", "-1", "-fflags", "+bitexact"),
+        *_ENCODERS[suffix],
+        str(path),
+    ]
+    done = subprocess.run(
+        command, input=np.ascontiguousarray(frames).tobytes(), capture_output=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg failed on {path.name}: {done.stderr.decode().strip()}")
+
+
+def _save_png(frames: Frames, folder: Path) -> Path:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder for the .png frames, or a suffix")
+    for number, frame in enumerate(frames):
+        with replacing(folder / f"{number:05d}.png") as scratch:
+            Image.fromarray(frame).save(scratch, "PNG")
+    return folder

@@ -1,0 +1,44 @@
+import os
+
+# Read by the hub's client and by Ray at import; a test must not reach out or leave a token at home.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `tiny` checkpoint, in a folder of its own."""
+    from svd_engine.tiny import write_tiny
+
+    return write_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The random checkpoints of `reference.SPECS`, made by diffusers."""
+    from tests.reference import SPECS, make_checkpoint
+
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {name: make_checkpoint(spec, root / name) for name, spec in SPECS.items()}
+
+
+def draw_picture(width: int = 300, height: int = 180, seed: int = 0) -> Image.Image:
+    """A picture with smooth shades, edges and grain."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    shades = np.stack([x / width, y / height, np.sin(x / 17) * np.cos(y / 11) / 2 + 0.5], axis=-1)
+    shades[height // 4 : height // 2, width // 3 : width // 2] = (0.9, 0.2, 0.1)
+    shades += rng.normal(0, 0.05, shades.shape)
+    return Image.fromarray((shades.clip(0, 1) * 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def picture() -> Image.Image:
+    return draw_picture()
