@@ -137,16 +137,16 @@ class Checkpoint:
         return digest.hexdigest()
 
     def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet:
-        """The UNet, channels-last."""
+        """The UNet."""
         with torch.device("meta"):
             unet = UNet(self.unet_config)
-        return _channels_last(self._load("unet", unet, device, dtype))
+        return self._load("unet", unet, device, dtype)
 
     def load_vae(self, device: torch.device, dtype: torch.dtype) -> VAE:
-        """The VAE, channels-last."""
+        """The VAE."""
         with torch.device("meta"):
             vae = VAE(self.vae_config)
-        return _channels_last(self._load("vae", vae, device, dtype))
+        return self._load("vae", vae, device, dtype)
 
     def load_image_encoder(
         self, device: torch.device, dtype: torch.dtype
@@ -279,12 +279,3 @@ def _assign(network: nn.Module, key: str, value: torch.Tensor) -> None:
     """Put a tensor in the place of the `meta` parameter of that name."""
     path, _, name = key.rpartition(".")
     setattr(network.get_submodule(path), name, nn.Parameter(value, requires_grad=False))
-
-
-def _channels_last(network: Network) -> Network:
-    """Convolution weights laid out as `layers` lays out its activations."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    for parameter in network.parameters():
-        if parameter.dim() in formats:
-            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
-    return network

@@ -29,14 +29,12 @@ def sinusoid(x: Tensor, width: int) -> Tensor:
 
 def clip_view(x: Tensor, frames: int) -> Tensor:
     """Frames (B*F, C, H, W) as clips (B, C, F, L)."""
-    n, c, h, w = x.shape
-    return x.permute(0, 2, 3, 1).reshape(n // frames, frames, h * w, c).permute(0, 3, 1, 2)
+    return x.unflatten(0, (-1, frames)).transpose(1, 2).flatten(3)
 
 
 def frame_view(x: Tensor, height: int, width: int) -> Tensor:
     """Clips (B, C, F, L) as frames (B*F, C, H, W)."""
-    b, c, f, _ = x.shape
-    return x.permute(0, 2, 3, 1).reshape(b * f, height, width, c).permute(0, 3, 1, 2)
+    return x.transpose(1, 2).flatten(0, 1).unflatten(-1, (height, width))
 
 
 class TemporalConv(nn.Conv3d):
@@ -80,7 +78,7 @@ class Blend(nn.Module):
         a = torch.sigmoid(self.mix_factor)
         if self.switched:
             a = 1.0 - a
-        return torch.lerp(temporal, spatial, a)
+        return a * spatial + (1.0 - a) * temporal
 
 
 class ResBlock(nn.Module):
@@ -95,11 +93,10 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (B, D)
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (N, D)
         h = self.conv1(F.silu(self.norm1(x), inplace=True))
         if self.time_emb_proj is not None and embedding is not None:
-            shift = self.time_emb_proj(F.silu(embedding))
-            h = h + shift.repeat_interleave(len(x) // len(shift), dim=0)[:, :, None, None]
+            h = h + self.time_emb_proj(F.silu(embedding))[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h), inplace=True))
         return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h
 
@@ -115,10 +112,11 @@ class TemporalResBlock(nn.Module):
         self.norm2 = nn.GroupNorm(GROUPS, channels, eps=eps)
         self.conv2 = TemporalConv(channels, channels)
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (B, D)
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (B*F, D)
         h = self.conv1(F.silu(self.norm1(x), inplace=True))
         if self.time_emb_proj is not None and embedding is not None:
-            h = h + self.time_emb_proj(F.silu(embedding))[:, :, None, None]
+            shift = self.time_emb_proj(F.silu(embedding).unflatten(0, (len(x), -1)))
+            h = h + shift.transpose(1, 2)[..., None]
         return x + self.conv2(F.silu(self.norm2(h), inplace=True))
 
 
@@ -285,4 +283,4 @@ class SpatioTemporalTransformer(nn.Module):
         for spatial_block, temporal_block in blocks:
             tokens = spatial_block(tokens, context)
             tokens = self.time_mixer(tokens, temporal_block(tokens + position, context))
-        return self.proj_out(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2) + x
+        return x + self.proj_out(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2).contiguous()

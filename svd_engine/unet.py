@@ -194,8 +194,8 @@ class UNet(nn.Module):
         """
         clips, frames = sample.shape[:2]
         embedding = self._embed(timestep.expand(clips), time_ids, sample.dtype)
-        x = sample.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        x = self.conv_in(x)
+        embedding = embedding.repeat_interleave(frames, dim=0)
+        x = self.conv_in(sample.flatten(0, 1))
         skips = [x]
         for down in self.down_blocks:
             x, more = down(x, frames, embedding, context)

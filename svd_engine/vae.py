@@ -29,7 +29,7 @@ class FrameAttention(SelfAttention):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
-        return super().forward(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2) + x
+        return x + super().forward(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2).contiguous()
 
 
 class EncoderDownsample(nn.Module):
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x.contiguous(memory_format=torch.channels_last))
+        x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
         return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x)), inplace=True))
@@ -166,7 +166,7 @@ class TemporalDecoder(nn.Module):
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels)
 
     def forward(self, z: Tensor, frames: int) -> Tensor:
-        x = self.conv_in(z.contiguous(memory_format=torch.channels_last))
+        x = self.conv_in(z)
         x = self.mid_block(x, frames)
         for block in self.up_blocks:
             x = block(x, frames)
