@@ -28,7 +28,7 @@ def open_picture(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
         return _as_rgb(picture)
     if isinstance(picture, bytes):
-        name, data = "the picture", picture
+        name, data = "the file", picture
     else:
         name, data = str(picture), _read(Path(picture))
     if not data:
@@ -40,7 +40,7 @@ def open_picture(picture: Picture) -> Image.Image:
             return _as_rgb(image)
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"{name} is not a picture this can read; it reads {', '.join(FORMATS)}"
+            f"{name} is not a picture of a known format ({', '.join(FORMATS)})"
         ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name} is too large: {error}") from error

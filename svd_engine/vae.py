@@ -4,7 +4,6 @@ Shapes: B clips, F frames, H x W pixels, h x w = H/8 x W/8 latent pixels. Module
 `AutoencoderKLTemporalDecoder`.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

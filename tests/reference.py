@@ -179,9 +179,7 @@ def randomize(model: torch.nn.Module) -> Any:
     return model.eval()
 
 
-def load_pipeline(
-    folder: Path, dtype: torch.dtype = torch.float32
-) -> StableVideoDiffusionPipeline:
+def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> StableVideoDiffusionPipeline:
     """The reference, silent."""
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)

@@ -1,4 +1,4 @@
-"""The engine against diffusers, float32: each stage on the reference's own inputs, and end to end."""
+"""The engine against diffusers in float32: each stage on the reference's inputs, and all."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from PIL import Image
 from svd_engine import Engine, RenderParams
 from svd_engine.clip import embed
 from svd_engine.image import clip_pixels
-from svd_engine.schedule import guidance_scales, guide, euler_step, make_sigmas, make_timesteps
+from svd_engine.schedule import euler_step, guidance_scales, guide, make_sigmas, make_timesteps
 from svd_engine.stages import decode, encode_latent, to_uint8
 from tests.reference import (
     SPECS,
@@ -124,7 +124,9 @@ def test_decode(name: str, engines: dict[str, Engine], recordings: dict[str, Rec
     assert np.array_equal(to_uint8(tape.decoded).numpy(), tape.frames)
 
 
-def assert_same_clip(engine: Engine, image: Image.Image, asked: RenderParams, tape: Recording) -> None:
+def assert_same_clip(
+    engine: Engine, image: Image.Image, asked: RenderParams, tape: Recording
+) -> None:
     clip = engine.render(image, asked)
     assert relative_difference(clip.latents, tape.latents[-1][0]) <= LATENT_TOLERANCE
     distance = np.abs(clip.frames.astype(int) - tape.frames)

@@ -1,0 +1,85 @@
+"""How a batch tells what it does: bars on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from farm.plan import Stage
+from farm.summary import Row
+
+LINE_EVERY_S = 10.0
+
+
+class Reporter:
+    """Counts clips and steps. On a terminal as two bars, else as lines."""
+
+    def __init__(self, clips: int, done: int, steps: int, terminal: bool) -> None:
+        """clips: in the batch; done: of those, before it began; steps: of all that are left."""
+        self._clips = clips
+        self._done = done
+        self._steps = steps
+        self._steps_done: dict[str, int] = {}
+        self._spoke = time.monotonic()
+        self._clip_bar = _bar("clip", clips, done, 0, terminal)
+        self._step_bar = _bar("step", steps, 0, 1, terminal)
+        self._terminal = terminal
+
+    def progress(self, clip: str, stage: Stage, done: int, total: int) -> None:
+        """Take note of a clip under way. An attempt begun anew counts its steps anew."""
+        if stage == Stage.ENCODE:
+            self._steps_done[clip] = 0
+        elif stage == Stage.DENOISE:
+            self._steps_done[clip] = done
+        steps = sum(self._steps_done.values())
+        self._step_bar.update(steps - self._step_bar.n)
+        if not self._terminal and time.monotonic() - self._spoke > LINE_EVERY_S:
+            self._say(
+                f"{clip}: {stage} {done}/{total}; in all {self._done}/{self._clips} clips, "
+                f"{steps}/{self._steps} steps"
+            )
+
+    def finished(self, row: Row) -> None:
+        """Take note of a clip that is done or has failed."""
+        self._done += 1
+        self._clip_bar.update()
+        seconds = sum(row.seconds.values())
+        result = f"done in {seconds:.1f} s on {row.worker}" if row.status == "done" else row.error
+        self._say(f"[{self._done}/{self._clips}] {row.title}: {result}")
+
+    def close(self) -> None:
+        self._step_bar.close()
+        self._clip_bar.close()
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        if self._terminal:
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _bar(unit: str, total: int, done: int, position: int, shown: bool) -> "tqdm[NoReturn]":
+    return tqdm(
+        desc=f"{unit}s",
+        unit=unit,
+        total=total,
+        initial=done,
+        position=position,
+        file=sys.stderr,
+        disable=not shown,
+        dynamic_ncols=True,
+    )
+
+
+@contextmanager
+def open_reporter(clips: int, done: int, steps: int) -> Iterator[Reporter]:
+    """A reporter for standard error, closed at the end."""
+    reporter = Reporter(clips, done, steps, terminal=sys.stderr.isatty())
+    try:
+        yield reporter
+    finally:
+        reporter.close()
