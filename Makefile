@@ -1,0 +1,38 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c deploy/constraints.txt
+DEPENDENCIES := pyproject.toml deploy/constraints.txt
+
+.PHONY: demo test check clean
+
+demo: .venv/.run ## render the example pictures with the `tiny` model
+	$(BIN)/python -m farm.batch examples/pictures --out demo --seeds 0-1
+
+test: .venv/.test ## all tests that need no GPU and no long time
+	$(BIN)/python -m pytest
+
+check: .venv/.dev ## lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/bin/python $(DEPENDENCIES)
+	$(PIP) -e .
+	@touch $@
+
+.venv/.test: .venv/bin/python $(DEPENDENCIES)
+	$(PIP) -e '.[test]'
+	@touch $@ .venv/.run
+
+.venv/.dev: .venv/bin/python $(DEPENDENCIES)
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/.test .venv/.run
