@@ -59,7 +59,7 @@ def test_render_without_parameters_uses_the_checkpoint_own(
 ) -> None:
     steps = []
     params = RenderParams(num_inference_steps=1)
-    clip = engine.render(picture, params, on_step=lambda done, latents: steps.append(done))
+    clip = engine.render(picture, params, on_step=lambda done, _: steps.append(done))
     assert clip.frames.shape == (8, 128, 192, 3)
     assert steps == [1]
 
