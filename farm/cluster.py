@@ -71,8 +71,8 @@ class Host:
         self._worker = getattr(workers, kind)(model, device)
 
     def ping(self) -> str:
-        """The address of this node; answered once the worker is loaded."""
-        return str(ray.util.get_node_ip_address())
+        """Where the worker is, as `address:pid`; answered once it is loaded."""
+        return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def run(self, method: str, *arguments: Any) -> tuple[Any, float]:
         """Call the worker: the result, and the seconds it took."""
@@ -95,7 +95,7 @@ class Rendered:
     thumbnail: bytes
     sha256: str
     seconds: dict[str, float]
-    worker: str  # the renderer, and its node
+    worker: str  # the renderer, as name@address:pid
 
 
 class Pool:
@@ -108,7 +108,7 @@ class Pool:
         names = [f"{kind.lower()}-{number}" for number in range(count)]
         self._needs = f"{count} x {kind.lower()}, each with {gpus:g} GPU and {cpus:g} CPU"
         self.actors: dict[str, Any] = {n: host.remote(kind, model, device) for n in names}
-        self.nodes: dict[str, str] = {}  # address of each actor that has answered
+        self.places: dict[str, str] = {}  # of each actor that has answered: address:pid
         self._idle: list[str] = []
         self._lost: list[str] = []  # why, for each actor that is gone for good
         self._changed = asyncio.Condition()
@@ -156,7 +156,7 @@ class Pool:
 
     def _notice(self) -> None:
         """Say what is waited for, where no actor has answered yet."""
-        if not self.nodes:
+        if not self.places:
             free = ray.available_resources()
             log.warning(
                 "waiting for %s to start; free: %g GPU and %g CPU",
@@ -170,7 +170,7 @@ class Pool:
         reason = ""
         for _ in range(MAX_ATTEMPTS):
             try:
-                self.nodes[name] = await self.actors[name].ping.remote()
+                self.places[name] = await self.actors[name].ping.remote()
             except RayActorError as error:
                 reason = _last_line(error)
             else:
@@ -258,9 +258,9 @@ class _ClipRun:
         async with self._cluster.decoders.lease() as (_, actor):
             muxed, self._seconds[Stage.MUX] = await actor.run.remote("mux", self._params.fps, *refs)
         seconds = {stage.value: round(s, 3) for stage, s in self._seconds.items()}
-        node = self._cluster.renderers.nodes[self._renderer]
+        place = self._cluster.renderers.places[self._renderer]
         return Rendered(
-            muxed.video, muxed.thumbnail, muxed.sha256, seconds, f"{self._renderer}@{node}"
+            muxed.video, muxed.thumbnail, muxed.sha256, seconds, f"{self._renderer}@{place}"
         )
 
     async def _render(self, encode: Task, denoise: Task) -> None:

@@ -95,16 +95,15 @@ def fit_picture(
     if fit == "stretch" or w * height == h * width:
         return image
     wide = w * height > h * width
+    # The sides the frame's shape has on this picture: along its height, and along its width.
+    tall, long = (round(h * width / height), h), (w, round(w * height / width))
     if fit == "crop":
-        size = (
-            (max(2, round(h * width / height)), h)
-            if wide
-            else (w, max(2, round(w * height / width)))
-        )
-    else:
-        size = (w, round(w * height / width)) if wide else (round(h * width / height), h)
-    canvas = Image.new("RGB", size)
-    canvas.paste(image, ((size[0] - w) // 2, (size[1] - h) // 2))
+        new_w, new_h = (max(2, side) for side in (tall if wide else long))
+        left, top = (w - new_w) // 2, (h - new_h) // 2
+        return image.crop((left, top, left + new_w, top + new_h))
+    new_w, new_h = long if wide else tall
+    canvas = Image.new("RGB", (new_w, new_h))
+    canvas.paste(image, ((new_w - w) // 2, (new_h - h) // 2))
     return canvas
 
 
@@ -131,19 +130,17 @@ def _to_tensor(image: Image.Image) -> Tensor:
 
 def _blur(x: Tensor) -> Tensor:
     """Gaussian blur against aliasing, as strong as each side is larger than CLIP's."""
-    channels = x.shape[1]
-    for dim in (3, 2):  # along the rows, then along the columns
-        factor = x.shape[dim] / CLIP_SIDE
-        sigma = max((factor - 1.0) / 2.0, 0.001)
-        size = int(max(4.0 * sigma, 3)) // 2 * 2 + 1
-        offsets = torch.arange(size, dtype=torch.float32) - size // 2
-        kernel = torch.exp(-(offsets**2) / (2 * torch.tensor(sigma) ** 2))
-        kernel = kernel / kernel.sum()
-        shape, edge = (
-            ((1, size), (size // 2,) * 2 + (0, 0))
-            if dim == 3
-            else ((size, 1), (0, 0) + (size // 2,) * 2)
-        )
-        weight = kernel.reshape(1, 1, *shape).expand(channels, 1, *shape)
-        x = F.conv2d(F.pad(x, edge, mode="reflect"), weight, groups=channels)
-    return x
+    along_rows = _blur_last(x)
+    return _blur_last(along_rows.transpose(2, 3)).transpose(2, 3)
+
+
+def _blur_last(x: Tensor) -> Tensor:
+    """The blur along the last dimension of (1, 3, A, B)."""
+    channels, side = x.shape[1], x.shape[3]
+    sigma = max((side / CLIP_SIDE - 1.0) / 2.0, 0.001)
+    size = int(max(4.0 * sigma, 3)) // 2 * 2 + 1  # made odd
+    offsets = torch.arange(size, dtype=torch.float32) - size // 2
+    kernel = torch.exp(-(offsets**2) / (2 * torch.tensor(sigma) ** 2))
+    kernel = (kernel / kernel.sum()).expand(channels, 1, 1, size)
+    padded = F.pad(x, (size // 2, size // 2, 0, 0), mode="reflect")
+    return F.conv2d(padded, kernel, groups=channels)
