@@ -168,11 +168,12 @@ class Pool:
     async def _admit(self, name: str) -> None:
         """Count an actor as idle when it answers, or as lost."""
         reason = ""
-        for _ in range(MAX_ATTEMPTS):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 self.places[name] = await self.actors[name].ping.remote()
             except RayActorError as error:
                 reason = _last_line(error)
+                await asyncio.sleep(attempt)
             else:
                 await self._put(name)
                 return

@@ -1,6 +1,7 @@
 """What a newcomer types: the engine's command line and the examples."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ def python(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
+        stdin=subprocess.DEVNULL,
         env=os.environ | {"XDG_CACHE_HOME": str(cache)},
         capture_output=True,
         text=True,
@@ -58,7 +60,7 @@ def test_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
         (["missing.png", "--out", "x.avi"], "--out: cannot write '.avi'"),
         (["missing.png", "--out", "x.mp4", "--fps", "0"], "--fps: .*greater than or equal to 1"),
         (["missing.png", "--out", "x.mp4", "--steps", "many"], "--num-inference-steps: .*'many'"),
-        ([str(ROOT / "README.md"), "--out", "x.mp4"], "not a picture of a known format"),
+        ([str(ROOT / "LICENSE"), "--out", "x.mp4"], "not a picture of a known format"),
         (
             [str(ROOT / "examples/pictures/cat.webp"), "--out", "x.mp4", "--model", "none"],
             "no model 'none'",
@@ -68,8 +70,6 @@ def test_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
 def test_errors_are_one_line(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import re
-
     assert main(["render", *arguments]) == 1
     said = capsys.readouterr().err
     assert re.match(f"error: .*{words}", said)

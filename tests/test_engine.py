@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 import svd_engine
-from svd_engine import Engine, RenderParams, stages
+from svd_engine import Engine, RenderParams, layers, stages
 from svd_engine.checkpoint import open_checkpoint
 
 
@@ -123,6 +123,13 @@ def test_denoise_refuses_a_step_that_is_not(engine: Engine, params: RenderParams
 def test_stages_ask_for_resolved_parameters() -> None:
     with pytest.raises(ValueError, match="resolve"):
         stages.draw_noise(RenderParams(), torch.float32)
+
+
+def test_attention_past_the_kernels_batch_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (torch.randn(10, 2, 7, 8) for _ in range(3))
+    whole = layers.attend(q, k, v)
+    monkeypatch.setattr(layers, "MAX_ATTENTION_BATCH", 4)
+    assert torch.equal(layers.attend(q, k, v), whole)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,132 @@
+"""`python -m tests.report`: how far the engine is from diffusers, and how fast beside it.
+
+Distances are the largest difference over the reference's largest value, float32, 25 steps. Times
+are of both in turn, in one run: the median ratio.
+"""
+
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+
+from svd_engine import Engine, RenderParams
+from svd_engine.clip import embed
+from svd_engine.config import UNetConfig, VAEConfig
+from svd_engine.stages import decode, encode_latent
+from svd_engine.unet import UNet
+from svd_engine.vae import VAE
+from tests.conftest import draw_picture
+from tests.reference import SPECS, load_pipeline, make_checkpoint, record, relative_difference
+
+HEADINGS = ["checkpoint", "embedding", "image latent", "noise prediction", "decode"]
+HEADINGS += ["latents, end to end", "frames: most levels off", "frames: equal values"]
+
+
+@torch.no_grad()
+def distances(name: str, folder: Path) -> list[str]:
+    """One checkpoint's row: each stage on the reference's inputs, then all of it."""
+    picture, spec = draw_picture(), SPECS[name]
+    engine = Engine.from_pretrained(make_checkpoint(spec, folder / name))
+    tape = record(
+        load_pipeline(folder / name), picture, seed=11, num_inference_steps=25, **spec.render
+    )
+    params = RenderParams(seed=11, **spec.render)
+    predictions = [
+        relative_difference(
+            engine.unet(
+                given["sample"],
+                given["timestep"],
+                given["encoder_hidden_states"],
+                given["added_time_ids"],
+            ),
+            theirs,
+        )
+        for given, theirs in zip(tape.unet_inputs, tape.unet_outputs, strict=True)
+    ]
+    clip = engine.render(picture, params)
+    off = np.abs(clip.frames.astype(int) - tape.frames)
+    figures = [
+        relative_difference(embed(engine.image_encoder, tape.pixels)[:, 0], tape.embedding),
+        relative_difference(encode_latent(engine.vae, tape.vae_input), tape.image_latent),
+        max(predictions),
+        relative_difference(
+            decode(engine.vae, tape.latents[-1][0], params.decode_chunk_size), tape.decoded
+        ),
+        relative_difference(clip.latents, tape.latents[-1][0]),
+    ]
+    return [name, *(f"{x:.1e}" for x in figures), str(off.max()), f"{(off == 0).mean():.4%}"]
+
+
+def ratio(ours: Callable[[], object], theirs: Callable[[], object], runs: int = 7) -> list[str]:
+    """Seconds of each, and the median of the ratios pair by pair, with the least and the most."""
+    times: list[tuple[float, float]] = []
+    for _ in range(runs + 1):
+        pair = []
+        for call in (ours, theirs):
+            start = time.perf_counter()
+            call()
+            pair.append(time.perf_counter() - start)
+        times.append((pair[0], pair[1]))
+    times = times[1:]  # the first warms up
+    ratios = sorted(a / b for a, b in times)
+    seconds = [statistics.median(column) for column in zip(*times, strict=True)]
+    spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    return [f"{seconds[0]:.2f} s", f"{seconds[1]:.2f} s", spread]
+
+
+@torch.no_grad()
+def speeds() -> list[list[str]]:
+    """One UNet step of 2 x 8 frames at 256 x 256 pixels, and a decode of 8; middling widths."""
+    torch.manual_seed(0)
+    wide = {
+        "block_out_channels": (64, 128, 256, 256),
+        "num_attention_heads": (1, 2, 4, 4),
+        "cross_attention_dim": 256,
+    }
+    their_unet = UNetSpatioTemporalConditionModel(**wide).eval()
+    unet = UNet(UNetConfig.model_validate(wide)).eval()
+    unet.load_state_dict(their_unet.state_dict())
+    step = (
+        torch.randn(2, 8, 8, 32, 32),
+        torch.tensor(0.8),
+        torch.randn(2, 1, 256),
+        torch.tensor([[6.0, 127.0, 0.02]] * 2),
+    )
+    deep = {
+        "block_out_channels": (64, 128, 128, 128),
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "layers_per_block": 2,
+    }
+    their_vae = AutoencoderKLTemporalDecoder(**deep).eval()
+    vae = VAE(VAEConfig.model_validate(deep)).eval()
+    vae.load_state_dict(their_vae.state_dict())
+    latents = torch.randn(8, 4, 32, 32)
+    return [
+        ["UNet step, 62 M parameters", *ratio(lambda: unet(*step), lambda: their_unet(*step))],
+        [
+            "VAE decode, 8 frames",
+            *ratio(
+                lambda: vae.decode(latents),
+                lambda: their_vae.decode(latents / 0.18215, num_frames=8),
+            ),
+        ],
+    ]
+
+
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as scratch:
+        print(table(HEADINGS, [distances(name, Path(scratch)) for name in SPECS]))
+    print(f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads, float32\n")
+    print(table(["work", "engine", "diffusers", "engine / diffusers"], speeds()))
