@@ -28,7 +28,7 @@ class FrameAttention(SelfAttention):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
-        return x + super().forward(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2).contiguous()
+        return super().forward(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2) + x
 
 
 class EncoderDownsample(nn.Module):
