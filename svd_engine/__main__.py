@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from svd_engine.arguments import add_param_options, params_from
+from svd_engine.params import RenderParams
 from svd_engine.video import SUFFIXES
 
 RENDER_EXAMPLES = """\
@@ -22,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        return _tiny(options) if options.command == "tiny" else _render(options)
+        if options.command == "tiny":
+            return _tiny(options)
+        params = _check(parser, options)
+        return _render(options, params)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -75,18 +79,25 @@ def _tiny(options: argparse.Namespace) -> int:
     return 0
 
 
-def _render(options: argparse.Namespace) -> int:
-    out = Path(options.out)
-    if out.suffix.lower() not in SUFFIXES:  # said before the work, not after
-        raise ValueError(f"--out: cannot write {out.suffix!r}, only {' '.join(SUFFIXES).strip()}")
-    params = params_from(options)
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> RenderParams:
+    """The parameters; wrong usage is said before the work, not after."""
+    suffix = Path(options.out).suffix
+    if suffix.lower() not in SUFFIXES:
+        parser.error(f"--out: cannot write {suffix!r}, only {' '.join(SUFFIXES).strip()}")
+    try:
+        return params_from(options)
+    except ValueError as error:
+        parser.error(str(error))
 
+
+def _render(options: argparse.Namespace, params: RenderParams) -> int:
     import torch
     from tqdm import tqdm
 
     from svd_engine.engine import Engine
     from svd_engine.image import open_picture
 
+    out = Path(options.out)
     picture = open_picture(options.picture)
     engine = Engine.from_pretrained(
         options.model, options.device, getattr(torch, options.dtype), options.variant

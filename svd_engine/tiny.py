@@ -156,5 +156,6 @@ def _random(key: str, value: torch.Tensor, generator: torch.Generator) -> torch.
     """
     noise = torch.randn(value.shape, generator=generator)
     if value.dim() > 1:
-        return noise / value[0].numel() ** 0.5 * (0.3 if key.startswith("decoder.conv_out") else 1.0)
+        loudness = 0.3 if key.startswith("decoder.conv_out") else 1.0
+        return loudness * noise / value[0].numel() ** 0.5
     return 1 + 0.1 * noise if "norm" in key and key.endswith("weight") else 0.1 * noise

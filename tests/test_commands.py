@@ -56,24 +56,37 @@ def test_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["missing.png", "--out", "x.mp4"], "there is no picture at missing.png"),
-        (["missing.png", "--out", "x.avi"], "--out: cannot write '.avi'"),
-        (["missing.png", "--out", "x.mp4", "--fps", "0"], "--fps: .*greater than or equal to 1"),
-        (["missing.png", "--out", "x.mp4", "--steps", "many"], "--num-inference-steps: .*'many'"),
-        ([str(ROOT / "LICENSE"), "--out", "x.mp4"], "not a picture of a known format"),
-        (
-            [str(ROOT / "examples/pictures/cat.webp"), "--out", "x.mp4", "--model", "none"],
-            "no model 'none'",
-        ),
+        (["missing.png"], "there is no picture at missing.png"),
+        ([str(ROOT / "LICENSE")], "not a picture of a known format"),
+        ([str(ROOT / "examples/pictures/cat.webp"), "--model", "none"], "no model 'none'"),
     ],
 )
 def test_errors_are_one_line(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["render", *arguments]) == 1
+    assert main(["render", *arguments, "--out", "x.mp4"]) == 1
     said = capsys.readouterr().err
     assert re.match(f"error: .*{words}", said)
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "x.avi"], "--out: cannot write '.avi'"),
+        (["--out", "x.mp4", "--fps", "0"], "--fps: .*greater than or equal to 1"),
+        (["--out", "x.mp4", "--steps", "many"], "--num-inference-steps: .*'many'"),
+        (["--out", "x.mp4", "--fit", "squash"], "--fit: invalid choice"),
+        ([], "--out"),
+    ],
+)
+def test_wrong_usage_is_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["render", "picture.png", *arguments])
+    assert caught.value.code == 2
+    assert re.search(words, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("script", ["engine.py", "notebook.py"])
