@@ -145,9 +145,9 @@ class Pool:
                     await asyncio.wait_for(self._changed.wait(), NOTICE_S)
                 except TimeoutError:
                     self._notice()
-            choice = [name for name in self._idle if name != avoid] or self._idle
-            self._idle.remove(choice[0])
-            return choice[0]
+            name = next((name for name in self._idle if name != avoid), avoid)
+            self._idle.remove(name)
+            return name
 
     async def _put(self, name: str) -> None:
         async with self._changed:

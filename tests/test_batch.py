@@ -186,10 +186,15 @@ def make_request(picture: bytes, facts: Any, **changes: object) -> RenderRequest
     )
 
 
-@pytest.mark.parametrize("victim", ["renderer", "decoder"])
-def test_a_worker_killed_at_work_costs_an_attempt_and_no_pixel(
-    victim: str, tiny: Path, pictures: Path, expected: dict[tuple[str, int], str]
+@pytest.mark.parametrize(("victim", "workers"), [("renderer", 1), ("renderer", 2), ("decoder", 2)])
+def test_workers_killed_at_work_cost_an_attempt_and_no_pixel(
+    victim: str,
+    workers: int,
+    tiny: Path,
+    pictures: Path,
+    expected: dict[tuple[str, int], str],
 ) -> None:
+    """All workers of a kind at once, so that the next attempt waits for one that Ray restarts."""
     picture = (pictures / "wide.png").read_bytes()
     killed: list[int] = []
 
@@ -197,9 +202,9 @@ def test_a_worker_killed_at_work_costs_an_attempt_and_no_pixel(
         model = Model(name=str(tiny))
         facts = await describe_model(model)
         request = make_request(picture, facts, decode_chunk_size=2)
-        async with Cluster(model, workers=2) as cluster:
+        async with Cluster(model, workers) as cluster:
             pool = cluster.renderers if victim == "renderer" else cluster.decoders
-            while len(pool.places) < 2:  # both have answered
+            while len(pool.places) < workers:  # until all have answered
                 await asyncio.sleep(0.1)
             pids = [int(place.rpartition(":")[2]) for place in pool.places.values()]
 
@@ -214,7 +219,7 @@ def test_a_worker_killed_at_work_costs_an_attempt_and_no_pixel(
             return rendered.sha256
 
     assert asyncio.run(go()) == expected["wide", 0]
-    assert len(killed) == 2
+    assert len(killed) == workers
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_work(tiny: Path, tmp_path: Path) -> None:
