@@ -23,7 +23,7 @@ clean:
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/.run: .venv/bin/python $(DEPENDENCIES)
 	$(PIP) -e .
@@ -31,8 +31,8 @@ clean:
 
 .venv/.test: .venv/bin/python $(DEPENDENCIES)
 	$(PIP) -e '.[test]'
-	@touch $@ .venv/.run
+	@touch $@
 
 .venv/.dev: .venv/bin/python $(DEPENDENCIES)
 	$(PIP) -e '.[dev]'
-	@touch $@ .venv/.test .venv/.run
+	@touch $@

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farm.contact_sheet import contact_sheet
-from farm.errors import FarmError, RequestError, StoreError, WorkerError
-from farm.inputs import Picture, find_pictures, name_pictures, parse_seeds
+from farm.errors import FarmError, RequestError, StoreError
+from farm.inputs import Picture, find_pictures, name_pictures, parse_seeds, readable
 from farm.plan import plan
 from farm.progress import Reporter, open_reporter
 from farm.request import Model, ModelFacts, RenderRequest, digest_of
@@ -64,6 +64,7 @@ class Batch:
     """What was asked for on the command line."""
 
     store: Store
+    summary: Summary
     model: Model
     pictures: Sequence[Picture]
     params: RenderParams
@@ -140,13 +141,14 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     folder = Path(options.model).is_dir()
     name = str(Path(options.model).absolute()) if folder else options.model
     model = Model(name=name, variant=options.variant, dtype=options.dtype)
-    return Batch(store, model, name_pictures(paths), params, seeds, options.workers)
+    pictures = name_pictures(paths)
+    return Batch(store, Summary(store), model, pictures, params, seeds, options.workers)
 
 
 async def _run(batch: Batch) -> int:
     from farm.cluster import Cluster, describe_model, join_cluster
 
-    summary = Summary(batch.store)
+    summary = batch.summary
     join_cluster()
     facts = await describe_model(batch.model)
     params = batch.params.resolve(facts.defaults)
@@ -186,7 +188,7 @@ async def _render(
     picture, seed = clip.picture, clip.params.seed
     row = Row(
         name=picture.name,
-        picture=str(picture.path),
+        picture=readable(picture.path),
         seed=seed,
         status="failed",
         parameters=clip.params,
@@ -197,11 +199,16 @@ async def _render(
             request = clip.request
             progress = partial(reporter.progress, title(picture.name, seed))
             rendered = await cluster.render(request, plan(request), data, progress)
-    except (RequestError, WorkerError) as error:
+            # The former row must not name these files, should this end between the two.
+            summary.remove(row)
+            store.put(row.video, rendered.video)
+            store.put(row.thumbnail, rendered.thumbnail)
+    except FarmError as error:
         row = row.model_copy(update={"error": str(error)})
+    except Exception as error:  # whatever one clip runs into, the others go on
+        logging.getLogger("farm").exception("%s", row.title)
+        row = row.model_copy(update={"error": f"{type(error).__name__}: {error}"})
     else:
-        store.put(row.video, rendered.video)
-        store.put(row.thumbnail, rendered.thumbnail)
         result = {
             "status": "done",
             "sha256": rendered.sha256,

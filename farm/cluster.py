@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from farm.errors import RequestError, WorkerError
 from farm.plan import Stage, Task
@@ -25,12 +25,17 @@ log = logging.getLogger("farm")
 # Tells of a clip under way: the stage, how much of it is done, and of how much.
 Progress = Callable[[Stage, int, int], None]
 NOTICE_S = 30.0  # how often it is said that work waits for a worker to start
+MAX_RESTARTS = 16  # of one actor, so that one which dies at every start is given up
 
 
 def join_cluster() -> None:
-    """Join the cluster of RAY_ADDRESS or of this machine, else start one."""
-    if not ray.is_initialized():
+    """Join the cluster of RAY_ADDRESS or of this machine, else start one; WorkerError if none."""
+    if ray.is_initialized():
+        return
+    try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise WorkerError(f"cannot join or start a Ray cluster: {error}") from error
 
 
 def free_torch_threads() -> None:
@@ -58,6 +63,8 @@ async def describe_model(model: Model) -> ModelFacts:
         facts: ModelFacts = await _describe.remote(model)
     except RayTaskError as error:
         raise RequestError(_say(error.cause)) from error
+    except RayError as error:
+        raise WorkerError(f"no process to look at the model: {_last_line(error)}") from error
     return facts
 
 
@@ -70,6 +77,8 @@ class Host:
 
         self._worker = getattr(workers, kind)(model, device)
 
+    # The one call that outlasts restarts: loading a large model anew takes a while.
+    @ray.method(max_task_retries=-1)
     def ping(self) -> str:
         """Where the worker is, as `address:pid`; answered once it is loaded."""
         return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
@@ -102,8 +111,14 @@ class Pool:
     """Actors of one kind, of which each does one task at a time."""
 
     def __init__(self, kind: str, count: int, gpus: float, cpus: float, model: Model) -> None:
-        options = {"num_gpus": gpus, "num_cpus": cpus, "max_restarts": -1, "max_task_retries": 0}
-        host = ray.remote(Host).options(**options)
+        host = ray.remote(Host).options(
+            num_gpus=gpus,
+            num_cpus=cpus,
+            max_restarts=MAX_RESTARTS,
+            max_task_retries=0,
+            # On a CPU each worker takes all threads of its node, so no two should share one.
+            scheduling_strategy="DEFAULT" if gpus else "SPREAD",
+        )
         device = "cuda" if gpus else "cpu"
         names = [f"{kind.lower()}-{number}" for number in range(count)]
         self._needs = f"{count} x {kind.lower()}, each with {gpus:g} GPU and {cpus:g} CPU"
@@ -118,16 +133,17 @@ class Pool:
     async def lease(self, avoid: str = "") -> AsyncIterator[tuple[str, Any]]:
         """An idle actor with its name; another than `avoid` where there is a choice."""
         name = await self._take(avoid)
+        alive = True
         try:
             yield name, self.actors[name]
-        except RayActorError:
-            # Ray starts it anew; it is idle when it answers.
-            self._watches.add(asyncio.create_task(self._admit(name)))
+        except RayError as error:
+            alive = isinstance(error, RayTaskError)  # the task failed, the worker is well
             raise
-        except BaseException:
-            await self._put(name)
-            raise
-        await self._put(name)
+        finally:
+            if alive:
+                await self._put(name)
+            else:  # Ray starts it anew; it is idle when it answers
+                self._watches.add(asyncio.create_task(self._admit(name)))
 
     def close(self) -> None:
         """Give the actors' resources back."""
@@ -167,19 +183,15 @@ class Pool:
 
     async def _admit(self, name: str) -> None:
         """Count an actor as idle when it answers, or as lost."""
-        reason = ""
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            try:
-                self.places[name] = await self.actors[name].ping.remote()
-            except RayActorError as error:
-                reason = _last_line(error)
-                await asyncio.sleep(attempt)
-            else:
-                await self._put(name)
-                return
-        async with self._changed:
-            self._lost.append(reason)
-            self._changed.notify_all()
+        try:
+            self.places[name] = await self.actors[name].ping.remote()
+        except RayError as error:
+            log.warning("%s is lost: %s", name, _last_line(error))
+            async with self._changed:
+                self._lost.append(_last_line(error))
+                self._changed.notify_all()
+        else:
+            await self._put(name)
 
 
 class Cluster:
@@ -189,6 +201,8 @@ class Cluster:
         """Start the workers; each is used as soon as it is ready."""
         total = ray.cluster_resources()
         nodes = len([node for node in ray.nodes() if node["Alive"]])
+        if workers and workers > total.get("GPU", 0) > 0:
+            log.warning("%d workers were asked for; there are %d GPUs", workers, total["GPU"])
         size = size_pools(int(total.get("GPU", 0)), total.get("CPU", 1), nodes, workers)
         self.renderers = Pool("Renderer", size.renderers, size.renderer_gpus, size.cpus, model)
         self.decoders = Pool("Decoder", size.decoders, size.decoder_gpus, size.cpus, model)
@@ -211,12 +225,13 @@ class Cluster:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
                 return await clip.run()
-            except RayTaskError as error:
-                raise RequestError(_say(error.cause)) from error
-            except (RayActorError, ObjectLostError) as error:
-                reason = _last_line(error)
+            except RayError as error:
+                cause = error.cause if isinstance(error, RayTaskError) else error
+                if not isinstance(cause, RayError):
+                    raise RequestError(_say(cause)) from error
+                reason = _last_line(cause)
                 log.warning("attempt %d of %d lost its worker: %s", attempt, MAX_ATTEMPTS, reason)
-                if isinstance(error, ObjectLostError):
+                if isinstance(cause, ObjectLostError):
                     clip.forget()
         raise WorkerError(f"{MAX_ATTEMPTS} workers died over it, the last one so: {reason}")
 
@@ -258,11 +273,10 @@ class _ClipRun:
         refs = [self._refs[key] for key in mux.needs]
         async with self._cluster.decoders.lease() as (_, actor):
             muxed, self._seconds[Stage.MUX] = await actor.run.remote("mux", self._params.fps, *refs)
+        video, thumbnail, sha256 = muxed
         seconds = {stage.value: round(s, 3) for stage, s in self._seconds.items()}
         place = self._cluster.renderers.places[self._renderer]
-        return Rendered(
-            muxed.video, muxed.thumbnail, muxed.sha256, seconds, f"{self._renderer}@{place}"
-        )
+        return Rendered(video, thumbnail, sha256, seconds, f"{self._renderer}@{place}")
 
     async def _render(self, encode: Task, denoise: Task) -> None:
         """Encode and denoise on one renderer; the latents stay in the object store."""
@@ -272,14 +286,17 @@ class _ClipRun:
             conditioning, self._seconds[Stage.ENCODE] = await _run(
                 actor, "encode", self._picture, self._params
             )
-            refs = actor.stream.options(num_returns="streaming").remote(
+            stream = actor.stream.options(num_returns="streaming").remote(
                 "denoise", conditioning, self._params
             )
-            for _ in range(steps):
-                self._progress(Stage.DENOISE, await (await anext(refs)), steps)
-            latents = await anext(refs)
-            self._seconds[Stage.DENOISE] = await (await anext(refs))
-            self._refs |= {encode.key: conditioning, denoise.key: latents}
+            refs = []
+            async for ref in stream:
+                refs.append(ref)
+                if len(refs) <= steps:
+                    self._progress(Stage.DENOISE, await ref, steps)
+            # A stream that fails ends with the error, in the place of what should have come.
+            self._seconds[Stage.DENOISE] = await refs[-1]
+            self._refs |= {encode.key: conditioning, denoise.key: refs[-2]}
 
     async def _decode(self, task: Task) -> None:
         if task.key in self._refs:

@@ -1,6 +1,7 @@
 """What a batch is given: which files, which names, which seeds."""
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ def find_pictures(patterns: Iterable[str]) -> list[Path]:
     return list(found)
 
 
+def readable(path: str | Path) -> str:
+    """A file's name as text, where it is not UTF-8 too."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def name_pictures(paths: Sequence[Path]) -> list[Picture]:
     """Name each file by its stem; where stems agree, by its content too, and the same file once."""
     stems = Counter(path.stem for path in paths)
@@ -74,8 +80,8 @@ def name_pictures(paths: Sequence[Path]) -> list[Picture]:
             digest = digest_of(path.read_bytes())
         except OSError as failure:
             error = f"cannot read {path}: {failure.strerror}"
-        name = path.stem
-        if stems[name] > 1:
+        name = readable(path.stem)
+        if stems[path.stem] > 1:
             name += f"-{(digest or digest_of(str(path).encode()))[:8]}"
         pictures.setdefault(name, Picture(path, name, digest, error))
     return list(pictures.values())

@@ -88,5 +88,13 @@ class Summary:
     def add(self, row: Row) -> None:
         """Put a row in the place of the clip's former one, and write the summary."""
         self._rows[row.name, row.seed] = row
+        self._write()
+
+    def remove(self, row: Row) -> None:
+        """Take the clip's row out, if there is one, and write the summary."""
+        if self._rows.pop((row.name, row.seed), None):
+            self._write()
+
+    def _write(self) -> None:
         document = _Document(clips=self.rows)
         self._store.put(KEY, document.model_dump_json(indent=1).encode())

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,15 +19,6 @@ def describe(model: Model) -> ModelFacts:
     checkpoint = open_checkpoint(model.name, model.variant)
     checkpoint.check()
     return ModelFacts(digest=checkpoint.digest, defaults=checkpoint.render_defaults)
-
-
-@dataclass(frozen=True)
-class Muxed:
-    """A finished clip."""
-
-    video: bytes  # mp4
-    thumbnail: bytes  # jpeg
-    sha256: str  # of the frames' bytes, (F, H, W, 3) uint8
 
 
 class Renderer:
@@ -81,8 +71,8 @@ class Decoder:
         start, stop = frames
         return stages.to_uint8(stages.decode(self._vae, latents[start:stop])).numpy()
 
-    def mux(self, fps: int, *chunks: video.Frames) -> Muxed:
-        """Chunks of frames, in order, to one video."""
+    def mux(self, fps: int, *chunks: video.Frames) -> tuple[bytes, bytes, str]:
+        """Chunks of frames, in order, to an mp4, a jpeg thumbnail, and the frames' sha256."""
         frames = np.concatenate(chunks)
         digest = hashlib.sha256(np.ascontiguousarray(frames).data).hexdigest()
-        return Muxed(video.encode_video(frames, fps), video.thumbnail(frames), digest)
+        return video.encode_video(frames, fps), video.thumbnail(frames), digest

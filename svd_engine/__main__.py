@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _tiny(options)
         params = _check(parser, options)
         return _render(options, params)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # torch's last two
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -185,7 +185,10 @@ class Checkpoint:
         if single.exists():
             return [single]
         if index.exists():
-            shards = sorted(set(self._json(f"{component}/{index.name}")["weight_map"].values()))
+            weight_map = self._json(f"{component}/{index.name}").get("weight_map")
+            if not isinstance(weight_map, dict):
+                raise CheckpointError(f"{index} has no weight_map")
+            shards = sorted(set(weight_map.values()))
             missing = [name for name in shards if not (folder / name).exists()]
             if missing:
                 raise CheckpointError(f"{index} names {missing}, which are not there")
@@ -196,7 +199,8 @@ class Checkpoint:
         """Why there are no weights, and what would be right."""
         folder = self.folder / component
         there = sorted(path.name for path in folder.glob("*") if path.suffix != ".json")
-        if any(Path(name).suffix in PICKLES for name in there):
+        kinds = {Path(name).suffix for name in there}
+        if kinds & PICKLES and ".safetensors" not in kinds:
             return (
                 f"{folder} has pickled weights only ({', '.join(there)}). Loading a pickle runs "
                 "whatever code is in it, so they are refused: save them as safetensors"

@@ -79,7 +79,7 @@ class UNetConfig(_Config):
         for channels, heads in zip(
             self.block_out_channels, self.per_block("num_attention_heads"), strict=True
         ):
-            if channels % heads:
+            if heads < 1 or channels % heads:
                 raise ValueError(f"num_attention_heads: {heads} heads do not divide {channels}")
         return self
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 CLIP_SIDE = 224
-MAX_PIXELS = 178_956_970  # where Pillow itself refuses: a gigabyte of decoded picture at most
+MAX_PIXELS = 178_956_970  # where Pillow itself refuses
 # Formats decoded by Pillow's own code: no Ghostscript (EPS, PDF), no rarely tried parsers.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -34,18 +34,19 @@ def open_picture(picture: Picture) -> Image.Image:
     if not data:
         raise ValueError(f"{name} is empty")
     try:
-        with Image.open(BytesIO(data), formats=_formats()) as image:
-            _check_size(image)
-            image.load()
-            return _as_rgb(image)
+        image = Image.open(BytesIO(data), formats=_formats())
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{name} is not a picture of a known format ({', '.join(FORMATS)})"
         ) from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{name} is too large: {error}") from error
-    except (OSError, SyntaxError, EOFError) as error:  # what Pillow's decoders raise
+    except Exception as error:  # Pillow's parsers raise anything on broken data
+        raise ValueError(f"{name} is broken or too large: {error}") from error
+    _check_size(*image.size)
+    try:
+        image.load()
+    except Exception as error:  # and so do its decoders
         raise ValueError(f"{name} is broken: {error}") from error
+    return _as_rgb(image)
 
 
 def _formats() -> list[str]:
@@ -63,8 +64,7 @@ def _read(path: Path) -> bytes:
         raise ValueError(f"{path} is a folder, not a picture") from error
 
 
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
+def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ValueError(f"the picture has {width} x {height} pixels, over {MAX_PIXELS}")
     if min(width, height) < 2:
@@ -72,7 +72,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    _check_size(image)
+    _check_size(*image.size)
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("the picture holds floating-point values, whose white point is not known")
@@ -102,6 +102,7 @@ def fit_picture(
         left, top = (w - new_w) // 2, (h - new_h) // 2
         return image.crop((left, top, left + new_w, top + new_h))
     new_w, new_h = long if wide else tall
+    _check_size(new_w, new_h)
     canvas = Image.new("RGB", (new_w, new_h))
     canvas.paste(image, ((new_w - w) // 2, (new_h - h) // 2))
     return canvas

@@ -102,4 +102,7 @@ def _save_png(frames: Frames, folder: Path) -> Path:
     for number, frame in enumerate(frames):
         with replacing(folder / f"{number:05d}.png") as scratch:
             Image.fromarray(frame).save(scratch, "PNG")
+    for stale in folder.glob("[0-9]" * 5 + ".png"):  # of a longer clip before
+        if int(stale.stem) >= len(frames):
+            stale.unlink()
     return folder

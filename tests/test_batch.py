@@ -186,10 +186,18 @@ def make_request(picture: bytes, facts: Any, **changes: object) -> RenderRequest
     )
 
 
-@pytest.mark.parametrize(("victim", "workers"), [("renderer", 1), ("renderer", 2), ("decoder", 2)])
+@pytest.mark.parametrize(
+    ("victim", "workers", "at"),
+    [
+        ("renderer", 1, (Stage.DENOISE, 1)),
+        ("renderer", 2, (Stage.DENOISE, 3)),  # after the last step, before the latents are out
+        ("decoder", 2, (Stage.DECODE, 1)),
+    ],
+)
 def test_workers_killed_at_work_cost_an_attempt_and_no_pixel(
     victim: str,
     workers: int,
+    at: tuple[Stage, int],
     tiny: Path,
     pictures: Path,
     expected: dict[tuple[str, int], str],
@@ -209,7 +217,6 @@ def test_workers_killed_at_work_cost_an_attempt_and_no_pixel(
             pids = [int(place.rpartition(":")[2]) for place in pool.places.values()]
 
             def kill_once(stage: Stage, done: int, total: int) -> None:
-                at = (Stage.DENOISE, 1) if victim == "renderer" else (Stage.DECODE, 1)
                 if not killed and (stage, done) == at:
                     killed.extend(pids)
                     for pid in killed:

@@ -1,6 +1,7 @@
 """The farm's pure parts: requests, plans, pool sizes, stores, inputs, the summary and its page."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,20 @@ def test_summary_knows_what_is_done(tmp_path: Path) -> None:
     assert not summary.is_done("cat", 0, B)
     assert not summary.is_done("cat", 1, A)
     assert json.loads(store.get("summary.json"))["clips"][1]["error"] == "why"
+
+
+def test_summary_forgets_a_row_before_its_files_change(tmp_path: Path) -> None:
+    summary = Summary(LocalStore(tmp_path))
+    summary.add(row())
+    summary.remove(row())
+    assert Summary(LocalStore(tmp_path)).rows == []
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes(b"x")
+    (picture,) = name_pictures([path])
+    assert picture.name == "caf\N{REPLACEMENT CHARACTER}"
 
 
 def test_summary_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """Pictures of all kinds: opened as what they show, or refused with a reason."""
 
+import contextlib
+import warnings
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -97,8 +100,6 @@ def bomb() -> bytes:
     """A PNG that says it is 60,000 pixels wide and high."""
     data = bytearray(encoded(Image.new("L", (8, 8)), "PNG"))
     data[16:24] = (60_000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     return bytes(data)
 
@@ -119,6 +120,27 @@ def bomb() -> bytes:
 def test_bad_pictures_are_refused(data: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         open_picture(data)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "AVIF", "JPEG2000"])
+def test_damaged_pictures_open_or_are_refused(kind: str) -> None:
+    """Bytes changed, cut out or cut off: a picture or a ValueError, never anything else."""
+    whole, rng = encoded(RGB, kind), np.random.default_rng(7)
+    for _ in range(40):
+        data = bytearray(whole)
+        for _ in range(rng.integers(1, 6)):
+            data[rng.integers(len(data))] = rng.integers(256)
+        if rng.random() < 0.5:
+            start = rng.integers(len(data))
+            del data[start : start + rng.integers(1, len(data))]
+        with contextlib.suppress(ValueError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of odd metadata
+            assert open_picture(bytes(data)).mode == "RGB"
+
+
+def test_padding_has_a_limit() -> None:
+    with pytest.raises(ValueError, match="over"):
+        fit_picture(Image.new("RGB", (100, 60_000)), 1024, 576, "pad")
 
 
 def test_bad_paths(tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_a_folder_of_png_is_exact(tmp_path: Path) -> None:
     )
 
 
+def test_a_shorter_clip_leaves_no_frames_of_a_longer_one(tmp_path: Path) -> None:
+    video.save(make_frames(count=5), 7, tmp_path)
+    video.save(make_frames(count=2), 7, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000.png", "00001.png"]
+
+
 def test_the_same_frames_give_the_same_bytes() -> None:
     frames = make_frames()
     assert video.encode_video(frames, 7) == video.encode_video(frames, 7)
