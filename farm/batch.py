@@ -22,7 +22,7 @@ from svd_engine.arguments import add_param_options, params_from
 from svd_engine.params import RenderParams
 
 if TYPE_CHECKING:
-    from farm.cluster import Cluster
+    from farm.cluster import Cluster, Rendered
 
 EXAMPLES = """\
 examples:
@@ -184,7 +184,7 @@ async def _render(
     summary: Summary,
     reporter: Reporter,
 ) -> None:
-    """Render a clip and write it: first its files, then the row that names them."""
+    """Render a clip, write it, and tell of it; whatever it runs into, the others go on."""
     picture, seed = clip.picture, clip.params.seed
     row = Row(
         name=picture.name,
@@ -195,30 +195,35 @@ async def _render(
     )
     try:
         async with slots:
-            data = _read(picture)
-            request = clip.request
+            data, request = _read(picture), clip.request
             progress = partial(reporter.progress, title(picture.name, seed))
             rendered = await cluster.render(request, plan(request), data, progress)
-            # The former row must not name these files, should this end between the two.
-            summary.remove(row)
-            store.put(row.video, rendered.video)
-            store.put(row.thumbnail, rendered.thumbnail)
+        row = _write(row, request, rendered, store, summary)
     except FarmError as error:
         row = row.model_copy(update={"error": str(error)})
-    except Exception as error:  # whatever one clip runs into, the others go on
+    except Exception as error:
         logging.getLogger("farm").exception("%s", row.title)
         row = row.model_copy(update={"error": f"{type(error).__name__}: {error}"})
-    else:
-        result = {
-            "status": "done",
-            "sha256": rendered.sha256,
-            "seconds": rendered.seconds,
-            "worker": rendered.worker,
-            "digest": request.digest,
-        }
-        row = row.model_copy(update=result)
     summary.add(row)
     reporter.finished(row)
+
+
+def _write(
+    row: Row, request: RenderRequest, rendered: "Rendered", store: Store, summary: Summary
+) -> Row:
+    """Write the clip's files; the row that names them."""
+    # The former row must not name these files, should this end between the two.
+    summary.remove(row)
+    store.put(row.video, rendered.video)
+    store.put(row.thumbnail, rendered.thumbnail)
+    result = {
+        "status": "done",
+        "sha256": rendered.sha256,
+        "seconds": rendered.seconds,
+        "worker": rendered.worker,
+        "digest": request.digest,
+    }
+    return row.model_copy(update=result)
 
 
 def _read(picture: Picture) -> bytes:
