@@ -17,8 +17,8 @@ from farm.plan import plan
 from farm.progress import Reporter, open_reporter
 from farm.request import Model, ModelFacts, RenderRequest, digest_of
 from farm.store import Store, open_store
-from farm.summary import Row, Summary, title
-from svd_engine.arguments import add_param_options, params_from
+from farm.summary import Row, Summary
+from svd_engine.arguments import add_model_options, add_param_options, params_from
 from svd_engine.params import RenderParams
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ examples:
       --variant fp16 --dtype float16 --decode-chunk-size 8
   ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips
 
+a model that is a folder must be there on every node of the cluster
 exit status: 0 every clip is done, 1 some failed, 2 wrong usage
 """
 
@@ -103,15 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("pictures", nargs="+", metavar="PICTURES", help="files, folders or globs")
     add("--out", required=True, metavar="DEST", help="a folder, or file:///folder")
-    add(
-        "--model",
-        default="tiny",
-        help="a folder in the diffusers layout (on every node), a hub id, svd, svd-xt, "
-        "svd-xt-1.1, or tiny (default; random weights, so noise)",
-    )
-    add("--variant", help="which weights of the model, such as fp16")
-    dtypes = ("float32", "float16", "bfloat16")
-    add("--dtype", default="float32", choices=dtypes, help="(default: float32)")
+    add_model_options(parser)
     add("--seeds", default="0", metavar="N-M,...", help="a clip of each picture for each (0)")
     add(
         "--workers",
@@ -185,18 +178,18 @@ async def _render(
     reporter: Reporter,
 ) -> None:
     """Render a clip, write it, and tell of it; whatever it runs into, the others go on."""
-    picture, seed = clip.picture, clip.params.seed
+    picture = clip.picture
     row = Row(
         name=picture.name,
         picture=readable(picture.path),
-        seed=seed,
+        seed=clip.params.seed,
         status="failed",
         parameters=clip.params,
     )
     try:
         async with slots:
             data, request = _read(picture), clip.request
-            progress = partial(reporter.progress, title(picture.name, seed))
+            progress = partial(reporter.progress, row.title)
             rendered = await cluster.render(request, plan(request), data, progress)
         row = _write(row, request, rendered, store, summary)
     except FarmError as error:

@@ -22,7 +22,8 @@ class Reporter:
         self._clips = clips
         self._done = done
         self._steps = steps
-        self._steps_done: dict[str, int] = {}
+        self._steps_done = 0
+        self._steps_of: dict[str, int] = {}  # done, of each clip
         self._spoke = time.monotonic()
         self._clip_bar = _bar("clip", clips, done, 0, terminal)
         self._step_bar = _bar("step", steps, 0, 1, terminal)
@@ -30,16 +31,16 @@ class Reporter:
 
     def progress(self, clip: str, stage: Stage, done: int, total: int) -> None:
         """Take note of a clip under way. An attempt begun anew counts its steps anew."""
-        if stage == Stage.ENCODE:
-            self._steps_done[clip] = 0
-        elif stage == Stage.DENOISE:
-            self._steps_done[clip] = done
-        steps = sum(self._steps_done.values())
-        self._step_bar.update(steps - self._step_bar.n)
+        if stage in (Stage.ENCODE, Stage.DENOISE):
+            steps = done if stage == Stage.DENOISE else 0
+            more = steps - self._steps_of.get(clip, 0)
+            self._steps_of[clip] = steps
+            self._steps_done += more
+            self._step_bar.update(more)
         if not self._terminal and time.monotonic() - self._spoke > LINE_EVERY_S:
             self._say(
                 f"{clip}: {stage} {done}/{total}; in all {self._done}/{self._clips} clips, "
-                f"{steps}/{self._steps} steps"
+                f"{self._steps_done}/{self._steps} steps"
             )
 
     def finished(self, row: Row) -> None:

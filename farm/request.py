@@ -5,7 +5,7 @@ import hashlib
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import svd_engine
-from svd_engine.params import RenderDefaults, RenderParams
+from svd_engine.params import Dtype, RenderDefaults, RenderParams
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 
@@ -17,7 +17,7 @@ class Model(BaseModel):
 
     name: str
     variant: str | None = None
-    dtype: str = Field("float32", pattern="^(float32|float16|bfloat16)$")
+    dtype: Dtype = "float32"
 
 
 class ModelFacts(BaseModel):
@@ -36,7 +36,7 @@ class RenderRequest(BaseModel):
 
     picture: str = Sha256  # of the file's bytes
     weights: str = Sha256  # of the model's configs and weights
-    dtype: str
+    dtype: Dtype
     engine: str = svd_engine.__version__
     params: RenderParams
 

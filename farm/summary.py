@@ -29,7 +29,8 @@ class Row(BaseModel):
 
     @property
     def title(self) -> str:
-        return title(self.name, self.seed)
+        """What the clip is called in files and logs."""
+        return f"{self.name}-seed{self.seed}"
 
     @property
     def video(self) -> str:
@@ -40,11 +41,6 @@ class Row(BaseModel):
     def thumbnail(self) -> str:
         """The store's key of the thumbnail."""
         return f"{self.title}.jpg"
-
-
-def title(name: str, seed: int) -> str:
-    """What a clip is called in files and logs."""
-    return f"{name}-seed{seed}"
 
 
 class _Document(BaseModel):
@@ -71,12 +67,9 @@ class Summary:
     def rows(self) -> list[Row]:
         return list(self._rows.values())
 
-    def row(self, name: str, seed: int) -> Row | None:
-        return self._rows.get((name, seed))
-
     def is_done(self, name: str, seed: int, digest: str) -> bool:
         """Whether the clip of that request is in the store."""
-        row = self.row(name, seed)
+        row = self._rows.get((name, seed))
         return (
             row is not None
             and row.status == "done"

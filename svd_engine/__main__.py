@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from svd_engine.arguments import add_param_options, params_from
+from svd_engine.arguments import add_model_options, add_param_options, params_from
 from svd_engine.params import RenderParams
 from svd_engine.video import SUFFIXES
 
@@ -54,20 +54,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="the suffix chooses: .mp4 .webm .gif .webp, or none for a folder of .png",
     )
-    render.add_argument(
-        "--model",
-        default="tiny",
-        help="a folder in the diffusers layout, a hub id, svd, svd-xt, svd-xt-1.1, "
-        "or tiny (default; random weights, so noise)",
-    )
-    render.add_argument("--variant", help="which weights of the model, such as fp16")
+    add_model_options(render)
     render.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
-    render.add_argument(
-        "--dtype",
-        default="float32",
-        choices=("float32", "float16", "bfloat16"),
-        help="(default: float32)",
-    )
     add_param_options(render)
     return parser
 

@@ -5,9 +5,23 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from svd_engine.params import RenderParams
+from svd_engine.params import Dtype, RenderParams
 
 ALIASES = {"num_inference_steps": ["--steps"]}
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which weights, and in which type."""
+    parser.add_argument(
+        "--model",
+        default="tiny",
+        help="a folder in the diffusers layout, a hub id, svd, svd-xt, svd-xt-1.1, "
+        "or tiny (default; random weights, so noise)",
+    )
+    parser.add_argument("--variant", help="which weights of the model, such as fp16")
+    parser.add_argument(
+        "--dtype", default="float32", choices=get_args(Dtype), help="(default: float32)"
+    )
 
 
 def add_param_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = ()) -> None:

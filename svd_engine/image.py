@@ -26,6 +26,7 @@ def open_picture(picture: Picture) -> Image.Image:
     alpha dropped. 16-bit grey is scaled to 8 bits, which Pillow's own conversion would clip.
     """
     if isinstance(picture, Image.Image):
+        _check_size(*picture.size)
         return _as_rgb(picture)
     if isinstance(picture, bytes):
         name, data = "the file", picture
@@ -72,7 +73,6 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    _check_size(*image.size)
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("the picture holds floating-point values, whose white point is not known")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+Dtype = Literal["float32", "float16", "bfloat16"]
 Side = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
 Guidance = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
 

@@ -39,12 +39,6 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, size=size, mode="nearest"))
 
 
-def _transformers(channels: int, heads: int, layers: int, context: int, n: int) -> nn.ModuleList:
-    return nn.ModuleList(
-        SpatioTemporalTransformer(channels, heads, layers, context) for _ in range(n)
-    )
-
-
 class DownBlock(nn.Module):
     """Residual blocks, each followed by a transformer where there is attention; then half size."""
 
@@ -138,12 +132,12 @@ class UNet(nn.Module):
 
     @staticmethod
     def _attentions(config: UNetConfig, level: int, n: int) -> nn.ModuleList:
-        return _transformers(
-            config.block_out_channels[level],
-            config.per_block("num_attention_heads")[level],
-            config.per_block("transformer_layers_per_block")[level],
-            config.per_block("cross_attention_dim")[level],
-            n,
+        channels = config.block_out_channels[level]
+        heads = config.per_block("num_attention_heads")[level]
+        layers = config.per_block("transformer_layers_per_block")[level]
+        context = config.per_block("cross_attention_dim")[level]
+        return nn.ModuleList(
+            SpatioTemporalTransformer(channels, heads, layers, context) for _ in range(n)
         )
 
     @classmethod
