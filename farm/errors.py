@@ -1,9 +1,12 @@
 """What can go wrong in the farm.
 
 FarmError
-├── RequestError   it can never be rendered as asked: its parameters, pictures or model
-├── StoreError     the store cannot be read or written
-└── WorkerError    no worker could finish it: they died, or none could be started
+├── RequestError       it can never be rendered as asked: its parameters, picture or model
+├── StoreError         the store cannot be read or written
+│   └── ConflictError  an object is not what a conditional write expected
+├── QueueFullError     no room for another job; it says when to try again
+├── JobError           there is no such job, or its state does not allow what was asked of it
+└── WorkerError        no worker could finish it: they died, or none could be started
 """
 
 
@@ -17,6 +20,25 @@ class RequestError(FarmError):
 
 class StoreError(FarmError):
     """A store that cannot be read or written."""
+
+
+class ConflictError(StoreError):
+    """An object that is not what a conditional write expected: somebody else wrote it."""
+
+
+class QueueFullError(FarmError):
+    """No room for another job."""
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class JobError(FarmError):
+    """No such job, or one whose state does not allow what was asked."""
 
 
 class WorkerError(FarmError):
