@@ -15,33 +15,69 @@ class Stage(StrEnum):
     MUX = "mux"
 
 
-@dataclass(frozen=True)
+class Kind(StrEnum):
+    """What a worker keeps in memory: CLIP, the VAE and the UNet, or the VAE alone."""
+
+    RENDERER = "renderer"
+    DECODER = "decoder"
+
+
+KIND_OF = {
+    Stage.ENCODE: Kind.RENDERER,
+    Stage.DENOISE: Kind.RENDERER,
+    Stage.DECODE: Kind.DECODER,
+    Stage.MUX: Kind.DECODER,
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """One call on one worker."""
 
-    key: str  # of the result, unique in its plan
+    key: str  # of its result, unique in its plan
     stage: Stage
     needs: tuple[str, ...] = ()  # keys of the results it is given, in this order
-    frames: tuple[int, int] | None = None  # decode: first frame, and the one after the last
+    span: tuple[int, int] = (0, 0)  # steps (denoise) or frames (decode): first, one after the last
+
+    @property
+    def kind(self) -> Kind:
+        return KIND_OF[self.stage]
 
 
-def plan(request: RenderRequest) -> tuple[Task, ...]:
-    """Tasks of a clip; each comes after all that it needs.
+def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...]:
+    """Tasks of a clip that is `step` steps done; each comes after all that it needs.
 
-    A chunk of `decode_chunk_size` frames is a task of its own, as blind to its neighbours as in
-    diffusers, so it may be decoded anywhere. Without a chunk size the clip is decoded as one.
+    Denoising is cut into segments of so many steps: after each one the latents are saved, and
+    another clip or another worker may take its turn. A chunk of `decode_chunk_size` frames is a
+    task of its own, as blind to its neighbours as in diffusers, so it may be decoded anywhere.
+    Without a chunk size the clip is decoded as one.
     """
-    frames = request.params.num_frames
+    assert request.num_videos == 1
+    frames, steps = request.params.num_frames, request.params.steps
     assert frames is not None  # a RenderRequest is resolved
+    stops = [*range(segment, steps, segment), steps]
+    spans = [(start, stop) for start, stop in zip([0, *stops], stops, strict=False) if stop > step]
     size = request.params.decode_chunk_size or frames
     chunks = [(start, min(start + size, frames)) for start in range(0, frames, size)]
     decodes = [
-        Task(f"decode/{start:04d}-{stop:04d}", Stage.DECODE, ("denoise",), (start, stop))
+        Task(f"frames/{start:04d}-{stop:04d}", Stage.DECODE, (latents_key(steps),), (start, stop))
         for start, stop in chunks
     ]
     return (
-        Task("encode", Stage.ENCODE),
-        Task("denoise", Stage.DENOISE, ("encode",)),
+        *([Task("conditioning", Stage.ENCODE)] if step == 0 else []),
+        *(
+            Task(latents_key(stop), Stage.DENOISE, (_before(max(start, step)),), (start, stop))
+            for start, stop in spans
+        ),
         *decodes,
-        Task("mux", Stage.MUX, tuple(task.key for task in decodes)),
+        Task("video", Stage.MUX, tuple(task.key for task in decodes)),
     )
+
+
+def latents_key(step: int) -> str:
+    """The key of the latents after so many steps, and of what else denoising goes on from."""
+    return f"latents/{step:04d}"
+
+
+def _before(step: int) -> str:
+    return latents_key(step) if step else "conditioning"

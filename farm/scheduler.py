@@ -1,36 +1,265 @@
-"""Policy, as pure functions of numbers: how many workers of each kind, and when to try again."""
+"""Which ready task goes to which worker, and why. Pure: the clock is passed in, nothing is awaited.
 
-from dataclasses import dataclass
+Between tenants: the one with the fewest workers at work is next. Within a tenant: by priority, and
+each minute of waiting counts as a point of it, so nothing starves; first in, first out within one.
+A clip gives way to a better one between two tasks, and so between two segments of its denoising.
+"""
 
-MAX_ATTEMPTS = 3  # of a clip whose worker died
-RENDERERS_PER_DECODER = 8  # a decode takes about an eighth of the time of 25 denoising steps
-DECODER_SHARE = 0.2  # of a GPU, for a decoder beside a renderer
+import heapq
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+
+from farm.plan import Kind, Stage, Task
+from farm.run import Assignment, Fault, Reason, Run, Verdict, Worker
+
+MAX_ATTEMPTS = 3  # of one task
+MAX_STRIKES = 3  # different clips that a worker may fail in a row
+MAX_REWINDS = 10  # of one clip whose results were lost
+BACKOFF_S = 1.0  # before the second attempt; then four times as long
+STORE_BACKOFF_S = 5.0
 
 
-@dataclass(frozen=True)
-class Pools:
-    """How many actors of each kind, and what each one reserves."""
+class Scheduler:
+    """Runs, workers, and the tasks between them."""
 
-    renderers: int
-    decoders: int
-    renderer_gpus: float
-    decoder_gpus: float
-    cpus: float  # of each actor
+    def __init__(self, max_gpus: Mapping[str, int] | None = None) -> None:
+        self.runs: dict[str, Run] = {}
+        self.workers: dict[str, Worker] = {}
+        self.busy: Counter[str] = Counter()  # workers, by tenant
+        self._max_gpus = max_gpus or {}
+        self._idle: dict[Kind, dict[Hashable, dict[str, None]]] = {kind: {} for kind in Kind}
+        # By kind and tenant, heaps of (rank, order, number, run, task). An entry counts as long as
+        # its number is the one in run.ready: that is how one is taken back from the middle.
+        self._ready: dict[Kind, dict[str, list[_Entry]]] = {kind: {} for kind in Kind}
+        self._later: list[tuple[float, int, Run, Task]] = []
+        self._strikes: dict[str, set[str]] = {}
+        self._number = 0
+
+    # Runs
+
+    def add(self, run: Run, tasks: Iterable[Task]) -> None:
+        """Take a clip on, with the tasks it still needs."""
+        self._number += 1
+        run.order = self._number
+        self.runs[run.id] = run
+        self._fill(run, tasks)
+
+    def rewind(self, run: Run, tasks: Iterable[Task]) -> bool:
+        """Plan a clip anew, after results were lost; False where it was done too often.
+
+        What its workers are at is of no use to it any more.
+        """
+        run.rewinds += 1
+        run.ready.clear()
+        run.running.clear()
+        self._fill(run, tasks)
+        return run.rewinds <= MAX_REWINDS
+
+    def withdraw(self, run: Run) -> list[str]:
+        """Forget a clip; the workers that are still at it."""
+        run.gone = True
+        run.ready.clear()
+        self.runs.pop(run.id, None)
+        return [assignment.worker for assignment in run.running.values()]
+
+    def hold(self, run: Run, held: bool) -> None:
+        """Start none of its tasks until it is let go; those that run go on."""
+        run.held = held
+        if not held:
+            self._requeue(run)
+
+    def set_priority(self, run: Run, priority: int) -> None:
+        run.priority = priority
+        self._requeue(run)
+
+    # Workers
+
+    def join(self, name: str, kind: Kind) -> None:
+        """Count a worker in, idle."""
+        self.workers[name] = worker = Worker(name, kind)
+        self._free(worker)
+
+    def leave(self, name: str) -> None:
+        """Count a worker out. Its task, if it has one, is for `fail` to judge first."""
+        worker = self.workers.pop(name)
+        self._idle[worker.kind].get(worker.model, {}).pop(name, None)
+
+    def drain(self, name: str, draining: bool) -> None:
+        """Give a worker no more tasks, or give it some again."""
+        worker = self.workers[name]
+        worker.draining = draining
+        self._idle[worker.kind].get(worker.model, {}).pop(name, None)
+        if not draining and worker.task is None:
+            self._free(worker)
+
+    # Decisions
+
+    def assign(self, now: float) -> Iterator[Assignment]:
+        """Give ready tasks to idle workers, one by one, until one or the other runs out."""
+        while self._later and self._later[0][0] <= now:
+            _, number, run, task = heapq.heappop(self._later)
+            if run.ready.get(task.key, (0,))[0] == number:
+                self._make_ready(run, task)
+        for kind in Kind:
+            waiting: list[_Entry] = []  # for a worker that is busy now
+            while any(self._idle[kind].values()) and (entry := self._pop(kind)):
+                placed = self._place(entry[3], entry[4])
+                if placed is None:
+                    waiting.append(entry)
+                else:
+                    yield self._start(entry[3], entry[4], *placed)
+            for entry in waiting:
+                heapq.heappush(self._ready[kind].setdefault(entry[3].tenant, []), entry)
+
+    def next_retry(self) -> float | None:
+        """When a task that waits to be tried again is due."""
+        return self._later[0][0] if self._later else None
+
+    def finish(self, name: str) -> Assignment:
+        """A worker's task is done: free the worker; what needed the result may start."""
+        assignment = self._release(name)
+        self._strikes.pop(name, None)
+        run, task = assignment.run, assignment.task
+        if self.is_current(assignment):
+            del run.running[task.key]
+            run.left -= 1
+            if task.kind is Kind.RENDERER:
+                run.home = name
+            for user in run.users.get(task.key, ()):
+                run.needs[user.key] -= 1
+                if not run.needs[user.key]:
+                    self._make_ready(run, user)
+        return assignment
+
+    def is_current(self, assignment: Assignment) -> bool:
+        """Whether the clip still waits for it: a stale attempt's result counts for nothing."""
+        run = assignment.run
+        return not run.gone and run.running.get(assignment.task.key) is assignment
+
+    def fail(self, name: str, fault: Fault, now: float) -> Verdict:
+        """A worker's task is not done: free the worker, try the task again or give the clip up."""
+        assignment = self._release(name)
+        run, task = assignment.run, assignment.task
+        aside = fault in (Fault.ERROR, Fault.LOST) and self._strike(name, run.id)
+        if not self.is_current(assignment):
+            return Verdict(failed=False, set_aside=aside)
+        del run.running[task.key]
+        tries = run.attempts[task.key]
+        if fault in (Fault.STORE, Fault.STOPPED, Fault.STALE):
+            run.attempts[task.key] -= 1
+            if fault is Fault.STALE:  # it is for `rewind` to go on
+                return Verdict(failed=False)
+            at = now + (STORE_BACKOFF_S if fault is Fault.STORE else 0)
+        elif fault is Fault.MEMORY and task.key not in run.lean:
+            run.lean.add(task.key)
+            at = now
+        elif fault in (Fault.ERROR, Fault.LOST) and tries < MAX_ATTEMPTS:
+            run.avoid.setdefault(task.key, set()).add(name)
+            at = now + BACKOFF_S * 4 ** (tries - 1)
+        else:
+            return Verdict(failed=True, set_aside=aside)
+        self._number += 1
+        run.ready[task.key] = (self._number, task)
+        heapq.heappush(self._later, (at, self._number, run, task))
+        return Verdict(failed=False, retry_at=at, set_aside=aside)
+
+    # The inside
+
+    def _fill(self, run: Run, tasks: Iterable[Task]) -> None:
+        tasks = list(tasks)
+        made_here = {task.key for task in tasks}
+        run.left, run.users = len(tasks), {}
+        for task in tasks:
+            needs = [key for key in task.needs if key in made_here]
+            run.needs[task.key] = len(needs)
+            for key in needs:
+                run.users.setdefault(key, []).append(task)
+            if not needs:
+                self._make_ready(run, task)
+
+    def _make_ready(self, run: Run, task: Task) -> None:
+        self._number += 1
+        run.ready[task.key] = (self._number, task)
+        heap = self._ready[task.kind].setdefault(run.tenant, [])
+        heapq.heappush(heap, (run.rank, run.order, self._number, run, task))
+
+    def _requeue(self, run: Run) -> None:
+        for _, task in list(run.ready.values()):
+            self._make_ready(run, task)
+
+    def _pop(self, kind: Kind) -> "_Entry | None":
+        """The task to go next: of the tenant with the fewest workers, the one of least rank."""
+        best: list[_Entry] | None = None
+        least = (0, 0.0)
+        idle = ""
+        for tenant, heap in self._ready[kind].items():
+            while heap and not _counts(heap[0]):
+                heapq.heappop(heap)
+            if not heap:
+                idle = tenant
+                continue
+            busy = self.busy[tenant]
+            if busy < self._max_gpus.get(tenant, busy + 1):
+                key = (busy, heap[0][0])
+                if best is None or key < least:
+                    best, least = heap, key
+        if idle:  # one at a time, so that tenants of the past cost nothing
+            del self._ready[kind][idle]
+        return heapq.heappop(best) if best else None
+
+    def _place(self, run: Run, task: Task) -> tuple[str, Reason] | None:
+        """An idle worker for a task; None where it is worth waiting for one that is busy."""
+        idle = self._idle[task.kind]
+        avoid: Collection[str] = run.avoid.get(task.key, ())
+        same = idle.get(run.model, {})
+        if task.stage is Stage.DENOISE and run.home in same and run.home not in avoid:
+            return run.home, Reason.STAYS
+        for names, reason in ((same, Reason.MODEL), *((n, Reason.NEXT) for n in idle.values())):
+            for name in reversed(names):
+                if name not in avoid:
+                    return name, Reason.ELSEWHERE if avoid else reason
+        others = (w for w in self.workers.values() if w.kind is task.kind and not w.draining)
+        if any(worker.name not in avoid for worker in others):
+            return None
+        return next(reversed(next(filter(None, idle.values())))), Reason.ONLY
+
+    def _start(self, run: Run, task: Task, name: str, reason: Reason) -> Assignment:
+        worker = self.workers[name]
+        del self._idle[worker.kind][worker.model][name]
+        del run.ready[task.key]
+        run.attempts[task.key] += 1
+        attempt = run.attempts[task.key]
+        assignment = Assignment(name, run, task, attempt, task.key in run.lean, reason)
+        run.running[task.key] = worker.task = assignment
+        worker.model = run.model
+        self.busy[run.tenant] += 1
+        return assignment
+
+    def _release(self, name: str) -> Assignment:
+        worker = self.workers[name]
+        assignment, worker.task = worker.task, None
+        assert assignment is not None, f"{name} has no task"
+        self.busy[assignment.run.tenant] -= 1
+        if not worker.draining:
+            self._free(worker)
+        return assignment
+
+    def _free(self, worker: Worker) -> None:
+        self._idle[worker.kind].setdefault(worker.model, {})[worker.name] = None
+
+    def _strike(self, name: str, run: str) -> bool:
+        strikes = self._strikes.setdefault(name, set())
+        strikes.add(run)
+        if len(strikes) < MAX_STRIKES:
+            return False
+        del self._strikes[name]
+        return True
 
 
-def size_pools(gpus: int, cpus: float, nodes: int, workers: int | None = None) -> Pools:
-    """One worker per GPU; without GPUs, one per node unless `workers` says more.
+_Entry = tuple[float, int, int, Run, Task]
 
-    A worker is a renderer with a decoder beside it. From nine GPUs on there are some to spare, and
-    decoders get their own. On a CPU every worker computes with all threads of its node, because
-    the thread count changes the last bits; so one fits the cores.
-    """
-    if gpus == 0:
-        count = workers or max(1, nodes)
-        share = min(1.0, int(cpus / (2 * count) * 1000) / 1000)
-        return Pools(count, count, 0.0, 0.0, share)
-    count = min(workers or gpus, gpus)
-    spare = count // (RENDERERS_PER_DECODER + 1)
-    if spare:
-        return Pools(count - spare, spare, 1.0, 1.0, 0.0)
-    return Pools(count, count, 1.0 - DECODER_SHARE, DECODER_SHARE, 0.0)
+
+def _counts(entry: _Entry) -> bool:
+    """Whether a heap's entry is the latest of its task, and the task may start."""
+    _, _, number, run, task = entry
+    return not run.held and run.ready.get(task.key, (0,))[0] == number

@@ -83,7 +83,7 @@ def _render(options: argparse.Namespace, params: RenderParams) -> int:
     from tqdm import tqdm
 
     from svd_engine.engine import Engine
-    from svd_engine.image import open_picture
+    from svd_engine.picture import open_picture
 
     out = Path(options.out)
     picture = open_picture(options.picture)

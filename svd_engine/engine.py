@@ -13,8 +13,8 @@ from transformers import CLIPVisionModelWithProjection
 from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
-from svd_engine.image import Picture, open_picture
 from svd_engine.params import RenderDefaults, RenderParams
+from svd_engine.picture import Picture, open_picture
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 

@@ -1,87 +1,16 @@
-"""Picture in: safe open, orientation, fit to the frame's shape, and the two tensors made of it."""
+"""A picture made ready: fitted to the frame's shape, and the two tensors made of it."""
 
-from io import BytesIO
-from os import PathLike
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
+from svd_engine.picture import check_size
+
 CLIP_SIDE = 224
-MAX_PIXELS = 178_956_970  # where Pillow itself refuses
-# Formats decoded by Pillow's own code: no Ghostscript (EPS, PDF), no rarely tried parsers.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-
-Picture = Image.Image | str | PathLike[str] | bytes
-
-
-def open_picture(picture: Picture) -> Image.Image:
-    """A picture as upright 8-bit RGB; ValueError says what is wrong with it.
-
-    Orientation and alpha are treated as `diffusers.utils.load_image` treats them: EXIF applied,
-    alpha dropped. 16-bit grey is scaled to 8 bits, which Pillow's own conversion would clip.
-    """
-    if isinstance(picture, Image.Image):
-        _check_size(*picture.size)
-        return _as_rgb(picture)
-    if isinstance(picture, bytes):
-        name, data = "the file", picture
-    else:
-        name, data = str(picture), _read(Path(picture))
-    if not data:
-        raise ValueError(f"{name} is empty")
-    try:
-        image = Image.open(BytesIO(data), formats=_formats())
-    except UnidentifiedImageError as error:
-        raise ValueError(
-            f"{name} is not a picture of a known format ({', '.join(FORMATS)})"
-        ) from error
-    except Exception as error:  # Pillow's parsers raise anything on broken data
-        raise ValueError(f"{name} is broken or too large: {error}") from error
-    _check_size(*image.size)
-    try:
-        image.load()
-    except Exception as error:  # and so do its decoders
-        raise ValueError(f"{name} is broken: {error}") from error
-    return _as_rgb(image)
-
-
-def _formats() -> list[str]:
-    """Those of FORMATS that this build of Pillow has."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"there is no picture at {path}") from error
-    except IsADirectoryError as error:
-        raise ValueError(f"{path} is a folder, not a picture") from error
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"the picture has {width} x {height} pixels, over {MAX_PIXELS}")
-    if min(width, height) < 2:
-        raise ValueError(f"the picture has {width} x {height} pixels; it needs 2 along each side")
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("the picture holds floating-point values, whose white point is not known")
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(f"the picture's values {grey.min()} to {grey.max()} are not 16-bit")
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
 
 
 def fit_picture(
@@ -102,7 +31,7 @@ def fit_picture(
         left, top = (w - new_w) // 2, (h - new_h) // 2
         return image.crop((left, top, left + new_w, top + new_h))
     new_w, new_h = long if wide else tall
-    _check_size(new_w, new_h)
+    check_size(new_w, new_h)
     canvas = Image.new("RGB", (new_w, new_h))
     canvas.paste(image, ((new_w - w) // 2, (new_h - h) // 2))
     return canvas

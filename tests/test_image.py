@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from svd_engine import Engine, RenderParams
-from svd_engine.image import MAX_PIXELS, fit_picture, open_picture
+from svd_engine.image import fit_picture
+from svd_engine.picture import MAX_PIXELS, check_picture, open_picture
 from tests.conftest import draw_picture
 from tests.reference import load_pipeline, record, relative_difference
 
@@ -196,3 +197,14 @@ def test_rendering_does_not_change_the_picture(tiny: Path) -> None:
     Engine.from_pretrained(tiny).render(image, params)
     assert image == RGB
     assert torch.is_grad_enabled()
+
+
+def test_a_look_at_the_head_tells_size_and_format_but_decodes_nothing() -> None:
+    buffer = BytesIO()
+    RGB.save(buffer, "PNG")
+    data = buffer.getvalue()
+    check_picture(data[: len(data) // 2])  # cut in its pixels, which are not looked at
+    with pytest.raises(ValueError, match=r"over 10$"):
+        check_picture(data, max_pixels=10)
+    with pytest.raises(ValueError, match="not a picture"):
+        check_picture(b"nonsense")

@@ -1,0 +1,170 @@
+"""The job record, its states, and the one table of what may become of it. Pure."""
+
+import secrets
+import time
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from farm.errors import ConflictError, JobError
+from farm.plan import Stage
+from farm.request import Model, RenderRequest, Sha256
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"  # no worker has begun it
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"  # asked to stop; a worker is still at its step or chunk
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_open(self) -> bool:
+        return self not in (State.COMPLETED, State.FAILED, State.CANCELLED)
+
+
+class Event(StrEnum):
+    """What can happen to a job."""
+
+    START = "start"  # a worker has begun
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    STOPPED = "stopped"  # no worker is at it any more, after a cancel
+    COMPLETE = "complete"  # every clip is in the store
+    FAIL = "fail"
+    RECOVER = "recover"  # a new coordinator found it open; no worker is at it
+
+
+_OPEN = (State.QUEUED, State.RUNNING, State.PAUSED)
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.QUEUED, Event.START): State.RUNNING,
+    (State.QUEUED, Event.PAUSE): State.PAUSED,
+    (State.RUNNING, Event.PAUSE): State.PAUSED,
+    (State.PAUSED, Event.RESUME): State.QUEUED,
+    (State.QUEUED, Event.RECOVER): State.QUEUED,
+    (State.RUNNING, Event.RECOVER): State.QUEUED,
+    (State.PAUSED, Event.RECOVER): State.PAUSED,
+    (State.CANCELLING, Event.RECOVER): State.CANCELLED,
+    (State.CANCELLING, Event.CANCEL): State.CANCELLING,  # asked twice
+    (State.CANCELLING, Event.STOPPED): State.CANCELLED,
+    **{(state, Event.CANCEL): State.CANCELLING for state in _OPEN},
+    **{(state, Event.COMPLETE): State.COMPLETED for state in _OPEN},
+    **{(state, Event.FAIL): State.FAILED for state in _OPEN},
+}
+
+
+class ClipResult(BaseModel):
+    """A clip that is in the store: what was made, how, and under which keys."""
+
+    model_config = ConfigDict(frozen=True)
+
+    request: RenderRequest  # of one video
+    sha256: str = Sha256  # of the frames' bytes, (F, H, W, 3) uint8
+    video: str
+    thumbnail: str
+    sprite_sheet: str
+    seconds: dict[Stage, float]
+    gpu_seconds: float  # a worker's time, lost attempts included
+    attempts: int
+    worker: str  # the last renderer, as name@address:pid
+    fence: int
+    finished_at: float
+
+
+class Job(BaseModel):
+    """The record of a job, as it is in the store. Times are seconds since 1970."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    id: str = Field(pattern=r"^[\w.-]{1,80}$")
+    tenant: str = Field("default", pattern=r"^[\w.-]{1,80}$")
+    model: Model
+    request: RenderRequest
+    priority: int = Field(50, ge=0, le=100)
+    force: bool = False  # render anew, though the result is there
+    start_within_s: float | None = Field(None, gt=0)  # of its being created
+    finish_within_s: float | None = Field(None, gt=0)
+    state: State = State.QUEUED
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    fence: int = 0  # of the coordinator that wrote this
+    results: tuple[ClipResult, ...] = ()  # clips that are done, in the order of their seeds
+    error: str | None = None
+    attempts: int = 0
+    gpu_seconds: float = 0.0
+    seconds: dict[Stage, float] = {}
+
+    def due(self) -> tuple[float, str] | None:
+        """The next deadline: when, and what is said once it has passed; None without one."""
+        deadlines = []
+        if self.start_within_s is not None and self.started_at is None:
+            text = f"not started within {self.start_within_s:g} s"
+            deadlines.append((self.created_at + self.start_within_s, text))
+        if self.finish_within_s is not None:
+            text = f"not finished within {self.finish_within_s:g} s"
+            deadlines.append((self.created_at + self.finish_within_s, text))
+        return min(deadlines, default=None)
+
+
+class Progress(BaseModel):
+    """How far a job under way is, over all its clips."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: Stage | None = None  # the latest that any of its clips is in
+    step: int = 0
+    steps: int
+    chunk: int = 0
+    chunks: int
+    queue_position: int | None = None  # jobs before it; None once it is started
+    eta_s: float | None = None  # until it is finished; None where nothing was timed yet
+
+
+class JobView(BaseModel):
+    """A job and how far it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: Job
+    progress: Progress
+
+
+class LogEntry(BaseModel):
+    """One line of a job's event log; `seq` counts from 1."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seq: int
+    at: float
+    event: str
+    data: dict[str, Any] = {}
+
+
+def new_job_id() -> str:
+    """An id nobody else has; ids sort by the time they were made."""
+    return f"job-{int(time.time() * 1000):011x}{secrets.token_hex(5)}"
+
+
+def advance(job: Job, event: Event, now: float, fence: int, **changes: Any) -> Job:
+    """The job after an event. `fence`: of who says so.
+
+    Raises JobError where the job's state has no such event, ConflictError where a later
+    coordinator has the job.
+    """
+    if fence < job.fence:
+        raise ConflictError(f"{job.id} belongs to coordinator {job.fence}, this is {fence}")
+    state = TRANSITIONS.get((job.state, event))
+    if state is None:
+        raise JobError(f"{job.id} is {job.state}: it cannot {event}")
+    if event == Event.START:
+        changes |= {"started_at": job.started_at or now}
+    if not state.is_open:
+        changes |= {"finished_at": now}
+    return job.model_copy(update={"state": state, "fence": fence} | changes)

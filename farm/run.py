@@ -1,0 +1,93 @@
+"""What the scheduler speaks of: clips being rendered, workers, and what does which, why. Pure."""
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from farm.plan import Kind, Task
+
+AGING_S = 60.0  # of waiting, worth a point of priority
+
+
+class Reason(StrEnum):
+    """Why a task went to that worker."""
+
+    NEXT = "next in order"
+    STAYS = "the clip is there already"
+    MODEL = "its model is loaded there"
+    ELSEWHERE = "another worker than the one that failed"
+    ONLY = "it failed there, but there is no other worker"
+
+
+class Fault(StrEnum):
+    """Why a task was not done."""
+
+    REQUEST = "request"  # no attempt can mend it
+    ERROR = "error"
+    LOST = "lost"  # its worker died
+    MEMORY = "memory"  # out of GPU memory
+    STORE = "store"  # not the worker's fault, nor the request's
+    STOPPED = "stopped"  # as was asked
+    STALE = "stale"  # what it was given is gone
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """A clip being rendered."""
+
+    id: str
+    tenant: str
+    model: Hashable
+    submitted: float
+    priority: int = 50
+    order: int = 0  # of being added
+    held: bool = False  # paused
+    gone: bool = False  # withdrawn or finished
+    rewinds: int = 0
+    home: str = ""  # the renderer that had it last
+    needs: dict[str, int] = field(default_factory=dict)  # missing results, by task not ready
+    users: dict[str, list[Task]] = field(default_factory=dict)  # tasks by what they need
+    ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # and their place in a heap
+    running: dict[str, "Assignment"] = field(default_factory=dict)
+    left: int = 0  # tasks not done
+    attempts: Counter[str] = field(default_factory=Counter)  # by task
+    avoid: dict[str, set[str]] = field(default_factory=dict)  # workers that failed it, by task
+    lean: set[str] = field(default_factory=set)  # tasks that ran out of memory
+
+    @property
+    def rank(self) -> float:
+        """Its place among the tenant's; lower goes first. Aging moves all ranks alike."""
+        return self.submitted - self.priority * AGING_S
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment:
+    """A task on a worker."""
+
+    worker: str
+    run: Run
+    task: Task
+    attempt: int  # from 1
+    lean: bool  # with as little memory as the same pixels need
+    reason: Reason
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """What the scheduler knows of a worker. It is idle where it has no task and is not draining."""
+
+    name: str
+    kind: Kind
+    model: Hashable = None  # loaded
+    task: Assignment | None = None
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a task that was not done."""
+
+    failed: bool  # the clip is to fail
+    retry_at: float | None = None
+    set_aside: bool = False  # the worker has failed too many clips in a row

@@ -1,0 +1,43 @@
+"""The farm's settings, from variables FARM_*. The only reader of the environment in the farm."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from farm.errors import RequestError
+from svd_engine.picture import MAX_PIXELS
+
+
+def _data_folder() -> str:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return f"file://{Path(base) / 'svd-farm'}"
+
+
+class Settings(BaseSettings):
+    """What an operator may set; each is FARM_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="FARM_", frozen=True, extra="forbid")
+
+    store: str = Field(default_factory=_data_folder)  # the farm's only lasting memory
+    workers: int | None = Field(None, ge=1)  # default: one per GPU, or one per node without any
+    max_jobs: int = Field(10_000, ge=1)  # open at once; past it, submit is refused
+    max_gpus: dict[str, int] = {}  # workers at once, by tenant; as JSON
+    max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture given
+    segment_steps: int = Field(5, ge=1)  # denoising steps between two checkpoints
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings; what is given (and not None) wins. RequestError names the one at fault."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        faults = (
+            f"FARM_{str(fault['loc'][0]).upper()}: {fault['msg']}, got {fault['input']!r}"
+            for fault in error.errors()
+        )
+        raise RequestError("; ".join(faults)) from error
+    except Exception as error:  # pydantic-settings' own, for a value that is not JSON
+        raise RequestError(f"settings: {error}") from error
