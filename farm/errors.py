@@ -7,6 +7,7 @@ FarmError
 ├── QueueFullError     no room for another job; it says when to try again
 ├── JobError           there is no such job, or its state does not allow what was asked of it
 └── WorkerError        no worker could finish it: they died, or none could be started
+    └── GpuMemoryError a task that does not fit a worker's GPU memory
 """
 
 
@@ -43,3 +44,7 @@ class JobError(FarmError):
 
 class WorkerError(FarmError):
     """Work that no worker could finish."""
+
+
+class GpuMemoryError(WorkerError):
+    """A task that does not fit a worker's GPU memory; the message says what would."""

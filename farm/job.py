@@ -163,8 +163,8 @@ def advance(job: Job, event: Event, now: float, fence: int, **changes: Any) -> J
     state = TRANSITIONS.get((job.state, event))
     if state is None:
         raise JobError(f"{job.id} is {job.state}: it cannot {event}")
-    if event == Event.START:
-        changes |= {"started_at": job.started_at or now}
+    if event == Event.START and job.started_at is None:
+        changes |= {"started_at": now}
     if not state.is_open:
         changes |= {"finished_at": now}
     return job.model_copy(update={"state": state, "fence": fence} | changes)

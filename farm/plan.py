@@ -56,7 +56,8 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...
     frames, steps = request.params.num_frames, request.params.steps
     assert frames is not None  # a RenderRequest is resolved
     stops = [*range(segment, steps, segment), steps]
-    spans = [(start, stop) for start, stop in zip([0, *stops], stops, strict=False) if stop > step]
+    starts = [0, *stops[:-1]]
+    spans = [(max(start, step), stop) for start, stop in zip(starts, stops, strict=True)]
     size = request.params.decode_chunk_size or frames
     chunks = [(start, min(start + size, frames)) for start in range(0, frames, size)]
     decodes = [
@@ -66,8 +67,9 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...
     return (
         *([Task("conditioning", Stage.ENCODE)] if step == 0 else []),
         *(
-            Task(latents_key(stop), Stage.DENOISE, (_before(max(start, step)),), (start, stop))
+            Task(latents_key(stop), Stage.DENOISE, (_before(start),), (start, stop))
             for start, stop in spans
+            if start < stop
         ),
         *decodes,
         Task("video", Stage.MUX, tuple(task.key for task in decodes)),

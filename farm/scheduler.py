@@ -32,6 +32,7 @@ class Scheduler:
         # its number is the one in run.ready: that is how one is taken back from the middle.
         self._ready: dict[Kind, dict[str, list[_Entry]]] = {kind: {} for kind in Kind}
         self._later: list[tuple[float, int, Run, Task]] = []
+        self._delayed: set[int] = set()  # the numbers in it
         self._strikes: dict[str, set[str]] = {}
         self._number = 0
 
@@ -47,9 +48,10 @@ class Scheduler:
     def rewind(self, run: Run, tasks: Iterable[Task]) -> bool:
         """Plan a clip anew, after results were lost; False where it was done too often.
 
-        What its workers are at is of no use to it any more.
+        What its workers are at is of no use to it any more, and counts as no attempt.
         """
         run.rewinds += 1
+        run.attempts.subtract(run.running.keys())
         run.ready.clear()
         run.running.clear()
         self._fill(run, tasks)
@@ -98,18 +100,21 @@ class Scheduler:
         """Give ready tasks to idle workers, one by one, until one or the other runs out."""
         while self._later and self._later[0][0] <= now:
             _, number, run, task = heapq.heappop(self._later)
+            self._delayed.remove(number)
             if run.ready.get(task.key, (0,))[0] == number:
                 self._make_ready(run, task)
         for kind in Kind:
             waiting: list[_Entry] = []  # for a worker that is busy now
-            while any(self._idle[kind].values()) and (entry := self._pop(kind)):
-                placed = self._place(entry[3], entry[4])
-                if placed is None:
-                    waiting.append(entry)
-                else:
-                    yield self._start(entry[3], entry[4], *placed)
-            for entry in waiting:
-                heapq.heappush(self._ready[kind].setdefault(entry[3].tenant, []), entry)
+            try:
+                while any(self._idle[kind].values()) and (entry := self._pop(kind)):
+                    placed = self._place(entry[3], entry[4])
+                    if placed is None:
+                        waiting.append(entry)
+                    else:
+                        yield self._start(entry[3], entry[4], *placed)
+            finally:  # also where nobody asks on
+                for entry in waiting:
+                    heapq.heappush(self._ready[kind].setdefault(entry[3].tenant, []), entry)
 
     def next_retry(self) -> float | None:
         """When a task that waits to be tried again is due."""
@@ -122,6 +127,7 @@ class Scheduler:
         run, task = assignment.run, assignment.task
         if self.is_current(assignment):
             del run.running[task.key]
+            del run.attempts[task.key]  # if the result is lost, making it anew begins with 1
             run.left -= 1
             if task.kind is Kind.RENDERER:
                 run.home = name
@@ -150,7 +156,7 @@ class Scheduler:
             if fault is Fault.STALE:  # it is for `rewind` to go on
                 return Verdict(failed=False)
             at = now + (STORE_BACKOFF_S if fault is Fault.STORE else 0)
-        elif fault is Fault.MEMORY and task.key not in run.lean:
+        elif fault is Fault.MEMORY and task.key not in run.lean and tries < MAX_ATTEMPTS:
             run.lean.add(task.key)
             at = now
         elif fault in (Fault.ERROR, Fault.LOST) and tries < MAX_ATTEMPTS:
@@ -161,6 +167,7 @@ class Scheduler:
         self._number += 1
         run.ready[task.key] = (self._number, task)
         heapq.heappush(self._later, (at, self._number, run, task))
+        self._delayed.add(self._number)
         return Verdict(failed=False, retry_at=at, set_aside=aside)
 
     # The inside
@@ -184,8 +191,9 @@ class Scheduler:
         heapq.heappush(heap, (run.rank, run.order, self._number, run, task))
 
     def _requeue(self, run: Run) -> None:
-        for _, task in list(run.ready.values()):
-            self._make_ready(run, task)
+        for number, task in list(run.ready.values()):
+            if number not in self._delayed:
+                self._make_ready(run, task)
 
     def _pop(self, kind: Kind) -> "_Entry | None":
         """The task to go next: of the tenant with the fewest workers, the one of least rank."""

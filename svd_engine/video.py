@@ -1,4 +1,4 @@
-"""Frames out: mp4, webm, gif, webp by ffmpeg, a folder of png, and a thumbnail.
+"""Frames out: mp4, webm, gif, webp by ffmpeg, a folder of png, and small pictures of them.
 
 Frames are uint8 arrays (F, H, W, 3). A file appears under its name only when it is whole.
 """
@@ -57,6 +57,23 @@ def thumbnail(frames: Frames, side: int = 320) -> bytes:
     image.thumbnail((side, side))
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def sprite_sheet(frames: Frames, side: int = 160, columns: int = 5) -> bytes:
+    """All frames as one JPEG, row by row, the longer side of each at most `side`."""
+    small = []
+    for frame in frames:
+        image = Image.fromarray(frame)
+        image.thumbnail((side, side))
+        small.append(image)
+    width, height = small[0].size
+    columns = min(columns, len(small))
+    sheet = Image.new("RGB", (columns * width, -(-len(small) // columns) * height))
+    for number, image in enumerate(small):
+        sheet.paste(image, (number % columns * width, number // columns * height))
+    buffer = BytesIO()
+    sheet.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 

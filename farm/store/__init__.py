@@ -1,35 +1,40 @@
-"""Where results live: `open_store(url)` gives a Store for a folder."""
+"""Where things last: `open_store(url)` gives a Store, for a folder or for S3."""
 
-from typing import Protocol
-from urllib.parse import unquote, urlsplit
+import os
+import re
+from urllib.parse import unquote_to_bytes
 
 from farm.errors import StoreError
 from farm.store.local import LocalStore
+from farm.store.protocol import Store, Stored
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Store", "Stored", "open_store"]
 
-
-class Store(Protocol):
-    """Objects by key. A key is a relative path with forward slashes."""
-
-    def put(self, key: str, data: bytes) -> None:
-        """Write an object; readers see the old one or the new one, whole."""
-
-    def get(self, key: str) -> bytes | None:
-        """The object, or None where there is none."""
-
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
-
-    def where(self, key: str = "") -> str:
-        """The object's place, for people."""
+USAGE = "give a folder, file:///folder or s3://bucket/prefix"
 
 
 def open_store(url: str) -> Store:
-    """A store: a folder, or `file:///folder`. Raises StoreError for what it cannot open."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return LocalStore(unquote(parts.path))
-    if parts.scheme and "://" in url:
-        raise StoreError(f"no store for {url!r}: give a folder or file:///folder")
-    return LocalStore(url)
+    """A store: a folder, `file:///folder` or `s3://bucket/prefix`; the latter asks nobody yet.
+
+    Raises StoreError for what it cannot open.
+    """
+    if not url.strip():
+        raise StoreError(f"no store for {url!r}: {USAGE}")
+    scheme = re.match(r"(?i:(file|s3):|([a-z][a-z0-9+.-]*)://)", url)
+    if scheme is None:
+        return LocalStore(url)
+    if scheme[0].lower() == "file:":
+        return LocalStore(_folder(url))
+    if scheme[0].lower() == "s3:":
+        from farm.store.s3 import S3Store  # boto3 is slow to load, and a folder needs none of it
+
+        return S3Store(url)
+    raise StoreError(f"no store for {url!r}: {USAGE}")
+
+
+def _folder(url: str) -> str:
+    """The path of `file:///folder` or `file:/folder`."""
+    path = re.fullmatch(r"(?i:file:(?://(?:localhost)?)?)(/.*)", url, re.DOTALL)
+    if path is None:
+        raise StoreError(f"no folder in {url!r}: give file:///folder, without a host")
+    return os.fsdecode(unquote_to_bytes(path[1]))

@@ -1,58 +1,190 @@
 """A folder as a store."""
 
+import errno
+import fcntl
 import os
 import tempfile
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
 
-from farm.errors import StoreError
+from farm.errors import ConflictError, StoreError
+from farm.store.protocol import RESERVED, Stored, check_key, is_key, probe
+
+LOCK = f"{RESERVED}lock"
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # no object has that key
 
 
 class LocalStore:
-    """A folder as a store. Writes go to a temporary name and are moved into place."""
+    """A folder as a store: a file per object; equal contents have equal etags.
+
+    Files are written under temporary names and moved into place, so that readers see the old object
+    or the new one, whole. Conditional puts exclude each other, and all other writes, by a lock on a
+    file that the first of them makes.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Make the folder; StoreError where it cannot be made or written to."""
         self.folder = Path(folder).expanduser().absolute()
-        try:
+        with _explained("make the folder", self.folder):
+            missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the folder {self.folder}: {error.strerror}") from error
+            for path in missing:
+                _sync(path.parent)
         if not os.access(self.folder, os.W_OK | os.X_OK):
             raise StoreError(f"cannot write to the folder {self.folder}: permission denied")
 
-    def put(self, key: str, data: bytes) -> None:
-        path = self._path(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                Path(scratch).chmod(0o644)  # mkstemp lets nobody else read it
-                Path(scratch).replace(path)
-            finally:
-                Path(scratch).unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    @property
+    def url(self) -> str:
+        return str(self.folder)
 
-    def get(self, key: str) -> bytes | None:
-        try:
-            return self._path(key).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StoreError(f"cannot read {self._path(key)}: {error.strerror}") from error
+    def put(
+        self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
+    ) -> str:
+        path = self._path(key)
+        conditional = if_none_match or if_match is not None
+        with _explained("write", path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch = _write_scratch(path.parent, data)
+            try:
+                with self._locked(make=conditional):
+                    if conditional and self._etag(path) != (None if if_none_match else if_match):
+                        raise ConflictError(f"{path} was written by somebody else meanwhile")
+                    scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
+            self._sync_above(path)
+        return _etag_of(data)
+
+    def get(self, key: str) -> Stored | None:
+        path = self._path(key)
+        with _explained("read", path):
+            try:
+                data = path.read_bytes()
+            except ABSENT:
+                return None
+        return Stored(data, _etag_of(data))
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        path = self._path(key)
+        with _explained("look for", path):
+            return path.is_file()
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with _explained("delete", path), self._locked():
+            try:
+                path.unlink()
+            except ABSENT:
+                return
+            _sync(path.parent)
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        folder = prefix.rpartition("/")[0]
+        if folder and not is_key(folder):
+            return iter(())
+        return self._walk(f"{folder}/" if folder else "", prefix, after)
+
+    def presign(self, key: str, expires_s: int = 3600) -> None:  # noqa: ARG002
+        check_key(key)
 
     def where(self, key: str = "") -> str:
         return str(self._path(key) if key else self.folder)
 
+    def check(self) -> None:
+        probe(self)
+
     def _path(self, key: str) -> Path:
-        parts = PurePosixPath(key)
-        if parts.is_absolute() or ".." in parts.parts or not parts.parts:
-            raise StoreError(f"not a key: {key!r}; give a relative path with no '..'")
-        return self.folder.joinpath(*parts.parts)
+        return self.folder / check_key(key)
+
+    def _etag(self, path: Path) -> str | None:
+        try:
+            return _etag_of(path.read_bytes())
+        except ABSENT:
+            return None
+
+    @contextmanager
+    def _locked(self, make: bool = False) -> Iterator[None]:
+        """Alone among the writes to this store; without `make`, if it ever had a conditional one.
+
+        The lock goes when its holder dies. It is a file, not the folder: NFS locks no folders.
+        """
+        try:
+            lock = os.open(self.folder / LOCK, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
+        except FileNotFoundError:
+            yield
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _walk(self, folder: str, prefix: str, after: str) -> Iterator[str]:
+        """The keys below a folder (`` or `a/b/`); a folder sorts as its name with the slash."""
+        for key in self._entries(folder):
+            if not key.endswith("/"):
+                if key.startswith(prefix) and key > after:
+                    yield key
+            elif key[: len(prefix)] == prefix[: len(key)] and key >= after[: len(key)]:
+                yield from self._walk(key, prefix, after)
+
+    def _entries(self, folder: str) -> Sequence[str]:
+        """Files and folders (these with a slash) just below; none where it vanished meanwhile."""
+        with _explained("list", self.folder / folder):
+            try:
+                with os.scandir(self.folder / folder) as entries:
+                    return sorted(
+                        f"{folder}{entry.name}/" if entry.is_dir() else f"{folder}{entry.name}"
+                        for entry in entries
+                        if not entry.name.startswith(RESERVED)
+                        and (entry.is_dir() or entry.is_file())
+                    )
+            except ABSENT:
+                return []
+
+    def _sync_above(self, path: Path) -> None:
+        """Make names last as contents do: a folder on the way may be another writer's, and new."""
+        for folder in path.parents:
+            _sync(folder)
+            if folder == self.folder:
+                return
+
+
+def _etag_of(data: bytes) -> str:
+    return sha256(data).hexdigest()
+
+
+def _write_scratch(folder: Path, data: bytes) -> Path:
+    """A file with that content, on the disk and nobody's yet."""
+    handle, name = tempfile.mkstemp(dir=folder, prefix=RESERVED)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(handle, 0o644)  # mkstemp lets nobody else read it
+            file.write(data)
+            file.flush()
+            os.fsync(handle)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return Path(name)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _explained(verb: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot {verb} {path}: {error.strerror}") from error

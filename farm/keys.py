@@ -1,0 +1,59 @@
+"""What the store holds, and where.
+
+pictures/DIGEST                     a picture file, by the sha256 of its bytes
+jobs/ID.json                        the record of a job; written with compare-and-swap
+open/ID                             of each job that is not finished: what a restart reads
+events/ID/SEQ.jsonl                 a job's event log; SEQ is the last entry in that object
+checkpoints/DIGEST/STEP.safetensors latents of a clip being rendered
+clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
+clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and sprites.jpg
+coordinator.json                    the fence: how many coordinators there have been
+"""
+
+COORDINATOR = "coordinator.json"
+OPEN = "open/"
+JOBS = "jobs/"
+CHECKPOINTS = "checkpoints/"
+
+
+def picture_key(digest: str) -> str:
+    return f"pictures/{digest}"
+
+
+def job_key(job: str) -> str:
+    return f"{JOBS}{job}.json"
+
+
+def open_key(job: str) -> str:
+    return f"{OPEN}{job}"
+
+
+def events_prefix(job: str) -> str:
+    return f"events/{job}/"
+
+
+def events_key(job: str, last: int) -> str:
+    return f"{events_prefix(job)}{last:08d}.jsonl"
+
+
+def checkpoints_prefix(clip: str) -> str:
+    return f"{CHECKPOINTS}{clip}/"
+
+
+def checkpoint_key(clip: str, step: int) -> str:
+    return f"{checkpoints_prefix(clip)}{step:04d}.safetensors"
+
+
+def step_of(checkpoint: str) -> tuple[str, int]:
+    """The clip and the step of a checkpoint's key."""
+    _, clip, name = checkpoint.split("/")
+    return clip, int(name.partition(".")[0])
+
+
+def result_key(clip: str) -> str:
+    return f"clips/{clip}/clip.json"
+
+
+def artifact_key(clip: str, attempt: str, name: str) -> str:
+    """`attempt` keeps what two attempts write apart; only a committed one is ever named."""
+    return f"clips/{clip}/{attempt}/{name}"

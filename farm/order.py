@@ -1,0 +1,27 @@
+"""What a worker is told to do, and what it tells of a finished clip."""
+
+from dataclasses import dataclass
+
+from farm.plan import Task
+from farm.request import Model, RenderRequest
+
+
+@dataclass(frozen=True)
+class Order:
+    """A task of a clip, as it is sent to a worker."""
+
+    request: RenderRequest  # of one video
+    model: Model
+    task: Task
+    attempt: str  # of the task: unique, and so are the names of what it stores
+    lean: bool = False  # with as little memory as the same pixels need
+
+
+@dataclass(frozen=True)
+class Made:
+    """What muxing made: the sha256 of the frames, and the keys of what was stored."""
+
+    sha256: str
+    video: str
+    thumbnail: str
+    sprite_sheet: str

@@ -1,0 +1,109 @@
+"""What a store promises, whatever it stands on."""
+
+import uuid
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from farm.errors import ConflictError, StoreError
+
+# Names the folder store needs for itself: no key has them, on any store, and no listing.
+RESERVED = ".farm-"
+NO_ETAG = f'"{"0" * 32}"'  # of no object
+
+
+class Stored(NamedTuple):
+    """An object as it was read."""
+
+    data: bytes
+    etag: str  # opaque; names this version of the object
+
+
+class Store(Protocol):
+    """Objects by key. A key is a relative path with forward slashes.
+
+    No key may be a folder of another: `a` and `a/b` are not both objects. Any number of threads
+    and processes may use a store at once. All methods raise StoreError.
+    """
+
+    @property
+    def url(self) -> str:
+        """Opens this store again: `open_store(store.url)`."""
+
+    def put(
+        self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
+    ) -> str:
+        """Write an object, whole; returns its etag once it would outlast a power cut.
+
+        if_match: only over that version; if_none_match: only where there is none. ConflictError
+        otherwise.
+        """
+
+    def get(self, key: str) -> Stored | None:
+        """The object, or None where there is none."""
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens where there is none."""
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The keys that begin with `prefix` and come after `after`, in byte order."""
+
+    def presign(self, key: str, expires_s: int = 3600) -> str | None:
+        """A URL that anybody can GET for that long; None where the store has no such thing."""
+
+    def where(self, key: str = "") -> str:
+        """The object's place, for people."""
+
+    def check(self) -> None:
+        """StoreError, saying which, unless it can be written, read, listed and deleted from."""
+
+
+def is_key(text: str) -> bool:
+    """Whether it is a relative path: no empty part, no `.` or `..`, no reserved name."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    parts = text.split("/")
+    return "\0" not in text and not any(
+        part in ("", ".", "..") or part.startswith(RESERVED) for part in parts
+    )
+
+
+def check_key(key: str) -> str:
+    """The key; StoreError where it is none."""
+    if not is_key(key):
+        raise StoreError(
+            f"not a key: {key!r}; give a relative path with forward slashes, without '.', '..' "
+            f"and names in {RESERVED}*"
+        )
+    return key
+
+
+def probe(store: Store) -> None:
+    """Do once, with a small object, all that a store promises; StoreError for what it does not."""
+    key, data = f"probe-{uuid.uuid4().hex}", b"A check of the store left this; it may be deleted."
+    etag = store.put(key, data, if_none_match=True)
+    try:
+        if store.get(key) != Stored(data, etag):
+            raise StoreError(f"{store.where(key)} does not read as it was written")
+        if [*store.list(key)] != [key]:
+            raise StoreError(f"{store.where(key)} was written, but listing does not show it")
+        if _overwrites(store, key, if_none_match=True) or _overwrites(store, key, if_match=NO_ETAG):
+            raise StoreError(f"{store.where()} ignores the conditions of conditional writes")
+    finally:
+        store.delete(key)
+    if store.exists(key):
+        raise StoreError(f"{store.where(key)} was deleted, and is still there")
+
+
+def _overwrites(
+    store: Store, key: str, *, if_match: str | None = None, if_none_match: bool = False
+) -> bool:
+    try:
+        store.put(key, b"", if_match=if_match, if_none_match=if_none_match)
+    except ConflictError:
+        return False
+    return True

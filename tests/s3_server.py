@@ -1,0 +1,138 @@
+"""S3 for tests: seaweedfs on this machine, with one bucket, gone at the end."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+BUCKET = "farm"
+PORTS = (
+    ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc"]
+    + ["filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc", "admin.port", "admin.port.grpc"]
+)  # fmt: skip
+OPTIONS = {
+    "bucket": BUCKET,
+    "ip": "127.0.0.1",
+    "ip.bind": "127.0.0.1",
+    "s3.autoCreateBucket": "false",  # a bucket that is missing stays missing, as on AWS
+    "s3.port.iceberg": "0",
+    "s3.port.lance": "0",
+    "webdav": "false",
+    "admin.ui": "false",
+    "master.telemetry": "false",
+    "master.volumeSizeLimitMB": "64",
+}
+
+
+class S3Server:
+    """One server process; `stop` kills it, `start` brings it back where it was, with its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = folder / "weed.log"
+        self._ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = self._ports["s3.port"]
+        self.env = {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.port}",
+            "AWS_ACCESS_KEY_ID": "farm-key",
+            "AWS_SECRET_ACCESS_KEY": "farm-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(folder / "no-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(folder / "no-credentials"),
+        }
+        self.url = f"s3://{BUCKET}/prefix"
+
+    def start(self, patience_s: float = 60) -> None:
+        """Start it, and wait until it takes a write."""
+        options = OPTIONS | {name: str(port) for name, port in self._ports.items()}
+        options |= {"dir": str(self.folder / "data"), "admin.dataDir": str(self.folder / "admin")}
+        options |= {f"{name}.localSocket": str(self.folder / name) for name in ("s3", "filer")}
+        (self.folder / "data").mkdir(exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [Path(sysconfig.get_path("scripts")) / "weed", "-logtostderr", "mini"]
+                + [f"-{name}={value}" for name, value in options.items()],
+                cwd=self.folder,
+                env=os.environ | self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + patience_s
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"no S3 server:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Kill it: no goodbye, as in a power cut."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        client = boto3.session.Session(
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            region_name=self.env["AWS_DEFAULT_REGION"],
+        ).client(
+            "s3",
+            endpoint_url=self.env["AWS_ENDPOINT_URL_S3"],
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=1, read_timeout=5),
+        )
+        try:
+            client.put_object(Bucket=BUCKET, Key="up", Body=b"up")
+            client.delete_object(Bucket=BUCKET, Key="up")
+        except (BotoCoreError, ClientError):
+            return False
+        else:
+            return True
+        finally:
+            client.close()
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """A running server that keeps its data and its log in `folder`, which it makes and empties."""
+    folder.mkdir(parents=True, exist_ok=True)
+    server = S3Server(folder)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+        with suppress(FileNotFoundError):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, and below those the system gives to clients: a restart needs them."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(range(12_000, 32_000), 1000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError("no free ports")
