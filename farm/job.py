@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from farm.errors import ConflictError, JobError
 from farm.plan import Stage
 from farm.request import Model, RenderRequest, Sha256
+from svd_engine.params import RenderParams
 
 
 class State(StrEnum):
@@ -77,19 +78,35 @@ class ClipResult(BaseModel):
     finished_at: float
 
 
+class Submission(BaseModel):
+    """What a client asks for; the picture goes beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    id: str = Field(default_factory=lambda: new_job_id(), pattern=r"^[\w.-]{1,80}$")
+    tenant: str = Field("default", pattern=r"^[\w.-]{1,80}$")
+    model: Model = Model()
+    params: RenderParams = RenderParams()
+    num_videos: int = Field(1, ge=1, le=1000)
+    priority: int = Field(50, ge=0, le=100)
+    force: bool = False  # render anew, though the result is there
+    start_within_s: float | None = Field(None, gt=0)  # of its being created
+    finish_within_s: float | None = Field(None, gt=0)
+
+
 class Job(BaseModel):
     """The record of a job, as it is in the store. Times are seconds since 1970."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
-    id: str = Field(pattern=r"^[\w.-]{1,80}$")
-    tenant: str = Field("default", pattern=r"^[\w.-]{1,80}$")
+    id: str
+    tenant: str = "default"
     model: Model
     request: RenderRequest
-    priority: int = Field(50, ge=0, le=100)
-    force: bool = False  # render anew, though the result is there
-    start_within_s: float | None = Field(None, gt=0)  # of its being created
-    finish_within_s: float | None = Field(None, gt=0)
+    priority: int = 50
+    force: bool = False
+    start_within_s: float | None = None
+    finish_within_s: float | None = None
     state: State = State.QUEUED
     created_at: float
     started_at: float | None = None

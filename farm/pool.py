@@ -1,23 +1,29 @@
-"""Ray: workers in actors of their own, and pools of them that lend one at a time."""
+"""Ray: workers in actors of their own, pinned to nodes and GPUs, started anew when they die."""
 
 import asyncio
 import logging
 import os
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from farm.errors import WorkerError
-from farm.request import Model
+from farm.errors import GpuMemoryError, RequestError, StoreError, WorkerError
+from farm.order import Order
+from farm.placement import Slot
+from farm.plan import Kind, Stage
+from farm.run import Fault
 
 log = logging.getLogger("farm")
 
-NOTICE_S = 30.0  # how often it is said that work waits for a worker to start
-MAX_RESTARTS = 16  # of one actor, so that one which dies at every start is given up
+LONGEST_BACKOFF_S = 60.0  # between two starts of a worker that dies at once
+SETTLED_S = 30.0  # a worker that lived so long starts anew without waiting
 
 
 def free_torch_threads() -> None:
@@ -31,130 +37,184 @@ def free_torch_threads() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+class StoppedError(Exception):
+    """A task that was asked to stop, and did."""
+
+
+class TaskError(Exception):
+    """A task that was not done: which kind of fault, and what is said of it."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
 class Host:
     """A worker in a process of its own, doing one task at a time."""
 
-    def __init__(self, kind: str, model: Model, device: str) -> None:
+    def __init__(self, kind: Kind, device: str, store: str, engine: str) -> None:
         free_torch_threads()
-        from farm import workers
+        self._worker = import_module(engine).Worker(kind, device, store)
+        self._unwanted = ""
 
-        self._worker = getattr(workers, kind)(model, device)
-
-    # The one call that outlasts restarts: loading a large model anew takes a while.
-    @ray.method(max_task_retries=-1)
-    def ping(self) -> str:
-        """Where the worker is, as `address:pid`; answered once it is loaded."""
+    def place(self) -> str:
+        """Where it is, as `address:pid`; answered once it is there."""
         return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
-    def run(self, method: str, *arguments: Any) -> tuple[Any, float]:
-        """Call the worker: the result, and the seconds it took."""
-        start = time.perf_counter()
-        result = getattr(self._worker, method)(*arguments)
-        return result, time.perf_counter() - start
+    def live(self) -> None:
+        """Never return: who waits for this learns at once of the worker's death."""
+        threading.Event().wait()
 
-    def stream(self, method: str, *arguments: Any) -> Iterator[Any]:
-        """Call a generator of the worker: all it yields, and at last the seconds it took."""
+    def stop(self, attempt: str) -> None:
+        """Ask the attempt to end at its next step."""
+        self._unwanted = attempt
+
+    def run(self, order: Order, *given: Any) -> Iterator[Any]:
+        """All the worker yields, the result as the last of it, and then the seconds it took."""
         start = time.perf_counter()
-        yield from getattr(self._worker, method)(*arguments)
+        for item in self._worker.run(order, *given):
+            if self._unwanted == order.attempt:
+                raise StoppedError
+            yield item
         yield time.perf_counter() - start
 
 
 class Pool:
-    """Actors of one kind, of which each does one task at a time."""
+    """Keeps a worker in each slot."""
 
-    def __init__(self, kind: str, count: int, gpus: float, cpus: float, model: Model) -> None:
-        host = ray.remote(Host).options(
-            num_gpus=gpus,
-            num_cpus=cpus,
-            max_restarts=MAX_RESTARTS,
-            max_task_retries=0,
-            # On a CPU each worker takes all threads of its node, so no two should share one.
-            scheduling_strategy="DEFAULT" if gpus else "SPREAD",
-        )
-        device = "cuda" if gpus else "cpu"
-        names = [f"{kind.lower()}-{number}" for number in range(count)]
-        self._needs = f"{count} x {kind.lower()}, each with {gpus:g} GPU and {cpus:g} CPU"
-        self.actors: dict[str, Any] = {n: host.remote(kind, model, device) for n in names}
-        self.places: dict[str, str] = {}  # of each actor that has answered: address:pid
-        self._idle: list[str] = []
-        self._lost: list[str] = []  # why, for each actor that is gone for good
-        self._changed = asyncio.Condition()
-        self._watches = {asyncio.create_task(self._admit(name)) for name in names}
+    def __init__(
+        self,
+        store: str,
+        engine: str,
+        joined: Callable[[str, Kind], None],
+        left: Callable[[str, str], None],
+    ) -> None:
+        """engine: the module whose `Worker` is hosted. joined, left: told of workers by name."""
+        self._store, self._engine = store, engine
+        self._joined, self._left = joined, left
+        self.slots: dict[str, Slot] = {}
+        self.places: dict[str, str] = {}  # address:pid, of those that are up
+        self._actors: dict[str, Any] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
 
-    @asynccontextmanager
-    async def lease(self, avoid: str = "") -> AsyncIterator[tuple[str, Any]]:
-        """An idle actor with its name; another than `avoid` where there is a choice."""
-        name = await self._take(avoid)
-        alive = True
+    def keep(self, slots: Sequence[Slot]) -> list[str]:
+        """Start what is missing; the names of workers that have no slot any more."""
+        spare = []
+        missing = Counter(slots)
+        for name, slot in self.slots.items():
+            if missing[slot]:
+                missing[slot] -= 1
+            else:
+                spare.append(name)
+        for slot in missing.elements():
+            name = self._free_name(slot.kind)
+            self.slots[name] = slot
+            self._watches[name] = asyncio.create_task(self._watch(name))
+        return spare
+
+    def retire(self, name: str) -> None:
+        """End a worker for good."""
+        del self.slots[name]
+        self._watches.pop(name).cancel()
+        self._kill(name)
+
+    def restart(self, name: str) -> None:
+        """End a worker's process; its watch starts another."""
+        self._kill(name)
+
+    async def run(
+        self, name: str, order: Order, given: Sequence[Any], on_step: Callable[[int], None]
+    ) -> tuple[Any, float]:
+        """Run a task to its end: a ref to its result, and the seconds it took. Or TaskError."""
+        actor = self._actors.get(name)
+        if actor is None:
+            raise TaskError(Fault.LOST, f"{name} is gone")
+        start, stop = order.task.span if order.task.stage is Stage.DENOISE else (0, 0)
+        refs: list[Any] = []
         try:
-            yield name, self.actors[name]
+            async for ref in actor.run.options(num_returns="streaming").remote(order, *given):
+                refs.append(ref)
+                if len(refs) <= stop - start:
+                    on_step(await ref)
+            # A stream that fails ends with the error, in the place of what should have come.
+            seconds = await refs[-1]
+            return refs[-2], seconds
         except RayError as error:
-            alive = isinstance(error, RayTaskError)  # the task failed, the worker is well
-            raise
-        finally:
-            if alive:
-                await self._put(name)
-            else:  # Ray starts it anew; it is idle when it answers
-                self._watches.add(asyncio.create_task(self._admit(name)))
+            raise _fault_of(error) from error
+
+    def stop(self, name: str, attempt: str) -> None:
+        """Ask a worker's attempt to end at its next step."""
+        if name in self._actors:
+            _control(self._actors[name].stop).remote(attempt)
 
     def close(self) -> None:
-        """Give the actors' resources back."""
-        for watch in self._watches:
-            watch.cancel()
-        for actor in self.actors.values():
+        """End all workers."""
+        for name in list(self.slots):
+            self.retire(name)
+
+    async def _watch(self, name: str) -> None:
+        """Keep one worker alive, for as long as it has a slot."""
+        backoff = 0.0
+        while True:
+            await asyncio.sleep(backoff)
+            actor = self._actors[name] = self._start(self.slots[name])
+            began = time.monotonic()
+            try:
+                self.places[name] = await _control(actor.place).remote()
+                self._joined(name, self.slots[name].kind)
+                await _control(actor.live).remote()
+            except RayError as error:
+                self._actors.pop(name, None)
+                self.places.pop(name, None)
+                self._left(name, last_line(error))
+            lived = time.monotonic() - began
+            backoff = 0.0 if lived > SETTLED_S else min(LONGEST_BACKOFF_S, max(0.5, 2 * backoff))
+
+    def _start(self, slot: Slot) -> Any:
+        host: Any = ray.remote(concurrency_groups={"control": 3})(Host)  # type: ignore[call-overload]
+        device = "cuda" if slot.gpus else "cpu"
+        return host.options(
+            num_gpus=slot.gpus,
+            num_cpus=slot.cpus,
+            max_restarts=0,
+            max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node, soft=False),
+        ).remote(slot.kind, device, self._store, self._engine)
+
+    def _free_name(self, kind: Kind) -> str:
+        number = 0
+        while f"{kind}-{number}" in self.slots:
+            number += 1
+        return f"{kind}-{number}"
+
+    def _kill(self, name: str) -> None:
+        actor = self._actors.pop(name, None)
+        if actor is not None:
             ray.kill(actor)
 
-    async def _take(self, avoid: str) -> str:
-        async with self._changed:
-            while not self._idle:
-                if len(self._lost) == len(self.actors):
-                    raise WorkerError(f"no worker is left ({self._needs}): {self._lost[-1]}")
-                try:
-                    await asyncio.wait_for(self._changed.wait(), NOTICE_S)
-                except TimeoutError:
-                    self._notice()
-            name = next((name for name in self._idle if name != avoid), avoid)
-            self._idle.remove(name)
-            return name
 
-    async def _put(self, name: str) -> None:
-        async with self._changed:
-            self._idle.append(name)
-            self._changed.notify_all()
-
-    def _notice(self) -> None:
-        """Say what is waited for, where no actor has answered yet."""
-        if not self.places:
-            free = ray.available_resources()
-            log.warning(
-                "waiting for %s to start; free: %g GPU and %g CPU",
-                self._needs,
-                free.get("GPU", 0),
-                free.get("CPU", 0),
-            )
-
-    async def _admit(self, name: str) -> None:
-        """Count an actor as idle when it answers, or as lost."""
-        try:
-            self.places[name] = await self.actors[name].ping.remote()
-        except RayError as error:
-            log.warning("%s is lost: %s", name, last_line(error))
-            async with self._changed:
-                self._lost.append(last_line(error))
-                self._changed.notify_all()
-        else:
-            await self._put(name)
+def _control(method: Any) -> Any:
+    """An actor's method, callable while it is at a task."""
+    return method.options(concurrency_group="control")
 
 
-async def run_task(actor: Any, method: str, *arguments: Any) -> tuple[Any, float]:
-    """Run a task to its end; its result stays where it is, as a ref, beside the seconds it took."""
-    result, seconds = actor.run.options(num_returns=2).remote(method, *arguments)
-    try:
-        return result, await seconds
-    except RayError:
-        with suppress(RayError):  # an error nobody looked at is reported by Ray, stack and all
-            await result
-        raise
+_FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
+    (RequestError, Fault.REQUEST),
+    (StoreError, Fault.STORE),
+    (GpuMemoryError, Fault.MEMORY),
+    (WorkerError, Fault.ERROR),
+    (StoppedError, Fault.STOPPED),
+    (ObjectLostError, Fault.STALE),
+    (RayError, Fault.LOST),
+)
+
+
+def _fault_of(error: RayError) -> TaskError:
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    for kind, fault in _FAULTS:
+        if isinstance(cause, kind):
+            return TaskError(fault, last_line(cause) if fault is Fault.LOST else str(cause))
+    return TaskError(Fault.ERROR, f"{type(cause).__name__}: {cause}")
 
 
 def last_line(error: BaseException) -> str:

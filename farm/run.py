@@ -68,7 +68,8 @@ class Assignment:
     worker: str
     run: Run
     task: Task
-    attempt: int  # from 1
+    number: int  # no other assignment has it
+    attempt: int  # of this task, from 1
     lean: bool  # with as little memory as the same pixels need
     reason: Reason
 

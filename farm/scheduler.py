@@ -236,8 +236,10 @@ class Scheduler:
         del self._idle[worker.kind][worker.model][name]
         del run.ready[task.key]
         run.attempts[task.key] += 1
-        attempt = run.attempts[task.key]
-        assignment = Assignment(name, run, task, attempt, task.key in run.lean, reason)
+        self._number += 1
+        assignment = Assignment(
+            name, run, task, self._number, run.attempts[task.key], task.key in run.lean, reason
+        )
         run.running[task.key] = worker.task = assignment
         worker.model = run.model
         self.busy[run.tenant] += 1

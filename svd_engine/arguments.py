@@ -1,6 +1,7 @@
 """`RenderParams` as command-line options, for every command that takes them. No torch."""
 
 import argparse
+from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
@@ -24,9 +25,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_param_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = ()) -> None:
-    """Add an option for each field of RenderParams, under its own name."""
-    group = parser.add_argument_group("what to render (names and defaults are diffusers')")
+def add_param_options(
+    parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = (), several: bool = False
+) -> None:
+    """Add an option for each field of RenderParams, under its own name.
+
+    several: its text may be a comma separated list, for its reader to take apart.
+    """
+    title = "what to render (names and defaults are diffusers'"
+    title += "; several values, as in 7,12, are a clip of each)" if several else ")"
+    group = parser.add_argument_group(title)
     for name, field in RenderParams.model_fields.items():
         if name in leave_out:
             continue
@@ -35,21 +43,40 @@ def add_param_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ...
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         options |= {"help": f"{field.description}{default}", "metavar": _metavar(name)}
         if get_origin(field.annotation) is Literal:
-            options |= {"choices": get_args(field.annotation), "metavar": None}
+            choices = get_args(field.annotation)
+            options["metavar"] = ",".join(choices) if several else None
+            options |= {} if several else {"choices": choices}
         group.add_argument(flag, *ALIASES.get(name, ()), **options)
+
+
+def given_params(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of RenderParams that were given, as they were given: as texts."""
+    names = RenderParams.model_fields
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def params_from(options: argparse.Namespace, **values: Any) -> RenderParams:
     """The RenderParams of parsed options; ValueError names the option at fault."""
-    given = {
-        name: getattr(options, name) for name in RenderParams.model_fields if hasattr(options, name)
-    }
-    if isinstance(given.get("sigmas"), str):
-        given["sigmas"] = given["sigmas"].split(",")
     try:
-        return RenderParams.model_validate(given | values)
+        return parse_params(given_params(options) | values)
     except ValidationError as error:
-        raise ValueError("; ".join(_say(fault) for fault in error.errors())) from error
+        faults = (f"--{name.replace('_', '-')}: {fault}" for name, fault in faults_of(error))
+        raise ValueError("; ".join(faults)) from error
+
+
+def parse_params(given: Mapping[str, Any]) -> RenderParams:
+    """The RenderParams of values, or of their texts; pydantic's ValidationError."""
+    sigmas = given.get("sigmas")
+    levels = {"sigmas": sigmas.split(",")} if isinstance(sigmas, str) else {}
+    return RenderParams.model_validate({**given, **levels})
+
+
+def faults_of(error: ValidationError) -> list[tuple[str, str]]:
+    """Each parameter at fault, and what is wrong with it."""
+    return [
+        (str(fault["loc"][0]) if fault["loc"] else "parameters", _say(fault))
+        for fault in error.errors()
+    ]
 
 
 def _metavar(name: str) -> str:
@@ -57,5 +84,4 @@ def _metavar(name: str) -> str:
 
 
 def _say(fault: Any) -> str:
-    name = str(fault["loc"][0]).replace("_", "-") if fault["loc"] else "parameters"
-    return f"--{name}: {fault['msg']}, got {fault['input']!r}"
+    return f"{fault['msg']}, got {fault['input']!r}"

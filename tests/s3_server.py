@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -83,6 +84,9 @@ class S3Server:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+        for port in self._ports.values():  # where its parts talk to each other; no option moves it
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
 
     def _answers(self) -> bool:
         client = boto3.session.Session(
@@ -115,14 +119,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         yield server
     finally:
         server.stop()
-        with suppress(FileNotFoundError):
-            _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder)
+        shutil.rmtree(folder)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -34,7 +34,7 @@ def open_store(url: str) -> Store:
 
 def _folder(url: str) -> str:
     """The path of `file:///folder` or `file:/folder`."""
-    path = re.fullmatch(r"(?i:file:(?://(?:localhost)?)?)(/.*)", url, re.DOTALL)
+    path = re.fullmatch(r"(?i:file:(?://(?:localhost)?)?)(/(?!/).*)", url, re.DOTALL)
     if path is None:
         raise StoreError(f"no folder in {url!r}: give file:///folder, without a host")
     return os.fsdecode(unquote_to_bytes(path[1]))

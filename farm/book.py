@@ -1,0 +1,216 @@
+"""The book of jobs: open ones in memory, all of them in the store. Nobody else writes either.
+
+A job is shown as the store has it: what it has become is told once it is written.
+"""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from farm.errors import ConflictError, JobError, StoreError
+from farm.job import Event, Job, LogEntry, advance
+from farm.keys import JOBS, OPEN, events_key, events_prefix, job_key, open_key
+from farm.store import Store
+
+log = logging.getLogger("farm")
+
+RETRY_S = 2.0  # between two tries to write to a store that does not answer
+FLUSH_S = 1.0  # between two writes of a job's event log
+CLOSED_KEPT = 10_000  # finished jobs that are remembered
+
+
+class Book:
+    """Records and event logs of jobs."""
+
+    def __init__(
+        self,
+        store: Store,
+        threads: ThreadPoolExecutor,
+        fence: int,
+        changed: Callable[[str], None],
+        superseded: Callable[[], None],
+    ) -> None:
+        """changed: told of a job shown anew. superseded: another coordinator has the jobs now."""
+        self.open: dict[str, Job] = {}  # as they are; `shown` may be a moment behind
+        self._fence, self._changed, self._superseded = fence, changed, superseded
+        self._store, self._threads = store, threads
+        self._shown: OrderedDict[str, Job] = OrderedDict()
+        self._etags: dict[str, str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._last: dict[str, int] = {}  # number of the last log entry
+        self._pending: dict[str, list[LogEntry]] = {}
+        self._saves: set[asyncio.Task[Job]] = set()
+
+    async def create(self, job: Job) -> tuple[Job, bool]:
+        """Write a new job; it and True, or the one that was there under its id and False.
+
+        JobError where that one is another.
+        """
+        job = job.model_copy(update={"fence": self._fence})
+        await self.io(self._store.put, open_key(job.id), b"")
+        data = job.model_dump_json().encode()
+        try:
+            etag = await self.io(lambda: self._store.put(job_key(job.id), data, if_none_match=True))
+        except ConflictError:
+            former = await self.read(job.id)
+            if former is None or (former.request, former.tenant) != (job.request, job.tenant):
+                raise JobError(f"{job.id} is another job; give a new id") from None
+            if former.id not in self.open:
+                await self.io(self._store.delete, open_key(job.id))
+            return former, False
+        self._etags[job.id] = etag
+        self._last[job.id] = 0
+        self.open[job.id] = job
+        self._show(job)
+        self.log(job.id, "submitted")
+        return job, True
+
+    def tell(self, job: str, event: Event, **changes: Any) -> "asyncio.Task[Job]":
+        """Let an event happen to an open job; await the task to know it written. JobError."""
+        if job not in self.open:
+            raise JobError(f"{job} is finished, or there is no such job: it cannot {event}")
+        after = advance(self.open[job], event, time.time(), self._fence, **changes)
+        self.open[job] = after
+        data = {"state": after.state} | ({"error": after.error} if after.error else {})
+        self.log(job, event, **data)
+        return self.save(job)
+
+    def change(self, job: str, **changes: Any) -> None:
+        """Change an open job's figures, to be written with its next event."""
+        self.open[job] = self.open[job].model_copy(update=changes)
+
+    def save(self, job: str) -> "asyncio.Task[Job]":
+        """Write an open job as it is now; tried until the store takes it."""
+        task = asyncio.create_task(self._save(job))
+        self._saves.add(task)
+        task.add_done_callback(self._saves.discard)
+        return task
+
+    def shown(self, job: str) -> Job | None:
+        """The job as it was last written, where it is open or was finished lately."""
+        return self._shown.get(job)
+
+    async def read(self, job: str) -> Job | None:
+        """The job, out of the store where it is not in memory."""
+        if job in self._shown:
+            return self._shown[job]
+        stored = await self.io(self._store.get, job_key(job))
+        return Job.model_validate_json(stored.data) if stored else None
+
+    async def ids(self, after: str, limit: int) -> list[str]:
+        """Ids of all jobs there ever were, oldest first, those after `after`."""
+
+        def read() -> list[str]:
+            found = self._store.list(JOBS, job_key(after) if after else "")
+            return [key[len(JOBS) : -len(".json")] for key, _ in zip(found, range(limit))]  # noqa: B905
+
+        return list(await self.io(read))
+
+    async def recover(self) -> list[Job]:
+        """Read the jobs that an earlier coordinator left open, and take them over."""
+        ids = [key[len(OPEN) :] for key in await self.io(lambda: list(self._store.list(OPEN)))]
+        jobs = await asyncio.gather(*(self._take_over(job) for job in ids))
+        return [job for job in jobs if job is not None]
+
+    def log(self, job: str, event: str, **data: Any) -> None:
+        """Add to a job's event log. The latest progress takes the place of one not yet written."""
+        pending = self._pending.setdefault(job, [])
+        last = pending[-1] if pending else None
+        if last and last.event == event == "progress" and last.data["seed"] == data["seed"]:
+            pending[-1] = last.model_copy(update={"at": time.time(), "data": data})
+            return
+        self._last[job] = self._last.get(job, 0) + 1
+        pending.append(LogEntry(seq=self._last[job], at=time.time(), event=event, data=data))
+
+    async def entries(self, job: str, after: int) -> list[LogEntry]:
+        """The written entries of a job's log, those after number `after`."""
+
+        def read() -> list[LogEntry]:
+            found = []
+            for key in self._store.list(events_prefix(job), events_key(job, after)):
+                stored = self._store.get(key)
+                lines = stored.data.splitlines() if stored else []
+                found += [LogEntry.model_validate_json(line) for line in lines]
+            return [entry for entry in found if entry.seq > after]
+
+        return list(await self.io(read))
+
+    async def keep_logs(self) -> None:
+        """Write the event logs, for ever."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await asyncio.gather(*(self._flush(job) for job in list(self._pending)))
+
+    async def io(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the store, off the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    async def _take_over(self, name: str) -> Job | None:
+        stored = await self.io(self._store.get, job_key(name))
+        job = Job.model_validate_json(stored.data) if stored else None
+        if stored is None or job is None or not job.state.is_open:
+            await self.io(self._store.delete, open_key(name))  # never acknowledged, or finished
+            return None
+        self.open[name], self._etags[name] = job, stored.etag
+        keys = await self.io(lambda: list(self._store.list(events_prefix(name))))
+        self._last[name] = int(keys[-1].rpartition("/")[2].partition(".")[0]) if keys else 0
+        return await self.tell(name, Event.RECOVER)
+
+    async def _save(self, name: str) -> Job:
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            job = self.open.get(name)
+            if job is None or job == self._shown.get(name):
+                return self._shown[name]  # an earlier save wrote it
+            data, etag = job.model_dump_json().encode(), self._etags[name]
+            while True:
+                try:
+                    self._etags[name] = await self.io(
+                        lambda: self._store.put(job_key(name), data, if_match=etag)
+                    )
+                    break
+                except ConflictError:
+                    log.exception("%s was written by another coordinator", name)
+                    self._superseded()
+                except StoreError as error:
+                    log.warning("%s: cannot write its record yet: %s", name, error)
+                await asyncio.sleep(RETRY_S)
+            if not job.state.is_open:
+                await self._close(name)
+            self._show(job)
+            return job
+
+    async def _close(self, name: str) -> None:
+        await self._flush(name)
+        self.open.pop(name, None)
+        self._etags.pop(name, None)
+        self._last.pop(name, None)
+        try:
+            await self.io(self._store.delete, open_key(name))
+        except StoreError as error:
+            log.warning("%s: left in the index until the next start: %s", name, error)
+
+    async def _flush(self, name: str) -> None:
+        entries = self._pending.pop(name, [])
+        if not entries:
+            return
+        lines = "".join(entry.model_dump_json() + "\n" for entry in entries)
+        try:
+            await self.io(self._store.put, events_key(name, entries[-1].seq), lines.encode())
+        except StoreError as error:
+            log.warning("%s: cannot write its log yet: %s", name, error)
+            self._pending[name] = entries + self._pending.get(name, [])
+        else:
+            self._changed(name)
+
+    def _show(self, job: Job) -> None:
+        self._shown[job.id] = job
+        self._shown.move_to_end(job.id)
+        while len(self._shown) > len(self.open) + CLOSED_KEPT:
+            oldest = next(name for name in self._shown if name not in self.open)
+            del self._shown[oldest]
+            self._locks.pop(oldest, None)
+        self._changed(job.id)

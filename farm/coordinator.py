@@ -1,0 +1,474 @@
+"""The coordinator: a detached Ray actor that owns the queue, and alone writes what becomes of jobs.
+
+Jobs are in `book`, clips under way in `dispatch`; here is how the one is made of the other. It can
+be killed at any time: a new one reads what is open, and goes on from the last checkpoints.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pydantic import ValidationError
+
+import svd_engine
+from farm.book import Book
+from farm.cluster import describe_model, live_nodes
+from farm.dispatch import Clip, Dispatcher, Listener
+from farm.errors import ConflictError, JobError, QueueFullError, RequestError, StoreError
+from farm.job import (
+    ClipResult,
+    Event,
+    Job,
+    JobView,
+    LogEntry,
+    Progress,
+    State,
+    Submission,
+)
+from farm.keys import CHECKPOINTS, COORDINATOR, picture_key, result_key, step_of
+from farm.placement import place_workers
+from farm.pool import Pool
+from farm.request import Model, ModelFacts, RenderRequest, digest_of
+from farm.run import Run
+from farm.scheduler import Scheduler
+from farm.settings import Settings
+from farm.store import Store, open_store
+from farm.views import progress_of, status_of
+from svd_engine.picture import check_picture
+
+log = logging.getLogger("farm")
+
+NODES_S = 2.0  # between two looks at the cluster's nodes
+KEPT = 10_000  # results and pictures that are remembered
+
+
+class Coordinator:
+    """The farm's one writer. Calls may be repeated: each can be lost with the process."""
+
+    def __init__(self, settings: Settings, engine: str = "farm.workers") -> None:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+        log.setLevel(logging.INFO)
+        self._settings, self._engine = settings, engine
+        self._threads = ThreadPoolExecutor(32, thread_name_prefix="store")
+        self._facts: dict[Model, ModelFacts] = {}
+        self._results: OrderedDict[str, ClipResult] = OrderedDict()
+        self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
+        self._pictures: OrderedDict[str, None] = OrderedDict()  # known to be in the store
+        self._drained: set[str] = set()
+        self._finished_at: list[float] = []  # of the last jobs, for what to tell when it is full
+        self._version = 0
+        self._changed: OrderedDict[str, int] = OrderedDict()  # the version each job last changed at
+        self._news = asyncio.Condition()
+        self._begun = asyncio.create_task(self._begin())
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # Calls
+
+    async def ready(self) -> dict[str, Any]:
+        """Wait until open jobs are taken over; who and what this is."""
+        await asyncio.shield(self._begun)
+        return {
+            "version": svd_engine.__version__,
+            "store": self._settings.store,
+            "fence": self._fence,
+            "pid": os.getpid(),
+        }
+
+    async def describe(self, model: Model) -> ModelFacts:
+        """A model's digest and defaults; RequestError where there is no such model."""
+        if model not in self._facts:
+            self._facts[model] = await describe_model(model)
+        return self._facts[model]
+
+    async def submit(self, submission: Submission, picture: bytes) -> JobView:
+        """Take a job on: once this returns, it is in the store and will be finished.
+
+        The same submission again (by its id) is the same job. Raises RequestError, QueueFullError,
+        StoreError, or JobError where the id is another job's.
+        """
+        await self.ready()
+        if len(self._book.open) >= self._settings.max_jobs and submission.id not in self._book.open:
+            raise QueueFullError(
+                f"the farm has {len(self._book.open)} open jobs, and takes no more than that",
+                round(self._room_in_s(), 1),
+            )
+        job = await self._job_of(submission, picture)
+        await self._keep_picture(job.request.picture, picture)
+        job, new = await self._book.create(job)
+        if new:
+            await self._admit(job)
+        return await self.show(job.id)
+
+    async def show(self, job: str) -> JobView:
+        """A job, and how far it is. JobError where there is none."""
+        await self.ready()
+        record = await self._book.read(job)
+        if record is None:
+            raise JobError(f"there is no job {job!r}")
+        return JobView(job=record, progress=self._progress(record))
+
+    async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
+        """Jobs, oldest first: the open ones, or all there ever were, those after id `after`."""
+        await self.ready()
+        if open_only:
+            ids = sorted(job for job in self._book.open if job > after)[:limit]
+        else:
+            ids = await self._book.ids(after, limit)
+        found = await asyncio.gather(*(self._book.read(job) for job in ids))
+        return [job for job in found if job is not None]
+
+    async def watch(
+        self, jobs: list[str], after: int, timeout_s: float = 10.0
+    ) -> tuple[int, list[JobView]]:
+        """Those of `jobs` that changed after version `after`, and the version now. Waits for some.
+
+        After a restart versions begin anew, and all jobs count as changed.
+        """
+        await self.ready()
+        after = after if after <= self._version else -1
+
+        def changed() -> list[str]:
+            return [job for job in jobs if self._changed.get(job, 0) > after]
+
+        async with self._news:
+            try:
+                await asyncio.wait_for(self._news.wait_for(changed), timeout_s)
+            except TimeoutError:
+                return self._version, []
+            version, ids = self._version, changed()
+        return version, [await self.show(job) for job in ids]
+
+    async def events(self, job: str, after: int = 0) -> list[LogEntry]:
+        """A job's event log, as far as it is in the store, from after entry `after` on."""
+        await self.show(job)
+        return await self._book.entries(job, after)
+
+    async def cancel(self, job: str) -> JobView:
+        """Stop a job; back when no worker is at it, with the GPU seconds it took."""
+        await self.ready()
+        record = await self._book.read(job)
+        if record is None or record.state is State.CANCELLED:
+            return await self.show(job)
+        await self._book.tell(job, Event.CANCEL)
+        clips = self._part(job)
+        await asyncio.gather(*(self._dispatcher.cancel(clip) for clip in clips))
+        if job in self._book.open:
+            seconds = sum(clip.gpu_seconds for clip in clips)
+            spent = self._book.open[job].gpu_seconds + round(seconds, 4)
+            await self._book.tell(job, Event.STOPPED, gpu_seconds=spent)
+        self._dispatcher.poke()
+        return await self.show(job)
+
+    async def pause(self, job: str) -> JobView:
+        """Begin no more of a job's tasks; those under way end, and what they made is kept."""
+        await self.ready()
+        await self._book.tell(job, Event.PAUSE)
+        self._settle(job)
+        return await self.show(job)
+
+    async def resume(self, job: str) -> JobView:
+        """Go on with a paused job."""
+        await self.ready()
+        await self._book.tell(job, Event.RESUME)
+        self._settle(job)
+        return await self.show(job)
+
+    async def set_priority(self, job: str, priority: int) -> JobView:
+        """Change an open job's priority (0-100), live."""
+        await self.ready()
+        if not 0 <= priority <= 100:
+            raise RequestError(f"priority: must be from 0 to 100, got {priority}")
+        if job not in self._book.open:
+            raise JobError(f"{job} is finished, or there is no such job")
+        self._book.change(job, priority=priority)
+        self._book.log(job, "priority", priority=priority)
+        await self._book.save(job)
+        self._settle(job)
+        return await self.show(job)
+
+    async def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:
+        """Give a worker no more tasks (or some again); it finishes the one it has."""
+        await self.ready()
+        if worker not in self._scheduler.workers:
+            known = ", ".join(sorted(self._scheduler.workers)) or "none"
+            raise JobError(f"there is no worker {worker!r}; there are: {known}")
+        (self._drained.add if draining else self._drained.discard)(worker)
+        self._scheduler.drain(worker, draining)
+        self._dispatcher.poke()
+        return await self.status()
+
+    async def status(self) -> dict[str, Any]:
+        """Workers and what each does, and how many jobs of each tenant are in which state."""
+        ready = await self.ready()
+        return ready | status_of(self._scheduler, self._pool, self._book)
+
+    # Beginning
+
+    async def _begin(self) -> None:
+        self._store: Store = await asyncio.to_thread(open_store, self._settings.store)
+        self._fence = await asyncio.to_thread(take_fence, self._store)
+        self._scheduler = Scheduler(self._settings.max_gpus)
+        self._pool = Pool(self._settings.store, self._engine, self._joined, self._left)
+        listener = Listener(
+            self._started, self._progressed, self._tried_again, self._clip_finished, self._failed
+        )
+        self._dispatcher = Dispatcher(
+            self._store,
+            self._threads,
+            self._pool,
+            self._scheduler,
+            listener,
+            self._fence,
+            self._settings.segment_steps,
+        )
+        self._book = Book(
+            self._store, self._threads, self._fence, self._tell_of, lambda: os._exit(1)
+        )
+        jobs = await self._book.recover()
+        keys = await asyncio.to_thread(lambda: list(self._store.list(CHECKPOINTS)))
+        steps = dict(sorted(map(step_of, keys)))  # the last of each clip
+        for job in jobs:
+            if job.state.is_open:
+                await self._admit(job, steps)
+        work = (self._dispatcher.work(), self._book.keep_logs(), self._keep_workers())
+        for loop in (*work, self._keep_deadlines()):
+            self._spawn(loop)
+
+    async def _keep_workers(self) -> None:
+        """A worker in each slot the cluster has, for ever."""
+        while True:
+            try:
+                slots = place_workers(live_nodes(), self._settings.workers)
+                for name in self._pool.keep(slots):
+                    self._retire(name)
+            except Exception:
+                log.exception("cannot look after the workers")
+            await asyncio.sleep(NODES_S)
+
+    def _retire(self, name: str) -> None:
+        """End a worker that has no slot any more, when its task is done."""
+        worker = self._scheduler.workers.get(name)
+        if worker is not None and worker.task is not None:
+            self._scheduler.drain(name, True)
+            return
+        if worker is not None:
+            self._scheduler.leave(name)
+        self._pool.retire(name)
+
+    async def _keep_deadlines(self) -> None:
+        """Fail the jobs whose time is up, for ever."""
+        while True:
+            await asyncio.sleep(0.5)
+            for job in list(self._book.open.values()):
+                due = job.due()
+                if due and due[0] <= time.time() and job.state is not State.CANCELLING:
+                    clips = self._part(job.id)
+                    spent = job.gpu_seconds + sum(clip.gpu_seconds for clip in clips)
+                    self._book.tell(job.id, Event.FAIL, error=due[1], gpu_seconds=spent)
+                    for clip in clips:
+                        self._spawn(self._dispatcher.cancel(clip))
+
+    # Jobs and clips
+
+    async def _job_of(self, submission: Submission, picture: bytes) -> Job:
+        try:
+            check_picture(picture, self._settings.max_pixels)
+            facts = await self.describe(submission.model)
+            request = RenderRequest(
+                picture=digest_of(picture),
+                weights=facts.digest,
+                dtype=submission.model.dtype,
+                params=submission.params.resolve(facts.defaults),
+                num_videos=submission.num_videos,
+            )
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise RequestError(f"{fault['msg']}, got {fault['input']!r}") from error
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        own = submission.model_dump(exclude={"params", "num_videos", "model"})
+        return Job(**own, model=submission.model, request=request, created_at=time.time())
+
+    async def _keep_picture(self, digest: str, picture: bytes) -> None:
+        key = picture_key(digest)
+        if digest not in self._pictures:
+            if not await self._book.io(self._store.exists, key):
+                await self._book.io(self._store.put, key, picture)
+            self._remember(self._pictures, digest, None)
+
+    async def _admit(self, job: Job, steps: dict[str, int] | None = None) -> None:
+        """Answer a job's clips from the store, share those under way, render the others."""
+        for request in job.request.clips():
+            result = await self._result(request.digest, job)
+            if result is not None:
+                self._add_result(job.id, result)
+                continue
+            jobs = self._jobs_of.setdefault(request.digest, [])
+            jobs.append(job.id)
+            if request.digest in self._dispatcher.clips:
+                continue
+            run = Run(request.digest, job.tenant, job.request.weights, job.created_at, job.priority)
+            clip = Clip(request, job.model, run, job.id, job.force)
+            self._dispatcher.add(clip, (steps or {}).get(request.digest, 0))
+        self._settle(job.id)
+        self._close_if_done(job.id)
+
+    async def _result(self, digest: str, job: Job) -> ClipResult | None:
+        """A finished clip that will do for the job. One under way is for it to share."""
+        result = self._results.get(digest)
+        if result is None and digest not in self._dispatcher.clips:
+            while True:
+                try:
+                    stored = await self._book.io(self._store.get, result_key(digest))
+                    break
+                except StoreError as error:
+                    log.warning("%s: cannot look for its result yet: %s", job.id, error)
+                    await asyncio.sleep(NODES_S)
+            result = ClipResult.model_validate_json(stored.data) if stored else None
+            result = self._results.get(digest, result)  # it may have finished meanwhile
+        if digest in self._dispatcher.clips or result is None:
+            return None
+        return None if job.force and result.finished_at < job.created_at else result
+
+    def _started(self, clip: Clip) -> None:
+        for job in self._jobs_of.get(clip.run.id, []):
+            if self._book.open[job].state is State.QUEUED:
+                self._book.tell(job, Event.START)
+
+    def _progressed(self, clip: Clip) -> None:
+        for job in self._jobs_of.get(clip.run.id, []):
+            progress = {"stage": clip.stage, "step": clip.step, "chunks": clip.chunks}
+            self._book.log(job, "progress", seed=clip.request.params.seed, **progress)
+            self._tell_of(job)
+
+    def _tried_again(self, clip: Clip, why: str) -> None:
+        for job in self._jobs_of.get(clip.run.id, []):
+            self._book.change(job, attempts=self._book.open[job].attempts + 1)
+            self._book.log(job, "retry", seed=clip.request.params.seed, why=why)
+
+    def _clip_finished(self, clip: Clip, result: ClipResult) -> None:
+        self._remember(self._results, clip.run.id, result)
+        for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
+            # Who came first pays; to the others it was there.
+            self._add_result(job, result if number == 0 else _unpaid(result))
+            self._close_if_done(job)
+
+    def _failed(self, clip: Clip, error: str) -> None:
+        if "its weights are" in error:
+            self._facts.clear()  # the model was changed under the farm
+        for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
+            spent = self._book.open[job].gpu_seconds + (clip.gpu_seconds if number == 0 else 0)
+            self._book.tell(job, Event.FAIL, error=error, gpu_seconds=round(spent, 4))
+            for other in self._part(job):
+                self._spawn(self._dispatcher.cancel(other))
+
+    def _add_result(self, job: str, result: ClipResult) -> None:
+        record = self._book.open[job]
+        results = [*(r for r in record.results if r.request != result.request), result]
+        results.sort(key=lambda r: r.request.params.seed)
+        seconds = dict(record.seconds)
+        for stage, spent in result.seconds.items():
+            seconds[stage] = round(seconds.get(stage, 0.0) + spent, 4)
+        self._book.change(
+            job,
+            results=tuple(results),
+            seconds=seconds,
+            gpu_seconds=round(record.gpu_seconds + result.gpu_seconds, 4),
+        )
+
+    def _close_if_done(self, job: str) -> None:
+        record = self._book.open.get(job)
+        done = record is not None and len(record.results) == record.request.num_videos
+        if done and record is not None and record.state is not State.CANCELLING:
+            self._book.tell(job, Event.COMPLETE)
+            self._finished_at = [*self._finished_at[-99:], time.time()]
+
+    def _part(self, job: str) -> list[Clip]:
+        """Take a job from the clips it waits for; those nobody else waits for."""
+        alone = []
+        for digest, jobs in list(self._jobs_of.items()):
+            if job in jobs:
+                jobs.remove(job)
+                if not jobs:
+                    del self._jobs_of[digest]
+                    alone.append(self._dispatcher.clips[digest])
+                else:
+                    self._settle(jobs[0])
+        return alone
+
+    def _settle(self, job: str) -> None:
+        """A clip goes as its most urgent job wants it, and is held when all of them are paused."""
+        for digest, jobs in self._jobs_of.items():
+            clip = self._dispatcher.clips.get(digest)
+            if job not in jobs or clip is None:
+                continue
+            records = [self._book.open[name] for name in jobs]
+            priority = max(record.priority for record in records)
+            held = all(record.state is State.PAUSED for record in records)
+            if clip.run.priority != priority:
+                self._scheduler.set_priority(clip.run, priority)
+            if clip.run.held != held:
+                self._scheduler.hold(clip.run, held)
+        self._dispatcher.poke()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # asyncio itself keeps no task alive
+        task.add_done_callback(self._tasks.discard)
+
+    # Telling
+
+    def _progress(self, job: Job) -> Progress:
+        return progress_of(job, self._dispatcher, self._scheduler)
+
+    def _joined(self, name: str, kind: Any) -> None:
+        self._dispatcher.joined(name, kind)
+        if name in self._drained:
+            self._scheduler.drain(name, True)
+
+    def _left(self, name: str, why: str) -> None:
+        self._dispatcher.left(name, why)
+
+    def _tell_of(self, job: str) -> None:
+        self._version += 1
+        self._remember(self._changed, job, self._version)
+        self._spawn(self._tell())
+
+    async def _tell(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    def _room_in_s(self) -> float:
+        """When a job is likely to be finished and to leave room, from the last ones."""
+        times = self._finished_at
+        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 30.0
+
+    def _remember(self, memory: "OrderedDict[str, Any]", key: str, value: Any) -> None:
+        memory[key] = value
+        memory.move_to_end(key)
+        while len(memory) > max(KEPT, 2 * self._settings.max_jobs):
+            memory.popitem(last=False)
+
+
+def _unpaid(result: ClipResult) -> ClipResult:
+    return result.model_copy(update={"gpu_seconds": 0.0})
+
+
+def take_fence(store: Store) -> int:
+    """Count a new coordinator in the store; no two ever get the same number."""
+    while True:
+        stored = store.get(COORDINATOR)
+        fence = int(stored.data) + 1 if stored else 1
+        try:
+            if stored is None:
+                store.put(COORDINATOR, str(fence).encode(), if_none_match=True)
+            else:
+                store.put(COORDINATOR, str(fence).encode(), if_match=stored.etag)
+        except ConflictError:
+            continue
+        return fence

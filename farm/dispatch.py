@@ -1,0 +1,316 @@
+"""Clips being rendered: the scheduler's decisions carried out on the pool's workers."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from farm.errors import ConflictError, StoreError
+from farm.estimate import Pace
+from farm.job import ClipResult
+from farm.keys import checkpoint_key, checkpoints_prefix, result_key, step_of
+from farm.order import Made, Order
+from farm.plan import Kind, Stage, plan
+from farm.pool import Pool, TaskError
+from farm.request import Model, RenderRequest
+from farm.run import Assignment, Fault, Run
+from farm.scheduler import Scheduler
+from farm.store import Store
+
+log = logging.getLogger("farm")
+
+STOP_GRACE_S = 30.0  # to end a step or a chunk when asked to; then the worker is ended
+RETRY_S = 2.0  # between two tries to commit to a store that does not answer
+
+
+@dataclass(eq=False)
+class Clip:
+    """A clip being rendered: what is known of it, and the results of its tasks so far."""
+
+    request: RenderRequest
+    model: Model
+    run: Run
+    label: str  # the job's id, in the log
+    force: bool = False
+    stage: Stage | None = None
+    step: int = 0
+    chunks: int = 0  # decoded
+    attempts: int = 1  # the most that any of its tasks took
+    gpu_seconds: float = 0.0
+    seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
+    renderer: str = ""
+    refs: dict[str, Any] = field(default_factory=dict)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told of a clip, in the dispatcher's loop."""
+
+    started: Callable[[Clip], None]
+    progressed: Callable[[Clip], None]
+    tried_again: Callable[[Clip, str], None]
+    finished: Callable[[Clip, ClipResult], None]
+    failed: Callable[[Clip, str], None]
+
+
+class Dispatcher:
+    """Renders clips, each once, whoever asks for it; ends with a commit to the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        threads: ThreadPoolExecutor,
+        pool: Pool,
+        scheduler: Scheduler,
+        listener: Listener,
+        fence: int,
+        segment: int,
+    ) -> None:
+        self.clips: dict[str, Clip] = {}
+        self.pace = Pace()
+        self._store, self._threads, self._pool = store, threads, pool
+        self._scheduler, self._listener = scheduler, listener
+        self._fence, self._segment = fence, segment
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What the coordinator asks for
+
+    def add(self, clip: Clip, step: int = 0) -> None:
+        """Render a clip that is `step` steps done, by a checkpoint of the store."""
+        clip.step = step
+        self.clips[clip.run.id] = clip
+        self._scheduler.add(clip.run, plan(clip.request, self._segment, step))
+        self.poke()
+
+    async def cancel(self, clip: Clip) -> None:
+        """Stop a clip at its next step or chunk; back once no worker is at it."""
+        self.clips.pop(clip.run.id, None)
+        workers = self._scheduler.withdraw(clip.run)
+        if not workers:
+            return
+        for name in workers:
+            task = self._scheduler.workers[name].task
+            assert task is not None
+            self._pool.stop(name, self._attempt_of(task))
+        try:
+            await asyncio.wait_for(clip.stopped.wait(), STOP_GRACE_S)
+        except TimeoutError:
+            for name in workers:
+                log.warning("%s: %s does not stop and is ended", clip.label, name)
+                self._pool.restart(name)
+
+    def poke(self) -> None:
+        """Something changed: there may be something to assign."""
+        self._wake.set()
+
+    def joined(self, name: str, kind: Kind) -> None:
+        """The pool has a new worker."""
+        self._scheduler.join(name, kind)
+        self.poke()
+
+    def left(self, name: str, why: str) -> None:
+        """A worker of the pool is dead."""
+        worker = self._scheduler.workers.get(name)
+        log.warning("%s is lost: %s", name, why)
+        if worker is not None:
+            if worker.task is not None:
+                self._failed(worker.task, TaskError(Fault.LOST, why))
+            self._scheduler.leave(name)
+
+    async def work(self) -> None:
+        """Assign tasks, for ever."""
+        while True:
+            self._wake.clear()
+            now = time.time()
+            for assignment in self._scheduler.assign(now):
+                self._begin(self._carry_out(assignment))
+            due = self._scheduler.next_retry()
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(0.01, due - now) if due else None)
+            except TimeoutError:
+                continue
+
+    # The inside
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # asyncio itself keeps no task alive
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry_out(self, assignment: Assignment) -> None:
+        clip, task = self.clips[assignment.run.id], assignment.task
+        clip.stage, clip.attempts = task.stage, max(clip.attempts, assignment.attempt)
+        if task.kind is Kind.RENDERER:
+            clip.renderer = f"{assignment.worker}@{self._pool.places.get(assignment.worker, '')}"
+        log.info("%s: %s on %s: %s", clip.label, task.key, assignment.worker, assignment.reason)
+        self._listener.started(clip)
+        order = Order(clip.request, clip.model, task, self._attempt_of(assignment), assignment.lean)
+        given = [clip.refs.get(key) for key in task.needs]  # None is in the store
+        began = time.monotonic()
+        try:
+            ref, seconds = await self._pool.run(
+                assignment.worker, order, given, lambda step: self._stepped(clip, assignment, step)
+            )
+            made = await ref if task.stage is Stage.MUX else None
+        except TaskError as fault:
+            clip.gpu_seconds += time.monotonic() - began
+            self._failed(assignment, fault)
+        else:
+            clip.gpu_seconds += seconds
+            self._done(assignment, clip, ref, made, seconds)
+        self.poke()
+
+    def _done(
+        self, assignment: Assignment, clip: Clip, ref: Any, made: Made | None, seconds: float
+    ) -> None:
+        task, current = assignment.task, self._scheduler.is_current(assignment)
+        self._scheduler.finish(assignment.worker)
+        self._check_stopped(clip)
+        if not current:
+            return
+        clip.refs[task.key] = ref
+        clip.seconds[task.stage] += seconds
+        self.pace.observe(task, clip.request, seconds)
+        if task.stage is Stage.DENOISE:
+            clip.step = task.span[1]
+        clip.chunks += task.stage is Stage.DECODE
+        self._listener.progressed(clip)
+        if made is not None:
+            self._begin(self._commit(clip, made))
+
+    def _failed(self, assignment: Assignment, fault: TaskError) -> None:
+        """Judge a fault, once: a worker's death is told of by its task and by the pool."""
+        worker = self._scheduler.workers.get(assignment.worker)
+        if worker is None or worker.task is not assignment:
+            return
+        clip = self.clips.get(assignment.run.id)
+        current = self._scheduler.is_current(assignment)
+        verdict = self._scheduler.fail(assignment.worker, fault.fault, time.time())
+        if verdict.set_aside:
+            log.warning("%s failed several clips in a row and is restarted", assignment.worker)
+        if verdict.set_aside or fault.fault is Fault.LOST:
+            self._scheduler.drain(assignment.worker, True)  # until the pool tells of its death
+            self._pool.restart(assignment.worker)
+        if clip is None or clip.run is not assignment.run:
+            return
+        self._check_stopped(clip)
+        if not current:
+            return
+        what = f"{assignment.task.key}, attempt {assignment.attempt} on {assignment.worker}"
+        log.warning("%s: %s: %s: %s", clip.label, what, fault.fault, fault)
+        if verdict.failed:
+            self._give_up(clip, self._explain(assignment, fault))
+            return
+        self._listener.tried_again(clip, f"{what}: {fault}")
+        if fault.fault is Fault.STALE:
+            self._begin(self._rewind(clip))
+
+    def _explain(self, assignment: Assignment, fault: TaskError) -> str:
+        if fault.fault in (Fault.LOST, Fault.ERROR):
+            tries = f"{assignment.attempt} workers failed at {assignment.task.key}"
+            return f"{tries}, the last one so: {fault}"
+        return str(fault)
+
+    def _give_up(self, clip: Clip, error: str) -> None:
+        self.clips.pop(clip.run.id, None)
+        for name in self._scheduler.withdraw(clip.run):
+            task = self._scheduler.workers[name].task
+            if task is not None:
+                self._pool.stop(name, self._attempt_of(task))
+        self._listener.failed(clip, error)
+
+    async def _rewind(self, clip: Clip) -> None:
+        """Go on from the last checkpoint: results that were kept are gone with their node."""
+        step = 0
+        try:
+            keys = await self._io(lambda: list(self._store.list(checkpoints_prefix(clip.run.id))))
+            step = max((step_of(key)[1] for key in keys), default=0)
+        except StoreError as error:
+            log.warning("%s: begins anew, its checkpoints cannot be read: %s", clip.label, error)
+        if self.clips.get(clip.run.id) is not clip:
+            return
+        clip.refs.clear()
+        clip.step, clip.chunks = step, 0
+        if not self._scheduler.rewind(clip.run, plan(clip.request, self._segment, step)):
+            self._give_up(clip, "its results were lost too often")
+        self.poke()
+
+    async def _commit(self, clip: Clip, made: Made) -> None:
+        """Name the clip's artifacts in the store: from then on it is done, once and for all."""
+        result = ClipResult(
+            request=clip.request,
+            **vars(made),
+            seconds={stage: round(s, 4) for stage, s in clip.seconds.items()},
+            gpu_seconds=round(clip.gpu_seconds, 4),
+            attempts=clip.attempts,
+            worker=clip.renderer,
+            fence=self._fence,
+            finished_at=time.time(),
+        )
+        while self.clips.get(clip.run.id) is clip:
+            try:
+                result = await self._io(partial(commit, self._store, result, clip.force))
+                break
+            except StoreError as error:
+                log.warning("%s: cannot commit yet: %s", clip.label, error)
+                await asyncio.sleep(RETRY_S)
+        if self.clips.pop(clip.run.id, None) is None:
+            return  # cancelled meanwhile
+        self._scheduler.withdraw(clip.run)
+        self._listener.finished(clip, result)
+        await self._io(lambda: self._forget_checkpoints(clip))
+
+    def _forget_checkpoints(self, clip: Clip) -> None:
+        try:
+            for key in list(self._store.list(checkpoints_prefix(clip.run.id))):
+                self._store.delete(key)
+            # Its worker may be writing the last one just now.
+            self._store.delete(checkpoint_key(clip.run.id, clip.request.params.steps))
+        except StoreError as error:
+            log.warning("%s: its checkpoints stay: %s", clip.label, error)
+
+    def _stepped(self, clip: Clip, assignment: Assignment, step: int) -> None:
+        if self._scheduler.is_current(assignment):
+            clip.step = step
+            self._listener.progressed(clip)
+
+    def _check_stopped(self, clip: Clip) -> None:
+        """Whether a withdrawn clip has left its last worker."""
+        workers = self._scheduler.workers.values()
+        if clip.run.gone and not any(w.task and w.task.run is clip.run for w in workers):
+            clip.stopped.set()
+
+    def _attempt_of(self, assignment: Assignment) -> str:
+        """A name no other attempt has, of this coordinator or of another."""
+        return f"{self._fence}-{assignment.number}"
+
+    async def _io(self, call: Callable[[], Any]) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def commit(store: Store, result: ClipResult, force: bool) -> ClipResult:
+    """Write a clip's result where there is none, or over the one there was (`force`).
+
+    Somebody else's, written first, stands: it has the same frames.
+    """
+    key = result_key(result.request.digest)
+    data = result.model_dump_json().encode()
+    former = store.get(key)
+    try:
+        if former is None:
+            store.put(key, data, if_none_match=True)
+        elif force:
+            store.put(key, data, if_match=former.etag)
+        else:
+            return ClipResult.model_validate_json(former.data)
+    except ConflictError:
+        stored = store.get(key)
+        assert stored is not None
+        return ClipResult.model_validate_json(stored.data)
+    return result

@@ -1,0 +1,56 @@
+"""How long work will take, from how long it took: seconds per step, frame and pixel. Pure."""
+
+from farm.plan import Stage, Task
+from farm.request import RenderRequest
+
+WEIGHT = 0.2  # of the newest observation
+
+
+class Pace:
+    """A moving average for each stage of each model."""
+
+    def __init__(self) -> None:
+        self._pace: dict[tuple[str, Stage], float] = {}
+
+    def observe(self, task: Task, request: RenderRequest, seconds: float) -> None:
+        """Take note of a task that took so long."""
+        start, stop = task.span
+        pace = seconds / _work(task.stage, request, stop - start)
+        key = request.weights, task.stage
+        former = self._pace.get(key, pace)
+        self._pace[key] = former + WEIGHT * (pace - former)
+
+    def left(self, request: RenderRequest, step: int = 0, frames: int = 0) -> float | None:
+        """Seconds of one worker that a clip still needs; None before any was timed to its end.
+
+        step, frames: denoised and decoded already.
+        """
+        amounts = {
+            Stage.ENCODE: int(step == 0),
+            Stage.DENOISE: request.params.steps - step,
+            Stage.DECODE: (request.params.num_frames or 0) - frames,
+            Stage.MUX: 1,
+        }
+        total = 0.0
+        for stage, amount in amounts.items():
+            pace = self._pace.get((request.weights, stage))
+            if pace is None:
+                return None
+            total += pace * _work(stage, request, amount) if amount else 0.0
+        return total
+
+
+def _work(stage: Stage, request: RenderRequest, amount: int) -> float:
+    """Pixels that a task goes over. amount: steps or frames; of no matter to encode and mux."""
+    params = request.params
+    pixels = (params.width or 0) * (params.height or 0)
+    frames = params.num_frames or 0
+    return (
+        pixels
+        * {
+            Stage.ENCODE: 1,
+            Stage.DENOISE: amount * frames,
+            Stage.DECODE: amount,
+            Stage.MUX: frames,
+        }[stage]
+    )

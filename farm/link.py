@@ -1,0 +1,92 @@
+"""The way to a cluster's coordinator, over Ray: find or start it, and call it."""
+
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+
+import svd_engine
+from farm.cluster import join_cluster
+from farm.coordinator import Coordinator
+from farm.errors import FarmError, StoreError, WorkerError
+from farm.pool import last_line
+from farm.settings import Settings
+from farm.store import open_store
+
+PATIENCE_S = 120.0  # with a coordinator that is being restarted
+RETRY_S = 0.5
+
+
+class Link:
+    """Calls the coordinator by method name; outlasts its restarts."""
+
+    def __init__(self, settings: Settings, engine: str = "farm.workers") -> None:
+        self._settings, self._engine = settings, engine
+        self._actor = start_coordinator(settings, engine)
+
+    def __call__(self, method: str, *arguments: Any) -> Any:
+        """The call's result. Raises the FarmError that it raised, or WorkerError."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return ray.get(getattr(self._actor, method).remote(*arguments))
+            except RayTaskError as error:
+                if isinstance(error.cause, FarmError):
+                    raise error.cause from None
+                raise WorkerError(f"the coordinator failed at {method}: {error.cause!r}") from error
+            except (ActorDiedError, ActorUnavailableError) as error:
+                if time.monotonic() > until:
+                    raise WorkerError(f"no coordinator: {last_line(error)}") from error
+            except RayError as error:
+                raise WorkerError(f"no coordinator: {last_line(error)}") from error
+            time.sleep(RETRY_S)
+            self._actor = start_coordinator(self._settings, self._engine)
+
+
+def start_coordinator(settings: Settings, engine: str = "farm.workers") -> Any:
+    """The cluster's coordinator, started where there is none."""
+    return (
+        ray.remote(Coordinator)
+        .options(
+            name="coordinator",
+            namespace="farm",
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,  # every call may be repeated
+            max_concurrency=10_000,
+        )
+        .remote(settings, engine)
+    )
+
+
+def connect(settings: Settings, engine: str = "farm.workers") -> Link:
+    """Join or start a cluster, and its coordinator.
+
+    Raises StoreError where the store cannot be used, or the cluster's farm has another one;
+    WorkerError where the farm is of a later version. One of an earlier version is replaced: what it
+    was at goes on from the store.
+    """
+    open_store(settings.store).check()
+    join_cluster()
+    link = Link(settings, engine)
+    there = link("ready")
+    own = svd_engine.__version__
+    if _numbers(there["version"]) > _numbers(own):
+        raise WorkerError(f"the cluster's farm is version {there['version']}, this is {own}")
+    if there["version"] != own:
+        ray.kill(ray.get_actor("coordinator", namespace="farm"))
+        link = Link(settings, engine)
+        there = link("ready")
+    if there["store"] != settings.store:
+        raise StoreError(
+            f"the cluster's farm keeps its store at {there['store']}, not {settings.store}: "
+            "give that one as --store or FARM_STORE"
+        )
+    return link
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdecimal()]

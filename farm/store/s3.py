@@ -1,0 +1,225 @@
+"""A bucket as a store: S3, or a server that speaks its protocol.
+
+Endpoint, region and credentials are found the way boto3 finds them: AWS_ENDPOINT_URL,
+AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE, the files in ~/.aws, an instance's role.
+"""
+
+import mimetypes
+import random
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from itertools import count
+from typing import TYPE_CHECKING, TypeVar
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from farm.errors import ConflictError, StoreError
+from farm.store.protocol import Stored, check_key, is_key, probe
+from farm.store.s3_errors import is_missing, is_passing, reason
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+
+T = TypeVar("T")
+
+BUCKET = re.compile(r"(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+PATIENCE_S = 75.0  # a server that is being restarted is back by then
+CHECK_PATIENCE_S = 10.0  # somebody is waiting for the answer
+LONGEST_PAUSE_S = 5.0
+WRITER = "writer"  # the metadata that names the `put` an object is of
+
+
+class S3Store:
+    """A bucket, or what is below a prefix in it. A server that is away is waited for."""
+
+    def __init__(self, url: str, patience_s: float = PATIENCE_S) -> None:
+        """Ask nobody yet; StoreError for a URL that names no bucket.
+
+        patience_s: how long to try again, counted from an operation's first failure.
+        """
+        self.bucket, self._base = _parse(url)
+        self.patience_s = patience_s
+        self._lock = threading.Lock()
+        self._made: S3Client | None = None
+
+    def __reduce__(self) -> tuple[type["S3Store"], tuple[str, float]]:
+        return S3Store, (self.url, self.patience_s)
+
+    @property
+    def url(self) -> str:
+        return self.where().rstrip("/")
+
+    def put(
+        self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
+    ) -> str:
+        name, writer = self._name(key), uuid.uuid4().hex
+
+        def write(client: "S3Client") -> str:
+            return client.put_object(
+                Bucket=self.bucket,
+                Key=name,
+                # Not the bytes: they would be sent in one call, which the connect timeout bounds.
+                Body=BytesIO(data),
+                ContentType=mimetypes.guess_type(key)[0] or "application/octet-stream",
+                Metadata={WRITER: writer},
+                **({"IfMatch": if_match} if if_match is not None else {}),
+                **({"IfNoneMatch": "*"} if if_none_match else {}),
+            )["ETag"]
+
+        try:
+            return self._ask("write", key, write)
+        except ConflictError:
+            # Where an answer was lost, the next attempt meets what the former one wrote.
+            etag = self._etag_if_by(writer, key)
+            if etag is None:
+                raise
+            return etag
+
+    def get(self, key: str) -> Stored | None:
+        name = self._name(key)
+
+        def read(client: "S3Client") -> Stored | None:
+            try:
+                answer = client.get_object(Bucket=self.bucket, Key=name)
+            except client.exceptions.NoSuchKey:
+                return None
+            with answer["Body"] as body:
+                return Stored(body.read(), answer["ETag"])
+
+        return self._ask("read", key, read)
+
+    def exists(self, key: str) -> bool:
+        name = self._name(key)
+
+        def look(client: "S3Client") -> bool:
+            try:
+                client.head_object(Bucket=self.bucket, Key=name)
+            except ClientError as error:
+                if is_missing(error):
+                    return False
+                raise
+            return True
+
+        return self._ask("read", key, look)
+
+    def delete(self, key: str) -> None:
+        name = self._name(key)
+        self._ask("delete", key, lambda client: client.delete_object(Bucket=self.bucket, Key=name))
+
+    def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        page = self._page(prefix, StartAfter=self._base + after)
+        while True:
+            keys = (entry["Key"].removeprefix(self._base) for entry in page.get("Contents", ()))
+            yield from (
+                key for key in keys if is_key(key)
+            )  # others write names with // or a last /
+            if not page["IsTruncated"]:
+                return
+            page = self._page(prefix, ContinuationToken=page["NextContinuationToken"])
+
+    def presign(self, key: str, expires_s: int = 3600) -> str:
+        params = {"Bucket": self.bucket, "Key": self._name(key)}
+        return self._ask(
+            "sign a URL for",
+            key,
+            lambda client: client.generate_presigned_url(
+                "get_object", Params=params, ExpiresIn=expires_s
+            ),
+        )
+
+    def where(self, key: str = "") -> str:
+        return f"s3://{self.bucket}/{self._name(key) if key else self._base}"
+
+    def check(self) -> None:
+        probe(S3Store(self.url, min(self.patience_s, CHECK_PATIENCE_S)))
+
+    def _name(self, key: str) -> str:
+        return self._base + check_key(key)
+
+    def _page(self, prefix: str, **start: str) -> "ListObjectsV2OutputTypeDef":
+        return self._ask(
+            "list",
+            "",
+            lambda client: client.list_objects_v2(
+                Bucket=self.bucket,
+                Prefix=self._base + prefix,
+                **start,  # type: ignore[arg-type]
+            ),
+        )
+
+    def _etag_if_by(self, writer: str, key: str) -> str | None:
+        """The etag of the object, if it was that `put` that wrote it."""
+        name = self._name(key)
+
+        def look(client: "S3Client") -> str | None:
+            try:
+                answer = client.head_object(Bucket=self.bucket, Key=name)
+            except ClientError as error:
+                if is_missing(error):
+                    return None
+                raise
+            return answer["ETag"] if answer["Metadata"].get(WRITER) == writer else None
+
+        return self._ask("read", key, look)
+
+    def _client(self) -> "S3Client":
+        """One for all threads, made late: looking for credentials may ask the network."""
+        with self._lock:
+            if self._made is None:
+                self._made = boto3.session.Session().client(
+                    "s3",
+                    config=Config(
+                        # botocore's own retries share a quota: it is spent within seconds when
+                        # the threads of a farm all meet a server that is away. `_ask` tries again.
+                        retries={"mode": "standard", "total_max_attempts": 1},
+                        signature_version="s3v4",  # its default for signed URLs is older
+                        connect_timeout=5,
+                        read_timeout=30,
+                        max_pool_connections=32,
+                    ),
+                )
+            return self._made
+
+    def _ask(self, verb: str, key: str, question: Callable[["S3Client"], T]) -> T:
+        """The answer; asked again and again while the server is away and patience lasts."""
+        deadline = None
+        for attempt in count():
+            try:
+                return question(self._client())
+            except (BotoCoreError, ClientError, ValueError) as error:  # an endpoint that is no URL
+                now = time.monotonic()
+                deadline = now + self.patience_s if deadline is None else deadline
+                pause = min(LONGEST_PAUSE_S, 0.1 * 2**attempt) * random.uniform(0.5, 1)
+                if not is_passing(error) or now + pause > deadline:
+                    raise self._explained(verb, key, error) from error
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _explained(self, verb: str, key: str, error: Exception) -> StoreError:
+        endpoint = self._made.meta.endpoint_url if self._made else "an S3 server"
+        conflict, why = reason(error, verb, self.bucket, endpoint)
+        return (ConflictError if conflict else StoreError)(
+            f"cannot {verb} {self.where(key)}: {why}"
+        )
+
+
+def _parse(url: str) -> tuple[str, str]:
+    """The bucket, and what the names of objects in it begin with; StoreError if it has none."""
+    scheme, _, place = url.partition("://")
+    bucket, _, prefix = place.partition("/")
+    prefix = prefix.rstrip("/")
+    if scheme.lower() != "s3" or not BUCKET.fullmatch(bucket):
+        raise StoreError(
+            f"no bucket in {url!r}: give s3://bucket/prefix; a bucket has 3 to 63 small letters, "
+            "digits, hyphens or dots"
+        )
+    if prefix and not is_key(prefix):
+        raise StoreError(f"not a prefix in {url!r}: give s3://bucket/prefix, without '.' and '..'")
+    return bucket, f"{prefix}/" if prefix else ""

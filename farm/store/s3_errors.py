@@ -1,0 +1,108 @@
+"""What S3's errors mean: which pass, and what to tell people of the others."""
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    SSLError,
+)
+
+PASSING_STATUS = (429, 500, 502, 503, 504)
+PASSING_CODES = (
+    "ConditionalRequestConflict",  # two conditional writes at once: S3 says to try again
+    "OperationAborted",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+)
+# NoSuchKey answers a conditional write over a version that is gone.
+CONFLICTS = ("PreconditionFailed", "412", "ConditionalRequestConflict", "NoSuchKey")
+BAD_CREDENTIALS = (
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "InvalidSecurity",
+    "AuthFailure",
+)
+ELSEWHERE = (
+    "PermanentRedirect",
+    "301",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+)
+PERMISSIONS = {
+    "write": "s3:PutObject",
+    "read": "s3:GetObject and s3:ListBucket",  # without the latter, what is missing is forbidden
+    "delete": "s3:DeleteObject",
+    "list": "s3:ListBucket",
+}
+SET_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile in ~/.aws"
+)
+
+
+def is_missing(error: ClientError) -> bool:
+    """Whether there is no such object, for questions whose answer has no body to say why."""
+    return _status(error) == 404
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same question may be answered in a while."""
+    if isinstance(error, ClientError):
+        return _status(error) in PASSING_STATUS or _code(error) in PASSING_CODES
+    if isinstance(error, SSLError):
+        return "CERTIFICATE_VERIFY_FAILED" not in str(error)
+    return isinstance(
+        error, (ConnectionError, HTTPClientError, IncompleteReadError, FlexibleChecksumError)
+    )
+
+
+def reason(error: Exception, verb: str, bucket: str, endpoint: str) -> tuple[bool, str]:
+    """Whether it is a conflict; and what is wrong, with what would be right."""
+    if isinstance(error, ClientError):
+        return _code(error) in CONFLICTS, _answered(error, verb, bucket, endpoint)
+    if isinstance(error, NoCredentialsError):
+        return False, f"no credentials: {SET_CREDENTIALS}"
+    if isinstance(error, PartialCredentialsError):
+        return False, f"{error}: {SET_CREDENTIALS}"
+    if isinstance(error, SSLError):
+        return False, f"no secure connection to {endpoint}: {error}"
+    if isinstance(error, (ConnectionError, HTTPClientError)):
+        return False, f"nobody answers at {endpoint}: look at AWS_ENDPOINT_URL ({error})"
+    return False, str(error)
+
+
+def _answered(error: ClientError, verb: str, bucket: str, endpoint: str) -> str:
+    code = _code(error)
+    if code in CONFLICTS:
+        return "it was written by somebody else meanwhile"
+    if code == "NoSuchBucket":
+        return f"there is no bucket {bucket!r} at {endpoint}: create it, or give another s3:// URL"
+    if code in BAD_CREDENTIALS:
+        return f"{endpoint} refuses the credentials ({code}): {SET_CREDENTIALS}"
+    if code in ELSEWHERE:
+        headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+        region = error.response["Error"].get("Region") or headers.get("x-amz-bucket-region")
+        there = f"in the region {region!r}" if region else "in another region"
+        return f"the bucket {bucket!r} is {there}: set AWS_DEFAULT_REGION to it"
+    if code == "RequestTimeTooSkewed":
+        return f"this machine's clock is wrong, says {endpoint}: set it"
+    if _status(error) == 403:
+        return f"{endpoint} says {code}: the credentials need the permission {PERMISSIONS[verb]}"
+    return f"{endpoint} says {code}: {error.response['Error'].get('Message', '')}"
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,0 +1,114 @@
+"""Sweeps: parameters with several values, a clip for every combination; and clips' titles. Pure."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+from typing import Any
+
+from svd_engine.arguments import params_from
+from svd_engine.params import RenderParams
+
+MAX_CLIPS = 100_000  # of one picture
+# Short names, where the parameter's own is long. None may contain `seed`: see `title`.
+LABELS = {
+    "num_frames": "frames",
+    "num_inference_steps": "steps",
+    "min_guidance_scale": "min guidance",
+    "max_guidance_scale": "max guidance",
+    "motion_bucket_id": "motion",
+    "noise_aug_strength": "noise",
+    "decode_chunk_size": "chunk",
+}
+# Where one of the two is asked for, the other has nothing to say.
+_RIVALS = {"sigmas": "num_inference_steps", "num_inference_steps": "sigmas"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The parameters that were given, each with its values: the seed, then in RenderParams' order.
+
+    Its combinations are the clips of a picture.
+    """
+
+    axes: tuple[tuple[str, tuple[Any, ...]], ...]
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """The parameters that tell a picture's clips apart, and the seed in any case."""
+        return tuple(name for name, values in self.axes if name == "seed" or len(values) > 1)
+
+    def pin(self, params: Mapping[str, Any]) -> "Sweep":
+        """The sweep of a picture that has parameters of its own: these do not vary any more."""
+        own = {name: (value,) for name, value in params.items()}
+        gone = {_RIVALS.get(name) for name in own} - set(own)
+        axes = {name: values for name, values in self.axes if name not in gone}
+        return _sweep(axes | own)
+
+    def combinations(self) -> list[dict[str, Any]]:
+        """The values of RenderParams for each clip; the seed changes most slowly."""
+        names = [name for name, _ in self.axes]
+        return [dict(zip(names, v, strict=True)) for v in product(*(v for _, v in self.axes))]
+
+    def variation(self, combination: Mapping[str, Any]) -> dict[str, Any]:
+        """What tells that combination from the others: its values of the varied parameters."""
+        return {name: combination[name] for name in self.varied}
+
+
+def parse_sweep(options: Mapping[str, str], seeds: str) -> Sweep:
+    """The sweep of options' texts, such as `{"fps": "7,12"}`; ValueError names the one at fault."""
+    axes: dict[str, tuple[Any, ...]] = {"seed": tuple(parse_seeds(seeds))}
+    for name, text in options.items():
+        # Sigmas are a list already, so they are one value.
+        texts = [text] if name == "sigmas" else [part.strip() for part in text.split(",")]
+        values = (getattr(params_from(argparse.Namespace(**{name: t})), name) for t in texts)
+        axes[name] = tuple(dict.fromkeys(values))
+    if "sigmas" in axes and len(axes.get("num_inference_steps", ())) > 1:
+        raise ValueError("--num-inference-steps: one value or none beside --sigmas, which decide")
+    sweep = _sweep(axes)
+    clips = prod(len(values) for _, values in sweep.axes)
+    if clips > MAX_CLIPS:
+        swept = ", ".join(f"{len(v)} of {name}" for name, v in sweep.axes if len(v) > 1)
+        raise ValueError(f"{swept}: that is {clips} clips of each picture, more than {MAX_CLIPS}")
+    return sweep
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Seeds of `3`, `0-3` or `0-3,7`, each once, in order; ValueError for anything else."""
+    seeds: dict[int, None] = {}
+    for part in text.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ValueError(f"--seeds: {part!r} is neither a seed nor a range such as 0-3")
+        start, end = int(first), int(last or first)
+        if not start <= end < 2**64:
+            raise ValueError(f"--seeds: {part!r} must rise, and stay below 2^64")
+        if end - start + len(seeds) >= MAX_CLIPS:
+            raise ValueError(f"--seeds: {part!r} makes more than {MAX_CLIPS} clips of each picture")
+        seeds |= dict.fromkeys(range(start, end + 1))
+    return list(seeds)
+
+
+def title(name: str, variation: Mapping[str, Any]) -> str:
+    """What a clip is called in files and logs: `cat-seed0`, or `cat-seed0-motion40` of a sweep.
+
+    No two clips share one: the last `-seed` ends the name, and each part is a label and a value.
+    """
+    parts = (f"{label(axis).replace(' ', '')}{written(value)}" for axis, value in variation.items())
+    return "-".join((name, *parts))
+
+
+def label(axis: str) -> str:
+    """A parameter's short name."""
+    return LABELS.get(axis, axis)
+
+
+def written(value: Any) -> str:
+    """A value as text, exactly; whole numbers without a point."""
+    return str(value).removesuffix(".0")
+
+
+def _sweep(axes: Mapping[str, tuple[Any, ...]]) -> Sweep:
+    names = sorted(RenderParams.model_fields, key=lambda name: name != "seed")
+    return Sweep(tuple((name, axes[name]) for name in names if name in axes))

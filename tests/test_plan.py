@@ -1,0 +1,119 @@
+"""A request, its digest, and the tasks it becomes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from farm.plan import Stage, Task, latents_key, plan
+from farm.request import MAX_SEED, RenderRequest, digest_of
+from svd_engine.params import RenderDefaults, RenderParams
+
+DEFAULTS = RenderDefaults(width=64, height=48, num_frames=7)
+A, B = digest_of(b"a"), digest_of(b"b")
+SHAPES = {
+    "frames": st.integers(1, 60),
+    "chunk": st.none() | st.integers(1, 70),
+    "steps": st.integers(1, 40),
+    "segment": st.integers(1, 50),
+}
+
+
+def request(**changes: object) -> RenderRequest:
+    params = RenderParams(**{k: v for k, v in changes.items() if k in RenderParams.model_fields})
+    own = {k: v for k, v in changes.items() if k not in RenderParams.model_fields}
+    return RenderRequest(
+        **{"picture": A, "weights": B, "dtype": "float32", "params": params.resolve(DEFAULTS)} | own
+    )
+
+
+def spans(tasks: tuple[Task, ...], stage: Stage) -> list[tuple[int, int]]:
+    return [task.span for task in tasks if task.stage == stage]
+
+
+def covered(ranges: list[tuple[int, int]]) -> list[int]:
+    return [number for start, stop in ranges for number in range(start, stop)]
+
+
+def test_digest_is_of_what_decides_the_pixels() -> None:
+    base = request().digest
+    assert base == request(width=64, height=48, num_frames=7).digest  # the defaults, spelled out
+    others = [
+        request(seed=1),
+        request(fps=8),
+        request(decode_chunk_size=7),
+        request(fit="crop"),
+        request(picture=B),
+        request(weights=A),
+        request(dtype="float16"),
+        request(engine="0.0.1"),
+        request(num_videos=2),
+    ]
+    assert len({base, *(other.digest for other in others)}) == 10
+
+
+def test_a_request_has_nothing_open() -> None:
+    with pytest.raises(ValidationError, match="resolve"):
+        RenderRequest(picture=A, weights=B, dtype="float32", params=RenderParams())
+    with pytest.raises(ValidationError, match="picture"):
+        request(picture="not a digest")
+    with pytest.raises(ValidationError, match="2\\^64"):
+        request(seed=MAX_SEED, num_videos=2)
+
+
+def test_a_clip_for_each_seed() -> None:
+    clips = request(seed=5, num_videos=3).clips()
+    assert clips == tuple(request(seed=seed) for seed in (5, 6, 7))
+    assert request(seed=MAX_SEED).clips() == (request(seed=MAX_SEED),)
+
+
+@given(**SHAPES)
+def test_plan_does_each_step_and_frame_once_after_what_it_needs(
+    frames: int, chunk: int | None, steps: int, segment: int
+) -> None:
+    asked = request(num_frames=frames, decode_chunk_size=chunk, steps=steps)
+    tasks = plan(asked, segment)
+    done: set[str] = set()
+    for task in tasks:
+        assert set(task.needs) <= done
+        done.add(task.key)
+    assert len(done) == len(tasks)
+    assert [task.stage for task in tasks if task.stage == Stage.ENCODE] == [Stage.ENCODE]
+    segments, chunks = spans(tasks, Stage.DENOISE), spans(tasks, Stage.DECODE)
+    assert covered(segments) == list(range(steps))
+    assert all(stop - start <= segment for start, stop in segments)
+    assert covered(chunks) == list(range(frames))
+    assert all(stop - start <= (chunk or frames) for start, stop in chunks)
+    assert tasks[-1].stage == Stage.MUX
+    assert tasks[-1].needs == tuple(t.key for t in tasks if t.stage == Stage.DECODE)
+    assert plan(asked, segment) == tasks
+
+
+@given(**SHAPES, data=st.data())
+def test_resuming_leaves_the_rest_and_nothing_else(
+    frames: int, chunk: int | None, steps: int, segment: int, data: st.DataObject
+) -> None:
+    asked = request(num_frames=frames, decode_chunk_size=chunk, steps=steps)
+    step = data.draw(st.integers(1, steps))
+    whole, rest = plan(asked, segment), plan(asked, segment, step)
+    assert covered(spans(rest, Stage.DENOISE)) == list(range(step, steps))
+    assert not spans(rest, Stage.ENCODE)
+    made = {task.key for task in rest}
+    assert {key for task in rest for key in task.needs} - made == {latents_key(step)}
+    assert made <= {task.key for task in whole}
+    if step % segment == 0:  # where a segment ends, the rest is what the whole plan has left
+        assert rest == tuple(
+            t for t in whole if t.stage != Stage.ENCODE and (t.stage != Stage.DENOISE or t.span[0] >= step)
+        )
+
+
+def test_a_plan_reads_like_this() -> None:
+    tasks = plan(request(num_frames=5, decode_chunk_size=3, steps=5), segment=2, step=1)
+    assert [(task.key, task.needs, task.span) for task in tasks] == [
+        ("latents/0002", ("latents/0001",), (1, 2)),
+        ("latents/0004", ("latents/0002",), (2, 4)),
+        ("latents/0005", ("latents/0004",), (4, 5)),
+        ("frames/0000-0003", ("latents/0005",), (0, 3)),
+        ("frames/0003-0005", ("latents/0005",), (3, 5)),
+        ("video", ("frames/0000-0003", "frames/0003-0005"), (0, 0)),
+    ]
