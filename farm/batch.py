@@ -1,38 +1,42 @@
 """`python -m farm.batch`: many pictures in, many clips out; run again, it does what is missing."""
 
 import argparse
-import asyncio
 import logging
 import sys
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from farm.client import Farm, fetch
 from farm.contact_sheet import contact_sheet
-from farm.errors import FarmError, RequestError, StoreError
-from farm.inputs import Picture, find_pictures, name_pictures, parse_seeds, readable
-from farm.plan import plan
+from farm.errors import FarmError, QueueFullError, RequestError, StoreError
+from farm.inputs import Picture, find_pictures, read
+from farm.job import Job, JobView, State, Submission
 from farm.progress import Reporter, open_reporter
-from farm.request import Model, ModelFacts, RenderRequest, digest_of
+from farm.request import Model, ModelFacts, RenderRequest
+from farm.settings import Settings, load_settings
 from farm.store import Store, open_store
 from farm.summary import Row, Summary
-from svd_engine.arguments import add_model_options, add_param_options, params_from
+from farm.sweep import Sweep, parse_sweep, title
+from svd_engine.arguments import add_model_options, add_param_options, given_params
 from svd_engine.params import RenderParams
 
-if TYPE_CHECKING:
-    from farm.cluster import Cluster, Rendered
-
+SUBMITTERS = 8  # submissions under way at once
 EXAMPLES = """\
 examples:
   python -m farm.batch examples/pictures --out demo
   python -m farm.batch 'photos/*.jpg' --out clips --seeds 0-3 --model svd-xt \\
       --variant fp16 --dtype float16 --decode-chunk-size 8
+  python -m farm.batch cat.png --out sweep --seeds 0-7 --motion-bucket-id 40,127,200
+  python -m farm.batch s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
   ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips
 
+a row of a manifest (.csv, .jsonl) is a picture, and parameters of its own
 a model that is a folder must be there on every node of the cluster
-exit status: 0 every clip is done, 1 some failed, 2 wrong usage
+exit status: 0 every clip is done, 1 some failed, 2 wrong usage, 130 stopped
 """
 
 
@@ -42,35 +46,25 @@ class Clip:
 
     picture: Picture
     params: RenderParams
-    model: Model
-    facts: ModelFacts
+    variation: dict[str, Any]
+    digest: str  # of its request; empty where the picture cannot be read
 
     @property
-    def request(self) -> RenderRequest:
-        return RenderRequest(
-            picture=self.picture.digest,
-            weights=self.facts.digest,
-            dtype=self.model.dtype,
-            params=self.params,
-        )
-
-    def is_done(self, summary: Summary) -> bool:
-        if not self.picture.digest:
-            return False
-        return summary.is_done(self.picture.name, self.params.seed, self.request.digest)
+    def title(self) -> str:
+        return title(self.picture.name, self.variation)
 
 
 @dataclass(frozen=True)
 class Batch:
     """What was asked for on the command line."""
 
-    store: Store
+    out: Store
     summary: Summary
     model: Model
     pictures: Sequence[Picture]
-    params: RenderParams
-    seeds: Sequence[int]
-    workers: int | None
+    sweep: Sweep
+    priority: int
+    force: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,18 +73,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
     try:
+        settings = load_settings(store=options.store, workers=options.workers)
         batch = _batch_of(options)
+        farm = _connect(settings)
+        facts = farm.describe(batch.model)
+        clips = _clips_of(batch, facts)
     except (ValueError, RequestError, StoreError) as error:
-        parser.error(str(error))
-    try:
-        return asyncio.run(_run(batch))
-    except RequestError as error:
         parser.error(str(error))
     except FarmError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    try:
+        return _dry_run(batch, clips) if options.dry_run else _run(farm, batch, clips)
+    except FarmError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("stopped; run it again to go on with what is missing", file=sys.stderr)
         return 130
 
 
@@ -102,17 +100,21 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("pictures", nargs="+", metavar="PICTURES", help="files, folders or globs")
-    add("--out", required=True, metavar="DEST", help="a folder, or file:///folder")
+    add("pictures", nargs="+", metavar="PICTURES", help="files, folders, globs, s3:// or manifests")
+    add("--out", required=True, metavar="DEST", help="a folder, file:///folder or s3://bucket/...")
+    add("--store", metavar="URL", help="where the farm keeps its jobs (default: FARM_STORE)")
     add_model_options(parser)
     add("--seeds", default="0", metavar="N-M,...", help="a clip of each picture for each (0)")
+    add("--priority", type=int, default=50, metavar="N", help="0 to 100 (default: 50)")
+    add("--force", action="store_true", help="render anew, though the clips are there")
+    add("--dry-run", action="store_true", help="say what would be done, and what it costs")
     add(
         "--workers",
         type=_positive,
         metavar="N",
-        help="how many (default: one per GPU, or one per node where there are none)",
+        help="how many, where this starts the farm (default: one per GPU, or one per node)",
     )
-    add_param_options(parser, leave_out=("seed",))
+    add_param_options(parser, leave_out=("seed",), several=True)
     return parser
 
 
@@ -124,112 +126,195 @@ def _positive(text: str) -> int:
 
 def _batch_of(options: argparse.Namespace) -> Batch:
     """The parsed options, checked; ValueError or a FarmError says which one is wrong."""
-    params = params_from(options)
-    seeds = parse_seeds(options.seeds)
-    paths = find_pictures(options.pictures)
-    store = open_store(options.out)
-    if any(str(path.absolute().parent) == store.where() for path in paths):
+    sweep = parse_sweep(given_params(options), options.seeds)
+    if not 0 <= options.priority <= 100:
+        raise RequestError(f"--priority: must be from 0 to 100, got {options.priority}")
+    pictures = find_pictures(options.pictures)
+    out = open_store(options.out)
+    if any(str(Path(picture.source).absolute().parent) == out.where() for picture in pictures):
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
+    out.check()
     # A worker's working directory is not this one.
     folder = Path(options.model).is_dir()
     name = str(Path(options.model).absolute()) if folder else options.model
     model = Model(name=name, variant=options.variant, dtype=options.dtype)
-    pictures = name_pictures(paths)
-    return Batch(store, Summary(store), model, pictures, params, seeds, options.workers)
+    return Batch(out, Summary(out), model, pictures, sweep, options.priority, options.force)
 
 
-async def _run(batch: Batch) -> int:
-    from farm.cluster import Cluster, describe_model, join_cluster
+def _connect(settings: Settings) -> Farm:
+    from farm.link import connect
 
-    summary = batch.summary
-    join_cluster()
-    facts = await describe_model(batch.model)
-    params = batch.params.resolve(facts.defaults)
-    clips = [
-        Clip(picture, params.model_copy(update={"seed": seed}), batch.model, facts)
-        for picture in batch.pictures
-        for seed in batch.seeds
-    ]
-    todo = [clip for clip in clips if not clip.is_done(summary)]
+    return Farm(connect(settings))
+
+
+def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:
+    clips = []
+    for picture in batch.pictures:
+        sweep = batch.sweep.pin(picture.params)
+        for combination in sweep.combinations():
+            params = RenderParams(**combination).resolve(facts.defaults)
+            digest = ""
+            if picture.digest:
+                digest = RenderRequest(
+                    picture=picture.digest,
+                    weights=facts.digest,
+                    dtype=batch.model.dtype,
+                    params=params,
+                ).digest
+            clips.append(Clip(picture, params, sweep.variation(combination), digest))
+    return clips
+
+
+def _todo(batch: Batch, clips: Sequence[Clip]) -> list[Clip]:
+    if batch.force:
+        return list(clips)
+    return [clip for clip in clips if not batch.summary.is_done(clip.title, clip.digest)]
+
+
+def _dry_run(batch: Batch, clips: Sequence[Clip]) -> int:
+    """Print the plan: each clip, its UNet steps, and whether it is there."""
+    todo = {clip.title for clip in _todo(batch, clips)}
+    for clip in clips:
+        p = clip.params
+        size = f"{p.width} x {p.height}, {p.num_frames} frames"
+        what = f"{p.steps} steps" if clip.title in todo else "done"
+        print(f"{clip.title}: {size}: {clip.picture.error or what}")
+    steps = sum(clip.params.steps for clip in clips if clip.title in todo)
     done = len(clips) - len(todo)
-    with open_reporter(len(clips), done, steps=params.steps * len(todo)) as reporter:
-        if todo:
-            async with Cluster(batch.model, batch.workers) as cluster:
-                # A few more than there are renderers: one clip decodes while the next denoises.
-                slots = asyncio.Semaphore(2 * len(cluster.renderers.actors))
-                await asyncio.gather(
-                    *(
-                        _render(clip, slots, cluster, batch.store, summary, reporter)
-                        for clip in todo
-                    )
-                )
-    batch.store.put("index.html", contact_sheet(summary.rows).encode())
-    done = sum(clip.is_done(summary) for clip in clips)
-    print(f"{done} of {len(clips)} clips are done; watch them: {batch.store.where('index.html')}")
+    print(f"{len(clips)} clips, {done} done; {len(todo)} to render, {steps} UNet steps")
+    return 0
+
+
+def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
+    todo = _todo(batch, clips)
+    steps = sum(clip.params.steps for clip in todo)
+    with open_reporter(len(clips), len(clips) - len(todo), steps) as reporter:
+        run = _Run(farm, batch, reporter)
+        try:
+            run.render(todo)
+        except KeyboardInterrupt:
+            reporter.close()
+            run.interrupted()
+            raise
+        finally:
+            batch.summary.flush()
+    batch.out.put("index.html", contact_sheet(batch.summary.rows).encode())
+    done = sum(batch.summary.is_done(clip.title, clip.digest) for clip in clips)
+    print(f"{done} of {len(clips)} clips are done; watch them: {batch.out.where('index.html')}")
     return 0 if done == len(clips) else 1
 
 
-async def _render(
-    clip: Clip,
-    slots: asyncio.Semaphore,
-    cluster: "Cluster",
-    store: Store,
-    summary: Summary,
-    reporter: Reporter,
-) -> None:
-    """Render a clip, write it, and tell of it; whatever it runs into, the others go on."""
-    picture = clip.picture
-    row = Row(
-        name=picture.name,
-        picture=readable(picture.path),
-        seed=clip.params.seed,
-        status="failed",
-        parameters=clip.params,
-    )
-    try:
-        async with slots:
-            data, request = _read(picture), clip.request
-            progress = partial(reporter.progress, row.title)
-            rendered = await cluster.render(request, plan(request), data, progress)
-        row = _write(row, request, rendered, store, summary)
-    except FarmError as error:
-        row = row.model_copy(update={"error": str(error)})
-    except Exception as error:
-        logging.getLogger("farm").exception("%s", row.title)
-        row = row.model_copy(update={"error": f"{type(error).__name__}: {error}"})
-    summary.add(row)
-    reporter.finished(row)
+class _Run:
+    """The clips of a batch on their way: submitted, watched, fetched."""
 
+    def __init__(self, farm: Farm, batch: Batch, reporter: Reporter) -> None:
+        self._farm, self._batch, self._reporter = farm, batch, reporter
+        self._store = farm.store()
+        self._clips: dict[str, Clip] = {}  # by job, those under way
+        self._full = False  # said once
 
-def _write(
-    row: Row, request: RenderRequest, rendered: "Rendered", store: Store, summary: Summary
-) -> Row:
-    """Write the clip's files; the row that names them."""
-    # The former row must not name these files, should this end between the two.
-    summary.remove(row)
-    store.put(row.video, rendered.video)
-    store.put(row.thumbnail, rendered.thumbnail)
-    result = {
-        "status": "done",
-        "sha256": rendered.sha256,
-        "seconds": rendered.seconds,
-        "worker": rendered.worker,
-        "digest": request.digest,
-    }
-    return row.model_copy(update=result)
+    def render(self, clips: Sequence[Clip]) -> None:
+        """Submit all, then take each as it is finished."""
+        with ThreadPoolExecutor(SUBMITTERS) as submitters:
+            for clip, job in zip(clips, submitters.map(self._submit, clips), strict=True):
+                if isinstance(job, FarmError):
+                    self._finish(self._row(clip, status="failed", error=str(job)))
+                else:
+                    self._clips[job.id] = clip
+        for views in self._farm.watch(list(self._clips)):
+            for view in views:
+                self._take(view)
 
+    def interrupted(self) -> None:
+        """Ask once what is to become of the jobs."""
+        answer = "d"
+        if sys.stdin.isatty():
+            try:
+                answer = input("\nlet the farm go on (d, detach) or stop it (c, cancel)? [d] ")
+            except (KeyboardInterrupt, EOFError):
+                print(file=sys.stderr)
+        if answer.strip().lower().startswith("c"):
+            with ThreadPoolExecutor(SUBMITTERS) as threads:
+                list(threads.map(self._cancel, list(self._clips)))
+            print("cancelled; run it again to go on with what is missing", file=sys.stderr)
+        else:
+            print("detached; run it again to fetch the clips and go on", file=sys.stderr)
 
-def _read(picture: Picture) -> bytes:
-    """The file's bytes, which must be those that were named."""
-    if picture.error:
-        raise RequestError(picture.error)
-    try:
-        data = picture.path.read_bytes()
-    except OSError as error:
-        raise RequestError(f"cannot read {picture.path}: {error.strerror}") from error
-    if digest_of(data) != picture.digest:
-        raise RequestError(f"{picture.path} was changed while the batch ran; run it again")
-    return data
+    def _cancel(self, job: str) -> None:
+        try:
+            self._farm.cancel(job)
+        except FarmError as error:  # finished just now
+            logging.getLogger("farm").info("%s", error)
+
+    def _submit(self, clip: Clip) -> Job | FarmError:
+        batch = self._batch
+        submission = Submission(
+            model=batch.model, params=clip.params, priority=batch.priority, force=batch.force
+        )
+        try:
+            data = read(clip.picture)
+            while True:
+                try:
+                    return self._farm.submit(submission, data).job
+                except QueueFullError as error:
+                    if not self._full:
+                        logging.getLogger("farm").warning("%s; waiting for room", error)
+                    self._full = True
+                    time.sleep(min(30.0, error.retry_after_s))
+        except FarmError as error:
+            return error
+
+    def _take(self, view: JobView) -> None:
+        job, clip = view.job, self._clips[view.job.id]
+        if job.state.is_open:
+            self._reporter.progress(clip.title, view)
+            return
+        del self._clips[job.id]
+        if job.state is not State.COMPLETED:
+            status = "cancelled" if job.state is State.CANCELLED else "failed"
+            self._finish(self._row(clip, job, status=status, error=job.error or "cancelled"))
+            return
+        try:
+            self._finish(self._fetched(clip, job))
+        except StoreError as error:
+            self._finish(self._row(clip, job, status="failed", error=str(error)))
+
+    def _fetched(self, clip: Clip, job: Job) -> Row:
+        """Put the clip's files where the batch is to have them; the row that names them."""
+        (result,) = job.results
+        row = self._row(
+            clip,
+            job,
+            status="done",
+            sha256=result.sha256,
+            seconds={stage.value: round(s, 3) for stage, s in result.seconds.items()},
+            worker=result.worker,
+            digest=clip.digest,
+        )
+        video, thumbnail = fetch(self._store, result)
+        # The former row must not name these files, should this end between the two.
+        self._batch.summary.remove(row)
+        self._batch.out.put(row.video, video)
+        self._batch.out.put(row.thumbnail, thumbnail)
+        return row
+
+    def _row(self, clip: Clip, job: Job | None = None, **values: Any) -> Row:
+        spent = {}
+        if job is not None:
+            spent = {"job": job.id, "attempts": job.attempts, "gpu_seconds": job.gpu_seconds}
+        return Row(
+            name=clip.picture.name,
+            picture=clip.picture.source,
+            seed=clip.params.seed,
+            variation=clip.variation,
+            parameters=clip.params,
+            **spent,
+            **values,
+        )
+
+    def _finish(self, row: Row) -> None:
+        self._batch.summary.add(row)
+        self._reporter.finished(row)
 
 
 if __name__ == "__main__":

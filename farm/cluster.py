@@ -11,15 +11,19 @@ from farm.placement import Node
 from farm.pool import free_torch_threads, last_line
 from farm.request import Model, ModelFacts
 
+_QUIET = {"log_to_driver": False, "logging_level": logging.WARNING}
 
-def join_cluster() -> None:
+
+def join_cluster(start: bool = True) -> None:
     """Join the cluster of RAY_ADDRESS or of this machine, else start one; WorkerError if none."""
     if ray.is_initialized():
         return
+    address = None if start else "auto"
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(address, include_dashboard=False if start else None, **_QUIET)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise WorkerError(f"cannot join or start a Ray cluster: {error}") from error
+        text = "cannot join or start a Ray cluster" if start else "no Ray cluster runs here"
+        raise WorkerError(f"{text}: {error}") from error
 
 
 def live_nodes() -> list[Node]:

@@ -306,7 +306,8 @@ class Coordinator:
         for request in job.request.clips():
             result = await self._result(request.digest, job)
             if result is not None:
-                self._add_result(job.id, result)
+                anew = steps is not None and result.finished_at >= job.created_at  # but not written
+                self._add_result(job.id, result if anew else _unpaid(result))
                 continue
             jobs = self._jobs_of.setdefault(request.digest, [])
             jobs.append(job.id)
@@ -456,7 +457,8 @@ class Coordinator:
 
 
 def _unpaid(result: ClipResult) -> ClipResult:
-    return result.model_copy(update={"gpu_seconds": 0.0})
+    """A result that cost the job nothing."""
+    return result.model_copy(update={"gpu_seconds": 0.0, "seconds": {}})
 
 
 def take_fence(store: Store) -> int:

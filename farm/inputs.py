@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from farm.errors import RequestError
-from farm.manifest import MANIFESTS, MAX_NAME, Entry, parse_manifest, refuse
+from farm.manifest import MANIFESTS, MAX_NAME, parse_manifest, refuse
 from farm.request import digest_of
 from farm.source import Places, Source
 
@@ -52,7 +52,7 @@ class _Found:
         return json.dumps(self.params, sort_keys=True) if self.params else ""
 
 
-def load_pictures(inputs: Iterable[str]) -> list[Picture]:
+def find_pictures(inputs: Iterable[str]) -> list[Picture]:
     """The pictures of files, folders, globs, `s3://` and manifests, each once, by unique names.
 
     A picture that cannot be read says so in its `error`. Raises RequestError for an input that
@@ -125,17 +125,13 @@ def _rows(manifest: Source, places: Places) -> Iterator[_Found]:
     for entry in parse_manifest(data, str(manifest)):
         row = f"{manifest} line {entry.line}"
         try:
-            found.append(_Found(_origin(entry, manifest, places), row, entry.name, entry.params))
+            origin = places.locate(entry.picture, manifest)
         except RequestError as error:
             faults.append(f"{row}: picture: {error}")
+        else:
+            found.append(_Found(origin, row, entry.name, entry.params))
     refuse(faults)
     yield from found
-
-
-def _origin(entry: Entry, manifest: Source, places: Places) -> Source:
-    if "://" in entry.picture:
-        return places.locate(entry.picture)
-    return manifest.beside(entry.picture)
 
 
 def _name(found: Sequence[_Found]) -> list[Picture]:
@@ -153,7 +149,9 @@ def _name(found: Sequence[_Found]) -> list[Picture]:
         identity = (digest or digest_of(source.encode()), each.asks)
         name = stem
         if counts[stem] > 1 and not each.name:
-            name += f"-{(digest_of(''.join(identity).encode()) if each.asks else identity[0])[:8]}"
+            # Rows of one picture differ in what they ask for.
+            mark = digest_of("".join(identity).encode()) if each.asks else identity[0]
+            name += f"-{mark[:8]}"
         if identities.setdefault(name, identity) != identity:
             other = pictures[name].source
             raise RequestError(

@@ -62,15 +62,16 @@ def start_coordinator(settings: Settings, engine: str = "farm.workers") -> Any:
     )
 
 
-def connect(settings: Settings, engine: str = "farm.workers") -> Link:
-    """Join or start a cluster, and its coordinator.
+def connect(settings: Settings, engine: str = "farm.workers", start: bool = True) -> Link:
+    """Join a cluster, or start one, and its coordinator.
 
-    Raises StoreError where the store cannot be used, or the cluster's farm has another one;
-    WorkerError where the farm is of a later version. One of an earlier version is replaced: what it
-    was at goes on from the store.
+    start: False only joins one that runs. Raises StoreError where the store cannot be used, or the
+    cluster's farm has another than the one asked for; WorkerError where there is no cluster, or its
+    farm is of a later version. One of an earlier version is replaced: what it was at goes on from
+    the store.
     """
     open_store(settings.store).check()
-    join_cluster()
+    join_cluster(start)
     link = Link(settings, engine)
     there = link("ready")
     own = svd_engine.__version__
@@ -80,10 +81,10 @@ def connect(settings: Settings, engine: str = "farm.workers") -> Link:
         ray.kill(ray.get_actor("coordinator", namespace="farm"))
         link = Link(settings, engine)
         there = link("ready")
-    if there["store"] != settings.store:
+    if "store" in settings.model_fields_set and there["store"] != settings.store:
         raise StoreError(
             f"the cluster's farm keeps its store at {there['store']}, not {settings.store}: "
-            "give that one as --store or FARM_STORE"
+            "give that one, or none, as --store or FARM_STORE"
         )
     return link
 

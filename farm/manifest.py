@@ -87,7 +87,7 @@ def is_name(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     control = any(unicodedata.category(character) == "Cc" for character in text)
-    odd = control or "/" in text or ".." in text or text.startswith(".")
+    odd = control or "/" in text or ".." in text or text.startswith(".") or text != text.strip()
     return 0 < size <= MAX_NAME and not odd
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from farm.plan import Stage
+from farm.job import JobView
 from farm.summary import Row
 
 LINE_EVERY_S = 10.0
@@ -29,18 +29,17 @@ class Reporter:
         self._step_bar = _bar("step", steps, 0, 1, terminal)
         self._terminal = terminal
 
-    def progress(self, clip: str, stage: Stage, done: int, total: int) -> None:
+    def progress(self, clip: str, view: JobView) -> None:
         """Take note of a clip under way. An attempt begun anew counts its steps anew."""
-        if stage in (Stage.ENCODE, Stage.DENOISE):
-            steps = done if stage == Stage.DENOISE else 0
-            more = steps - self._steps_of.get(clip, 0)
-            self._steps_of[clip] = steps
-            self._steps_done += more
-            self._step_bar.update(more)
+        progress = view.progress
+        more = progress.step - self._steps_of.get(clip, 0)
+        self._steps_of[clip] = progress.step
+        self._steps_done += more
+        self._step_bar.update(more)
         if not self._terminal and time.monotonic() - self._spoke > LINE_EVERY_S:
             self._say(
-                f"{clip}: {stage} {done}/{total}; in all {self._done}/{self._clips} clips, "
-                f"{self._steps_done}/{self._steps} steps"
+                f"{clip}: {progress.stage or view.job.state} {progress.step}/{progress.steps}; "
+                f"in all {self._done}/{self._clips} clips, {self._steps_done}/{self._steps} steps"
             )
 
     def finished(self, row: Row) -> None:

@@ -49,7 +49,8 @@ class Run:
     needs: dict[str, int] = field(default_factory=dict)  # missing results, by task not ready
     users: dict[str, list[Task]] = field(default_factory=dict)  # tasks by what they need
     ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # and their place in a heap
-    running: dict[str, "Assignment"] = field(default_factory=dict)
+    running: dict[str, "Assignment"] = field(default_factory=dict)  # by worker
+    since: int = 0  # what was assigned before this number is stale
     left: int = 0  # tasks not done
     attempts: Counter[str] = field(default_factory=Counter)  # by task
     avoid: dict[str, set[str]] = field(default_factory=dict)  # workers that failed it, by task

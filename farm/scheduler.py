@@ -46,14 +46,9 @@ class Scheduler:
         self._fill(run, tasks)
 
     def rewind(self, run: Run, tasks: Iterable[Task]) -> bool:
-        """Plan a clip anew, after results were lost; False where it was done too often.
-
-        What its workers are at is of no use to it any more, and counts as no attempt.
-        """
+        """Plan a clip anew, after results were lost; False where it was done too often."""
         run.rewinds += 1
-        run.attempts.subtract(run.running.keys())
-        run.ready.clear()
-        run.running.clear()
+        self._drop(run)
         self._fill(run, tasks)
         return run.rewinds <= MAX_REWINDS
 
@@ -62,7 +57,7 @@ class Scheduler:
         run.gone = True
         run.ready.clear()
         self.runs.pop(run.id, None)
-        return [assignment.worker for assignment in run.running.values()]
+        return list(run.running)
 
     def hold(self, run: Run, held: bool) -> None:
         """Start none of its tasks until it is let go; those that run go on."""
@@ -122,11 +117,10 @@ class Scheduler:
 
     def finish(self, name: str) -> Assignment:
         """A worker's task is done: free the worker; what needed the result may start."""
-        assignment = self._release(name)
+        assignment, current = self._release(name)
         self._strikes.pop(name, None)
         run, task = assignment.run, assignment.task
-        if self.is_current(assignment):
-            del run.running[task.key]
+        if current:
             del run.attempts[task.key]  # if the result is lost, making it anew begins with 1
             run.left -= 1
             if task.kind is Kind.RENDERER:
@@ -140,20 +134,21 @@ class Scheduler:
     def is_current(self, assignment: Assignment) -> bool:
         """Whether the clip still waits for it: a stale attempt's result counts for nothing."""
         run = assignment.run
-        return not run.gone and run.running.get(assignment.task.key) is assignment
+        at_work = run.running.get(assignment.worker) is assignment
+        return at_work and not run.gone and assignment.number > run.since
 
     def fail(self, name: str, fault: Fault, now: float) -> Verdict:
         """A worker's task is not done: free the worker, try the task again or give the clip up."""
-        assignment = self._release(name)
+        assignment, current = self._release(name)
         run, task = assignment.run, assignment.task
         aside = fault in (Fault.ERROR, Fault.LOST) and self._strike(name, run.id)
-        if not self.is_current(assignment):
+        if not current:
             return Verdict(failed=False, set_aside=aside)
-        del run.running[task.key]
         tries = run.attempts[task.key]
         if fault in (Fault.STORE, Fault.STOPPED, Fault.STALE):
             run.attempts[task.key] -= 1
             if fault is Fault.STALE:  # it is for `rewind` to go on
+                self._drop(run)
                 return Verdict(failed=False)
             at = now + (STORE_BACKOFF_S if fault is Fault.STORE else 0)
         elif fault is Fault.MEMORY and task.key not in run.lean and tries < MAX_ATTEMPTS:
@@ -183,6 +178,13 @@ class Scheduler:
                 run.users.setdefault(key, []).append(task)
             if not needs:
                 self._make_ready(run, task)
+
+    def _drop(self, run: Run) -> None:
+        """Start none of a clip's tasks; what is under way is of no use, and was no attempt."""
+        current = filter(self.is_current, run.running.values())
+        run.attempts.subtract(assignment.task.key for assignment in current)
+        run.ready.clear()
+        run.since = self._number
 
     def _make_ready(self, run: Run, task: Task) -> None:
         self._number += 1
@@ -240,19 +242,22 @@ class Scheduler:
         assignment = Assignment(
             name, run, task, self._number, run.attempts[task.key], task.key in run.lean, reason
         )
-        run.running[task.key] = worker.task = assignment
+        run.running[name] = worker.task = assignment
         worker.model = run.model
         self.busy[run.tenant] += 1
         return assignment
 
-    def _release(self, name: str) -> Assignment:
+    def _release(self, name: str) -> tuple[Assignment, bool]:
+        """Free a worker: what it was at, and whether the clip still waits for that."""
         worker = self.workers[name]
         assignment, worker.task = worker.task, None
         assert assignment is not None, f"{name} has no task"
+        current = self.is_current(assignment)
+        del assignment.run.running[name]
         self.busy[assignment.run.tenant] -= 1
         if not worker.draining:
             self._free(worker)
-        return assignment
+        return assignment, current
 
     def _free(self, worker: Worker) -> None:
         self._idle[worker.kind].setdefault(worker.model, {})[worker.name] = None

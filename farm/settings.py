@@ -32,7 +32,7 @@ class Settings(BaseSettings):
 def load_settings(**given: Any) -> Settings:
     """The settings; what is given (and not None) wins. RequestError names the one at fault."""
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         faults = (
             f"FARM_{str(fault['loc'][0]).upper()}: {fault['msg']}, got {fault['input']!r}"
@@ -41,3 +41,8 @@ def load_settings(**given: Any) -> Settings:
         raise RequestError("; ".join(faults)) from error
     except Exception as error:  # pydantic-settings' own, for a value that is not JSON
         raise RequestError(f"settings: {error}") from error
+    if "://" in settings.store:
+        return settings
+    # A worker's working directory is not this one.
+    store = f"file://{Path(settings.store).expanduser().absolute()}"
+    return settings.model_copy(update={"store": store})

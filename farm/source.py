@@ -67,17 +67,20 @@ class Places:
     def __init__(self) -> None:
         self._buckets: dict[str, Store] = {}
 
-    def locate(self, text: str) -> Source:
-        """What a path, `file:///path` or `s3://bucket/key` names, be it there or not."""
-        match = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/?(.*)", text, re.DOTALL)
-        scheme, host, path = match.groups() if match else ("", "", text)
-        if not match:
-            return Source(text)
-        if scheme.lower() == "s3" and host:
+    def locate(self, text: str, base: Source | None = None) -> Source:
+        """What a path, `file:///path` or `s3://bucket/key` names, be it there or not.
+
+        base: the file that it is written in, whose folder a path is of.
+        """
+        url = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/?(.*)", text, re.DOTALL)
+        if url is None:
+            return base.beside(text) if base else Source(text)
+        scheme, host, path = url[1].lower(), url[2], url[3]
+        if scheme == "s3" and host:
             if host not in self._buckets:
                 self._buckets[host] = open_store(f"s3://{host}")
             return Source(path, self._buckets[host])
-        if scheme.lower() == "file" and host in ("", "localhost"):
+        if scheme == "file" and host in ("", "localhost"):
             return Source("/" + os.fsdecode(unquote_to_bytes(path)))
         raise RequestError(f"{text!r}: give a path, file:///path or s3://bucket/key")
 

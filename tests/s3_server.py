@@ -17,10 +17,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 BUCKET = "farm"
-PORTS = (
-    ["master.port", "master.port.grpc", "volume.port", "volume.port.grpc"]
-    + ["filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc", "admin.port", "admin.port.grpc"]
-)  # fmt: skip
+PARTS = ("master", "volume", "filer", "s3", "admin")
+PORTS = [f"{part}.{port}" for part in PARTS for port in ("port", "port.grpc")]
 OPTIONS = {
     "bucket": BUCKET,
     "ip": "127.0.0.1",
@@ -123,7 +121,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, and below those the system gives to clients: a restart needs them."""
+    """Ports nobody listens on, below those that the system gives to clients between two starts."""
     found: list[int] = []
     for port in random.SystemRandom().sample(range(12_000, 32_000), 1000):
         with socket.socket() as probe, suppress(OSError):

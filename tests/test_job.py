@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from farm.errors import ConflictError, JobError
-from farm.job import Event, Job, State, advance, new_job_id
+from farm.job import Event, Job, State, Submission, advance, new_job_id
 from farm.request import Model
 from tests.test_plan import request
 
@@ -103,9 +103,10 @@ def test_deadlines() -> None:
     both = job(start_within_s=10, finish_within_s=60)
     assert both.due() == (110.0, "not started within 10 s")
     assert after(both, Event.START).due() == (160.0, "not finished within 60 s")
-    assert after(both, Event.START, Event.PAUSE, Event.RESUME).due() == both.model_copy(
-        update={"start_within_s": None}
-    ).due()  # it has started, though it is in the queue again
+    assert (
+        after(both, Event.START, Event.PAUSE, Event.RESUME).due()
+        == both.model_copy(update={"start_within_s": None}).due()
+    )  # it has started, though it is in the queue again
     assert job(start_within_s=90, finish_within_s=60).due() == (160.0, "not finished within 60 s")
 
 
@@ -119,11 +120,19 @@ def test_deadlines() -> None:
         {"tenant": "a b"},
         {"start_within_s": 0},
         {"finish_within_s": -1},
+        {"num_videos": 0},
+        {"colour": "red"},
     ],
 )
-def test_bounds(wrong: dict[str, object]) -> None:
+def test_what_cannot_be_submitted(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
-        job(**wrong)
+        Submission(**wrong)
+
+
+def test_a_submission_needs_nothing() -> None:
+    one, other = Submission(), Submission()
+    assert one.id != other.id
+    assert (one.tenant, one.priority, one.num_videos, one.force) == ("default", 50, 1, False)
 
 
 def test_ids_are_unique_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Which workers a cluster gets, and where."""
 
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,7 @@ def test_every_gpu_works(sizes: list[tuple[int, float]], workers: int | None) ->
         assert renderers == decoders == used
     else:
         assert renderers + decoders == used
-        assert 8 * (decoders - 1) < renderers <= 8 * decoders
+        assert 8 * (decoders - 1) <= renderers <= 8 * decoders
         assert {slot.gpus for slot in slots} == {1.0}
 
 
@@ -78,7 +79,7 @@ def test_without_gpus_a_pair_on_each_node(cpus: list[float], workers: int | None
     seed=st.randoms(use_true_random=False),
 )
 def test_the_order_of_nodes_says_nothing(
-    sizes: list[tuple[int, float]], workers: int | None, seed: "st.random.Random"
+    sizes: list[tuple[int, float]], workers: int | None, seed: Random
 ) -> None:
     nodes = named(sizes)
     shuffled = list(nodes)
@@ -96,7 +97,10 @@ def test_the_ninth_gpu_is_a_decoders_own() -> None:
     nine = place_workers([Node("a", gpus=8, cpus=64), Node("b", gpus=1, cpus=8)])
     assert kinds(nine) == (8, 1)
     assert {slot.gpus for slot in nine} == {1.0}
-    assert kinds(place_workers([Node("a", gpus=8), Node("b", gpus=8), Node("c", gpus=2)])) == (16, 2)
+    assert kinds(place_workers([Node("a", gpus=8), Node("b", gpus=8), Node("c", gpus=2)])) == (
+        16,
+        2,
+    )
 
 
 def test_where_there_are_gpus_other_nodes_get_nothing() -> None:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from farm.errors import ConflictError, StoreError
@@ -93,8 +94,11 @@ def probe(store: Store) -> None:
             raise StoreError(f"{store.where(key)} was written, but listing does not show it")
         if _overwrites(store, key, if_none_match=True) or _overwrites(store, key, if_match=NO_ETAG):
             raise StoreError(f"{store.where()} ignores the conditions of conditional writes")
-    finally:
-        store.delete(key)
+    except StoreError:
+        with suppress(StoreError):  # the first thing that is wrong says more
+            store.delete(key)
+        raise
+    store.delete(key)
     if store.exists(key):
         raise StoreError(f"{store.where(key)} was deleted, and is still there")
 

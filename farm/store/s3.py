@@ -25,7 +25,11 @@ from farm.store.s3_errors import is_missing, is_passing, reason
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef
+    from mypy_boto3_s3.type_defs import (
+        ListObjectsV2OutputTypeDef,
+        ListObjectsV2RequestTypeDef,
+        PutObjectRequestTypeDef,
+    )
 
 T = TypeVar("T")
 
@@ -59,19 +63,22 @@ class S3Store:
     def put(
         self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
     ) -> str:
-        name, writer = self._name(key), uuid.uuid4().hex
+        writer = uuid.uuid4().hex
+        request: PutObjectRequestTypeDef = {
+            "Bucket": self.bucket,
+            "Key": self._name(key),
+            "ContentType": mimetypes.guess_type(key)[0] or "application/octet-stream",
+            "Metadata": {WRITER: writer},
+        }
+        if if_match is not None:
+            request["IfMatch"] = if_match
+        if if_none_match:
+            request["IfNoneMatch"] = "*"
 
         def write(client: "S3Client") -> str:
-            return client.put_object(
-                Bucket=self.bucket,
-                Key=name,
-                # Not the bytes: they would be sent in one call, which the connect timeout bounds.
-                Body=BytesIO(data),
-                ContentType=mimetypes.guess_type(key)[0] or "application/octet-stream",
-                Metadata={WRITER: writer},
-                **({"IfMatch": if_match} if if_match is not None else {}),
-                **({"IfNoneMatch": "*"} if if_none_match else {}),
-            )["ETag"]
+            # Not the bytes: they would be sent in one call, which the connect timeout bounds.
+            request["Body"] = BytesIO(data)
+            return client.put_object(**request)["ETag"]
 
         try:
             return self._ask("write", key, write)
@@ -114,7 +121,11 @@ class S3Store:
         self._ask("delete", key, lambda client: client.delete_object(Bucket=self.bucket, Key=name))
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        page = self._page(prefix, StartAfter=self._base + after)
+        request: ListObjectsV2RequestTypeDef = {
+            "Bucket": self.bucket,
+            "Prefix": self._base + prefix,
+        }
+        page = self._page({**request, "StartAfter": self._base + after})
         while True:
             keys = (entry["Key"].removeprefix(self._base) for entry in page.get("Contents", ()))
             yield from (
@@ -122,7 +133,7 @@ class S3Store:
             )  # others write names with // or a last /
             if not page["IsTruncated"]:
                 return
-            page = self._page(prefix, ContinuationToken=page["NextContinuationToken"])
+            page = self._page({**request, "ContinuationToken": page["NextContinuationToken"]})
 
     def presign(self, key: str, expires_s: int = 3600) -> str:
         params = {"Bucket": self.bucket, "Key": self._name(key)}
@@ -143,16 +154,8 @@ class S3Store:
     def _name(self, key: str) -> str:
         return self._base + check_key(key)
 
-    def _page(self, prefix: str, **start: str) -> "ListObjectsV2OutputTypeDef":
-        return self._ask(
-            "list",
-            "",
-            lambda client: client.list_objects_v2(
-                Bucket=self.bucket,
-                Prefix=self._base + prefix,
-                **start,  # type: ignore[arg-type]
-            ),
-        )
+    def _page(self, request: "ListObjectsV2RequestTypeDef") -> "ListObjectsV2OutputTypeDef":
+        return self._ask("list", "", lambda client: client.list_objects_v2(**request))
 
     def _etag_if_by(self, writer: str, key: str) -> str | None:
         """The etag of the object, if it was that `put` that wrote it."""

@@ -1,7 +1,6 @@
 """What S3's errors mean: which pass, and what to tell people of the others."""
 
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
     ConnectionError,
     FlexibleChecksumError,

@@ -1,0 +1,133 @@
+"""`python -m farm`: the operator's view of a running farm, and what can be done to its jobs."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from farm.client import Farm
+from farm.errors import FarmError
+from farm.job import Job, JobView
+from farm.settings import load_settings
+
+FOLLOW_S = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 1 it failed, 2 wrong usage."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    from farm.link import connect
+
+    try:
+        run: Callable[[Farm, argparse.Namespace], None] = options.run
+        run(Farm(connect(load_settings(store=options.store), start=False)), options)
+    except FarmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m farm", description="Look at a farm and its jobs, and steer them."
+    )
+    parser.add_argument("--store", metavar="URL", help="the farm's store (default: FARM_STORE)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[Farm, argparse.Namespace], None], text: str) -> None:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        if name in ("show", "cancel", "pause", "resume", "priority", "logs"):
+            sub.add_argument("job", metavar="JOB", help="a job's id")
+        if name == "priority":
+            sub.add_argument("priority", type=int, metavar="N", help="0 to 100")
+        if name == "jobs":
+            sub.add_argument("--all", action="store_true", help="finished ones too")
+            sub.add_argument("--after", default="", metavar="JOB", help="those after that id")
+            sub.add_argument("--limit", type=int, default=100, metavar="N", help="(default: 100)")
+        if name == "drain":
+            sub.add_argument("worker", metavar="WORKER", help="a worker's name, such as renderer-0")
+            sub.add_argument("--undo", action="store_true", help="give it tasks again")
+        if name == "logs":
+            sub.add_argument("--after", type=int, default=0, metavar="N", help="from entry N on")
+            sub.add_argument("--follow", "-f", action="store_true", help="until it is finished")
+
+    command("status", _status, "workers, what each does, and open jobs by tenant")
+    command("jobs", _jobs, "the open jobs, oldest first")
+    command("show", _show, "a job's record and how far it is, as JSON")
+    command("cancel", _tell(Farm.cancel), "stop a job at its next step or chunk")
+    command("pause", _tell(Farm.pause), "begin no more of a job's tasks")
+    command("resume", _tell(Farm.resume), "go on with a paused job")
+    command("priority", _priority, "change an open job's priority")
+    command("drain", _drain, "give a worker no more tasks")
+    command("logs", _logs, "a job's event log")
+    return parser
+
+
+def _status(farm: Farm, _options: argparse.Namespace) -> None:
+    status = farm.status()
+    print(f"farm {status['version']}, coordinator {status['fence']}, store {status['store']}")
+    for name, worker in status["workers"].items():
+        at = f" {worker['task']} of {worker['clip'][:12]}" if "task" in worker else ""
+        place = worker.get("place") or worker["node"]
+        print(f"  {name:14} {worker['state']:9} {place:22} {worker['gpus']:g} GPU{at}")
+    for tenant, states in status["jobs"].items():
+        print(f"  {tenant}: " + ", ".join(f"{n} {state}" for state, n in states.items()))
+    if not status["jobs"]:
+        print("  no open jobs")
+
+
+def _jobs(farm: Farm, options: argparse.Namespace) -> None:
+    for job in farm.jobs(options.after, options.limit, open_only=not options.all):
+        print(_line(job))
+
+
+def _line(job: Job) -> str:
+    created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.created_at))
+    size = f"{job.request.params.width} x {job.request.params.height}"
+    what = f"{len(job.results)}/{job.request.num_videos} clips of {size}"
+    rest = f": {job.error}" if job.error else ""
+    return f"{job.id}  {created}  {job.tenant}  {job.priority:3}  {job.state:10} {what}{rest}"
+
+
+def _show(farm: Farm, options: argparse.Namespace) -> None:
+    print(farm.show(options.job).model_dump_json(indent=1))
+
+
+def _tell(method: Callable[[Farm, str], JobView]) -> Callable[[Farm, argparse.Namespace], None]:
+    def run(farm: Farm, options: argparse.Namespace) -> None:
+        job = method(farm, options.job).job
+        print(f"{job.id} is {job.state}; {job.gpu_seconds:.1f} GPU seconds spent")
+
+    return run
+
+
+def _priority(farm: Farm, options: argparse.Namespace) -> None:
+    print(_line(farm.set_priority(options.job, options.priority).job))
+
+
+def _drain(farm: Farm, options: argparse.Namespace) -> None:
+    status = farm.drain(options.worker, not options.undo)
+    print(f"{options.worker} is {status['workers'][options.worker]['state']}")
+
+
+def _logs(farm: Farm, options: argparse.Namespace) -> None:
+    after = options.after
+    while True:
+        open_still = farm.show(options.job).job.state.is_open  # asked first: none is then missed
+        for entry in farm.events(options.job, after):
+            after = entry.seq
+            at = time.strftime("%H:%M:%S", time.localtime(entry.at))
+            data = json.dumps(entry.data) if entry.data else ""
+            print(f"{entry.seq:5}  {at}  {options.job}  {entry.event} {data}".rstrip(), flush=True)
+        if not (options.follow and open_still):
+            return
+        time.sleep(FOLLOW_S)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
