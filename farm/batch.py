@@ -131,7 +131,7 @@ def _batch_of(options: argparse.Namespace) -> Batch:
         raise RequestError(f"--priority: must be from 0 to 100, got {options.priority}")
     pictures = find_pictures(options.pictures)
     out = open_store(options.out)
-    if any(str(Path(picture.source).absolute().parent) == out.where() for picture in pictures):
+    if any(picture.origin.folder == out.where().rstrip("/") for picture in pictures):
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
     out.check()
     # A worker's working directory is not this one.
@@ -166,9 +166,12 @@ def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:
 
 
 def _todo(batch: Batch, clips: Sequence[Clip]) -> list[Clip]:
-    if batch.force:
-        return list(clips)
-    return [clip for clip in clips if not batch.summary.is_done(clip.title, clip.digest)]
+    done = set() if batch.force else _done(batch, clips)
+    return [clip for clip in clips if clip.title not in done]
+
+
+def _done(batch: Batch, clips: Sequence[Clip]) -> set[str]:
+    return batch.summary.done({clip.title: clip.digest for clip in clips if clip.digest})
 
 
 def _dry_run(batch: Batch, clips: Sequence[Clip]) -> int:
@@ -188,6 +191,8 @@ def _dry_run(batch: Batch, clips: Sequence[Clip]) -> int:
 def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
     todo = _todo(batch, clips)
     steps = sum(clip.params.steps for clip in todo)
+    # Former rows must not name files that change, should this end between the two.
+    batch.summary.remove(*(clip.title for clip in todo))
     with open_reporter(len(clips), len(clips) - len(todo), steps) as reporter:
         run = _Run(farm, batch, reporter)
         try:
@@ -199,7 +204,7 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
         finally:
             batch.summary.flush()
     batch.out.put("index.html", contact_sheet(batch.summary.rows).encode())
-    done = sum(batch.summary.is_done(clip.title, clip.digest) for clip in clips)
+    done = len(_done(batch, clips))
     print(f"{done} of {len(clips)} clips are done; watch them: {batch.out.where('index.html')}")
     return 0 if done == len(clips) else 1
 
@@ -292,8 +297,6 @@ class _Run:
             digest=clip.digest,
         )
         video, thumbnail = fetch(self._store, result)
-        # The former row must not name these files, should this end between the two.
-        self._batch.summary.remove(row)
         self._batch.out.put(row.video, video)
         self._batch.out.put(row.thumbnail, thumbnail)
         return row

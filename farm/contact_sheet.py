@@ -33,8 +33,9 @@ _PAGE = """\
   caption {{ padding-bottom: .25rem; }}
   th, td {{ padding: 0 .75rem .75rem 0; vertical-align: top; }}
   thead th {{ padding-bottom: .25rem; }}
-  th[scope=row] {{ position: sticky; left: 0; z-index: 1; background: Canvas; min-width: 3.5rem; }}
-  td {{ width: 16rem; min-width: min(16rem, 56vw); }}
+  th[scope=row] {{ position: sticky; left: 0; z-index: 1; background: Canvas;
+    width: 4rem; min-width: 3.5rem; }}
+  tbody td {{ width: 16rem; min-width: min(16rem, 56vw); }}
   figure {{ margin: 0; }}
   video {{ display: block; width: 100%; height: auto; border-radius: 6px; background: #8882; }}
   figcaption {{ margin-top: .25rem; }}
@@ -113,7 +114,9 @@ def _tables(axes: Sequence[_Axis], figures: Mapping[_Place, str]) -> str:
         said = escape(said or f"{label(across)} by {label(down)}")
         lines = "\n".join(
             f'<tr><th scope="row">{escape(_heading(down, row))}</th>'
-            + "".join(f"<td>{figures.get((c, row, *rest), 'not rendered')}</td>" for c in columns)
+            + "".join(
+                f"<td>{figures.get((c, row, *rest), '<p>not rendered</p>')}</td>" for c in columns
+            )
             + "</tr>"
             for row in rows
         )

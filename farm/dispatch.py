@@ -77,6 +77,7 @@ class Dispatcher:
         self._scheduler, self._listener = scheduler, listener
         self._fence, self._segment = fence, segment
         self._wake = asyncio.Event()
+        self._at_work: dict[Assignment, Clip] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # What the coordinator asks for
@@ -145,6 +146,8 @@ class Dispatcher:
 
     async def _carry_out(self, assignment: Assignment) -> None:
         clip, task = self.clips[assignment.run.id], assignment.task
+        self._at_work[assignment] = clip
+        clip.stopped.clear()
         clip.stage, clip.attempts = task.stage, max(clip.attempts, assignment.attempt)
         if task.kind is Kind.RENDERER:
             clip.renderer = f"{assignment.worker}@{self._pool.places.get(assignment.worker, '')}"
@@ -171,7 +174,7 @@ class Dispatcher:
     ) -> None:
         task, current = assignment.task, self._scheduler.is_current(assignment)
         self._scheduler.finish(assignment.worker)
-        self._check_stopped(clip)
+        self._off_work(assignment)
         if not current:
             return
         clip.refs[task.key] = ref
@@ -189,7 +192,6 @@ class Dispatcher:
         worker = self._scheduler.workers.get(assignment.worker)
         if worker is None or worker.task is not assignment:
             return
-        clip = self.clips.get(assignment.run.id)
         current = self._scheduler.is_current(assignment)
         verdict = self._scheduler.fail(assignment.worker, fault.fault, time.time())
         if verdict.set_aside:
@@ -197,9 +199,7 @@ class Dispatcher:
         if verdict.set_aside or fault.fault is Fault.LOST:
             self._scheduler.drain(assignment.worker, True)  # until the pool tells of its death
             self._pool.restart(assignment.worker)
-        if clip is None or clip.run is not assignment.run:
-            return
-        self._check_stopped(clip)
+        clip = self._off_work(assignment)
         if not current:
             return
         what = f"{assignment.task.key}, attempt {assignment.attempt} on {assignment.worker}"
@@ -280,11 +280,12 @@ class Dispatcher:
             clip.step = step
             self._listener.progressed(clip)
 
-    def _check_stopped(self, clip: Clip) -> None:
-        """Whether a withdrawn clip has left its last worker."""
-        workers = self._scheduler.workers.values()
-        if clip.run.gone and not any(w.task and w.task.run is clip.run for w in workers):
+    def _off_work(self, assignment: Assignment) -> Clip:
+        """The clip, which its worker has left; told to who waits for the last one to leave."""
+        clip = self._at_work.pop(assignment)
+        if clip not in self._at_work.values():
             clip.stopped.set()
+        return clip
 
     def _attempt_of(self, assignment: Assignment) -> str:
         """A name no other attempt has, of this coordinator or of another."""

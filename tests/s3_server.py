@@ -48,6 +48,7 @@ class S3Server:
             "AWS_SECRET_ACCESS_KEY": "farm-secret",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
+            "no_proxy": "127.0.0.1",
             "AWS_CONFIG_FILE": str(folder / "no-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(folder / "no-credentials"),
         }

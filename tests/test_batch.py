@@ -1,11 +1,13 @@
-"""The main job on real Ray: the engine's frames whoever renders, deaths survived, work resumed."""
+"""The main job on real Ray: the engine's frames, work resumed, whatever is wrong said at once."""
 
-import asyncio
 import hashlib
 import json
 import os
 import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,6 @@ import pytest
 from imageio_ffmpeg import count_frames_and_secs
 
 from farm import batch
-from farm.cluster import Cluster, describe_model
-from farm.errors import RequestError, WorkerError
-from farm.plan import Stage, plan
-from farm.request import Model, RenderRequest, digest_of
 from svd_engine import Engine, RenderParams
 from tests.conftest import draw_picture
 from tests.ray_cluster import local_cluster
@@ -27,9 +25,11 @@ OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with local_cluster(num_cpus=2):
-        yield
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    store = tmp_path_factory.mktemp("store")
+    with local_cluster(num_cpus=2), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FARM_STORE", str(store))
+        yield store
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +61,11 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return json.loads((out / "summary.json").read_text())["clips"]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_frames_are_the_engine_frames_for_any_number_of_workers(
-    workers: int,
-    tiny: Path,
-    pictures: Path,
-    expected: dict[tuple[str, int], str],
-    tmp_path: Path,
+def test_frames_are_the_engine_frames(
+    tiny: Path, pictures: Path, expected: dict[tuple[str, int], str], tmp_path: Path
 ) -> None:
     arguments = ["--model", tiny, "--seeds", "0-1", "--decode-chunk-size", 2, *OPTIONS]
-    assert run(pictures, "--out", tmp_path, "--workers", workers, *arguments) == 0
+    assert run(pictures, "--out", tmp_path, *arguments) == 0
     assert {(row["name"], row["seed"]): row["sha256"] for row in rows(tmp_path)} == expected
 
 
@@ -157,6 +152,9 @@ def test_run_again_renders_what_is_missing_or_changed(
         (["--width", "100"], "--width.*multiple of 8"),
         (["--seeds", "3-1"], "--seeds"),
         (["--workers", "0"], "--workers"),
+        (["--priority", "101"], "--priority.*from 0 to 100"),
+        (["--store", "s3://"], "s3://"),
+        (["--fps", "7,0"], "--fps.*greater than or equal to 1"),
         (["--model", "nonsense"], "no model 'nonsense'"),
         (["--out", "ftp://somewhere"], "ftp://somewhere"),
         (["--sigmas", "1,2"], "--sigmas"),
@@ -179,68 +177,47 @@ def test_no_pictures_and_no_place_are_wrong_usage(pictures: Path, tmp_path: Path
         assert caught.value.code == 2
 
 
-def make_request(picture: bytes, facts: Any, **changes: object) -> RenderRequest:
-    params = RenderParams(**{**SMALL, **changes}).resolve(facts.defaults)
-    return RenderRequest(
-        picture=digest_of(picture), weights=facts.digest, dtype="float32", params=params
-    )
+def test_a_sweep_and_a_manifest(tiny: Path, pictures: Path, tmp_path: Path, capsys: Any) -> None:
+    table = tmp_path / "rows.csv"
+    table.write_text(f"picture,name,fps\n{pictures / 'wide.png'},slow,3\n")
+    out = tmp_path / "out"
+    arguments = [table, "--out", out, "--model", tiny, *OPTIONS, "--motion-bucket-id", "40,200"]
+    assert run(*arguments, "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert "2 clips, 0 done; 2 to render, 6 UNet steps" in printed
+    assert not (out / "summary.json").exists()
+    assert run(*arguments) == 0
+    assert {row["parameters"]["motion_bucket_id"] for row in rows(out)} == {40, 200}
+    assert {row["parameters"]["fps"] for row in rows(out)} == {3}
+    assert len({row["sha256"] for row in rows(out)}) == 2
+    assert len(list(out.glob("slow-*.mp4"))) == 2
+    assert run(*arguments, "--dry-run") == 0
+    assert "2 done; 0 to render, 0 UNet steps" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("victim", "workers", "at"),
-    [
-        ("renderer", 1, (Stage.DENOISE, 1)),
-        ("renderer", 2, (Stage.DENOISE, 3)),  # after the last step, before the latents are out
-        ("decoder", 2, (Stage.DECODE, 1)),
-    ],
-)
-def test_workers_killed_at_work_cost_an_attempt_and_no_pixel(
-    victim: str,
-    workers: int,
-    at: tuple[Stage, int],
-    tiny: Path,
-    pictures: Path,
-    expected: dict[tuple[str, int], str],
+def test_ctrl_c_detaches_and_run_again_it_goes_on(
+    tiny: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    """All workers of a kind at once, so that the next attempt waits for one that Ray restarts."""
-    picture = (pictures / "wide.png").read_bytes()
-    killed: list[int] = []
-
-    async def go() -> str:
-        model = Model(name=str(tiny))
-        facts = await describe_model(model)
-        request = make_request(picture, facts, decode_chunk_size=2)
-        async with Cluster(model, workers) as cluster:
-            pool = cluster.renderers if victim == "renderer" else cluster.decoders
-            while len(pool.places) < workers:  # until all have answered
-                await asyncio.sleep(0.1)
-            pids = [int(place.rpartition(":")[2]) for place in pool.places.values()]
-
-            def kill_once(stage: Stage, done: int, total: int) -> None:
-                if not killed and (stage, done) == at:
-                    killed.extend(pids)
-                    for pid in killed:
-                        os.kill(pid, signal.SIGKILL)
-
-            rendered = await cluster.render(request, plan(request), picture, kill_once)
-            return rendered.sha256
-
-    assert asyncio.run(go()) == expected["wide", 0]
-    assert len(killed) == workers
-
-
-def test_a_model_that_cannot_be_loaded_ends_the_work(tiny: Path, tmp_path: Path) -> None:
-    async def describe(name: str) -> None:
-        await describe_model(Model(name=name))
-
-    with pytest.raises(RequestError, match="not an SVD checkpoint"):
-        asyncio.run(describe(str(tmp_path)))
-
-    async def render() -> None:
-        facts = await describe_model(Model(name=str(tiny)))
-        request = make_request(b"", facts)
-        async with Cluster(Model(name=str(tmp_path))) as cluster:
-            await cluster.render(request, plan(request), b"", lambda *_: None)
-
-    with pytest.raises(WorkerError, match=r"no worker is left.*not an SVD checkpoint"):
-        asyncio.run(render())
+    """In a process of its own, with a cluster of its own, which ends with it."""
+    out = tmp_path / "out"
+    arguments = [pictures, "--out", out, "--store", tmp_path / "store", "--model", tiny, *OPTIONS]
+    command = [sys.executable, "-m", "farm.batch", *map(str, arguments), "--steps", "150"]
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    for _ in range(600):
+        if list(tmp_path.glob("store/checkpoints/*/*")):
+            break
+        time.sleep(0.1)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert "detached; run it again" in said
+    again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    assert again.returncode == 0, again.stderr
+    assert "2 of 2 clips are done" in again.stdout
+    sums = json.loads((out / "summary.json").read_text())["clips"]
+    params = RenderParams(**{**SMALL, "num_inference_steps": 150})
+    engine = Engine.from_pretrained(tiny)
+    for row in sums:
+        frames = engine.render(row["picture"], params).frames
+        assert row["sha256"] == hashlib.sha256(frames).hexdigest()

@@ -175,13 +175,13 @@ def test_cancelling_one_of_two_leaves_the_other_its_clip(farm: Farm, tiny: Path)
 
 
 def test_pause_and_resume(farm: Farm, tiny: Path) -> None:
-    job = farm.submit(submission(tiny, seed=52, num_inference_steps=200), PICTURE).job.id
+    job = farm.submit(submission(tiny, seed=52, num_inference_steps=30), PICTURE).job.id
     under_way(farm, job)
     assert farm.pause(job).job.state is State.PAUSED
     wait_for(lambda: all(w["state"] == "idle" for w in farm.status()["workers"].values()))
     step = farm.show(job).progress.step
     time.sleep(0.5)
-    assert farm.show(job).progress.step == step < 200
+    assert farm.show(job).progress.step == step < 30
     farm.resume(job)
     view = finish(farm, job)[job]
     assert view.job.state is State.COMPLETED
@@ -189,7 +189,7 @@ def test_pause_and_resume(farm: Farm, tiny: Path) -> None:
 
 
 def test_order_priority_and_deadlines(farm: Farm, tiny: Path) -> None:
-    first = farm.submit(submission(tiny, seed=60, num_inference_steps=300), PICTURE).job.id
+    first = farm.submit(submission(tiny, seed=60, num_inference_steps=40), PICTURE).job.id
     under_way(farm, first)
     late = submission(tiny, seed=61, start_within_s=0.2, priority=0)
     low = farm.submit(submission(tiny, seed=62, priority=10), PICTURE).job.id
@@ -235,7 +235,7 @@ def test_draining_a_worker(farm: Farm, tiny: Path) -> None:
 @pytest.mark.parametrize("victim", ["renderer-0", "decoder-0"])
 def test_a_killed_worker_costs_an_attempt_and_no_pixel(victim: str, farm: Farm, tiny: Path) -> None:
     seed = 90 + len(victim)
-    job = farm.submit(submission(tiny, seed=seed, num_inference_steps=40), PICTURE).job.id
+    job = farm.submit(submission(tiny, seed=seed, num_inference_steps=16), PICTURE).job.id
     wait_for(lambda: farm.status()["workers"][victim]["state"] == "busy")
     kill(farm.status()["workers"][victim]["place"])
     view = finish(farm, job)[job]
@@ -246,7 +246,7 @@ def test_a_killed_worker_costs_an_attempt_and_no_pixel(victim: str, farm: Farm, 
 
 
 def test_a_killed_coordinator_goes_on_from_the_last_checkpoint(farm: Farm, tiny: Path) -> None:
-    job = farm.submit(submission(tiny, seed=95, num_inference_steps=60), PICTURE).job.id
+    job = farm.submit(submission(tiny, seed=95, num_inference_steps=40), PICTURE).job.id
     waiting = farm.submit(submission(tiny, seed=96), PICTURE).job.id
     paused = farm.submit(submission(tiny, seed=97), PICTURE).job.id
     farm.pause(paused)
@@ -275,7 +275,7 @@ def test_another_store_than_the_farms_is_an_error(farm: Farm, tmp_path: Path) ->
 
 def test_a_stale_coordinator_cannot_commit(farm: Farm, tiny: Path) -> None:
     """Its record was taken over: it ends, and the cluster's next one goes on."""
-    job = farm.submit(submission(tiny, seed=99, num_inference_steps=100), PICTURE).job.id
+    job = farm.submit(submission(tiny, seed=99, num_inference_steps=30), PICTURE).job.id
     under_way(farm, job)
     store, pid = farm.store(), farm._call("ready")["pid"]
     key = f"jobs/{job}.json"

@@ -10,55 +10,82 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx"}
 
-# What each file of the farm may import of the farm and of the engine.
-ENGINE_NUMBERS = {"svd_engine.params"}
+# What each file of the farm may import of the farm and of the engine, the lowest first.
+PARAMS = "svd_engine.params"
+PURE = {"farm.errors", "farm.request", "farm.plan", "farm.order", "farm.run", "farm.job"}
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
-    "request": {"svd_engine"} | ENGINE_NUMBERS,
+    "keys": set(),
+    "request": {"svd_engine", PARAMS},
     "plan": {"farm.request"},
-    "scheduler": {"farm.plan", "farm.request"},
-    "store/__init__": {"farm.errors", "farm.store.local"},
-    "store/local": {"farm.errors"},
-    "inputs": {"farm.errors", "farm.request"},
-    "summary": {"farm.errors", "farm.store"} | ENGINE_NUMBERS,
-    "contact_sheet": {"farm.summary"},
-    "progress": {"farm.plan", "farm.summary"},
-    "workers": {
-        "farm.request",
-        "svd_engine",
-        "svd_engine.checkpoint",
-        "svd_engine.image",
-        "svd_engine.params",
-    },
-    "cluster": {
-        "farm",
+    "order": {"farm.plan", "farm.request"},
+    "memory": {"farm.order", "farm.plan"},
+    "estimate": {"farm.plan", "farm.request"},
+    "placement": {"farm.plan"},
+    "job": {"farm.errors", "farm.plan", "farm.request", PARAMS},
+    "run": {"farm.plan"},
+    "scheduler": {"farm.plan", "farm.run"},
+    "settings": {"farm.errors", "svd_engine.picture"},
+    "store/__init__": {
         "farm.errors",
-        "farm.plan",
+        "farm.store.local",
+        "farm.store.protocol",
+        "farm.store.s3",
+    },
+    "store/protocol": {"farm.errors"},
+    "store/local": {"farm.errors", "farm.store.protocol"},
+    "store/s3": {"farm.errors", "farm.store.protocol", "farm.store.s3_errors"},
+    "store/s3_errors": set(),
+    "workers": PURE - {"farm.run", "farm.job"}
+    | {"farm.keys", "farm.memory", "farm.store"}
+    | {"svd_engine", "svd_engine.checkpoint", "svd_engine.picture"},
+    "pool": PURE - {"farm.job", "farm.request"} | {"farm.placement"},
+    "cluster": {
+        "farm.errors",
+        "farm.placement",
         "farm.pool",
         "farm.request",
-        "farm.scheduler",
         "farm.workers",
     },
-    "pool": {"farm", "farm.errors", "farm.request"},
-    "batch": {
-        "farm.cluster",
-        "farm.contact_sheet",
-        "farm.errors",
-        "farm.inputs",
+    "dispatch": PURE | {"farm.estimate", "farm.keys", "farm.pool", "farm.scheduler", "farm.store"},
+    "book": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
+    "views": {
+        "farm.book",
+        "farm.dispatch",
+        "farm.job",
         "farm.plan",
-        "farm.progress",
-        "farm.request",
-        "farm.store",
-        "farm.summary",
-        "svd_engine.arguments",
-        "svd_engine.params",
+        "farm.pool",
+        "farm.scheduler",
     },
+    "coordinator": PURE - {"farm.plan", "farm.order"}
+    | {"farm.book", "farm.cluster", "farm.dispatch", "farm.keys", "farm.placement", "farm.pool"}
+    | {"farm.scheduler", "farm.settings", "farm.store", "farm.views"}
+    | {"svd_engine", "svd_engine.picture"},
+    "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.pool", "farm.settings"}
+    | {"farm.store", "svd_engine"},
+    "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
+    "source": {"farm.errors", "farm.store"},
+    "manifest": {"farm.errors", "svd_engine.arguments", PARAMS},
+    "inputs": {"farm.errors", "farm.manifest", "farm.request", "farm.source"},
+    "sweep": {"svd_engine.arguments", PARAMS},
+    "summary": {"farm.errors", "farm.store", "farm.sweep", PARAMS},
+    "contact_sheet": {"farm.summary", "farm.sweep", PARAMS},
+    "progress": {"farm.job", "farm.summary"},
+    "batch": {"farm.client", "farm.contact_sheet", "farm.errors", "farm.inputs", "farm.job"}
+    | {"farm.link", "farm.progress", "farm.request", "farm.settings", "farm.store"}
+    | {"farm.summary", "farm.sweep", "svd_engine.arguments", PARAMS},
+    "__main__": {"farm.client", "farm.errors", "farm.job", "farm.link", "farm.settings"},
+    "simulate": {"farm.plan", "farm.placement", "farm.request", "farm.run", "farm.scheduler"}
+    | {PARAMS},
+    "bench": {"farm.client", "farm.job", "farm.link", "farm.order", "farm.plan", "farm.request"}
+    | {"farm.settings", "farm.simulate", "farm.store", "svd_engine", PARAMS},
 }
 # Files that may name these packages; every other file may not.
 HOMES = {
-    "ray": {"farm/cluster", "farm/pool"},
+    "ray": {"farm/cluster", "farm/link", "farm/pool"},
     "torch": {"farm/workers"},
+    "boto3": {"farm/store/s3"},
     "diffusers": set(),
     "accelerate": set(),
 }
@@ -69,6 +96,11 @@ UNLOADED = {
     "farm.plan": HEAVY,
     "farm.scheduler": HEAVY,
     "farm.store": HEAVY,
+    "farm.job": HEAVY,
+    "farm.run": HEAVY,
+    "farm.placement": HEAVY,
+    "farm.settings": HEAVY,
+    "farm.client": HEAVY,
     "farm.summary": HEAVY,
     "farm.batch": HEAVY,
     "svd_engine": HEAVY,
@@ -132,11 +164,11 @@ def test_importing_leaves_unloaded(module: str) -> None:
 
 
 def test_the_environment_is_read_in_few_places() -> None:
-    """Until settings.py exists: the cache folder, and the threads of a worker process."""
+    """The settings; beside them the cache folder, and the threads of a worker process."""
     readers = {
         f"{package}/{name}"
         for package in ("farm", "svd_engine")
         for name, path in modules(package).items()
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
-    assert readers == {"svd_engine/tiny", "farm/pool"}
+    assert readers == {"svd_engine/tiny", "farm/pool", "farm/settings"}

@@ -72,6 +72,7 @@ def test_ray_job_submit_runs_a_batch(dashboard: str, tiny: Path, tmp_path: Path)
     out = tmp_path / "out"
     size = ["--width=64", "--height=48", "--num-frames=3", "--steps=2"]
     batch = ["python", "-m", "farm.batch", tmp_path / "picture.png", "--out", out]
+    batch += ["--store", tmp_path / "store"]
     submit = [RAY, "job", "submit", "--address", dashboard, "--working-dir", ".", "--"]
     done = subprocess.run(
         [*map(str, submit), *map(str, batch), "--model", str(tiny), *size],

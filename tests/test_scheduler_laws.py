@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from farm.plan import Kind, Stage, Task, plan
 from farm.request import RenderRequest
@@ -79,6 +79,11 @@ class Farm(RuleBasedStateMachine):
 
     # What happens
 
+    @initialize(renderers=st.integers(0, 3), decoders=st.integers(0, 2))
+    def begin(self, renderers: int, decoders: int) -> None:
+        for kind in [Kind.RENDERER] * renderers + [Kind.DECODER] * decoders:
+            self.join(kind)
+
     @rule(
         tenant=st.sampled_from(TENANTS),
         model=st.sampled_from("ab"),
@@ -136,10 +141,13 @@ class Farm(RuleBasedStateMachine):
         self.finish_one(names[pick % len(names)])
 
     @precondition(lambda self: self.at_work())
-    @rule(pick=PICK, fault=st.sampled_from(Fault))
-    def fail(self, pick: int, fault: Fault) -> None:
+    @rule(pick=PICK, fault=st.sampled_from(Fault), again=st.booleans())
+    def fail(self, pick: int, fault: Fault, again: bool) -> None:
         names = self.at_work()
         self.judge(names[pick % len(names)], fault)
+        if again:
+            self.now = max(self.now, self.scheduler.next_retry() or 0.0)
+            self.assign(None)
 
     @precondition(lambda self: any(clip.stale for clip in self.clips.values()))
     @rule(pick=PICK)
@@ -173,6 +181,14 @@ class Farm(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from((0.5, 1, 5, 600)))
     def wait(self, seconds: float) -> None:
         self.now += seconds
+
+    @rule(rounds=st.integers(1, 4))
+    def work(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self.assign(None)
+            for name in self.at_work():
+                self.finish_one(name)
+        self.assign(None)
 
     @rule(most=st.none() | st.integers(1, 3))
     def assign(self, most: int | None) -> None:
@@ -246,16 +262,15 @@ class Farm(RuleBasedStateMachine):
             self.scheduler.drain(name, False)
         for kind in Kind:
             self.join(kind)
+        until = self.now + 1000
         for clip in list(self.clips.values()):
             self.scheduler.hold(clip.run, False)
             if clip.stale:
                 self.rewind(0)
         while self.clips or self.at_work():
-            self.assign(None)
-            for name in self.at_work():
-                self.finish_one(name)
-            self.now += 1 if self.scheduler.next_retry() else 0
-            assert self.scheduler.next_retry() or self.ready_anywhere() or not self.clips
+            assert self.now < until
+            self.work(1)
+            self.now += 1
         for _ in TENANTS:
             assert not list(self.scheduler.assign(self.now + 100))
         assert not any(self.scheduler._ready.values())
@@ -267,9 +282,6 @@ class Farm(RuleBasedStateMachine):
 
     def ready(self, kind: Kind) -> list[tuple[Clip, Task]]:
         return [(c, task) for c in self.clips.values() for task in c.ready(kind, self.now)]
-
-    def ready_anywhere(self) -> bool:
-        return any(self.ready(kind) for kind in Kind)
 
     def at_work(self) -> list[str]:
         return [name for name, own in self.workers.items() if own.task is not None]

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from io import BytesIO
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
@@ -26,6 +27,7 @@ from farm.store.s3_errors import is_missing, is_passing, reason
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import (
+        HeadObjectOutputTypeDef,
         ListObjectsV2OutputTypeDef,
         ListObjectsV2RequestTypeDef,
         PutObjectRequestTypeDef,
@@ -84,10 +86,10 @@ class S3Store:
             return self._ask("write", key, write)
         except ConflictError:
             # Where an answer was lost, the next attempt meets what the former one wrote.
-            etag = self._etag_if_by(writer, key)
-            if etag is None:
+            met = self._head(key)
+            if met is None or met["Metadata"].get(WRITER) != writer:
                 raise
-            return etag
+            return met["ETag"]
 
     def get(self, key: str) -> Stored | None:
         name = self._name(key)
@@ -103,22 +105,16 @@ class S3Store:
         return self._ask("read", key, read)
 
     def exists(self, key: str) -> bool:
-        name = self._name(key)
-
-        def look(client: "S3Client") -> bool:
-            try:
-                client.head_object(Bucket=self.bucket, Key=name)
-            except ClientError as error:
-                if is_missing(error):
-                    return False
-                raise
-            return True
-
-        return self._ask("read", key, look)
+        return self._head(key) is not None
 
     def delete(self, key: str) -> None:
         name = self._name(key)
-        self._ask("delete", key, lambda client: client.delete_object(Bucket=self.bucket, Key=name))
+
+        def remove(client: "S3Client") -> None:
+            with suppress(client.exceptions.NoSuchKey):  # S3 itself does not mind
+                client.delete_object(Bucket=self.bucket, Key=name)
+
+        self._ask("delete", key, remove)
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         request: ListObjectsV2RequestTypeDef = {
@@ -127,10 +123,12 @@ class S3Store:
         }
         page = self._page({**request, "StartAfter": self._base + after})
         while True:
-            keys = (entry["Key"].removeprefix(self._base) for entry in page.get("Contents", ()))
-            yield from (
-                key for key in keys if is_key(key)
-            )  # others write names with // or a last /
+            for entry in page.get("Contents", ()):
+                key = entry["Key"].removeprefix(self._base)
+                # Others may write names that are no keys. seaweedfs takes a prefix a// for a/; its
+                # order is that of bytes, but for a folder beside a name that its own name begins.
+                if key.startswith(prefix) and is_key(key):
+                    yield key
             if not page["IsTruncated"]:
                 return
             page = self._page({**request, "ContinuationToken": page["NextContinuationToken"]})
@@ -157,18 +155,16 @@ class S3Store:
     def _page(self, request: "ListObjectsV2RequestTypeDef") -> "ListObjectsV2OutputTypeDef":
         return self._ask("list", "", lambda client: client.list_objects_v2(**request))
 
-    def _etag_if_by(self, writer: str, key: str) -> str | None:
-        """The etag of the object, if it was that `put` that wrote it."""
+    def _head(self, key: str) -> "HeadObjectOutputTypeDef | None":
         name = self._name(key)
 
-        def look(client: "S3Client") -> str | None:
+        def look(client: "S3Client") -> "HeadObjectOutputTypeDef | None":
             try:
-                answer = client.head_object(Bucket=self.bucket, Key=name)
+                return client.head_object(Bucket=self.bucket, Key=name)
             except ClientError as error:
                 if is_missing(error):
                     return None
                 raise
-            return answer["ETag"] if answer["Metadata"].get(WRITER) == writer else None
 
         return self._ask("read", key, look)
 
@@ -179,8 +175,8 @@ class S3Store:
                 self._made = boto3.session.Session().client(
                     "s3",
                     config=Config(
-                        # botocore's own retries share a quota: it is spent within seconds when
-                        # the threads of a farm all meet a server that is away. `_ask` tries again.
+                        # botocore's retries share a quota: threads that all meet a server that is
+                        # away have spent it in a second. So `_ask` tries again, by the clock.
                         retries={"mode": "standard", "total_max_attempts": 1},
                         signature_version="s3v4",  # its default for signed URLs is older
                         connect_timeout=5,
@@ -207,7 +203,7 @@ class S3Store:
 
     def _explained(self, verb: str, key: str, error: Exception) -> StoreError:
         endpoint = self._made.meta.endpoint_url if self._made else "an S3 server"
-        conflict, why = reason(error, verb, self.bucket, endpoint)
+        conflict, why = reason(error, self.bucket, endpoint)
         return (ConflictError if conflict else StoreError)(
             f"cannot {verb} {self.where(key)}: {why}"
         )

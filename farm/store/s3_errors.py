@@ -38,10 +38,11 @@ ELSEWHERE = (
     "IllegalLocationConstraintException",
 )
 PERMISSIONS = {
-    "write": "s3:PutObject",
-    "read": "s3:GetObject and s3:ListBucket",  # without the latter, what is missing is forbidden
-    "delete": "s3:DeleteObject",
-    "list": "s3:ListBucket",
+    "PutObject": "s3:PutObject",
+    "GetObject": "s3:GetObject and s3:ListBucket",  # S3 forbids what is missing, without the latter
+    "HeadObject": "s3:GetObject and s3:ListBucket",
+    "DeleteObject": "s3:DeleteObject",
+    "ListObjectsV2": "s3:ListBucket",
 }
 SET_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile in ~/.aws"
@@ -64,10 +65,10 @@ def is_passing(error: Exception) -> bool:
     )
 
 
-def reason(error: Exception, verb: str, bucket: str, endpoint: str) -> tuple[bool, str]:
+def reason(error: Exception, bucket: str, endpoint: str) -> tuple[bool, str]:
     """Whether it is a conflict; and what is wrong, with what would be right."""
     if isinstance(error, ClientError):
-        return _code(error) in CONFLICTS, _answered(error, verb, bucket, endpoint)
+        return _code(error) in CONFLICTS, _answered(error, bucket, endpoint)
     if isinstance(error, NoCredentialsError):
         return False, f"no credentials: {SET_CREDENTIALS}"
     if isinstance(error, PartialCredentialsError):
@@ -79,7 +80,7 @@ def reason(error: Exception, verb: str, bucket: str, endpoint: str) -> tuple[boo
     return False, str(error)
 
 
-def _answered(error: ClientError, verb: str, bucket: str, endpoint: str) -> str:
+def _answered(error: ClientError, bucket: str, endpoint: str) -> str:
     code = _code(error)
     if code in CONFLICTS:
         return "it was written by somebody else meanwhile"
@@ -95,7 +96,8 @@ def _answered(error: ClientError, verb: str, bucket: str, endpoint: str) -> str:
     if code == "RequestTimeTooSkewed":
         return f"this machine's clock is wrong, says {endpoint}: set it"
     if _status(error) == 403:
-        return f"{endpoint} says {code}: the credentials need the permission {PERMISSIONS[verb]}"
+        asked = error.operation_name  # of another service too: a role may be refused
+        return f"{endpoint} says {code}: the permission is missing, {PERMISSIONS.get(asked, asked)}"
     return f"{endpoint} says {code}: {error.response['Error'].get('Message', '')}"
 
 
