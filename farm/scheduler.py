@@ -111,6 +111,10 @@ class Scheduler:
                 for entry in waiting:
                     heapq.heappush(self._ready[kind].setdefault(entry[3].tenant, []), entry)
 
+    def waits(self, kind: Kind) -> bool:
+        """Whether ready tasks wait for such a worker, after `assign`."""
+        return any(self._ready[kind].values())
+
     def next_retry(self) -> float | None:
         """When a task that waits to be tried again is due."""
         return self._later[0][0] if self._later else None

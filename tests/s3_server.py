@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sysconfig
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import boto3
+import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -119,6 +122,68 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     finally:
         server.stop()
         shutil.rmtree(folder)
+
+
+@contextmanager
+def s3_environment(server: S3Server) -> Iterator[None]:
+    """This process's environment, so that boto3 finds that server and nothing else."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in server.env.items():
+            patch.setenv(name, value)
+        yield
+
+
+def _pump(source: socket.socket, sink: socket.socket, loses: threading.Semaphore | None) -> None:
+    """Carry what one side says to the other, until an end or an answer that gets lost."""
+    with suppress(OSError):
+        while data := source.recv(65536):
+            is_final = not data.startswith(b"HTTP/1.1 100")
+            if loses and is_final and loses.acquire(blocking=False):
+                break
+            sink.sendall(data)
+    _hang_up(source)
+    _hang_up(sink)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def lossy(server: S3Server) -> Iterator[Callable[[], None]]:
+    """A proxy before the server; after each call of what it gives, one answer gets lost."""
+    loses = threading.Semaphore(0)
+    listener = socket.create_server(("127.0.0.1", 0))
+    clients = [listener]
+
+    def carry(client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", server.port)) as upstream:
+            asking = threading.Thread(target=_pump, args=(client, upstream, None))
+            asking.start()
+            _pump(upstream, client, loses)
+            asking.join()
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                clients.append(listener.accept()[0])
+                threads.submit(carry, clients[-1])
+
+    with (
+        listener,
+        ThreadPoolExecutor(32) as threads,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        threads.submit(serve)
+        try:
+            yield loses.release
+        finally:
+            for client in clients:
+                _hang_up(client)
 
 
 def _free_ports(count: int) -> list[int]:

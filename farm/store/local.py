@@ -138,8 +138,7 @@ class LocalStore:
                     return sorted(
                         f"{folder}{entry.name}/" if entry.is_dir() else f"{folder}{entry.name}"
                         for entry in entries
-                        if not entry.name.startswith(RESERVED)
-                        and (entry.is_dir() or entry.is_file())
+                        if is_key(entry.name) and (entry.is_dir() or entry.is_file())
                     )
             except ABSENT:
                 return []
