@@ -5,7 +5,6 @@ that only sleeps, to see the farm alone.
 """
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -83,7 +82,6 @@ def _farm(store: str | None = None, engine: str = "farm.bench", **settings: Any)
 
     from farm.link import connect
 
-    os.environ.pop("RAY_ADDRESS", None)
     with tempfile.TemporaryDirectory() as folder:
         own = {"store": store or folder, "workers": 1, "max_jobs": 100_000, **settings}
         cpus = max(2, 2 * own["workers"])  # sleepers need no core

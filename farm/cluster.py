@@ -11,7 +11,7 @@ from farm.placement import Node
 from farm.pool import free_torch_threads, last_line
 from farm.request import Model, ModelFacts
 
-_QUIET = {"log_to_driver": False, "logging_level": logging.WARNING}
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
 def join_cluster(start: bool = True) -> None:

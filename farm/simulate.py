@@ -54,8 +54,8 @@ class Report:
     preempted: int = 0
     resumed: int = 0  # clips that gave way to a better one, or lost their worker, and went on
     waits: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
-    busy_s: Counter[Kind] = field(default_factory=Counter)
-    there_s: Counter[Kind] = field(default_factory=Counter)
+    busy_s: dict[Kind, float] = field(default_factory=lambda: dict.fromkeys(Kind, 0.0))
+    there_s: dict[Kind, float] = field(default_factory=lambda: dict.fromkeys(Kind, 0.0))
     samples: list[tuple[float, float, dict[str, int]]] = field(default_factory=list)
 
     @property

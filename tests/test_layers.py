@@ -79,11 +79,11 @@ ALLOWED: dict[str, set[str]] = {
     "simulate": {"farm.plan", "farm.placement", "farm.request", "farm.run", "farm.scheduler"}
     | {PARAMS},
     "bench": {"farm.client", "farm.job", "farm.link", "farm.order", "farm.plan", "farm.request"}
-    | {"farm.settings", "farm.simulate", "farm.store", "svd_engine", PARAMS},
+    | {"farm.settings", "farm.simulate", "svd_engine", "svd_engine.video", PARAMS},
 }
 # Files that may name these packages; every other file may not.
 HOMES = {
-    "ray": {"farm/cluster", "farm/link", "farm/pool"},
+    "ray": {"farm/bench", "farm/cluster", "farm/link", "farm/pool"},
     "torch": {"farm/workers"},
     "boto3": {"farm/store/s3"},
     "diffusers": set(),
@@ -106,9 +106,10 @@ UNLOADED = {
     "svd_engine": HEAVY,
     "svd_engine.params": HEAVY,
     "svd_engine.arguments": HEAVY,
-    "svd_engine.engine": {"ray", "boto3", "fastapi", "diffusers"},
+    # boto3 may be there all the same: transformers loads accelerate, which loads it if installed.
+    "svd_engine.engine": {"ray", "fastapi", "diffusers"},
     "farm.cluster": {"torch", "transformers"},
-    "farm.workers": {"ray", "boto3", "fastapi", "diffusers"},
+    "farm.workers": {"ray", "fastapi", "diffusers"},
 }
 
 

@@ -1,81 +1,25 @@
-"""The scheduler's laws, whatever happens: a model of the farm beside it, as simple as can be."""
-
-from collections import Counter, defaultdict
-from collections.abc import Hashable
-from dataclasses import dataclass, field
+"""The scheduler's laws, whatever happens."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from farm.plan import Kind, Stage, Task, plan
-from farm.request import RenderRequest
-from farm.run import Assignment, Fault, Reason, Run, Verdict
-from farm.scheduler import MAX_ATTEMPTS, MAX_REWINDS, MAX_STRIKES, Scheduler
+from farm.run import Assignment, Fault, Reason, Run
+from farm.scheduler import MAX_ATTEMPTS, MAX_REWINDS
+from tests.farm_model import CAPS, Clip, FarmModel, Own
 from tests.test_plan import request
 
-TENANTS = ("one", "two", "capped")
-CAPS = {"capped": 2}
+TENANTS = ("one", "two", *CAPS)
 PICK = st.integers(0, 1000)
 
 
-@dataclass(eq=False)
-class Clip:
-    """What the model knows of a clip."""
-
-    run: Run
-    request: RenderRequest
-    segment: int
-    number: int
-    tasks: dict[str, Task]
-    done: set[str] = field(default_factory=set)
-    under_way: dict[str, Assignment] = field(default_factory=dict)
-    due: dict[str, float] = field(default_factory=dict)  # of tasks to be tried again
-    failures: Counter[str] = field(default_factory=Counter)
-    avoid: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    lean: set[str] = field(default_factory=set)
-    home: str = ""
-    stale: bool = False  # its results are lost, and it is not rewound yet
-    rewinds: int = 0
-
-    @property
-    def place(self) -> tuple[float, int]:
-        """Among its tenant's clips: a point of priority is worth a minute, then first come."""
-        return self.run.submitted - 60 * self.run.priority, self.number
-
-    def ready(self, kind: Kind, now: float) -> list[Task]:
-        if self.run.held or self.stale:
-            return []
-        return [
-            task
-            for key, task in self.tasks.items()
-            if task.kind is kind and key not in self.done and key not in self.under_way
-            if self.due.get(key, now) <= now
-            if {need for need in task.needs if need in self.tasks} <= self.done
-        ]
-
-
-@dataclass(eq=False)
-class Own:
-    """What the model knows of a worker."""
-
-    kind: Kind
-    model: Hashable = None
-    draining: bool = False
-    task: Assignment | None = None
-
-
-class Farm(RuleBasedStateMachine):
+class Farm(FarmModel, RuleBasedStateMachine):
     """Clips, workers and faults at random; every decision is held against the laws."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.scheduler = Scheduler(CAPS)
-        self.now = 0.0
-        self.count = 0
-        self.clips: dict[str, Clip] = {}
-        self.workers: dict[str, Own] = {}
-        self.strikes: defaultdict[str, set[str]] = defaultdict(set)
+        RuleBasedStateMachine.__init__(self)
+        FarmModel.__init__(self)
 
     # What happens
 
@@ -277,100 +221,6 @@ class Farm(RuleBasedStateMachine):
         assert not self.scheduler._later
         assert not self.scheduler._delayed
         assert not any(self.scheduler.busy.values())
-
-    # The model
-
-    def ready(self, kind: Kind) -> list[tuple[Clip, Task]]:
-        return [(c, task) for c in self.clips.values() for task in c.ready(kind, self.now)]
-
-    def at_work(self) -> list[str]:
-        return [name for name, own in self.workers.items() if own.task is not None]
-
-    def busy(self) -> Counter[str]:
-        return Counter(own.task.run.tenant for own in self.workers.values() if own.task)
-
-    def able(self, kind: Kind) -> set[str]:
-        """Workers that may get tasks, now or when they are done with theirs."""
-        workers = self.workers.items()
-        return {name for name, own in workers if own.kind is kind and not own.draining}
-
-    def idle(self, kind: Kind) -> set[str]:
-        return self.able(kind) - set(self.at_work())
-
-    def clip(self, pick: int) -> Clip:
-        return list(self.clips.values())[pick % len(self.clips)]
-
-    def forget(self, clip: Clip) -> None:
-        at_it = {n for n, own in self.workers.items() if own.task and own.task.run is clip.run}
-        assert set(self.scheduler.withdraw(clip.run)) == at_it
-        del self.clips[clip.run.id]
-
-    def carry_out(self, decision: Assignment) -> None:
-        clip, own = self.clips[decision.run.id], self.workers[decision.worker]
-        clip.due.pop(decision.task.key, None)
-        clip.under_way[decision.task.key] = own.task = decision
-        own.model = clip.run.model
-
-    def free(self, name: str) -> tuple[Assignment, Clip | None]:
-        """Take a worker's task from it; the clip, where it waits for that."""
-        decision = self.workers[name].task
-        assert decision is not None
-        self.workers[name].task = None
-        clip = self.clips.get(decision.run.id)
-        current = clip is not None and clip.under_way.get(decision.task.key) is decision
-        assert self.scheduler.is_current(decision) == current
-        if clip is None or not current:
-            return decision, None
-        del clip.under_way[decision.task.key]
-        return decision, clip
-
-    def finish_one(self, name: str) -> None:
-        decision, clip = self.free(name)
-        assert self.scheduler.finish(name) is decision
-        self.strikes.pop(name, None)
-        if clip is not None:
-            task = decision.task
-            clip.done.add(task.key)
-            del clip.failures[task.key]
-            clip.home = name if task.kind is Kind.RENDERER else clip.home
-            if clip.done == set(clip.tasks):
-                assert clip.run.left == 0
-                self.forget(clip)
-
-    def judge(self, name: str, fault: Fault) -> None:
-        decision, clip = self.free(name)
-        aside = False
-        if fault in (Fault.ERROR, Fault.LOST):
-            self.strikes[name].add(decision.run.id)
-            aside = len(self.strikes[name]) == MAX_STRIKES
-        if aside:
-            del self.strikes[name]
-        due = self.judge_task(clip, decision.task.key, name, fault) if clip else None
-        failed = clip is not None and not clip.stale and due is None
-        assert self.scheduler.fail(name, fault, self.now) == Verdict(failed, due, aside)
-        if clip is not None and failed:
-            self.forget(clip)
-
-    def judge_task(self, clip: Clip, key: str, name: str, fault: Fault) -> float | None:
-        """When to try again."""
-        delay = {Fault.STORE: 5.0, Fault.STOPPED: 0.0}.get(fault)
-        if fault is Fault.STALE:
-            clip.stale = True
-            clip.under_way.clear()
-            clip.due.clear()
-        elif fault in (Fault.ERROR, Fault.LOST, Fault.MEMORY):
-            clip.failures[key] += 1
-            if clip.failures[key] < MAX_ATTEMPTS:
-                if fault is not Fault.MEMORY:
-                    clip.avoid[key].add(name)
-                    delay = {1: 1.0, 2: 4.0}[clip.failures[key]]
-                elif key not in clip.lean:
-                    clip.lean.add(key)
-                    delay = 0.0
-        if delay is None:
-            return None
-        clip.due[key] = self.now + delay
-        return clip.due[key]
 
 
 TestLaws = Farm.TestCase
