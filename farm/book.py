@@ -94,6 +94,11 @@ class Book:
         """The job as it was last written, where it is open or was finished lately."""
         return self._shown.get(job)
 
+    def lately_finished(self, count: int) -> list[float]:
+        """When the last jobs were finished, in order."""
+        jobs = (job.finished_at for job in reversed(self._shown.values()) if job.finished_at)
+        return sorted(time for time, _ in zip(jobs, range(count)))  # noqa: B905
+
     async def read(self, job: str) -> Job | None:
         """The job, out of the store where it is not in memory."""
         if job in self._shown:

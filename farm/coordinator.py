@@ -18,10 +18,10 @@ from pydantic import ValidationError
 import svd_engine
 from farm.book import Book
 from farm.cluster import describe_model, live_nodes
-from farm.dispatch import Clip, Dispatcher, Listener
-from farm.errors import ConflictError, JobError, QueueFullError, RequestError, StoreError
+from farm.dispatch import Dispatcher
+from farm.errors import JobError, QueueFullError, RequestError
+from farm.fence import take_fence
 from farm.job import (
-    ClipResult,
     Event,
     Job,
     JobView,
@@ -30,19 +30,20 @@ from farm.job import (
     State,
     Submission,
 )
-from farm.keys import CHECKPOINTS, COORDINATOR, picture_key, result_key, step_of
+from farm.keys import CHECKPOINTS, picture_key, step_of
 from farm.placement import place_workers
 from farm.pool import Pool
 from farm.request import Model, ModelFacts, RenderRequest, digest_of
-from farm.run import Run
 from farm.scheduler import Scheduler
 from farm.settings import Settings
+from farm.sharing import Sharing
 from farm.store import Store, open_store
 from farm.views import progress_of, status_of
 from svd_engine.picture import check_picture
 
 log = logging.getLogger("farm")
 
+FACTS_S = 300.0  # a model may be changed under the farm
 NODES_S = 2.0  # between two looks at the cluster's nodes
 KEPT = 10_000  # results and pictures that are remembered
 
@@ -55,12 +56,9 @@ class Coordinator:
         log.setLevel(logging.INFO)
         self._settings, self._engine = settings, engine
         self._threads = ThreadPoolExecutor(32, thread_name_prefix="store")
-        self._facts: dict[Model, ModelFacts] = {}
-        self._results: OrderedDict[str, ClipResult] = OrderedDict()
-        self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
+        self._facts: dict[Model, tuple[float, ModelFacts]] = {}
         self._pictures: OrderedDict[str, None] = OrderedDict()  # known to be in the store
         self._drained: set[str] = set()
-        self._finished_at: list[float] = []  # of the last jobs, for what to tell when it is full
         self._version = 0
         self._changed: OrderedDict[str, int] = OrderedDict()  # the version each job last changed at
         self._news = asyncio.Condition()
@@ -81,9 +79,11 @@ class Coordinator:
 
     async def describe(self, model: Model) -> ModelFacts:
         """A model's digest and defaults; RequestError where there is no such model."""
-        if model not in self._facts:
-            self._facts[model] = await describe_model(model)
-        return self._facts[model]
+        looked_at, facts = self._facts.get(model, (0.0, None))
+        if facts is None or time.time() - looked_at > FACTS_S:
+            facts = await describe_model(model)
+            self._facts[model] = time.time(), facts
+        return facts
 
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
         """Take a job on: once this returns, it is in the store and will be finished.
@@ -101,7 +101,7 @@ class Coordinator:
         await self._keep_picture(job.request.picture, picture)
         job, new = await self._book.create(job)
         if new:
-            await self._admit(job)
+            await self._sharing.admit(job)
         return await self.show(job.id)
 
     async def show(self, job: str) -> JobView:
@@ -155,7 +155,7 @@ class Coordinator:
         if record is None or record.state is State.CANCELLED:
             return await self.show(job)
         await self._book.tell(job, Event.CANCEL)
-        clips = self._part(job)
+        clips = self._sharing.part(job)
         await asyncio.gather(*(self._dispatcher.cancel(clip) for clip in clips))
         if job in self._book.open:
             seconds = sum(clip.gpu_seconds for clip in clips)
@@ -168,14 +168,14 @@ class Coordinator:
         """Begin no more of a job's tasks; those under way end, and what they made is kept."""
         await self.ready()
         await self._book.tell(job, Event.PAUSE)
-        self._settle(job)
+        self._sharing.settle(job)
         return await self.show(job)
 
     async def resume(self, job: str) -> JobView:
         """Go on with a paused job."""
         await self.ready()
         await self._book.tell(job, Event.RESUME)
-        self._settle(job)
+        self._sharing.settle(job)
         return await self.show(job)
 
     async def set_priority(self, job: str, priority: int) -> JobView:
@@ -188,7 +188,7 @@ class Coordinator:
         self._book.change(job, priority=priority)
         self._book.log(job, "priority", priority=priority)
         await self._book.save(job)
-        self._settle(job)
+        self._sharing.settle(job)
         return await self.show(job)
 
     async def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:
@@ -214,27 +214,25 @@ class Coordinator:
         self._fence = await asyncio.to_thread(take_fence, self._store)
         self._scheduler = Scheduler(self._settings.max_gpus)
         self._pool = Pool(self._settings.store, self._engine, self._joined, self._left)
-        listener = Listener(
-            self._started, self._progressed, self._tried_again, self._clip_finished, self._failed
+        self._book = Book(
+            self._store, self._threads, self._fence, self._tell_of, lambda: os._exit(1)
         )
-        self._dispatcher = Dispatcher(
+        self._sharing = Sharing(self._store, self._book, self._scheduler, self._tell_of)
+        self._dispatcher = self._sharing.dispatcher = Dispatcher(
             self._store,
             self._threads,
             self._pool,
             self._scheduler,
-            listener,
+            self._sharing,
             self._fence,
             self._settings.segment_steps,
-        )
-        self._book = Book(
-            self._store, self._threads, self._fence, self._tell_of, lambda: os._exit(1)
         )
         jobs = await self._book.recover()
         keys = await asyncio.to_thread(lambda: list(self._store.list(CHECKPOINTS)))
         steps = dict(sorted(map(step_of, keys)))  # the last of each clip
         for job in jobs:
             if job.state.is_open:
-                await self._admit(job, steps)
+                await self._sharing.admit(job, steps)
         work = (self._dispatcher.work(), self._book.keep_logs(), self._keep_workers())
         for loop in (*work, self._keep_deadlines()):
             self._spawn(loop)
@@ -267,7 +265,7 @@ class Coordinator:
             for job in list(self._book.open.values()):
                 due = job.due()
                 if due and due[0] <= time.time() and job.state is not State.CANCELLING:
-                    clips = self._part(job.id)
+                    clips = self._sharing.part(job.id)
                     spent = job.gpu_seconds + sum(clip.gpu_seconds for clip in clips)
                     self._book.tell(job.id, Event.FAIL, error=due[1], gpu_seconds=spent)
                     for clip in clips:
@@ -301,122 +299,6 @@ class Coordinator:
                 await self._book.io(self._store.put, key, picture)
             self._remember(self._pictures, digest, None)
 
-    async def _admit(self, job: Job, steps: dict[str, int] | None = None) -> None:
-        """Answer a job's clips from the store, share those under way, render the others."""
-        for request in job.request.clips():
-            result = await self._result(request.digest, job)
-            if result is not None:
-                anew = steps is not None and result.finished_at >= job.created_at  # but not written
-                self._add_result(job.id, result if anew else _unpaid(result))
-                continue
-            jobs = self._jobs_of.setdefault(request.digest, [])
-            jobs.append(job.id)
-            if request.digest in self._dispatcher.clips:
-                continue
-            run = Run(request.digest, job.tenant, job.request.weights, job.created_at, job.priority)
-            clip = Clip(request, job.model, run, job.id, job.force)
-            self._dispatcher.add(clip, (steps or {}).get(request.digest, 0))
-        self._settle(job.id)
-        self._close_if_done(job.id)
-
-    async def _result(self, digest: str, job: Job) -> ClipResult | None:
-        """A finished clip that will do for the job. One under way is for it to share."""
-        result = self._results.get(digest)
-        if result is None and digest not in self._dispatcher.clips:
-            while True:
-                try:
-                    stored = await self._book.io(self._store.get, result_key(digest))
-                    break
-                except StoreError as error:
-                    log.warning("%s: cannot look for its result yet: %s", job.id, error)
-                    await asyncio.sleep(NODES_S)
-            result = ClipResult.model_validate_json(stored.data) if stored else None
-            result = self._results.get(digest, result)  # it may have finished meanwhile
-        if digest in self._dispatcher.clips or result is None:
-            return None
-        return None if job.force and result.finished_at < job.created_at else result
-
-    def _started(self, clip: Clip) -> None:
-        for job in self._jobs_of.get(clip.run.id, []):
-            if self._book.open[job].state is State.QUEUED:
-                self._book.tell(job, Event.START)
-
-    def _progressed(self, clip: Clip) -> None:
-        for job in self._jobs_of.get(clip.run.id, []):
-            progress = {"stage": clip.stage, "step": clip.step, "chunks": clip.chunks}
-            self._book.log(job, "progress", seed=clip.request.params.seed, **progress)
-            self._tell_of(job)
-
-    def _tried_again(self, clip: Clip, why: str) -> None:
-        for job in self._jobs_of.get(clip.run.id, []):
-            self._book.change(job, attempts=self._book.open[job].attempts + 1)
-            self._book.log(job, "retry", seed=clip.request.params.seed, why=why)
-
-    def _clip_finished(self, clip: Clip, result: ClipResult) -> None:
-        self._remember(self._results, clip.run.id, result)
-        for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
-            # Who came first pays; to the others it was there.
-            self._add_result(job, result if number == 0 else _unpaid(result))
-            self._close_if_done(job)
-
-    def _failed(self, clip: Clip, error: str) -> None:
-        if "its weights are" in error:
-            self._facts.clear()  # the model was changed under the farm
-        for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
-            spent = self._book.open[job].gpu_seconds + (clip.gpu_seconds if number == 0 else 0)
-            self._book.tell(job, Event.FAIL, error=error, gpu_seconds=round(spent, 4))
-            for other in self._part(job):
-                self._spawn(self._dispatcher.cancel(other))
-
-    def _add_result(self, job: str, result: ClipResult) -> None:
-        record = self._book.open[job]
-        results = [*(r for r in record.results if r.request != result.request), result]
-        results.sort(key=lambda r: r.request.params.seed)
-        seconds = dict(record.seconds)
-        for stage, spent in result.seconds.items():
-            seconds[stage] = round(seconds.get(stage, 0.0) + spent, 4)
-        self._book.change(
-            job,
-            results=tuple(results),
-            seconds=seconds,
-            gpu_seconds=round(record.gpu_seconds + result.gpu_seconds, 4),
-        )
-
-    def _close_if_done(self, job: str) -> None:
-        record = self._book.open.get(job)
-        done = record is not None and len(record.results) == record.request.num_videos
-        if done and record is not None and record.state is not State.CANCELLING:
-            self._book.tell(job, Event.COMPLETE)
-            self._finished_at = [*self._finished_at[-99:], time.time()]
-
-    def _part(self, job: str) -> list[Clip]:
-        """Take a job from the clips it waits for; those nobody else waits for."""
-        alone = []
-        for digest, jobs in list(self._jobs_of.items()):
-            if job in jobs:
-                jobs.remove(job)
-                if not jobs:
-                    del self._jobs_of[digest]
-                    alone.append(self._dispatcher.clips[digest])
-                else:
-                    self._settle(jobs[0])
-        return alone
-
-    def _settle(self, job: str) -> None:
-        """A clip goes as its most urgent job wants it, and is held when all of them are paused."""
-        for digest, jobs in self._jobs_of.items():
-            clip = self._dispatcher.clips.get(digest)
-            if job not in jobs or clip is None:
-                continue
-            records = [self._book.open[name] for name in jobs]
-            priority = max(record.priority for record in records)
-            held = all(record.state is State.PAUSED for record in records)
-            if clip.run.priority != priority:
-                self._scheduler.set_priority(clip.run, priority)
-            if clip.run.held != held:
-                self._scheduler.hold(clip.run, held)
-        self._dispatcher.poke()
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)  # asyncio itself keeps no task alive
@@ -446,7 +328,7 @@ class Coordinator:
 
     def _room_in_s(self) -> float:
         """When a job is likely to be finished and to leave room, from the last ones."""
-        times = self._finished_at
+        times = self._book.lately_finished(100)
         return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 30.0
 
     def _remember(self, memory: "OrderedDict[str, Any]", key: str, value: Any) -> None:
@@ -454,23 +336,3 @@ class Coordinator:
         memory.move_to_end(key)
         while len(memory) > max(KEPT, 2 * self._settings.max_jobs):
             memory.popitem(last=False)
-
-
-def _unpaid(result: ClipResult) -> ClipResult:
-    """A result that cost the job nothing."""
-    return result.model_copy(update={"gpu_seconds": 0.0, "seconds": {}})
-
-
-def take_fence(store: Store) -> int:
-    """Count a new coordinator in the store; no two ever get the same number."""
-    while True:
-        stored = store.get(COORDINATOR)
-        fence = int(stored.data) + 1 if stored else 1
-        try:
-            if stored is None:
-                store.put(COORDINATOR, str(fence).encode(), if_none_match=True)
-            else:
-                store.put(COORDINATOR, str(fence).encode(), if_match=stored.etag)
-        except ConflictError:
-            continue
-        return fence

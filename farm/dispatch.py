@@ -7,12 +7,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from farm.errors import ConflictError, StoreError
+from farm.errors import StoreError
 from farm.estimate import Pace
+from farm.fence import commit
 from farm.job import ClipResult
-from farm.keys import checkpoint_key, checkpoints_prefix, result_key, step_of
+from farm.keys import checkpoint_key, checkpoints_prefix, step_of
 from farm.order import Made, Order
 from farm.plan import Kind, Stage, plan
 from farm.pool import Pool, TaskError
@@ -47,15 +48,23 @@ class Clip:
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass(frozen=True)
-class Listener:
-    """Who is told of a clip, in the dispatcher's loop."""
+class Listener(Protocol):
+    """Who is told of clips, in the dispatcher's loop."""
 
-    started: Callable[[Clip], None]
-    progressed: Callable[[Clip], None]
-    tried_again: Callable[[Clip, str], None]
-    finished: Callable[[Clip, ClipResult], None]
-    failed: Callable[[Clip, str], None]
+    def started(self, clip: Clip) -> None:
+        """A worker has begun a task of it."""
+
+    def progressed(self, clip: Clip) -> None:
+        """A step or a chunk more is done."""
+
+    def tried_again(self, clip: Clip, why: str) -> None:
+        """An attempt was lost; another will be made."""
+
+    def finished(self, clip: Clip, result: ClipResult) -> None:
+        """It is in the store."""
+
+    def failed(self, clip: Clip, error: str) -> None:
+        """It is given up."""
 
 
 class Dispatcher:
@@ -105,6 +114,10 @@ class Dispatcher:
             for name in workers:
                 log.warning("%s: %s does not stop and is ended", clip.label, name)
                 self._pool.restart(name)
+
+    def drop(self, clip: Clip) -> None:
+        """Stop a clip, without waiting for it."""
+        self._begin(self.cancel(clip))
 
     def poke(self) -> None:
         """Something changed: there may be something to assign."""
@@ -293,25 +306,3 @@ class Dispatcher:
 
     async def _io(self, call: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def commit(store: Store, result: ClipResult, force: bool) -> ClipResult:
-    """Write a clip's result where there is none, or over the one there was (`force`).
-
-    Somebody else's, written first, stands: it has the same frames.
-    """
-    key = result_key(result.request.digest)
-    data = result.model_dump_json().encode()
-    former = store.get(key)
-    try:
-        if former is None:
-            store.put(key, data, if_none_match=True)
-        elif force:
-            store.put(key, data, if_match=former.etag)
-        else:
-            return ClipResult.model_validate_json(former.data)
-    except ConflictError:
-        stored = store.get(key)
-        assert stored is not None
-        return ClipResult.model_validate_json(stored.data)
-    return result

@@ -1,8 +1,9 @@
 """`python -m farm.simulate`: the farm's own scheduler, on a simulated clock and simulated GPUs.
 
 Jobs of three tenants arrive faster than the farm can render; tasks fail, workers die, and spot
-GPUs are taken away and come back. Utilisation is busy time over the time of all GPUs that are
-there, loading ones too, counted for each kind of worker while a ready task of that kind waits.
+GPUs are taken away and come back. Utilisation is the time of work over the time of all GPUs that
+are there, loading ones too, counted for each kind of worker while a ready task of that kind waits.
+Work that comes to nothing counts; the way from a decision to the work, and back, does not.
 """
 
 import argparse
@@ -12,15 +13,16 @@ import statistics
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from farm.placement import Node, place_workers
 from farm.plan import Kind, Stage, plan
 from farm.request import RenderRequest
-from farm.run import Assignment, Fault, Run
+from farm.run import AGING_S, Assignment, Fault, Run
 from farm.scheduler import Scheduler
 from svd_engine.params import RenderParams
 
@@ -30,7 +32,7 @@ SEGMENT = 5
 SECONDS = {Stage.ENCODE: 0.3, Stage.DENOISE: 0.8, Stage.DECODE: 1.8, Stage.MUX: 0.4}
 SPREAD = 0.15  # of the logarithm of a task's time
 DISPATCH_S = 0.005  # from a decision to the work, and from its end to the news of it
-TENANTS = {"large": 0.6, "middle": 0.3, "small": 0.1}  # shares of the jobs
+TENANTS = {"large": 0.5, "middle": 0.35, "small": 0.15}  # shares of the jobs
 PRIORITIES = {10: 0.3, 50: 0.5, 90: 0.2}
 LOAD = 1.3  # work that arrives, over what can be done meanwhile
 P_ERROR, P_LOST = 0.004, 0.001  # of a task
@@ -54,8 +56,10 @@ class Report:
     preempted: int = 0
     resumed: int = 0  # clips that gave way to a better one, or lost their worker, and went on
     waits: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
+    gave_way_s: dict[int, float] = field(default_factory=lambda: dict.fromkeys(PRIORITIES, 0.0))
     busy_s: dict[Kind, float] = field(default_factory=lambda: dict.fromkeys(Kind, 0.0))
     there_s: dict[Kind, float] = field(default_factory=lambda: dict.fromkeys(Kind, 0.0))
+    worked_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(TENANTS, 0.0))
     samples: list[tuple[float, float, dict[str, int]]] = field(default_factory=list)
 
     @property
@@ -63,9 +67,9 @@ class Report:
         """Busy over available time, of all workers, while work waited for them."""
         return sum(self.busy_s.values()) / max(1e-9, sum(self.there_s.values()))
 
-    def of_priority(self, priority: int) -> list[float]:
-        """Waits until the first task, sorted."""
-        return sorted(w for (_, p), waits in self.waits.items() if p == priority for w in waits)
+    def waits_of(self, one: str | int) -> list[float]:
+        """A tenant's or a priority's waits until the first task, sorted."""
+        return sorted(w for whose, waits in self.waits.items() if one in whose for w in waits)
 
     def lines(self) -> Iterator[str]:
         """The report, for people."""
@@ -81,15 +85,17 @@ class Report:
         yield f"utilisation while work waits: {self.utilisation:.2%}"
         yield "wait until the first task, s    p50      p99      max"
         for priority in sorted(PRIORITIES, reverse=True):
-            yield _waits(f"priority {priority}", self.of_priority(priority))
+            yield _waits(f"priority {priority}", self.waits_of(priority)) + (
+                f"   gave way to jobs up to {self.gave_way_s[priority]:,.0f} s younger;"
+                f" aging allows {(max(PRIORITIES) - priority) * AGING_S:,.0f}"
+            )
         for tenant in TENANTS:
-            waits = sorted(w for (t, _), each in self.waits.items() if t == tenant for w in each)
-            yield _waits(f"tenant {tenant}", waits)
+            share = self.worked_s[tenant] / max(1e-9, sum(self.worked_s.values()))
+            yield _waits(f"tenant {tenant}", self.waits_of(tenant)) + f"   {share:.1%} of the work"
 
 
 def _waits(name: str, waits: Sequence[float]) -> str:
-    if not waits:
-        return f"  {name:20} none"
+    waits = waits or [0.0]
     p50, p99 = statistics.median(waits), waits[int(0.99 * (len(waits) - 1))]
     return f"  {name:20} {p50:12.1f} {p99:8.1f} {waits[-1]:8.1f}"
 
@@ -101,9 +107,10 @@ class Simulation:
         self._chance = random.Random(seed)
         self._scheduler = Scheduler()
         self._tasks = plan(_request(), SEGMENT)
-        self._events: list[tuple[float, int, str, object]] = []
+        self._events: list[tuple[float, int, Callable[[float, Any], int], Any]] = []
         self._number = 0
         self._queued: Counter[str] = Counter()  # jobs not begun, by tenant
+        self._youngest = dict.fromkeys(TENANTS, 0.0)  # when the last of those begun was submitted
         self._there: dict[str, Kind] = {}  # GPUs, loading ones too
         self._counts: Counter[Kind] = Counter()
         self._busy: Counter[Kind] = Counter()
@@ -116,7 +123,7 @@ class Simulation:
         clip = SECONDS[Stage.ENCODE] + 25 * SECONDS[Stage.DENOISE]
         self._span = jobs * clip / max(1, renderers) / LOAD  # in which all jobs arrive
         for number in range(jobs):
-            self._at(self._chance.uniform(0, self._span), "arrive", number)
+            self._at(self._chance.uniform(0, self._span), self._arrive, number)
 
     def run(self) -> Report:
         """Until every job is done or has failed."""
@@ -126,7 +133,7 @@ class Simulation:
             now, _, event, what = heapq.heappop(self._events)
             self._count(now - clock, now, every)
             clock = now
-            left -= getattr(self, f"_{event}")(now, what)
+            left -= event(now, what)  # the jobs that end with it
             for assignment in self._scheduler.assign(now):
                 self._begin(assignment, now)
         self.report.real_s = time.perf_counter() - began
@@ -138,9 +145,7 @@ class Simulation:
         self.report.decisions += 1
         self._busy[task.kind] += 1
         if task.stage is Stage.ENCODE and assignment.attempt == 1:
-            priority = run.priority
-            self.report.waits[run.tenant, priority].append(now - run.submitted)
-            self._queued[run.tenant] -= 1
+            self._first(run, now)
         elif task.stage is Stage.DENOISE and run.home not in ("", assignment.worker):
             self.report.resumed += 1
         steps = task.span[1] - task.span[0] if task.stage is Stage.DENOISE else 1
@@ -149,7 +154,20 @@ class Simulation:
         fault = Fault.LOST if luck < P_LOST else Fault.ERROR if luck < P_LOST + P_ERROR else None
         if fault:
             seconds *= self._chance.random()
-        self._at(now + seconds + DISPATCH_S, "end", (assignment, fault))
+        if self._scheduler.waits(task.kind):
+            self.report.busy_s[task.kind] -= DISPATCH_S
+        self.report.worked_s[run.tenant] += seconds
+        self._at(now + seconds + DISPATCH_S, self._end, (assignment, fault))
+
+    def _first(self, run: Run, now: float) -> None:
+        """A job's first task."""
+        report, youngest = self.report, max(self._youngest[run.tenant], run.submitted)
+        report.waits[run.tenant, run.priority].append(now - run.submitted)
+        report.gave_way_s[run.priority] = max(
+            report.gave_way_s[run.priority], youngest - run.submitted
+        )
+        self._youngest[run.tenant] = youngest
+        self._queued[run.tenant] -= 1
 
     def _arrive(self, now: float, number: int) -> int:
         tenant = self._choose(TENANTS)
@@ -174,14 +192,14 @@ class Simulation:
         over = self._fail(assignment, fault, now)
         if fault is Fault.LOST:
             self._scheduler.leave(worker.name)
-            self._at(now + LOADING_S, "loaded", worker.name)
+            self._at(now + LOADING_S, self._loaded, worker.name)
         return over
 
     def _gone(self, now: float, name: str) -> int:
         """A GPU is taken away, for a while."""
         worker, over = self._scheduler.workers.get(name), 0
         if worker is None:  # it is loading: let it be
-            self._at(now + LOADING_S, "gone", name)
+            self._at(now + LOADING_S, self._gone, name)
             return 0
         if worker.task is not None:
             self._busy[worker.kind] -= 1
@@ -189,13 +207,13 @@ class Simulation:
         self._scheduler.leave(name)
         self._counts[self._there.pop(name)] -= 1
         self.report.preempted += 1
-        self._at(now + self._chance.uniform(*BACK_S), "back", (name, worker.kind))
+        self._at(now + self._chance.uniform(*BACK_S), self._back, (name, worker.kind))
         return over
 
     def _back(self, now: float, what: tuple[str, Kind]) -> int:
         name, kind = what
         self._give(name, kind, now)
-        self._at(now + LOADING_S, "loaded", name)
+        self._at(now + LOADING_S, self._loaded, name)
         return 0
 
     def _loaded(self, _now: float, name: str) -> int:
@@ -208,7 +226,7 @@ class Simulation:
     def _fail(self, assignment: Assignment, fault: Fault, now: float) -> int:
         verdict = self._scheduler.fail(assignment.worker, fault, now)
         if verdict.retry_at is not None:
-            self._at(verdict.retry_at, "retry", None)
+            self._at(verdict.retry_at, self._retry, None)
         if not verdict.failed:
             return 0
         self._scheduler.withdraw(assignment.run)
@@ -218,9 +236,9 @@ class Simulation:
     def _give(self, name: str, kind: Kind, now: float = 0.0) -> None:
         self._there[name] = kind
         self._counts[kind] += 1
-        self._at(now + self._chance.expovariate(1 / PREEMPTED_S), "gone", name)
+        self._at(now + self._chance.expovariate(1 / PREEMPTED_S), self._gone, name)
 
-    def _at(self, when: float, event: str, what: object) -> None:
+    def _at(self, when: float, event: Callable[[float, Any], int], what: object) -> None:
         self._number += 1
         heapq.heappush(self._events, (when, self._number, event, what))
 
@@ -270,25 +288,27 @@ def plot(report: Report, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (top, middle, bottom) = pyplot.subplots(3, 1, figsize=(9, 10), layout="constrained")
+    figure.suptitle(
+        f"{report.gpus:,} GPUs, {report.jobs:,} jobs, {report.preempted:,} GPUs taken away:"
+        f" {report.utilisation:.1%} at work while work waits"
+    )
     times = [t for t, _, _ in report.samples]
-    top.plot(times, [100 * share for _, share, _ in report.samples], color="#2a6")
-    top.set(ylim=(0, 102), ylabel="GPUs busy, %", xlabel="simulated seconds")
-    top.set_title(
-        f"{report.gpus:,} GPUs, {report.jobs:,} jobs, {report.preempted:,} preemptions: "
-        f"{report.utilisation:.1%} busy while work waits"
-    )
-    middle.stackplot(
-        times, *([q.get(t, 0) for _, _, q in report.samples] for t in TENANTS), labels=TENANTS
-    )
-    middle.set(ylabel="jobs that wait", xlabel="simulated seconds")
-    middle.legend(title="tenant", loc="upper right")
-    for priority in sorted(PRIORITIES, reverse=True):
-        waits = report.of_priority(priority)
-        bottom.plot(waits, [100 * (n + 1) / len(waits) for n in range(len(waits))], label=priority)
-    bottom.set(ylabel="jobs begun, %", xlabel="after waiting so many simulated seconds")
-    bottom.legend(title="priority", loc="lower right")
+    top.plot(times, [100 * share for _, share, _ in report.samples], color="#2a7f62")
+    top.set(ylim=(0, 103), ylabel="GPUs at work, %", xlabel="simulated seconds")
+    queues = ([q.get(t, 0) for _, _, q in report.samples] for t in TENANTS)
+    middle.stackplot(times, *queues, labels=TENANTS, colors=("#33658a", "#86bbd8", "#f6ae2d"))
+    middle.set(ylabel="jobs not begun", xlabel="simulated seconds")
+    middle.legend(title="tenant", loc="upper left", frameon=False)
+    for priority, color in zip(sorted(PRIORITIES), ("#33658a", "#f6ae2d", "#c8553d"), strict=True):
+        waits = report.waits_of(priority)
+        begun = [100 * (n + 1) / len(waits) for n in range(len(waits))]
+        bottom.step([0, *waits], [0, *begun], where="post", color=color, label=priority)
+    bottom.set(ylim=(0, 103), ylabel="jobs begun, %", xlabel="seconds since they were submitted")
+    bottom.legend(title="priority", loc="lower right", frameon=False)
     for axes in (top, middle, bottom):
-        axes.grid(alpha=0.3)
+        axes.grid(alpha=0.25)
+        axes.margins(x=0.01)
+        axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -306,6 +326,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.gpus < 1 or options.jobs < 1:
         parser.error("--gpus and --jobs must be 1 or more")
+    if options.out and not find_spec("matplotlib"):
+        parser.error("--out needs matplotlib: pip install matplotlib")
+    if options.out and not Path(options.out).absolute().parent.is_dir():
+        parser.error(f"--out: there is no folder {Path(options.out).parent}")
     report = Simulation(options.gpus, options.jobs, options.seed).run()
     print("\n".join(report.lines()))
     if options.out:

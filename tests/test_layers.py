@@ -48,8 +48,12 @@ ALLOWED: dict[str, set[str]] = {
         "farm.request",
         "farm.workers",
     },
-    "dispatch": PURE | {"farm.estimate", "farm.keys", "farm.pool", "farm.scheduler", "farm.store"},
+    "fence": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
+    "dispatch": PURE
+    | {"farm.estimate", "farm.fence", "farm.keys", "farm.pool", "farm.scheduler", "farm.store"},
     "book": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
+    "sharing": {"farm.book", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
+    | {"farm.run", "farm.scheduler", "farm.store"},
     "views": {
         "farm.book",
         "farm.dispatch",
@@ -58,9 +62,9 @@ ALLOWED: dict[str, set[str]] = {
         "farm.pool",
         "farm.scheduler",
     },
-    "coordinator": PURE - {"farm.plan", "farm.order"}
-    | {"farm.book", "farm.cluster", "farm.dispatch", "farm.keys", "farm.placement", "farm.pool"}
-    | {"farm.scheduler", "farm.settings", "farm.store", "farm.views"}
+    "coordinator": {"farm.errors", "farm.fence", "farm.job", "farm.keys", "farm.placement"}
+    | {"farm.book", "farm.cluster", "farm.dispatch", "farm.pool", "farm.request"}
+    | {"farm.scheduler", "farm.settings", "farm.sharing", "farm.store", "farm.views"}
     | {"svd_engine", "svd_engine.picture"},
     "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.pool", "farm.settings"}
     | {"farm.store", "svd_engine"},

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from farm.simulate import PRIORITIES, Simulation, decision_rate, main
+import farm.simulate
+from farm.plan import Kind
+from farm.run import AGING_S
+from farm.simulate import PRIORITIES, TENANTS, Simulation, decision_rate, main
 
 
 def test_all_jobs_end_and_none_starves() -> None:
@@ -13,11 +16,23 @@ def test_all_jobs_end_and_none_starves() -> None:
     assert report.failed < 5
     assert sum(map(len, report.waits.values())) == 1_500
     assert 0.9 < report.utilisation <= 1
-    waits = {p: report.of_priority(p) for p in PRIORITIES}
+    assert all(0 < report.busy_s[kind] <= report.there_s[kind] for kind in Kind)
+    waits = {priority: report.waits_of(priority) for priority in PRIORITIES}
     assert waits[90][-1] < waits[10][-1] < report.simulated_s
-    small = [w for (tenant, _), each in report.waits.items() if tenant == "small" for w in each]
-    large = [w for (tenant, _), each in report.waits.items() if tenant == "large" for w in each]
+    small, large = (report.waits_of(tenant) for tenant in ("small", "large"))
     assert sum(small) / len(small) < sum(large) / len(large)  # its share is not eaten up
+    for tenant, share in TENANTS.items():
+        done = report.worked_s[tenant] / sum(report.worked_s.values())
+        assert done == pytest.approx(share, abs=0.05)
+
+
+def test_aging_bounds_how_long_a_job_gives_way() -> None:
+    """In a run of hours: without aging the last jobs of priority 10 would let all others go first."""
+    report = Simulation(gpus=9, jobs=6_000, seed=0).run()
+    assert report.simulated_s > 3 * 80 * AGING_S
+    for priority in PRIORITIES:
+        assert report.gave_way_s[priority] <= (90 - priority) * AGING_S
+    assert report.gave_way_s[10] > 0.8 * 80 * AGING_S
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -31,8 +46,30 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["--gpus", "20", "--jobs", "100", "--out", str(out)]) == 0
     assert "100 jobs: 100 done" in capsys.readouterr().out
     assert out.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--gpus", "0"], "must be 1 or more"),
+        (["--jobs", "many"], "invalid int value"),
+        (["--out", "no/such/folder/plot.png"], "there is no folder no/such/folder"),
+        (["--colour"], "unrecognized"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["--gpus", "0"])
+        main(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_the_plot_needs_matplotlib(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(farm.simulate, "find_spec", lambda _name: None)
+    with pytest.raises(SystemExit, match="2"):
+        main(["--out", "plot.png"])
+    assert "pip install matplotlib" in capsys.readouterr().err
 
 
 def test_decision_rate() -> None:

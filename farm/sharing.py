@@ -1,0 +1,158 @@
+"""Which jobs wait for which clip: each is rendered once, however many ask for it."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from farm.book import Book
+from farm.dispatch import Clip, Dispatcher
+from farm.errors import StoreError
+from farm.job import ClipResult, Event, Job, State
+from farm.keys import result_key
+from farm.run import Run
+from farm.scheduler import Scheduler
+from farm.store import Store
+
+log = logging.getLogger("farm")
+
+RETRY_S = 2.0  # between two tries to read from a store that does not answer
+KEPT = 10_000  # results that are remembered
+
+
+class Sharing:
+    """Jobs and the clips under way for them; it is the dispatcher's listener."""
+
+    dispatcher: Dispatcher  # set once it is made, since each needs the other
+
+    def __init__(
+        self, store: Store, book: Book, scheduler: Scheduler, changed: Callable[[str], None]
+    ) -> None:
+        """changed: told of a job that is further than it was."""
+        self._store, self._book, self._scheduler = store, book, scheduler
+        self._changed = changed
+        self._results: OrderedDict[str, ClipResult] = OrderedDict()
+        self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
+
+    async def admit(self, job: Job, steps: dict[str, int] | None = None) -> None:
+        """Answer a job's clips from the store, share those under way, render the others."""
+        for request in job.request.clips():
+            result = await self._result(request.digest, job)
+            if result is not None:
+                anew = steps is not None and result.finished_at >= job.created_at  # but not written
+                self._add_result(job.id, result if anew else _unpaid(result))
+                continue
+            jobs = self._jobs_of.setdefault(request.digest, [])
+            jobs.append(job.id)
+            if request.digest in self.dispatcher.clips:
+                continue
+            run = Run(request.digest, job.tenant, job.request.weights, job.created_at, job.priority)
+            clip = Clip(request, job.model, run, job.id, job.force)
+            self.dispatcher.add(clip, (steps or {}).get(request.digest, 0))
+        self.settle(job.id)
+        self._close_if_done(job.id)
+
+    async def _result(self, digest: str, job: Job) -> ClipResult | None:
+        """A finished clip that will do for the job. One under way is for it to share."""
+        result = self._results.get(digest)
+        if result is None and digest not in self.dispatcher.clips:
+            while True:
+                try:
+                    stored = await self._book.io(self._store.get, result_key(digest))
+                    break
+                except StoreError as error:
+                    log.warning("%s: cannot look for its result yet: %s", job.id, error)
+                    await asyncio.sleep(RETRY_S)
+            result = ClipResult.model_validate_json(stored.data) if stored else None
+            result = self._results.get(digest, result)  # it may have finished meanwhile
+        if digest in self.dispatcher.clips or result is None:
+            return None
+        return None if job.force and result.finished_at < job.created_at else result
+
+    def started(self, clip: Clip) -> None:
+        for job in self._jobs_of.get(clip.run.id, []):
+            if self._book.open[job].state is State.QUEUED:
+                self._book.tell(job, Event.START)
+
+    def progressed(self, clip: Clip) -> None:
+        for job in self._jobs_of.get(clip.run.id, []):
+            progress = {"stage": clip.stage, "step": clip.step, "chunks": clip.chunks}
+            self._book.log(job, "progress", seed=clip.request.params.seed, **progress)
+            self._changed(job)
+
+    def tried_again(self, clip: Clip, why: str) -> None:
+        for job in self._jobs_of.get(clip.run.id, []):
+            self._book.change(job, attempts=self._book.open[job].attempts + 1)
+            self._book.log(job, "retry", seed=clip.request.params.seed, why=why)
+
+    def finished(self, clip: Clip, result: ClipResult) -> None:
+        self._remember(clip.run.id, result)
+        for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
+            # Who came first pays; to the others it was there.
+            self._add_result(job, result if number == 0 else _unpaid(result))
+            self._close_if_done(job)
+
+    def failed(self, clip: Clip, error: str) -> None:
+        for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
+            spent = self._book.open[job].gpu_seconds + (clip.gpu_seconds if number == 0 else 0)
+            self._book.tell(job, Event.FAIL, error=error, gpu_seconds=round(spent, 4))
+            for other in self.part(job):
+                self.dispatcher.drop(other)
+
+    def _add_result(self, job: str, result: ClipResult) -> None:
+        record = self._book.open[job]
+        results = [*(r for r in record.results if r.request != result.request), result]
+        results.sort(key=lambda r: r.request.params.seed)
+        seconds = dict(record.seconds)
+        for stage, spent in result.seconds.items():
+            seconds[stage] = round(seconds.get(stage, 0.0) + spent, 4)
+        self._book.change(
+            job,
+            results=tuple(results),
+            seconds=seconds,
+            gpu_seconds=round(record.gpu_seconds + result.gpu_seconds, 4),
+        )
+
+    def _close_if_done(self, job: str) -> None:
+        record = self._book.open.get(job)
+        done = record is not None and len(record.results) == record.request.num_videos
+        if done and record is not None and record.state is not State.CANCELLING:
+            self._book.tell(job, Event.COMPLETE)
+
+    def part(self, job: str) -> list[Clip]:
+        """Take a job from the clips it waits for; those nobody else waits for."""
+        alone = []
+        for digest, jobs in list(self._jobs_of.items()):
+            if job in jobs:
+                jobs.remove(job)
+                if not jobs:
+                    del self._jobs_of[digest]
+                    alone.append(self.dispatcher.clips[digest])
+                else:
+                    self.settle(jobs[0])
+        return alone
+
+    def settle(self, job: str) -> None:
+        """A clip goes as its most urgent job wants it, and is held when all of them are paused."""
+        for digest, jobs in self._jobs_of.items():
+            clip = self.dispatcher.clips.get(digest)
+            if job not in jobs or clip is None:
+                continue
+            records = [self._book.open[name] for name in jobs]
+            priority = max(record.priority for record in records)
+            held = all(record.state is State.PAUSED for record in records)
+            if clip.run.priority != priority:
+                self._scheduler.set_priority(clip.run, priority)
+            if clip.run.held != held:
+                self._scheduler.hold(clip.run, held)
+        self.dispatcher.poke()
+
+    def _remember(self, digest: str, result: ClipResult) -> None:
+        self._results[digest] = result
+        while len(self._results) > KEPT:
+            self._results.popitem(last=False)
+
+
+def _unpaid(result: ClipResult) -> ClipResult:
+    """A result that cost the job nothing."""
+    return result.model_copy(update={"gpu_seconds": 0.0, "seconds": {}})
