@@ -59,7 +59,7 @@ class Book:
             former = await self.read(job.id)
             if former is None or (former.request, former.tenant) != (job.request, job.tenant):
                 raise JobError(f"{job.id} is another job; give a new id") from None
-            if former.id not in self.open:
+            if not former.state.is_open:
                 await self.io(self._store.delete, open_key(job.id))
             return former, False
         self._etags[job.id] = etag

@@ -19,9 +19,10 @@ import svd_engine
 from farm.book import Book
 from farm.cluster import describe_model, live_nodes
 from farm.dispatch import Dispatcher
-from farm.errors import JobError, QueueFullError, RequestError
+from farm.errors import JobError, QueueFullError, RequestError, StoreError
 from farm.fence import take_fence
 from farm.job import (
+    TRANSITIONS,
     Event,
     Job,
     JobView,
@@ -59,9 +60,9 @@ class Coordinator:
         self._facts: dict[Model, tuple[float, ModelFacts]] = {}
         self._pictures: OrderedDict[str, None] = OrderedDict()  # known to be in the store
         self._drained: set[str] = set()
-        self._version = 0
         self._changed: OrderedDict[str, int] = OrderedDict()  # the version each job last changed at
         self._news = asyncio.Condition()
+        self._trouble = ""  # why it has not begun yet
         self._begun = asyncio.create_task(self._begin())
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -69,7 +70,11 @@ class Coordinator:
 
     async def ready(self) -> dict[str, Any]:
         """Wait until open jobs are taken over; who and what this is."""
-        await asyncio.shield(self._begun)
+        while not self._begun.done():
+            if self._trouble:
+                raise StoreError(f"the farm cannot begin: {self._trouble}")
+            await asyncio.wait({self._begun}, timeout=0.5)
+        self._begun.result()
         return {
             "version": svd_engine.__version__,
             "store": self._settings.store,
@@ -127,13 +132,12 @@ class Coordinator:
     ) -> tuple[int, list[JobView]]:
         """Those of `jobs` that changed after version `after`, and the version now. Waits for some.
 
-        After a restart versions begin anew, and all jobs count as changed.
+        After a restart all jobs count as changed: their versions are above all former ones.
         """
         await self.ready()
-        after = after if after <= self._version else -1
 
         def changed() -> list[str]:
-            return [job for job in jobs if self._changed.get(job, 0) > after]
+            return [job for job in jobs if self._changed.get(job, self._first_version) > after]
 
         async with self._news:
             try:
@@ -210,8 +214,18 @@ class Coordinator:
     # Beginning
 
     async def _begin(self) -> None:
+        while True:
+            try:
+                return await self._start()
+            except StoreError as error:
+                log.error("cannot begin yet: %s", error)
+                self._trouble = str(error)
+                await asyncio.sleep(NODES_S)
+
+    async def _start(self) -> None:
         self._store: Store = await asyncio.to_thread(open_store, self._settings.store)
         self._fence = await asyncio.to_thread(take_fence, self._store)
+        self._version = self._first_version = self._fence << 32
         self._scheduler = Scheduler(self._settings.max_gpus)
         self._pool = Pool(self._settings.store, self._engine, self._joined, self._left)
         self._book = Book(
@@ -235,7 +249,15 @@ class Coordinator:
                 await self._sharing.admit(job, steps)
         work = (self._dispatcher.work(), self._book.keep_logs(), self._keep_workers())
         for loop in (*work, self._keep_deadlines()):
-            self._spawn(loop)
+            self._spawn(self._for_ever(loop))
+
+    async def _for_ever(self, loop: Coroutine[Any, Any, None]) -> None:
+        """End the process should a loop end, rather than stand still: a new one goes on."""
+        try:
+            await loop
+        finally:
+            log.critical("a loop of the coordinator has ended", exc_info=True)
+            os._exit(1)
 
     async def _keep_workers(self) -> None:
         """A worker in each slot the cluster has, for ever."""
@@ -264,7 +286,8 @@ class Coordinator:
             await asyncio.sleep(0.5)
             for job in list(self._book.open.values()):
                 due = job.due()
-                if due and due[0] <= time.time() and job.state is not State.CANCELLING:
+                can_fail = (job.state, Event.FAIL) in TRANSITIONS
+                if due and due[0] <= time.time() and can_fail:
                     clips = self._sharing.part(job.id)
                     spent = job.gpu_seconds + sum(clip.gpu_seconds for clip in clips)
                     self._book.tell(job.id, Event.FAIL, error=due[1], gpu_seconds=spent)

@@ -174,7 +174,8 @@ class Dispatcher:
                 assignment.worker, order, given, lambda step: self._stepped(clip, assignment, step)
             )
             made = await ref if task.stage is Stage.MUX else None
-        except TaskError as fault:
+        except Exception as error:
+            fault = error if isinstance(error, TaskError) else TaskError(Fault.ERROR, repr(error))
             clip.gpu_seconds += time.monotonic() - began
             self._failed(assignment, fault)
         else:

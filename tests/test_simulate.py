@@ -27,7 +27,7 @@ def test_all_jobs_end_and_none_starves() -> None:
 
 
 def test_aging_bounds_how_long_a_job_gives_way() -> None:
-    """In a run of hours: without aging the last jobs of priority 10 would let all others go first."""
+    """In a run of hours; without it, jobs of priority 10 would let all others go first."""
     report = Simulation(gpus=9, jobs=6_000, seed=0).run()
     assert report.simulated_s > 3 * 80 * AGING_S
     for priority in PRIORITIES:
