@@ -7,7 +7,7 @@ DEPENDENCIES := pyproject.toml deploy/constraints.txt
 .PHONY: demo test check clean
 
 demo: .venv/.run ## render the example pictures with the `tiny` model
-	$(BIN)/python -m farm.batch examples/pictures --out demo --seeds 0-1
+	$(BIN)/python -m farm.batch examples/pictures --out demo --store demo/store --seeds 0-1
 
 test: .venv/.test ## all tests that need no GPU and no long time
 	$(BIN)/python -m pytest

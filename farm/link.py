@@ -70,7 +70,8 @@ def connect(settings: Settings, engine: str = "farm.workers", start: bool = True
     farm is of a later version. One of an earlier version is replaced: what it was at goes on from
     the store.
     """
-    open_store(settings.store).check()
+    if start:
+        open_store(settings.store).check()
     join_cluster(start)
     link = Link(settings, engine)
     there = link("ready")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from farm.__main__ import main
 from farm.client import Farm, fetch
 from farm.errors import JobError, QueueFullError, RequestError, StoreError, WorkerError
 from farm.job import JobView, State
@@ -266,6 +267,39 @@ def test_a_killed_coordinator_goes_on_from_the_last_checkpoint(farm: Farm, tiny:
     assert farm.show(paused).job.state is State.PAUSED
     farm.resume(paused)
     assert finish(farm, paused)[paused].job.state is State.COMPLETED
+
+
+def test_the_operators_commands(
+    farm: Farm, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FARM_STORE", raising=False)
+
+    def said(*arguments: str) -> str:
+        assert main(arguments) == 0
+        return capsys.readouterr().out
+
+    job = farm.submit(submission(tiny, seed=98, num_inference_steps=900), PICTURE).job.id
+    under_way(farm, job)
+    status = said("status")
+    assert "renderer-0" in status
+    assert "denoise" not in status  # tasks are called by what they make
+    assert "latents/" in status
+    assert "default: 1 running" in status
+    assert job in said("jobs")
+    assert f"{job} is paused" in said("pause", job)
+    assert f"{job} is queued" in said("resume", job)
+    assert "  7  queued" in said("priority", job, "7") or "  7  running" in said("jobs")
+    assert f"{job} is cancelled" in said("cancel", job)
+    assert job not in said("jobs")
+    assert "cancelled" in said("jobs", "--all", "--limit", "1000")
+    assert '"state": "cancelled"' in said("show", job)
+    log = said("logs", job, "--follow")
+    assert "submitted" in log
+    assert log.splitlines()[-1].split()[3] == "stopped"
+    assert "drained" in said("drain", "decoder-0")
+    assert "idle" in said("drain", "decoder-0", "--undo")
+    assert main(["show", "nonsense"]) == 1
+    assert "there is no job 'nonsense'" in capsys.readouterr().err
 
 
 def test_another_store_than_the_farms_is_an_error(farm: Farm, tmp_path: Path) -> None:

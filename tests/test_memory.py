@@ -1,0 +1,112 @@
+"""Out of GPU memory: the same pixels with less of it, or a message that says what would fit."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from farm.errors import GpuMemoryError, RequestError, WorkerError
+from farm.memory import GIB, what_fits
+from farm.order import Order
+from farm.plan import Kind, Stage, Task
+from farm.request import Model, RenderRequest, digest_of
+from farm.store import open_store
+from farm.workers import Worker, describe
+from svd_engine import RenderParams, stages
+from tests.farm_jobs import SMALL, picture_bytes
+
+
+def order(model: Path, task: Task, lean: bool = False, **changes: Any) -> Order:
+    params = RenderParams(**{**SMALL, **changes})
+    facts = describe(Model(name=str(model)))
+    request = RenderRequest(
+        picture=digest_of(picture_bytes()), weights=facts.digest, dtype="float32", params=params
+    )
+    return Order(request, Model(name=str(model)), task, "1-1", lean)
+
+
+ENCODE = Task("conditioning", Stage.ENCODE)
+DENOISE = Task("latents/0002", Stage.DENOISE, ("conditioning",), (0, 2))
+DECODE = Task("frames/0000-0005", Stage.DECODE, ("latents/0002",), (0, 5))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    open_store(str(tmp_path)).put(f"pictures/{digest_of(picture_bytes())}", picture_bytes())
+    return str(tmp_path)
+
+
+def test_lean_tasks_make_the_same_pixels(tiny: Path, store: str) -> None:
+    made = []
+    for lean in (False, True):
+        renderer, decoder = (Worker(kind, "cpu", store) for kind in Kind)
+        (conditioning,) = renderer.run(order(tiny, ENCODE, lean))
+        *steps, latents = renderer.run(order(tiny, DENOISE, lean), conditioning)
+        assert steps == [1, 2]
+        (frames,) = decoder.run(order(tiny, DECODE, lean), latents)
+        made.append(frames)
+    assert (made[0] == made[1]).all()
+
+
+def test_a_checkpoint_takes_the_place_of_a_lost_result(tiny: Path, store: str) -> None:
+    renderer = Worker(Kind.RENDERER, "cpu", store)
+    (conditioning,) = renderer.run(order(tiny, ENCODE))
+    *_, latents = renderer.run(order(tiny, DENOISE), conditioning)
+    rest = Task("latents/0005", Stage.DENOISE, ("latents/0002",), (2, 5))
+    *_, kept = renderer.run(order(tiny, rest), latents)
+    renderer._saver.shutdown()
+    other = Worker(Kind.RENDERER, "cpu", store)
+    *_, again = other.run(order(tiny, Task("latents/0005", Stage.DENOISE, (), (5, 5))), None)
+    assert torch.equal(again.latents, kept.latents)
+    assert not open_store(store).exists(f"checkpoints/{order(tiny, rest).request.digest}/0002")
+
+
+def test_out_of_memory_is_told_from_other_faults(
+    tiny: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(stages, "encode", refuse)
+    with pytest.raises(GpuMemoryError, match="smaller width and height would fit"):
+        list(Worker(Kind.RENDERER, "cpu", store).run(order(tiny, ENCODE)))
+    monkeypatch.undo()
+    open_store(store).put(f"pictures/{digest_of(picture_bytes())}", b"nonsense")
+    with pytest.raises(RequestError, match="is not a picture"):
+        list(Worker(Kind.RENDERER, "cpu", store).run(order(tiny, ENCODE)))
+
+
+def test_weights_of_another_digest_are_not_used(tiny: Path, store: str) -> None:
+    asked = order(tiny, ENCODE)
+    request = asked.request.model_copy(update={"weights": "0" * 64})
+    other = Order(request, asked.model, ENCODE, "1-1")
+    with pytest.raises(WorkerError, match=r"cannot load .* its weights are"):
+        list(Worker(Kind.RENDERER, "cpu", store).run(other))
+
+
+@pytest.mark.parametrize(
+    ("task", "lean", "words"),
+    [
+        (DECODE, False, r"decode of 5 frames of 64 x 48 in float32; about 2 frames would fit: try"),
+        (DECODE, True, r"everything else moved off the GPU.*decode_chunk_size=2"),
+        (DENOISE, False, r"denoise of 5 frames.*num_frames=2"),
+        (ENCODE, False, r"smaller width and height"),
+    ],
+)
+def test_what_fits_where_nothing_is_known(task: Task, lean: bool, words: str, tiny: Path) -> None:
+    assert re.search(words, what_fits(order(tiny, task, lean), ""))
+
+
+def test_what_fits_by_what_was_wanted(tiny: Path) -> None:
+    task = Task("frames", Stage.DECODE, ("latents/0025",), (0, 25))
+    text = what_fits(
+        order(tiny, task, num_frames=25),
+        "Tried to allocate 6.00 GiB.",
+        total=24 * GIB,
+        weights=4 * GIB,
+        peak=22 * GIB,
+    )
+    assert "28.0 GiB wanted, 24.0 GiB there" in text
+    assert "decode_chunk_size=18" in text  # 25 frames x 0.9 x 20 GiB / 24 GiB
