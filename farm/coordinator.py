@@ -27,7 +27,6 @@ from farm.job import (
     Job,
     JobView,
     LogEntry,
-    Progress,
     State,
     Submission,
 )
@@ -46,6 +45,7 @@ log = logging.getLogger("farm")
 
 FACTS_S = 300.0  # a model may be changed under the farm
 NODES_S = 2.0  # between two looks at the cluster's nodes
+PLACED = 100  # jobs at once that are told their place in the queue
 KEPT = 10_000  # results and pictures that are remembered
 
 
@@ -115,7 +115,7 @@ class Coordinator:
         record = await self._book.read(job)
         if record is None:
             raise JobError(f"there is no job {job!r}")
-        return JobView(job=record, progress=self._progress(record))
+        return self._view(record)
 
     async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
         """Jobs, oldest first: the open ones, or all there ever were, those after id `after`."""
@@ -145,7 +145,10 @@ class Coordinator:
             except TimeoutError:
                 return self._version, []
             version, ids = self._version, changed()
-        return version, [await self.show(job) for job in ids]
+        views = [await self._book.read(job) for job in ids]
+        # Places in the queue are a look at all of it: not for thousands of jobs at once.
+        placed = len(ids) <= PLACED
+        return version, [self._view(job, placed) for job in views if job is not None]
 
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
         """A job's event log, as far as it is in the store, from after entry `after` on."""
@@ -244,9 +247,8 @@ class Coordinator:
         jobs = await self._book.recover()
         keys = await asyncio.to_thread(lambda: list(self._store.list(CHECKPOINTS)))
         steps = dict(sorted(map(step_of, keys)))  # the last of each clip
-        for job in jobs:
-            if job.state.is_open:
-                await self._sharing.admit(job, steps)
+        still_open = [job for job in jobs if job.state.is_open]
+        await asyncio.gather(*(self._sharing.admit(job, steps) for job in still_open))
         work = (self._dispatcher.work(), self._book.keep_logs(), self._keep_workers())
         for loop in (*work, self._keep_deadlines()):
             self._spawn(self._for_ever(loop))
@@ -329,8 +331,9 @@ class Coordinator:
 
     # Telling
 
-    def _progress(self, job: Job) -> Progress:
-        return progress_of(job, self._dispatcher, self._scheduler)
+    def _view(self, job: Job, placed: bool = True) -> JobView:
+        progress = progress_of(job, self._dispatcher, self._scheduler, placed)
+        return JobView(job=job, progress=progress)
 
     def _joined(self, name: str, kind: Any) -> None:
         self._dispatcher.joined(name, kind)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from farm.book import Book
 from farm.dispatch import Clip, Dispatcher
 from farm.errors import StoreError
-from farm.job import ClipResult, Event, Job, State
+from farm.job import TRANSITIONS, ClipResult, Event, Job, State
 from farm.keys import result_key
 from farm.run import Run
 from farm.scheduler import Scheduler
@@ -33,17 +33,20 @@ class Sharing:
         self._changed = changed
         self._results: OrderedDict[str, ClipResult] = OrderedDict()
         self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
+        self._clips_of: dict[str, list[str]] = {}  # the other way round
 
     async def admit(self, job: Job, steps: dict[str, int] | None = None) -> None:
         """Answer a job's clips from the store, share those under way, render the others."""
         for request in job.request.clips():
             result = await self._result(request.digest, job)
+            if not self._wants_clips(job.id):
+                return  # cancelled meanwhile, or another of its clips has failed
             if result is not None:
                 anew = steps is not None and result.finished_at >= job.created_at  # but not written
                 self._add_result(job.id, result if anew else _unpaid(result))
                 continue
-            jobs = self._jobs_of.setdefault(request.digest, [])
-            jobs.append(job.id)
+            self._jobs_of.setdefault(request.digest, []).append(job.id)
+            self._clips_of.setdefault(job.id, []).append(request.digest)
             if request.digest in self.dispatcher.clips:
                 continue
             run = Run(request.digest, job.tenant, job.request.weights, job.created_at, job.priority)
@@ -70,30 +73,37 @@ class Sharing:
         return None if job.force and result.finished_at < job.created_at else result
 
     def started(self, clip: Clip) -> None:
+        """A job runs from the first task of its first clip on."""
         for job in self._jobs_of.get(clip.run.id, []):
             if self._book.open[job].state is State.QUEUED:
                 self._book.tell(job, Event.START)
 
     def progressed(self, clip: Clip) -> None:
+        """So are the jobs that wait for it."""
         for job in self._jobs_of.get(clip.run.id, []):
             progress = {"stage": clip.stage, "step": clip.step, "chunks": clip.chunks}
             self._book.log(job, "progress", seed=clip.request.params.seed, **progress)
             self._changed(job)
 
     def tried_again(self, clip: Clip, why: str) -> None:
+        """It costs each of its jobs an attempt."""
         for job in self._jobs_of.get(clip.run.id, []):
             self._book.change(job, attempts=self._book.open[job].attempts + 1)
             self._book.log(job, "retry", seed=clip.request.params.seed, why=why)
 
     def finished(self, clip: Clip, result: ClipResult) -> None:
+        """It is a result of each of its jobs."""
         self._remember(clip.run.id, result)
         for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
+            self._clips_of[job].remove(clip.run.id)
             # Who came first pays; to the others it was there.
             self._add_result(job, result if number == 0 else _unpaid(result))
             self._close_if_done(job)
 
     def failed(self, clip: Clip, error: str) -> None:
+        """So are its jobs, and clips that nobody else waits for."""
         for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
+            self._clips_of[job].remove(clip.run.id)
             spent = self._book.open[job].gpu_seconds + (clip.gpu_seconds if number == 0 else 0)
             self._book.tell(job, Event.FAIL, error=error, gpu_seconds=round(spent, 4))
             for other in self.part(job):
@@ -116,29 +126,32 @@ class Sharing:
     def _close_if_done(self, job: str) -> None:
         record = self._book.open.get(job)
         done = record is not None and len(record.results) == record.request.num_videos
-        if done and record is not None and record.state is not State.CANCELLING:
+        if done and self._wants_clips(job):
+            self._clips_of.pop(job, None)
             self._book.tell(job, Event.COMPLETE)
+
+    def _wants_clips(self, job: str) -> bool:
+        record = self._book.open.get(job)
+        return record is not None and (record.state, Event.COMPLETE) in TRANSITIONS
 
     def part(self, job: str) -> list[Clip]:
         """Take a job from the clips it waits for; those nobody else waits for."""
         alone = []
-        for digest, jobs in list(self._jobs_of.items()):
-            if job in jobs:
-                jobs.remove(job)
-                if not jobs:
-                    del self._jobs_of[digest]
-                    alone.append(self.dispatcher.clips[digest])
-                else:
-                    self.settle(jobs[0])
+        for digest in self._clips_of.pop(job, []):
+            jobs = self._jobs_of[digest]
+            jobs.remove(job)
+            if jobs:
+                self.settle(jobs[0])
+            else:
+                del self._jobs_of[digest]
+                alone.append(self.dispatcher.clips[digest])
         return alone
 
     def settle(self, job: str) -> None:
         """A clip goes as its most urgent job wants it, and is held when all of them are paused."""
-        for digest, jobs in self._jobs_of.items():
-            clip = self.dispatcher.clips.get(digest)
-            if job not in jobs or clip is None:
-                continue
-            records = [self._book.open[name] for name in jobs]
+        for digest in self._clips_of.get(job, []):
+            clip = self.dispatcher.clips[digest]
+            records = [self._book.open[name] for name in self._jobs_of[digest]]
             priority = max(record.priority for record in records)
             held = all(record.state is State.PAUSED for record in records)
             if clip.run.priority != priority:

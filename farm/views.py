@@ -11,8 +11,10 @@ from farm.pool import Pool
 from farm.scheduler import Scheduler
 
 
-def progress_of(job: Job, dispatcher: Dispatcher, scheduler: Scheduler) -> Progress:
-    """How far a job is, over all its clips."""
+def progress_of(
+    job: Job, dispatcher: Dispatcher, scheduler: Scheduler, placed: bool = True
+) -> Progress:
+    """How far a job is, over all its clips; with its place in the queue and an ETA (`placed`)."""
     params, count = job.request.params, job.request.num_videos
     frames = params.num_frames or 0
     per_clip = -(-frames // (params.decode_chunk_size or frames))
@@ -20,7 +22,7 @@ def progress_of(job: Job, dispatcher: Dispatcher, scheduler: Scheduler) -> Progr
     clips = [dispatcher.clips.get(clip.digest) for clip in job.request.clips()]
     under_way = [clip for clip in clips if clip is not None] if job.state.is_open else []
     position = None
-    if job.state in (State.QUEUED, State.PAUSED) and under_way:
+    if placed and job.state in (State.QUEUED, State.PAUSED) and under_way:
         rank = min(clip.run.rank for clip in under_way)
         # A clip of a better rank is before it, whether it is begun or not.
         before = {c.label for c in dispatcher.clips.values() if c.run.rank < rank}
@@ -32,7 +34,7 @@ def progress_of(job: Job, dispatcher: Dispatcher, scheduler: Scheduler) -> Progr
         chunk=done * per_clip + sum(clip.chunks for clip in under_way),
         chunks=count * per_clip,
         queue_position=position,
-        eta_s=_eta(job, position, dispatcher, scheduler) if under_way else None,
+        eta_s=_eta(job, position, dispatcher, scheduler) if placed and under_way else None,
     )
 
 
