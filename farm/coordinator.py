@@ -294,7 +294,7 @@ class Coordinator:
                     spent = job.gpu_seconds + sum(clip.gpu_seconds for clip in clips)
                     self._book.tell(job.id, Event.FAIL, error=due[1], gpu_seconds=spent)
                     for clip in clips:
-                        self._spawn(self._dispatcher.cancel(clip))
+                        self._dispatcher.drop(clip)
 
     # Jobs and clips
 

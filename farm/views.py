@@ -6,7 +6,7 @@ from typing import Any
 from farm.book import Book
 from farm.dispatch import Dispatcher
 from farm.job import Job, Progress, State
-from farm.plan import Kind
+from farm.plan import Kind, Stage
 from farm.pool import Pool
 from farm.scheduler import Scheduler
 
@@ -28,7 +28,7 @@ def progress_of(
         before = {c.label for c in dispatcher.clips.values() if c.run.rank < rank}
         position = len(before)
     return Progress(
-        stage=max((c.stage for c in under_way if c.stage), key=_order, default=None),
+        stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
         step=done * params.steps + sum(clip.step for clip in under_way),
         steps=count * params.steps,
         chunk=done * per_clip + sum(clip.chunks for clip in under_way),
@@ -36,10 +36,6 @@ def progress_of(
         queue_position=position,
         eta_s=_eta(job, position, dispatcher, scheduler) if placed and under_way else None,
     )
-
-
-def _order(stage: Any) -> int:
-    return ["encode", "denoise", "decode", "mux"].index(stage)
 
 
 def _eta(
