@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
@@ -40,7 +40,7 @@ class Worker:
     def __init__(self, kind: Kind, device: str, store: str) -> None:
         """As `workers.Worker` is made; nothing is loaded."""
 
-    def run(self, order: Order, *_given: Any) -> Iterator[Any]:
+    def run(self, order: Order, *_given: Any) -> Generator[int, None, Any]:
         """A renderer's tasks take CLIP_S for a clip, a decoder's next to nothing."""
         if order.task.stage is Stage.DENOISE:
             start, stop = order.task.span
@@ -48,7 +48,7 @@ class Worker:
                 time.sleep(CLIP_S / STEPS)
                 yield step + 1
         key = f"clips/{order.request.digest}/{order.attempt}"
-        yield Made("0" * 64, key, key, key) if order.task.stage is Stage.MUX else "result"
+        return Made("0" * 64, key, key, key) if order.task.stage is Stage.MUX else "result"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

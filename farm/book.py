@@ -8,12 +8,12 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from farm.errors import ConflictError, JobError, StoreError
 from farm.job import Event, Job, LogEntry, advance
 from farm.keys import JOBS, OPEN, events_key, events_prefix, job_key, open_key
+from farm.loop import Background
 from farm.store import Store
 
 log = logging.getLogger("farm")
@@ -29,7 +29,7 @@ class Book:
     def __init__(
         self,
         store: Store,
-        threads: ThreadPoolExecutor,
+        background: Background,
         fence: int,
         changed: Callable[[str], None],
         superseded: Callable[[], None],
@@ -37,13 +37,12 @@ class Book:
         """changed: told of a job shown anew. superseded: another coordinator has the jobs now."""
         self.open: dict[str, Job] = {}  # as they are; `shown` may be a moment behind
         self._fence, self._changed, self._superseded = fence, changed, superseded
-        self._store, self._threads = store, threads
+        self._store, self._background = store, background
         self._shown: OrderedDict[str, Job] = OrderedDict()
         self._etags: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._last: dict[str, int] = {}  # number of the last log entry
         self._pending: dict[str, list[LogEntry]] = {}
-        self._saves: set[asyncio.Task[Job]] = set()
 
     async def create(self, job: Job) -> tuple[Job, bool]:
         """Write a new job; it and True, or the one that was there under its id and False.
@@ -51,16 +50,18 @@ class Book:
         JobError where that one is another.
         """
         job = job.model_copy(update={"fence": self._fence})
-        await self.io(self._store.put, open_key(job.id), b"")
+        await self._background.call(self._store.put, open_key(job.id), b"")
         data = job.model_dump_json().encode()
         try:
-            etag = await self.io(lambda: self._store.put(job_key(job.id), data, if_none_match=True))
+            etag = await self._background.call(
+                lambda: self._store.put(job_key(job.id), data, if_none_match=True)
+            )
         except ConflictError:
             former = await self.read(job.id)
             if former is None or (former.request, former.tenant) != (job.request, job.tenant):
                 raise JobError(f"{job.id} is another job; give a new id") from None
             if not former.state.is_open:
-                await self.io(self._store.delete, open_key(job.id))
+                await self._background.call(self._store.delete, open_key(job.id))
             return former, False
         self._etags[job.id] = etag
         self._last[job.id] = 0
@@ -85,10 +86,7 @@ class Book:
 
     def save(self, job: str) -> "asyncio.Task[Job]":
         """Write an open job as it is now; tried until the store takes it."""
-        task = asyncio.create_task(self._save(job))
-        self._saves.add(task)
-        task.add_done_callback(self._saves.discard)
-        return task
+        return self._background.start(self._save(job))
 
     def shown(self, job: str) -> Job | None:
         """The job as it was last written, where it is open or was finished lately."""
@@ -103,7 +101,7 @@ class Book:
         """The job, out of the store where it is not in memory."""
         if job in self._shown:
             return self._shown[job]
-        stored = await self.io(self._store.get, job_key(job))
+        stored = await self._background.call(self._store.get, job_key(job))
         return Job.model_validate_json(stored.data) if stored else None
 
     async def ids(self, after: str, limit: int) -> list[str]:
@@ -113,11 +111,14 @@ class Book:
             found = self._store.list(JOBS, job_key(after) if after else "")
             return [key[len(JOBS) : -len(".json")] for key, _ in zip(found, range(limit))]  # noqa: B905
 
-        return list(await self.io(read))
+        return list(await self._background.call(read))
 
     async def recover(self) -> list[Job]:
         """Read the jobs that an earlier coordinator left open, and take them over."""
-        ids = [key[len(OPEN) :] for key in await self.io(lambda: list(self._store.list(OPEN)))]
+        ids = [
+            key[len(OPEN) :]
+            for key in await self._background.call(lambda: list(self._store.list(OPEN)))
+        ]
         jobs = await asyncio.gather(*(self._take_over(job) for job in ids))
         return [job for job in jobs if job is not None]
 
@@ -142,7 +143,7 @@ class Book:
                 found += [LogEntry.model_validate_json(line) for line in lines]
             return [entry for entry in found if entry.seq > after]
 
-        return list(await self.io(read))
+        return list(await self._background.call(read))
 
     async def keep_logs(self) -> None:
         """Write the event logs, for ever."""
@@ -150,18 +151,16 @@ class Book:
             await asyncio.sleep(FLUSH_S)
             await asyncio.gather(*(self._flush(job) for job in list(self._pending)))
 
-    async def io(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call the store, off the loop."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
-
     async def _take_over(self, name: str) -> Job | None:
-        stored = await self.io(self._store.get, job_key(name))
+        stored = await self._background.call(self._store.get, job_key(name))
         job = Job.model_validate_json(stored.data) if stored else None
         if stored is None or job is None or not job.state.is_open:
-            await self.io(self._store.delete, open_key(name))  # never acknowledged, or finished
+            await self._background.call(
+                self._store.delete, open_key(name)
+            )  # never acknowledged, or finished
             return None
         self.open[name], self._etags[name] = job, stored.etag
-        keys = await self.io(lambda: list(self._store.list(events_prefix(name))))
+        keys = await self._background.call(lambda: list(self._store.list(events_prefix(name))))
         self._last[name] = int(keys[-1].rpartition("/")[2].partition(".")[0]) if keys else 0
         return await self.tell(name, Event.RECOVER)
 
@@ -173,7 +172,7 @@ class Book:
             data, etag = job.model_dump_json().encode(), self._etags[name]
             while True:
                 try:
-                    self._etags[name] = await self.io(
+                    self._etags[name] = await self._background.call(
                         lambda: self._store.put(job_key(name), data, if_match=etag)
                     )
                     break
@@ -194,7 +193,7 @@ class Book:
         self._etags.pop(name, None)
         self._last.pop(name, None)
         try:
-            await self.io(self._store.delete, open_key(name))
+            await self._background.call(self._store.delete, open_key(name))
         except StoreError as error:
             log.warning("%s: left in the index until the next start: %s", name, error)
 
@@ -204,7 +203,9 @@ class Book:
             return
         lines = "".join(entry.model_dump_json() + "\n" for entry in entries)
         try:
-            await self.io(self._store.put, events_key(name, entries[-1].seq), lines.encode())
+            await self._background.call(
+                self._store.put, events_key(name, entries[-1].seq), lines.encode()
+            )
         except StoreError as error:
             log.warning("%s: cannot write its log yet: %s", name, error)
             self._pending[name] = entries + self._pending.get(name, [])

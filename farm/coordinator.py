@@ -8,43 +8,36 @@ import asyncio
 import logging
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import ValidationError
 
 import svd_engine
 from farm.book import Book
-from farm.cluster import describe_model, live_nodes
+from farm.cluster import describe_model
 from farm.dispatch import Dispatcher
-from farm.errors import JobError, QueueFullError, RequestError, StoreError
+from farm.errors import FarmError, JobError, QueueFullError, RequestError, StoreError
 from farm.fence import take_fence
-from farm.job import (
-    TRANSITIONS,
-    Event,
-    Job,
-    JobView,
-    LogEntry,
-    State,
-    Submission,
-)
+from farm.job import Event, Job, JobView, LogEntry, State, Submission
 from farm.keys import CHECKPOINTS, picture_key, step_of
-from farm.placement import place_workers
+from farm.leftovers import clear_checkpoints
+from farm.loop import Background, News, Recent
 from farm.pool import Pool
 from farm.request import Model, ModelFacts, RenderRequest, digest_of
 from farm.scheduler import Scheduler
 from farm.settings import Settings
 from farm.sharing import Sharing
 from farm.store import Store, open_store
+from farm.upkeep import Upkeep
 from farm.views import progress_of, status_of
 from svd_engine.picture import check_picture
 
 log = logging.getLogger("farm")
 
 FACTS_S = 300.0  # a model may be changed under the farm
-NODES_S = 2.0  # between two looks at the cluster's nodes
+RETRY_S = 2.0  # between two tries to begin
+THREADS = 32  # that call the store
 PLACED = 100  # jobs at once that are told their place in the queue
 KEPT = 10_000  # results and pictures that are remembered
 
@@ -56,15 +49,11 @@ class Coordinator:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
         log.setLevel(logging.INFO)
         self._settings, self._engine = settings, engine
-        self._threads = ThreadPoolExecutor(32, thread_name_prefix="store")
-        self._facts: dict[Model, tuple[float, ModelFacts]] = {}
-        self._pictures: OrderedDict[str, None] = OrderedDict()  # known to be in the store
-        self._drained: set[str] = set()
-        self._changed: OrderedDict[str, int] = OrderedDict()  # the version each job last changed at
-        self._news = asyncio.Condition()
+        self._background = Background(THREADS)
+        self._facts: dict[Model, tuple[float, asyncio.Future[ModelFacts]]] = {}
+        self._pictures = Recent[str, None](KEPT)  # known to be in the store
         self._trouble = ""  # why it has not begun yet
-        self._begun = asyncio.create_task(self._begin())
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._begun = self._background.start(self._begin())
 
     # Calls
 
@@ -86,9 +75,14 @@ class Coordinator:
         """A model's digest and defaults; RequestError where there is no such model."""
         looked_at, facts = self._facts.get(model, (0.0, None))
         if facts is None or time.time() - looked_at > FACTS_S:
-            facts = await describe_model(model)
+            # One process looks, however many ask: it loads torch.
+            facts = asyncio.ensure_future(describe_model(model))
             self._facts[model] = time.time(), facts
-        return facts
+        try:
+            return await asyncio.shield(facts)
+        except FarmError:
+            self._facts.pop(model, None)
+            raise
 
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
         """Take a job on: once this returns, it is in the store and will be finished.
@@ -136,17 +130,9 @@ class Coordinator:
         """
         await self.ready()
 
-        def changed() -> list[str]:
-            return [job for job in jobs if self._changed.get(job, self._first_version) > after]
-
-        async with self._news:
-            try:
-                await asyncio.wait_for(self._news.wait_for(changed), timeout_s)
-            except TimeoutError:
-                return self._version, []
-            version, ids = self._version, changed()
+        version, ids = await self._news.wait(jobs, after, timeout_s)
         views = [await self._book.read(job) for job in ids]
-        # Places in the queue are a look at all of it: not for thousands of jobs at once.
+        # An ETA is a look at many other jobs: not for thousands at once.
         placed = len(ids) <= PLACED
         return version, [self._view(job, placed) for job in views if job is not None]
 
@@ -201,12 +187,7 @@ class Coordinator:
     async def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:
         """Give a worker no more tasks (or some again); it finishes the one it has."""
         await self.ready()
-        if worker not in self._scheduler.workers:
-            known = ", ".join(sorted(self._scheduler.workers)) or "none"
-            raise JobError(f"there is no worker {worker!r}; there are: {known}")
-        (self._drained.add if draining else self._drained.discard)(worker)
-        self._scheduler.drain(worker, draining)
-        self._dispatcher.poke()
+        self._upkeep.drain(worker, draining)
         return await self.status()
 
     async def status(self) -> dict[str, Any]:
@@ -223,35 +204,56 @@ class Coordinator:
             except StoreError as error:
                 log.error("cannot begin yet: %s", error)
                 self._trouble = str(error)
-                await asyncio.sleep(NODES_S)
+                await asyncio.sleep(RETRY_S)
 
     async def _start(self) -> None:
-        self._store: Store = await asyncio.to_thread(open_store, self._settings.store)
+        settings, background = self._settings, self._background
+        self._store: Store = await asyncio.to_thread(open_store, settings.store)
         self._fence = await asyncio.to_thread(take_fence, self._store)
-        self._version = self._first_version = self._fence << 32
-        self._scheduler = Scheduler(self._settings.max_gpus)
-        self._pool = Pool(self._settings.store, self._engine, self._joined, self._left)
-        self._book = Book(
-            self._store, self._threads, self._fence, self._tell_of, lambda: os._exit(1)
+        self._news = News(self._fence << 32, max(KEPT, 2 * settings.max_jobs))
+        self._scheduler = Scheduler(settings.max_gpus)
+        self._pool = Pool(
+            settings.store,
+            self._engine,
+            lambda name, kind: self._upkeep.joined(name, kind),
+            lambda name, why: self._dispatcher.left(name, why),
         )
-        self._sharing = Sharing(self._store, self._book, self._scheduler, self._tell_of)
+        self._book = Book(
+            self._store, background, self._fence, self._news.tell, lambda: os._exit(1)
+        )
+        self._sharing = Sharing(
+            self._store, background, self._book, self._scheduler, self._news.tell
+        )
         self._dispatcher = self._sharing.dispatcher = Dispatcher(
             self._store,
-            self._threads,
+            background,
             self._pool,
             self._scheduler,
             self._sharing,
             self._fence,
-            self._settings.segment_steps,
+            settings.segment_steps,
         )
+        self._upkeep = Upkeep(
+            settings, self._pool, self._scheduler, self._dispatcher, self._sharing, self._book
+        )
+        await self._take_over()
+        for loop in (
+            self._dispatcher.work(),
+            self._book.keep_logs(),
+            self._upkeep.keep_workers(),
+            self._upkeep.keep_limits(),
+        ):
+            background.start(self._for_ever(loop))
+
+    async def _take_over(self) -> None:
+        """Go on with the jobs that are open, from their last checkpoints."""
         jobs = await self._book.recover()
-        keys = await asyncio.to_thread(lambda: list(self._store.list(CHECKPOINTS)))
+        keys = await self._background.call(lambda: list(self._store.list(CHECKPOINTS)))
         steps = dict(sorted(map(step_of, keys)))  # the last of each clip
         still_open = [job for job in jobs if job.state.is_open]
         await asyncio.gather(*(self._sharing.admit(job, steps) for job in still_open))
-        work = (self._dispatcher.work(), self._book.keep_logs(), self._keep_workers())
-        for loop in (*work, self._keep_deadlines()):
-            self._spawn(self._for_ever(loop))
+        orphans = [key for key in keys if step_of(key)[0] not in self._dispatcher.clips]
+        self._background.start(self._background.call(clear_checkpoints, self._store, orphans))
 
     async def _for_ever(self, loop: Coroutine[Any, Any, None]) -> None:
         """End the process should a loop end, rather than stand still: a new one goes on."""
@@ -260,41 +262,6 @@ class Coordinator:
         finally:
             log.critical("a loop of the coordinator has ended", exc_info=True)
             os._exit(1)
-
-    async def _keep_workers(self) -> None:
-        """A worker in each slot the cluster has, for ever."""
-        while True:
-            try:
-                slots = place_workers(live_nodes(), self._settings.workers)
-                for name in self._pool.keep(slots):
-                    self._retire(name)
-            except Exception:
-                log.exception("cannot look after the workers")
-            await asyncio.sleep(NODES_S)
-
-    def _retire(self, name: str) -> None:
-        """End a worker that has no slot any more, when its task is done."""
-        worker = self._scheduler.workers.get(name)
-        if worker is not None and worker.task is not None:
-            self._scheduler.drain(name, True)
-            return
-        if worker is not None:
-            self._scheduler.leave(name)
-        self._pool.retire(name)
-
-    async def _keep_deadlines(self) -> None:
-        """Fail the jobs whose time is up, for ever."""
-        while True:
-            await asyncio.sleep(0.5)
-            for job in list(self._book.open.values()):
-                due = job.due()
-                can_fail = (job.state, Event.FAIL) in TRANSITIONS
-                if due and due[0] <= time.time() and can_fail:
-                    clips = self._sharing.part(job.id)
-                    spent = job.gpu_seconds + sum(clip.gpu_seconds for clip in clips)
-                    self._book.tell(job.id, Event.FAIL, error=due[1], gpu_seconds=spent)
-                    for clip in clips:
-                        self._dispatcher.drop(clip)
 
     # Jobs and clips
 
@@ -320,45 +287,16 @@ class Coordinator:
     async def _keep_picture(self, digest: str, picture: bytes) -> None:
         key = picture_key(digest)
         if digest not in self._pictures:
-            if not await self._book.io(self._store.exists, key):
-                await self._book.io(self._store.put, key, picture)
-            self._remember(self._pictures, digest, None)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # asyncio itself keeps no task alive
-        task.add_done_callback(self._tasks.discard)
+            if not await self._background.call(self._store.exists, key):
+                await self._background.call(self._store.put, key, picture)
+            self._pictures[digest] = None
 
     # Telling
 
     def _view(self, job: Job, placed: bool = True) -> JobView:
-        progress = progress_of(job, self._dispatcher, self._scheduler, placed)
-        return JobView(job=job, progress=progress)
-
-    def _joined(self, name: str, kind: Any) -> None:
-        self._dispatcher.joined(name, kind)
-        if name in self._drained:
-            self._scheduler.drain(name, True)
-
-    def _left(self, name: str, why: str) -> None:
-        self._dispatcher.left(name, why)
-
-    def _tell_of(self, job: str) -> None:
-        self._version += 1
-        self._remember(self._changed, job, self._version)
-        self._spawn(self._tell())
-
-    async def _tell(self) -> None:
-        async with self._news:
-            self._news.notify_all()
+        return JobView(job=job, progress=progress_of(job, self._sharing, self._scheduler, placed))
 
     def _room_in_s(self) -> float:
         """When a job is likely to be finished and to leave room, from the last ones."""
         times = self._book.lately_finished(100)
         return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 30.0
-
-    def _remember(self, memory: "OrderedDict[str, Any]", key: str, value: Any) -> None:
-        memory[key] = value
-        memory.move_to_end(key)
-        while len(memory) > max(KEPT, 2 * self._settings.max_jobs):
-            memory.popitem(last=False)

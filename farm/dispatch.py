@@ -3,22 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+from farm.clips import Clip, Listener
 from farm.errors import StoreError
 from farm.estimate import Pace
 from farm.fence import commit
 from farm.job import ClipResult
-from farm.keys import checkpoint_key, checkpoints_prefix, step_of
+from farm.keys import checkpoints_prefix, step_of
+from farm.leftovers import clear_clip, earlier_attempts
+from farm.loop import Background
 from farm.order import Made, Order
 from farm.plan import Kind, Stage, plan
 from farm.pool import Pool, TaskError
-from farm.request import Model, RenderRequest
-from farm.run import Assignment, Fault, Run
+from farm.run import Assignment, Fault
 from farm.scheduler import Scheduler
 from farm.store import Store
 
@@ -28,52 +26,13 @@ STOP_GRACE_S = 30.0  # to end a step or a chunk when asked to; then the worker i
 RETRY_S = 2.0  # between two tries to commit to a store that does not answer
 
 
-@dataclass(eq=False)
-class Clip:
-    """A clip being rendered: what is known of it, and the results of its tasks so far."""
-
-    request: RenderRequest
-    model: Model
-    run: Run
-    label: str  # the job's id, in the log
-    force: bool = False
-    stage: Stage | None = None
-    step: int = 0
-    chunks: int = 0  # decoded
-    attempts: int = 1  # the most that any of its tasks took
-    gpu_seconds: float = 0.0
-    seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
-    renderer: str = ""
-    refs: dict[str, Any] = field(default_factory=dict)
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class Listener(Protocol):
-    """Who is told of clips, in the dispatcher's loop."""
-
-    def started(self, clip: Clip) -> None:
-        """A worker has begun a task of it."""
-
-    def progressed(self, clip: Clip) -> None:
-        """A step or a chunk more is done."""
-
-    def tried_again(self, clip: Clip, why: str) -> None:
-        """An attempt was lost; another will be made."""
-
-    def finished(self, clip: Clip, result: ClipResult) -> None:
-        """It is in the store."""
-
-    def failed(self, clip: Clip, error: str) -> None:
-        """It is given up."""
-
-
 class Dispatcher:
     """Renders clips, each once, whoever asks for it; ends with a commit to the store."""
 
     def __init__(
         self,
         store: Store,
-        threads: ThreadPoolExecutor,
+        background: Background,
         pool: Pool,
         scheduler: Scheduler,
         listener: Listener,
@@ -82,12 +41,12 @@ class Dispatcher:
     ) -> None:
         self.clips: dict[str, Clip] = {}
         self.pace = Pace()
-        self._store, self._threads, self._pool = store, threads, pool
+        self._store, self._background, self._pool = store, background, pool
         self._scheduler, self._listener = scheduler, listener
         self._fence, self._segment = fence, segment
         self._wake = asyncio.Event()
         self._at_work: dict[Assignment, Clip] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._signs: dict[Assignment, float] = {}  # when each was last seen to go on
 
     # What the coordinator asks for
 
@@ -100,24 +59,18 @@ class Dispatcher:
 
     async def cancel(self, clip: Clip) -> None:
         """Stop a clip at its next step or chunk; back once no worker is at it."""
-        self.clips.pop(clip.run.id, None)
-        workers = self._scheduler.withdraw(clip.run)
-        if not workers:
-            return
-        for name in workers:
-            task = self._scheduler.workers[name].task
-            assert task is not None
-            self._pool.stop(name, self._attempt_of(task))
-        try:
-            await asyncio.wait_for(clip.stopped.wait(), STOP_GRACE_S)
-        except TimeoutError:
-            for name in workers:
-                log.warning("%s: %s does not stop and is ended", clip.label, name)
-                self._pool.restart(name)
+        await self._stop(clip, self._withdraw(clip))
 
     def drop(self, clip: Clip) -> None:
         """Stop a clip, without waiting for it."""
-        self._begin(self.cancel(clip))
+        self._background.start(self._stop(clip, self._withdraw(clip)))
+
+    def end_stalled(self, limit_s: float) -> None:
+        """End workers whose task showed no sign of going on for so long; it counts as lost."""
+        for assignment, seen in list(self._signs.items()):
+            if time.monotonic() - seen > limit_s:
+                why = f"no step and no end within {limit_s:g} s"
+                self._failed(assignment, TaskError(Fault.LOST, why))
 
     def poke(self) -> None:
         """Something changed: there may be something to assign."""
@@ -143,7 +96,7 @@ class Dispatcher:
             self._wake.clear()
             now = time.time()
             for assignment in self._scheduler.assign(now):
-                self._begin(self._carry_out(assignment))
+                self._background.start(self._carry_out(assignment))
             due = self._scheduler.next_retry()
             try:
                 await asyncio.wait_for(self._wake.wait(), max(0.01, due - now) if due else None)
@@ -152,14 +105,10 @@ class Dispatcher:
 
     # The inside
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)  # asyncio itself keeps no task alive
-        task.add_done_callback(self._tasks.discard)
-
     async def _carry_out(self, assignment: Assignment) -> None:
         clip, task = self.clips[assignment.run.id], assignment.task
         self._at_work[assignment] = clip
+        self._signs[assignment] = time.monotonic()
         clip.stopped.clear()
         clip.stage, clip.attempts = task.stage, max(clip.attempts, assignment.attempt)
         if task.kind is Kind.RENDERER:
@@ -167,6 +116,8 @@ class Dispatcher:
         log.info("%s: %s on %s: %s", clip.label, task.key, assignment.worker, assignment.reason)
         self._listener.started(clip)
         order = Order(clip.request, clip.model, task, self._attempt_of(assignment), assignment.lean)
+        if task.stage is Stage.MUX:
+            clip.muxes.append(order.attempt)
         given = [clip.refs.get(key) for key in task.needs]  # None is in the store
         began = time.monotonic()
         try:
@@ -199,7 +150,7 @@ class Dispatcher:
         clip.chunks += task.stage is Stage.DECODE
         self._listener.progressed(clip)
         if made is not None:
-            self._begin(self._commit(clip, made))
+            self._background.start(self._commit(clip, made))
 
     def _failed(self, assignment: Assignment, fault: TaskError) -> None:
         """Judge a fault, once: a worker's death is told of by its task and by the pool."""
@@ -223,7 +174,7 @@ class Dispatcher:
             return
         self._listener.tried_again(clip, f"{what}: {fault}")
         if fault.fault is Fault.STALE:
-            self._begin(self._rewind(clip))
+            self._background.start(self._rewind(clip))
 
     def _explain(self, assignment: Assignment, fault: TaskError) -> str:
         if fault.fault in (Fault.LOST, Fault.ERROR):
@@ -232,18 +183,36 @@ class Dispatcher:
         return str(fault)
 
     def _give_up(self, clip: Clip, error: str) -> None:
-        self.clips.pop(clip.run.id, None)
-        for name in self._scheduler.withdraw(clip.run):
-            task = self._scheduler.workers[name].task
-            if task is not None:
-                self._pool.stop(name, self._attempt_of(task))
+        self.drop(clip)
         self._listener.failed(clip, error)
+
+    def _withdraw(self, clip: Clip) -> list[str]:
+        """Ask those who are at a clip to end, and forget it; their names."""
+        self.clips.pop(clip.run.id, None)
+        workers = self._scheduler.withdraw(clip.run)
+        for name in workers:
+            task = self._scheduler.workers[name].task
+            assert task is not None
+            self._pool.stop(name, self._attempt_of(task))
+        return workers
+
+    async def _stop(self, clip: Clip, workers: list[str]) -> None:
+        try:
+            if workers:
+                await asyncio.wait_for(clip.stopped.wait(), STOP_GRACE_S)
+        except TimeoutError:
+            for name in workers:
+                log.warning("%s: %s does not stop and is ended", clip.label, name)
+                self._pool.restart(name)
+        self._background.start(self._clear(clip))
 
     async def _rewind(self, clip: Clip) -> None:
         """Go on from the last checkpoint: results that were kept are gone with their node."""
         step = 0
         try:
-            keys = await self._io(lambda: list(self._store.list(checkpoints_prefix(clip.run.id))))
+            keys = await self._background.call(
+                lambda: list(self._store.list(checkpoints_prefix(clip.run.id)))
+            )
             step = max((step_of(key)[1] for key in keys), default=0)
         except StoreError as error:
             log.warning("%s: begins anew, its checkpoints cannot be read: %s", clip.label, error)
@@ -269,7 +238,7 @@ class Dispatcher:
         )
         while self.clips.get(clip.run.id) is clip:
             try:
-                result = await self._io(partial(commit, self._store, result, clip.force))
+                result = await self._background.call(commit, self._store, result, clip.force)
                 break
             except StoreError as error:
                 log.warning("%s: cannot commit yet: %s", clip.label, error)
@@ -278,18 +247,25 @@ class Dispatcher:
             return  # cancelled meanwhile
         self._scheduler.withdraw(clip.run)
         self._listener.finished(clip, result)
-        await self._io(lambda: self._forget_checkpoints(clip))
+        await self._clear(clip, result)
 
-    def _forget_checkpoints(self, clip: Clip) -> None:
+    async def _clear(self, clip: Clip, result: ClipResult | None = None) -> None:
+        """Delete what a clip that has ended needs no more; all but what its result names."""
+        attempts, kept = list(clip.muxes), set[str]()
         try:
-            for key in list(self._store.list(checkpoints_prefix(clip.run.id))):
-                self._store.delete(key)
-            # Its worker may be writing the last one just now.
-            self._store.delete(checkpoint_key(clip.run.id, clip.request.params.steps))
+            if result is not None:
+                kept = {result.video, result.thumbnail, result.sprite_sheet}
+                if clip.recovered and not clip.force:  # what was forced over is still a job's
+                    attempts += await self._background.call(
+                        earlier_attempts, self._store, clip.run.id, self._fence
+                    )
         except StoreError as error:
-            log.warning("%s: its checkpoints stay: %s", clip.label, error)
+            log.warning("%s: what earlier attempts stored stays: %s", clip.label, error)
+        steps = clip.request.params.steps
+        await self._background.call(clear_clip, self._store, clip.run.id, steps, attempts, kept)
 
     def _stepped(self, clip: Clip, assignment: Assignment, step: int) -> None:
+        self._signs[assignment] = time.monotonic()
         if self._scheduler.is_current(assignment):
             clip.step = step
             self._listener.progressed(clip)
@@ -297,6 +273,7 @@ class Dispatcher:
     def _off_work(self, assignment: Assignment) -> Clip:
         """The clip, which its worker has left; told to who waits for the last one to leave."""
         clip = self._at_work.pop(assignment)
+        del self._signs[assignment]
         if clip not in self._at_work.values():
             clip.stopped.set()
         return clip
@@ -304,6 +281,3 @@ class Dispatcher:
     def _attempt_of(self, assignment: Assignment) -> str:
         """A name no other attempt has, of this coordinator or of another."""
         return f"{self._fence}-{assignment.number}"
-
-    async def _io(self, call: Callable[[], Any]) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)

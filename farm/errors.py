@@ -3,7 +3,8 @@
 FarmError
 ├── RequestError       it can never be rendered as asked: its parameters, picture or model
 ├── StoreError         the store cannot be read or written
-│   └── ConflictError  an object is not what a conditional write expected
+│   ├── ConflictError  an object is not what a conditional write expected
+│   └── MissingError   an object that was there before is gone
 ├── QueueFullError     no room for another job; it says when to try again
 ├── JobError           there is no such job, or its state does not allow what was asked of it
 └── WorkerError        no worker could finish it: they died, or none could be started
@@ -25,6 +26,10 @@ class StoreError(FarmError):
 
 class ConflictError(StoreError):
     """An object that is not what a conditional write expected: somebody else wrote it."""
+
+
+class MissingError(StoreError):
+    """An object that was there before is gone: asking again does not help."""
 
 
 class QueueFullError(FarmError):

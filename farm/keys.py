@@ -6,7 +6,8 @@ open/ID                             of each job that is not finished: what a res
 events/ID/SEQ.jsonl                 a job's event log; SEQ is the last entry in that object
 checkpoints/DIGEST/STEP.safetensors latents of a clip being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
-clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and sprites.jpg
+clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and sprites.jpg.
+                                    ATTEMPT is the fence of its coordinator, and a number
 coordinator.json                    the fence: how many coordinators there have been
 """
 
@@ -14,6 +15,7 @@ COORDINATOR = "coordinator.json"
 OPEN = "open/"
 JOBS = "jobs/"
 CHECKPOINTS = "checkpoints/"
+ARTIFACTS = ("video.mp4", "thumbnail.jpg", "sprites.jpg")
 
 
 def picture_key(digest: str) -> str:
@@ -50,10 +52,14 @@ def step_of(checkpoint: str) -> tuple[str, int]:
     return clip, int(name.partition(".")[0])
 
 
+def clip_prefix(clip: str) -> str:
+    return f"clips/{clip}/"
+
+
 def result_key(clip: str) -> str:
-    return f"clips/{clip}/clip.json"
+    return f"{clip_prefix(clip)}clip.json"
 
 
-def artifact_key(clip: str, attempt: str, name: str) -> str:
-    """`attempt` keeps what two attempts write apart; only a committed one is ever named."""
-    return f"clips/{clip}/{attempt}/{name}"
+def artifact_keys(clip: str, attempt: str) -> list[str]:
+    """Of ARTIFACTS. `attempt` keeps what two of them write apart; only one is ever named."""
+    return [f"{clip_prefix(clip)}{attempt}/{name}" for name in ARTIFACTS]

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -14,15 +14,16 @@ import ray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from farm.errors import GpuMemoryError, RequestError, StoreError, WorkerError
+from farm.errors import GpuMemoryError, MissingError, RequestError, StoreError, WorkerError
 from farm.order import Order
 from farm.placement import Slot
-from farm.plan import Kind, Stage
+from farm.plan import Kind
 from farm.run import Fault
 
 log = logging.getLogger("farm")
 
 LONGEST_BACKOFF_S = 60.0  # between two starts of a worker that dies at once
+REPORT_S = 0.5  # between two looks at a worker's steps: people read them
 SETTLED_S = 30.0  # a worker that lived so long starts anew without waiting
 
 
@@ -56,27 +57,40 @@ class Host:
         free_torch_threads()
         self._worker = import_module(engine).Worker(kind, device, store)
         self._unwanted = ""
+        self._step = "", 0  # the attempt under way, and the steps it has done
+        self._stepped = threading.Event()
 
+    @ray.method(num_returns=2)
+    def run(self, order: Order, *given: Any) -> tuple[Any, float]:
+        """A task's result, and the seconds it took."""
+        began = time.perf_counter()
+        work = self._worker.run(order, *given)
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as end:
+                return end.value, time.perf_counter() - began
+            if self._unwanted == order.attempt:
+                raise StoppedError
+            self._step = order.attempt, step
+            self._stepped.set()
+
+    @ray.method(concurrency_group="control")
     def place(self) -> str:
         """Where it is, as `address:pid`; answered once it is there."""
         return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
-    def live(self) -> None:
-        """Never return: who waits for this learns at once of the worker's death."""
-        threading.Event().wait()
+    @ray.method(concurrency_group="control")
+    def stepped(self) -> tuple[str, int]:
+        """Wait for the next step; its attempt, and the steps done. Fails at the worker's death."""
+        self._stepped.wait()
+        self._stepped.clear()
+        return self._step
 
+    @ray.method(concurrency_group="control")
     def stop(self, attempt: str) -> None:
         """Ask the attempt to end at its next step."""
         self._unwanted = attempt
-
-    def run(self, order: Order, *given: Any) -> Iterator[Any]:
-        """All the worker yields, the result as the last of it, and then the seconds it took."""
-        start = time.perf_counter()
-        for item in self._worker.run(order, *given):
-            if self._unwanted == order.attempt:
-                raise StoppedError
-            yield item
-        yield time.perf_counter() - start
 
 
 class Pool:
@@ -96,6 +110,7 @@ class Pool:
         self.places: dict[str, str] = {}  # address:pid, of those that are up
         self._actors: dict[str, Any] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._on_step: dict[str, Callable[[int], None]] = {}  # by attempt, of those under way
 
     def keep(self, slots: Sequence[Slot]) -> list[str]:
         """Start what is missing; the names of workers that have no slot any more."""
@@ -129,23 +144,19 @@ class Pool:
         actor = self._actors.get(name)
         if actor is None:
             raise TaskError(Fault.LOST, f"{name} is gone")
-        start, stop = order.task.span if order.task.stage is Stage.DENOISE else (0, 0)
-        refs: list[Any] = []
+        self._on_step[order.attempt] = on_step
         try:
-            async for ref in actor.run.options(num_returns="streaming").remote(order, *given):
-                refs.append(ref)
-                if len(refs) <= stop - start:
-                    on_step(await ref)
-            # A stream that fails ends with the error, in the place of what should have come.
-            seconds = await refs[-1]
-            return refs[-2], seconds
+            result, seconds = actor.run.remote(order, *given)
+            return result, await seconds
         except RayError as error:
             raise _fault_of(error) from error
+        finally:
+            del self._on_step[order.attempt]
 
     def stop(self, name: str, attempt: str) -> None:
         """Ask a worker's attempt to end at its next step."""
         if name in self._actors:
-            _control(self._actors[name].stop).remote(attempt)
+            self._actors[name].stop.remote(attempt)
 
     def close(self) -> None:
         """End all workers."""
@@ -160,15 +171,23 @@ class Pool:
             actor = self._actors[name] = self._start(self.slots[name])
             began = time.monotonic()
             try:
-                self.places[name] = await _control(actor.place).remote()
+                self.places[name] = await actor.place.remote()
                 self._joined(name, self.slots[name].kind)
-                await _control(actor.live).remote()
+                await self._follow(actor)
             except RayError as error:
                 self._actors.pop(name, None)
                 self.places.pop(name, None)
                 self._left(name, last_line(error))
             lived = time.monotonic() - began
             backoff = 0.0 if lived > SETTLED_S else min(LONGEST_BACKOFF_S, max(0.5, 2 * backoff))
+
+    async def _follow(self, actor: Any) -> None:
+        """Tell of a worker's steps, until it dies."""
+        while True:
+            attempt, step = await actor.stepped.remote()
+            if attempt in self._on_step:
+                self._on_step[attempt](step)
+            await asyncio.sleep(REPORT_S)
 
     def _start(self, slot: Slot) -> Any:
         host: Any = ray.remote(concurrency_groups={"control": 3})(Host)  # type: ignore[call-overload]
@@ -193,13 +212,9 @@ class Pool:
             ray.kill(actor)
 
 
-def _control(method: Any) -> Any:
-    """An actor's method, callable while it is at a task."""
-    return method.options(concurrency_group="control")
-
-
 _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (RequestError, Fault.REQUEST),
+    (MissingError, Fault.STALE),
     (StoreError, Fault.STORE),
     (GpuMemoryError, Fault.MEMORY),
     (WorkerError, Fault.ERROR),

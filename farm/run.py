@@ -32,6 +32,11 @@ class Fault(StrEnum):
     STALE = "stale"  # what it was given is gone
 
 
+def rank_of(submitted: float, priority: int) -> float:
+    """A place among a tenant's; lower goes first. Aging moves all ranks alike."""
+    return submitted - priority * AGING_S
+
+
 @dataclass(slots=True, eq=False)
 class Run:
     """A clip being rendered."""
@@ -58,8 +63,8 @@ class Run:
 
     @property
     def rank(self) -> float:
-        """Its place among the tenant's; lower goes first. Aging moves all ranks alike."""
-        return self.submitted - self.priority * AGING_S
+        """Its place among the tenant's."""
+        return rank_of(self.submitted, self.priority)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     max_jobs: int = Field(10_000, ge=1)  # open at once; past it, submit is refused
     max_gpus: dict[str, int] = {}  # workers at once, by tenant; as JSON
     max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture given
+    stall_s: float = Field(1800.0, gt=0)  # without a step or an end, until a task counts as lost
     segment_steps: int = Field(5, ge=1)  # denoising steps between two checkpoints
 
 

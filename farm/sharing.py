@@ -2,15 +2,17 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 
 from farm.book import Book
-from farm.dispatch import Clip, Dispatcher
+from farm.clips import Clip
+from farm.dispatch import Dispatcher
 from farm.errors import StoreError
 from farm.job import TRANSITIONS, ClipResult, Event, Job, State
 from farm.keys import result_key
-from farm.run import Run
+from farm.loop import Background, Recent
+from farm.places import Places
+from farm.run import Run, rank_of
 from farm.scheduler import Scheduler
 from farm.store import Store
 
@@ -26,12 +28,19 @@ class Sharing:
     dispatcher: Dispatcher  # set once it is made, since each needs the other
 
     def __init__(
-        self, store: Store, book: Book, scheduler: Scheduler, changed: Callable[[str], None]
+        self,
+        store: Store,
+        background: Background,
+        book: Book,
+        scheduler: Scheduler,
+        changed: Callable[[str], None],
     ) -> None:
         """changed: told of a job that is further than it was."""
-        self._store, self._book, self._scheduler = store, book, scheduler
+        self._store, self._background = store, background
+        self._book, self._scheduler = book, scheduler
         self._changed = changed
-        self._results: OrderedDict[str, ClipResult] = OrderedDict()
+        self.places = Places()  # of the jobs that wait for clips
+        self._results = Recent[str, ClipResult](KEPT)
         self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
         self._clips_of: dict[str, list[str]] = {}  # the other way round
 
@@ -50,10 +59,15 @@ class Sharing:
             if request.digest in self.dispatcher.clips:
                 continue
             run = Run(request.digest, job.tenant, job.request.weights, job.created_at, job.priority)
-            clip = Clip(request, job.model, run, job.id, job.force)
+            recovered = steps is not None
+            clip = Clip(request, job.model, run, job.id, job.force, recovered)
             self.dispatcher.add(clip, (steps or {}).get(request.digest, 0))
         self.settle(job.id)
         self._close_if_done(job.id)
+
+    def under_way(self, job: str) -> list[Clip]:
+        """The clips that a job waits for."""
+        return [self.dispatcher.clips[digest] for digest in self._clips_of.get(job, [])]
 
     async def _result(self, digest: str, job: Job) -> ClipResult | None:
         """A finished clip that will do for the job. One under way is for it to share."""
@@ -61,7 +75,7 @@ class Sharing:
         if result is None and digest not in self.dispatcher.clips:
             while True:
                 try:
-                    stored = await self._book.io(self._store.get, result_key(digest))
+                    stored = await self._background.call(self._store.get, result_key(digest))
                     break
                 except StoreError as error:
                     log.warning("%s: cannot look for its result yet: %s", job.id, error)
@@ -93,9 +107,10 @@ class Sharing:
 
     def finished(self, clip: Clip, result: ClipResult) -> None:
         """It is a result of each of its jobs."""
-        self._remember(clip.run.id, result)
+        self._results[clip.run.id] = result
         for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
             self._clips_of[job].remove(clip.run.id)
+            self._place(job)
             # Who came first pays; to the others it was there.
             self._add_result(job, result if number == 0 else _unpaid(result))
             self._close_if_done(job)
@@ -108,6 +123,13 @@ class Sharing:
             self._book.tell(job, Event.FAIL, error=error, gpu_seconds=round(spent, 4))
             for other in self.part(job):
                 self.dispatcher.drop(other)
+
+    def _place(self, job: str) -> None:
+        if self._clips_of.get(job):
+            record = self._book.open[job]
+            self.places.put(job, rank_of(record.created_at, record.priority))
+        else:
+            self.places.take(job)
 
     def _add_result(self, job: str, result: ClipResult) -> None:
         record = self._book.open[job]
@@ -136,8 +158,9 @@ class Sharing:
 
     def part(self, job: str) -> list[Clip]:
         """Take a job from the clips it waits for; those nobody else waits for."""
-        alone = []
-        for digest in self._clips_of.pop(job, []):
+        alone, digests = [], self._clips_of.pop(job, [])
+        self._place(job)
+        for digest in digests:
             jobs = self._jobs_of[digest]
             jobs.remove(job)
             if jobs:
@@ -149,9 +172,9 @@ class Sharing:
 
     def settle(self, job: str) -> None:
         """A clip goes as its most urgent job wants it, and is held when all of them are paused."""
-        for digest in self._clips_of.get(job, []):
-            clip = self.dispatcher.clips[digest]
-            records = [self._book.open[name] for name in self._jobs_of[digest]]
+        self._place(job)
+        for clip in self.under_way(job):
+            records = [self._book.open[name] for name in self._jobs_of[clip.run.id]]
             priority = max(record.priority for record in records)
             held = all(record.state is State.PAUSED for record in records)
             if clip.run.priority != priority:
@@ -159,11 +182,6 @@ class Sharing:
             if clip.run.held != held:
                 self._scheduler.hold(clip.run, held)
         self.dispatcher.poke()
-
-    def _remember(self, digest: str, result: ClipResult) -> None:
-        self._results[digest] = result
-        while len(self._results) > KEPT:
-            self._results.popitem(last=False)
 
 
 def _unpaid(result: ClipResult) -> ClipResult:

@@ -4,60 +4,64 @@ from collections import Counter
 from typing import Any
 
 from farm.book import Book
-from farm.dispatch import Dispatcher
 from farm.job import Job, Progress, State
 from farm.plan import Kind, Stage
 from farm.pool import Pool
 from farm.scheduler import Scheduler
+from farm.sharing import Sharing
+
+SAMPLE = 32  # clips of a job, and jobs before it, that an ETA is judged by
 
 
-def progress_of(
-    job: Job, dispatcher: Dispatcher, scheduler: Scheduler, placed: bool = True
-) -> Progress:
+def progress_of(job: Job, sharing: Sharing, scheduler: Scheduler, placed: bool = True) -> Progress:
     """How far a job is, over all its clips; with its place in the queue and an ETA (`placed`)."""
     params, count = job.request.params, job.request.num_videos
     frames = params.num_frames or 0
     per_clip = -(-frames // (params.decode_chunk_size or frames))
-    done = len(job.results)
-    clips = [dispatcher.clips.get(clip.digest) for clip in job.request.clips()]
-    under_way = [clip for clip in clips if clip is not None] if job.state.is_open else []
-    position = None
-    if placed and job.state in (State.QUEUED, State.PAUSED) and under_way:
-        rank = min(clip.run.rank for clip in under_way)
-        # A clip of a better rank is before it, whether it is begun or not.
-        before = {c.label for c in dispatcher.clips.values() if c.run.rank < rank}
-        position = len(before)
+    done, under_way = len(job.results), sharing.under_way(job.id)
+    waits = bool(placed and under_way and job.state in (State.QUEUED, State.PAUSED))
     return Progress(
         stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
         step=done * params.steps + sum(clip.step for clip in under_way),
         steps=count * params.steps,
         chunk=done * per_clip + sum(clip.chunks for clip in under_way),
         chunks=count * per_clip,
-        queue_position=position,
-        eta_s=_eta(job, position, dispatcher, scheduler) if placed and under_way else None,
+        queue_position=sharing.places.before(job.id) if waits else None,
+        eta_s=_eta(job, waits, sharing, scheduler) if placed else None,
     )
 
 
-def _eta(
-    job: Job, position: int | None, dispatcher: Dispatcher, scheduler: Scheduler
-) -> float | None:
-    """What its clips still need, after their share of what is before them in the queue."""
-    own = {clip.digest for clip in job.request.clips()}
+def _eta(job: Job, waits: bool, sharing: Sharing, scheduler: Scheduler) -> float | None:
+    """What a job's clips still need, after their share of what is before them in the queue."""
     workers = sum(worker.kind is Kind.RENDERER for worker in scheduler.workers.values())
-    mine = ahead = 0.0
-    rank = min((c.run.rank for d, c in dispatcher.clips.items() if d in own), default=0.0)
-    for digest, clip in dispatcher.clips.items():
-        if digest not in own and (position is None or clip.run.rank >= rank):
-            continue
-        size = clip.request.params.decode_chunk_size or 0
-        left = dispatcher.pace.left(clip.request, clip.step, clip.chunks * size)
-        if left is None or not workers:
+    mine = _left(sharing, job.id)
+    if mine is None or not workers:
+        return None
+    longest, total = mine
+    if waits:
+        ahead = [_left(sharing, name) for name in sharing.places.sample(job.id, SAMPLE)]
+        known = [seconds for _, seconds in filter(None, ahead)]
+        if len(known) < len(ahead):
             return None
-        if digest in own:
-            mine = max(mine, left)
-        else:
-            ahead += left
-    return round(mine + ahead / workers, 1)
+        total += sum(known) * sharing.places.before(job.id) / max(1, len(known))
+    return round(max(longest, total / workers), 1)
+
+
+def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
+    """Seconds of one worker that a job still needs: the longest of its clips, and all of them.
+
+    None where nobody can tell yet.
+    """
+    clips = sharing.under_way(job)
+    some = clips[:: max(1, -(-len(clips) // SAMPLE))]
+    times = []
+    for clip in some:
+        frames = clip.chunks * (clip.request.params.decode_chunk_size or 0)
+        times.append(sharing.dispatcher.pace.left(clip.request, clip.step, frames))
+    known = [seconds for seconds in times if seconds is not None]
+    if not known or len(known) < len(times):
+        return None
+    return max(known), sum(known) * len(clips) / len(known)
 
 
 def status_of(scheduler: Scheduler, pool: Pool, book: Book) -> dict[str, Any]:

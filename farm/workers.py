@@ -3,7 +3,7 @@
 import gc
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,15 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from farm.errors import FarmError, GpuMemoryError, RequestError, StoreError, WorkerError
-from farm.keys import artifact_key, checkpoint_key, picture_key
+from farm.errors import (
+    FarmError,
+    GpuMemoryError,
+    MissingError,
+    RequestError,
+    StoreError,
+    WorkerError,
+)
+from farm.keys import artifact_keys, checkpoint_key, picture_key
 from farm.memory import what_fits
 from farm.order import Made, Order
 from farm.plan import Kind, Stage
@@ -85,8 +92,8 @@ class Renderer:
 
     def denoise(
         self, request: RenderRequest, given: stages.Conditioning | Latents, stop: int
-    ) -> Iterator[int | Latents]:
-        """Yield the number of steps done after each, and at last the latents at `stop`."""
+    ) -> Generator[int, None, Latents]:
+        """Yield the number of steps done after each; the latents at `stop`."""
         params = request.params
         if isinstance(given, Latents):
             start, latents, conditioning = given.step, given.latents, given.conditioning
@@ -99,7 +106,7 @@ class Renderer:
                     f"the latents hold NaN or Inf after step {step} of {params.steps}"
                 )
             yield step
-        yield Latents(stop, latents.cpu(), conditioning)
+        return Latents(stop, latents.cpu(), conditioning)
 
     def _noise(self, request: RenderRequest) -> stages.Noise:
         channels = self._vae.config.latent_channels
@@ -136,8 +143,8 @@ class Worker:
         self._saver = ThreadPoolExecutor(1)  # a checkpoint is written while the next step runs
         self._saving: Future[None] | None = None
 
-    def run(self, order: Order, *given: Any) -> Iterator[Any]:
-        """Yield progress (steps done) where there is any, and at last the result.
+    def run(self, order: Order, *given: Any) -> Generator[int, None, Any]:
+        """Yield the number of steps done after each, where there are any; the result.
 
         given: results of the tasks needed, None where it is to be taken from the store.
         Raises RequestError, StoreError, WorkerError or GpuMemoryError; anything else is a bug.
@@ -145,7 +152,7 @@ class Worker:
         try:
             engine = self._load(order)
             self._make_room(engine, order)
-            yield from self._run(engine, order, *given)
+            return (yield from self._run(engine, order, *given))
         except torch.OutOfMemoryError as error:
             message = self._what_fits(order, str(error))
             del error  # its traceback holds the tensors
@@ -158,33 +165,32 @@ class Worker:
             if order.lean:
                 self._empty_cache()
 
-    def _run(self, engine: Renderer | Decoder, order: Order, *given: Any) -> Iterator[Any]:
+    def _run(
+        self, engine: Renderer | Decoder, order: Order, *given: Any
+    ) -> Generator[int, None, Any]:
         request, task = order.request, order.task
         if isinstance(engine, Renderer):
             if task.stage is Stage.ENCODE:
-                yield engine.encode(request, self._picture(request.picture))
-                return
+                return engine.encode(request, self._picture(request.picture))
             start, stop = task.span
             before = given[0] if given[0] is not None else self._checkpoint(request, start)
-            for item in engine.denoise(request, before, stop):
-                if isinstance(item, Latents):
-                    self._save(request, item, start)
-                yield item
-        elif task.stage is Stage.DECODE:
+            latents = yield from engine.denoise(request, before, stop)
+            self._save(request, latents, start)
+            return latents
+        if task.stage is Stage.DECODE:
             latents = given[0] or self._checkpoint(request, request.params.steps)
-            yield engine.decode(latents.latents[0], task.span)
-        else:
-            yield self._mux(order, np.concatenate(given))
+            return engine.decode(latents.latents[0], task.span)
+        return self._mux(order, np.concatenate(given))
 
     def _mux(self, order: Order, frames: video.Frames) -> Made:
         """Store what people see of the clip, under names that nobody is told before the commit."""
-        files = {
-            "video.mp4": video.encode_video(frames, order.request.params.fps),
-            "thumbnail.jpg": video.thumbnail(frames),
-            "sprites.jpg": video.sprite_sheet(frames),
-        }
-        keys = [artifact_key(order.request.digest, order.attempt, name) for name in files]
-        for key, data in zip(keys, files.values(), strict=True):
+        files = (
+            video.encode_video(frames, order.request.params.fps),
+            video.thumbnail(frames),
+            video.sprite_sheet(frames),
+        )
+        keys = artifact_keys(order.request.digest, order.attempt)
+        for key, data in zip(keys, files, strict=True):
             self._store.put(key, data)
         sha256 = hashlib.sha256(np.ascontiguousarray(frames).data).hexdigest()
         return Made(sha256, *keys)
@@ -215,14 +221,14 @@ class Worker:
     def _picture(self, digest: str) -> bytes:
         stored = self._store.get(picture_key(digest))
         if stored is None:
-            raise StoreError(f"{self._store.where(picture_key(digest))} is gone")
+            raise RequestError(f"the picture is gone: {self._store.where(picture_key(digest))}")
         return stored.data
 
     def _checkpoint(self, request: RenderRequest, step: int) -> Latents:
         key = checkpoint_key(request.digest, step)
         stored = self._store.get(key)
         if stored is None:
-            raise StoreError(f"{self._store.where(key)} is gone")
+            raise MissingError(f"{self._store.where(key)} is gone")
         return Latents.from_bytes(stored.data, step)
 
     def _save(self, request: RenderRequest, latents: Latents, former: int) -> None:

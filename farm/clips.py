@@ -1,0 +1,51 @@
+"""A clip being rendered, and who is told of it."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from farm.job import ClipResult
+from farm.plan import Stage
+from farm.request import Model, RenderRequest
+from farm.run import Run
+
+
+@dataclass(eq=False)
+class Clip:
+    """A clip being rendered: what is known of it, and the results of its tasks so far."""
+
+    request: RenderRequest
+    model: Model
+    run: Run
+    label: str  # the job's id, in the log
+    force: bool = False
+    recovered: bool = False  # begun by an earlier coordinator
+    stage: Stage | None = None
+    step: int = 0
+    chunks: int = 0  # decoded
+    attempts: int = 1  # the most that any of its tasks took
+    gpu_seconds: float = 0.0
+    seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
+    renderer: str = ""
+    refs: dict[str, Any] = field(default_factory=dict)
+    muxes: list[str] = field(default_factory=list)  # attempts that may have stored artifacts
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Listener(Protocol):
+    """Who is told of clips, in the dispatcher's loop."""
+
+    def started(self, clip: Clip) -> None:
+        """A worker has begun a task of it."""
+
+    def progressed(self, clip: Clip) -> None:
+        """A step or a chunk more is done."""
+
+    def tried_again(self, clip: Clip, why: str) -> None:
+        """An attempt was lost; another will be made."""
+
+    def finished(self, clip: Clip, result: ClipResult) -> None:
+        """It is in the store."""
+
+    def failed(self, clip: Clip, error: str) -> None:
+        """It is given up."""

@@ -1,0 +1,52 @@
+"""What attempts leave in the store that nothing names any more, and when it goes."""
+
+import logging
+from collections.abc import Collection, Iterable
+
+from farm.errors import StoreError
+from farm.keys import artifact_keys, checkpoint_key, checkpoints_prefix, clip_prefix
+from farm.store import Store
+
+log = logging.getLogger("farm")
+
+
+def clear_clip(
+    store: Store, clip: str, steps: int, attempts: Iterable[str], kept: Collection[str] = ()
+) -> None:
+    """Delete the checkpoints of a clip that has ended, and what its attempts stored.
+
+    kept: keys that its result names. What cannot be deleted stays, and is said.
+    """
+    # Its worker may be writing the last checkpoint just now, after it was listed.
+    keys = {checkpoint_key(clip, steps)}
+    keys.update(key for attempt in attempts for key in artifact_keys(clip, attempt))
+    try:
+        keys.update(store.list(checkpoints_prefix(clip)))
+    except StoreError as error:
+        log.warning("its checkpoints stay: %s", error)
+    _delete(store, keys.difference(kept))
+
+
+def earlier_attempts(store: Store, clip: str, fence: int) -> list[str]:
+    """Attempts at a clip that coordinators before `fence` left something of.
+
+    To be cleared once a later coordinator has committed the clip, and not before: until then an
+    earlier one that is still alive may commit what it made.
+    """
+    prefix = clip_prefix(clip)
+    names = {key[len(prefix) :].partition("/")[0] for key in store.list(prefix)}
+    fences = [(name, name.partition("-")[0]) for name in sorted(names) if "-" in name]
+    return [name for name, by in fences if by.isdecimal() and int(by) < fence]
+
+
+def clear_checkpoints(store: Store, keys: Iterable[str]) -> None:
+    """Delete checkpoints that no open job goes on from."""
+    _delete(store, keys)
+
+
+def _delete(store: Store, keys: Iterable[str]) -> None:
+    for key in keys:
+        try:
+            store.delete(key)
+        except StoreError as error:
+            log.warning("left in the store: %s", error)

@@ -1,0 +1,92 @@
+"""What is looked after as long as the coordinator lives: a worker in each slot, and time limits."""
+
+import asyncio
+import logging
+import time
+
+from farm.book import Book
+from farm.cluster import live_nodes
+from farm.dispatch import Dispatcher
+from farm.errors import JobError
+from farm.job import TRANSITIONS, Event
+from farm.placement import place_workers
+from farm.plan import Kind
+from farm.pool import Pool
+from farm.scheduler import Scheduler
+from farm.settings import Settings
+from farm.sharing import Sharing
+
+log = logging.getLogger("farm")
+
+NODES_S = 2.0  # between two looks at the cluster's nodes
+LIMITS_S = 0.5  # between two looks at the time limits
+
+
+class Upkeep:
+    """Its loops run for ever."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        pool: Pool,
+        scheduler: Scheduler,
+        dispatcher: Dispatcher,
+        sharing: Sharing,
+        book: Book,
+    ) -> None:
+        self._settings, self._pool, self._scheduler = settings, pool, scheduler
+        self._dispatcher, self._sharing, self._book = dispatcher, sharing, book
+        self._drained: set[str] = set()  # by an operator; a worker started anew is so again
+
+    def joined(self, name: str, kind: Kind) -> None:
+        """The pool has a new worker."""
+        self._dispatcher.joined(name, kind)
+        if name in self._drained:
+            self._scheduler.drain(name, True)
+
+    def drain(self, worker: str, draining: bool) -> None:
+        """Give a worker no more tasks, or some again. JobError: there is none of that name."""
+        if worker not in self._scheduler.workers:
+            known = ", ".join(sorted(self._scheduler.workers)) or "none"
+            raise JobError(f"there is no worker {worker!r}; there are: {known}")
+        (self._drained.add if draining else self._drained.discard)(worker)
+        self._scheduler.drain(worker, draining)
+        self._dispatcher.poke()
+
+    async def keep_workers(self) -> None:
+        """A worker in each slot the cluster has."""
+        while True:
+            try:
+                slots = place_workers(live_nodes(), self._settings.workers)
+                for name in self._pool.keep(slots):
+                    self._retire(name)
+            except Exception:
+                log.exception("cannot look after the workers")
+            await asyncio.sleep(NODES_S)
+
+    async def keep_limits(self) -> None:
+        """Fail the jobs whose time is up, and take tasks from workers that hang."""
+        while True:
+            await asyncio.sleep(LIMITS_S)
+            self._dispatcher.end_stalled(self._settings.stall_s)
+            for job in list(self._book.open.values()):
+                due = job.due()
+                if due and due[0] <= time.time() and (job.state, Event.FAIL) in TRANSITIONS:
+                    self._fail(job.id, due[1])
+
+    def _fail(self, job: str, error: str) -> None:
+        clips = self._sharing.part(job)
+        spent = self._book.open[job].gpu_seconds + sum(clip.gpu_seconds for clip in clips)
+        self._book.tell(job, Event.FAIL, error=error, gpu_seconds=spent)
+        for clip in clips:
+            self._dispatcher.drop(clip)
+
+    def _retire(self, name: str) -> None:
+        """End a worker that has no slot any more, when its task is done."""
+        worker = self._scheduler.workers.get(name)
+        if worker is not None and worker.task is not None:
+            self._scheduler.drain(name, True)
+            return
+        if worker is not None:
+            self._scheduler.leave(name)
+        self._pool.retire(name)
