@@ -26,6 +26,7 @@ class Slot:
     node: str
     gpus: float
     cpus: float
+    spins: bool = True  # its threads wait awake for more work; else they sleep
 
 
 def place_workers(nodes: Sequence[Node], workers: int | None = None) -> list[Slot]:
@@ -33,7 +34,8 @@ def place_workers(nodes: Sequence[Node], workers: int | None = None) -> list[Slo
 
     From nine GPUs on there are some to spare, and every ninth is a decoder's own. Without GPUs
     there is one worker per node, since each computes with all threads of its node: the thread
-    count changes the last bits.
+    count changes the last bits. Of those that share cores at most one may spin: two that do slow
+    each other down fivefold, while one that sleeps takes twice its time alone.
     """
     nodes = sorted(nodes, key=lambda node: node.id)
     gpus = [node for node in nodes for _ in range(node.gpus)]
@@ -59,5 +61,9 @@ def _on_cpus(nodes: Sequence[Node], workers: int | None) -> list[Slot]:
     for number, node in enumerate(nodes):
         here = count // len(nodes) + (number < count % len(nodes))
         share = min(1.0, int(node.cpus / (2 * max(1, here)) * 1000) / 1000)
-        slots += [Slot(kind, node.id, 0.0, share) for _ in range(here) for kind in Kind]
+        slots += [
+            Slot(kind, node.id, 0.0, share, spins=kind is Kind.RENDERER and here == 1)
+            for _ in range(here)
+            for kind in Kind
+        ]
     return slots

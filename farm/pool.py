@@ -27,15 +27,15 @@ REPORT_S = 0.5  # between two looks at a worker's steps: people read them
 SETTLED_S = 30.0  # a worker that lived so long starts anew without waiting
 
 
-def free_torch_threads() -> None:
+def free_torch_threads(spins: bool = False) -> None:
     """Let torch use its own number of threads; called before a process imports torch.
 
     Ray narrows OMP_NUM_THREADS to an actor's CPUs. On a CPU the last bits of a result depend on the
-    thread count, and a clip must not depend on who rendered it (law 1). Idle threads sleep, since
-    workers share the cores: three spinning pairs of threads on two cores are ten times slower.
+    thread count, and a clip must not depend on who rendered it (law 1). spins: see `Slot`.
     """
     os.environ.pop("OMP_NUM_THREADS", None)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if not spins:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 class StoppedError(Exception):
@@ -53,9 +53,10 @@ class TaskError(Exception):
 class Host:
     """A worker in a process of its own, doing one task at a time."""
 
-    def __init__(self, kind: Kind, device: str, store: str, engine: str) -> None:
-        free_torch_threads()
-        self._worker = import_module(engine).Worker(kind, device, store)
+    def __init__(self, slot: Slot, store: str, engine: str) -> None:
+        free_torch_threads(slot.spins)
+        device = "cuda" if slot.gpus else "cpu"
+        self._worker = import_module(engine).Worker(slot.kind, device, store)
         self._unwanted = ""
         self._step = "", 0  # the attempt under way, and the steps it has done
         self._stepped = threading.Event()
@@ -191,14 +192,13 @@ class Pool:
 
     def _start(self, slot: Slot) -> Any:
         host: Any = ray.remote(concurrency_groups={"control": 3})(Host)  # type: ignore[call-overload]
-        device = "cuda" if slot.gpus else "cpu"
         return host.options(
             num_gpus=slot.gpus,
             num_cpus=slot.cpus,
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node, soft=False),
-        ).remote(slot.kind, device, self._store, self._engine)
+        ).remote(slot, self._store, self._engine)
 
     def _free_name(self, kind: Kind) -> str:
         number = 0

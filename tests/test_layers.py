@@ -49,23 +49,24 @@ ALLOWED: dict[str, set[str]] = {
         "farm.workers",
     },
     "fence": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
-    "dispatch": PURE
-    | {"farm.estimate", "farm.fence", "farm.keys", "farm.pool", "farm.scheduler", "farm.store"},
-    "book": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
-    "sharing": {"farm.book", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
-    | {"farm.run", "farm.scheduler", "farm.store"},
-    "views": {
-        "farm.book",
-        "farm.dispatch",
-        "farm.job",
-        "farm.plan",
-        "farm.pool",
-        "farm.scheduler",
-    },
-    "coordinator": {"farm.errors", "farm.fence", "farm.job", "farm.keys", "farm.placement"}
-    | {"farm.book", "farm.cluster", "farm.dispatch", "farm.pool", "farm.request"}
-    | {"farm.scheduler", "farm.settings", "farm.sharing", "farm.store", "farm.views"}
-    | {"svd_engine", "svd_engine.picture"},
+    "leftovers": {"farm.errors", "farm.keys", "farm.store"},
+    "loop": set(),
+    "places": set(),
+    "clips": {"farm.job", "farm.plan", "farm.request", "farm.run"},
+    "dispatch": PURE - {"farm.request"}
+    | {"farm.clips", "farm.estimate", "farm.fence", "farm.keys", "farm.leftovers", "farm.loop"}
+    | {"farm.pool", "farm.scheduler", "farm.store"},
+    "book": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.store"},
+    "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
+    | {"farm.loop", "farm.places", "farm.run", "farm.scheduler", "farm.store"},
+    "views": {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
+    "upkeep": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.job"}
+    | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
+    | {"farm.sharing"},
+    "coordinator": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.fence"}
+    | {"farm.job", "farm.keys", "farm.leftovers", "farm.loop", "farm.pool", "farm.request"}
+    | {"farm.scheduler", "farm.settings", "farm.sharing", "farm.store", "farm.upkeep"}
+    | {"farm.views", "svd_engine", "svd_engine.picture"},
     "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.pool", "farm.settings"}
     | {"farm.store", "svd_engine"},
     "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
@@ -103,6 +104,7 @@ UNLOADED = {
     "farm.job": HEAVY,
     "farm.run": HEAVY,
     "farm.placement": HEAVY,
+    "farm.places": HEAVY,
     "farm.settings": HEAVY,
     "farm.client": HEAVY,
     "farm.summary": HEAVY,

@@ -1,13 +1,14 @@
 """Out of GPU memory: the same pixels with less of it, or a message that says what would fit."""
 
 import re
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from farm.errors import GpuMemoryError, RequestError, WorkerError
+from farm.errors import GpuMemoryError, MissingError, RequestError, WorkerError
 from farm.memory import GIB, what_fits
 from farm.order import Order
 from farm.plan import Kind, Stage, Task
@@ -27,6 +28,16 @@ def order(model: Path, task: Task, lean: bool = False, **changes: Any) -> Order:
     return Order(request, Model(name=str(model)), task, "1-1", lean)
 
 
+def steps_and_result(work: Generator[int, None, Any]) -> tuple[list[int], Any]:
+    """What a worker's task yields, and what it returns."""
+    steps = []
+    while True:
+        try:
+            steps.append(next(work))
+        except StopIteration as end:
+            return steps, end.value
+
+
 ENCODE = Task("conditioning", Stage.ENCODE)
 DENOISE = Task("latents/0002", Stage.DENOISE, ("conditioning",), (0, 2))
 DECODE = Task("frames/0000-0005", Stage.DECODE, ("latents/0002",), (0, 5))
@@ -42,23 +53,25 @@ def test_lean_tasks_make_the_same_pixels(tiny: Path, store: str) -> None:
     made = []
     for lean in (False, True):
         renderer, decoder = (Worker(kind, "cpu", store) for kind in Kind)
-        (conditioning,) = renderer.run(order(tiny, ENCODE, lean))
-        *steps, latents = renderer.run(order(tiny, DENOISE, lean), conditioning)
+        _, conditioning = steps_and_result(renderer.run(order(tiny, ENCODE, lean)))
+        work = renderer.run(order(tiny, DENOISE, lean), conditioning)
+        steps, latents = steps_and_result(work)
         assert steps == [1, 2]
-        (frames,) = decoder.run(order(tiny, DECODE, lean), latents)
+        _, frames = steps_and_result(decoder.run(order(tiny, DECODE, lean), latents))
         made.append(frames)
     assert (made[0] == made[1]).all()
 
 
 def test_a_checkpoint_takes_the_place_of_a_lost_result(tiny: Path, store: str) -> None:
     renderer = Worker(Kind.RENDERER, "cpu", store)
-    (conditioning,) = renderer.run(order(tiny, ENCODE))
-    *_, latents = renderer.run(order(tiny, DENOISE), conditioning)
+    _, conditioning = steps_and_result(renderer.run(order(tiny, ENCODE)))
+    _, latents = steps_and_result(renderer.run(order(tiny, DENOISE), conditioning))
     rest = Task("latents/0005", Stage.DENOISE, ("latents/0002",), (2, 5))
-    *_, kept = renderer.run(order(tiny, rest), latents)
+    _, kept = steps_and_result(renderer.run(order(tiny, rest), latents))
     renderer._saver.shutdown()
     other = Worker(Kind.RENDERER, "cpu", store)
-    *_, again = other.run(order(tiny, Task("latents/0005", Stage.DENOISE, (), (5, 5))), None)
+    nothing_left = Task("latents/0005", Stage.DENOISE, (), (5, 5))
+    _, again = steps_and_result(other.run(order(tiny, nothing_left), None))
     assert torch.equal(again.latents, kept.latents)
     assert not open_store(store).exists(f"checkpoints/{order(tiny, rest).request.digest}/0002")
 
@@ -76,6 +89,17 @@ def test_out_of_memory_is_told_from_other_faults(
     open_store(store).put(f"pictures/{digest_of(picture_bytes())}", b"nonsense")
     with pytest.raises(RequestError, match="is not a picture"):
         list(Worker(Kind.RENDERER, "cpu", store).run(order(tiny, ENCODE)))
+
+
+def test_what_is_gone_from_the_store_is_told_from_a_store_that_is_away(
+    tiny: Path, tmp_path: Path
+) -> None:
+    renderer = Worker(Kind.RENDERER, "cpu", str(tmp_path))
+    with pytest.raises(RequestError, match=f"the picture is gone: {tmp_path}"):
+        list(renderer.run(order(tiny, ENCODE)))
+    rest = Task("latents/0005", Stage.DENOISE, ("latents/0002",), (2, 5))
+    with pytest.raises(MissingError, match=r"checkpoints/.*0002.safetensors is gone"):
+        list(renderer.run(order(tiny, rest), None))
 
 
 def test_weights_of_another_digest_are_not_used(tiny: Path, store: str) -> None:
