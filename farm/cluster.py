@@ -1,15 +1,20 @@
 """Ray: join or start a cluster, look at its nodes, ask it about a model."""
 
+import asyncio
 import logging
+import time
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from farm.errors import RequestError, WorkerError
+from farm.loop import Background
 from farm.placement import Node
 from farm.pool import free_torch_threads, last_line
 from farm.request import Model, ModelFacts
+
+FACTS_S = 300.0  # a model may be changed under the farm
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
@@ -30,6 +35,29 @@ def live_nodes() -> list[Node]:
     """The nodes that are there now, with what they have in all."""
     nodes = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
     return [Node(i, int(has.get("GPU", 0)), float(has.get("CPU", 0))) for i, has in nodes]
+
+
+class Models:
+    """What is known of models: asked once, then known; and asked again behind the answer."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+        self._known: dict[Model, asyncio.Task[ModelFacts]] = {}
+        self._asked_at: dict[Model, float] = {}
+
+    async def facts(self, model: Model) -> ModelFacts:
+        """A model's digest and defaults; RequestError where there is no such model."""
+        known = self._known.get(model)
+        if known is None or (known.done() and known.exception() is not None):
+            # One process looks, however many ask: it loads torch, and reads all of the weights.
+            known = self._known[model] = self._ask(model)
+        elif time.monotonic() - self._asked_at[model] > FACTS_S:
+            self._ask(model).add_done_callback(lambda told: self._known.update({model: told}))
+        return await asyncio.shield(known)
+
+    def _ask(self, model: Model) -> "asyncio.Task[ModelFacts]":
+        self._asked_at[model] = time.monotonic()
+        return self._background.start(describe_model(model))
 
 
 async def describe_model(model: Model) -> ModelFacts:

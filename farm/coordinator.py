@@ -15,9 +15,9 @@ from pydantic import ValidationError
 
 import svd_engine
 from farm.book import Book
-from farm.cluster import describe_model
+from farm.cluster import Models
 from farm.dispatch import Dispatcher
-from farm.errors import FarmError, JobError, QueueFullError, RequestError, StoreError
+from farm.errors import JobError, QueueFullError, RequestError, StoreError
 from farm.fence import take_fence
 from farm.job import Event, Job, JobView, LogEntry, State, Submission
 from farm.keys import CHECKPOINTS, picture_key, step_of
@@ -35,7 +35,6 @@ from svd_engine.picture import check_picture
 
 log = logging.getLogger("farm")
 
-FACTS_S = 300.0  # a model may be changed under the farm
 RETRY_S = 2.0  # between two tries to begin
 THREADS = 32  # that call the store
 PLACED = 100  # jobs at once that are told their place in the queue
@@ -50,7 +49,7 @@ class Coordinator:
         log.setLevel(logging.INFO)
         self._settings, self._engine = settings, engine
         self._background = Background(THREADS)
-        self._facts: dict[Model, tuple[float, asyncio.Future[ModelFacts]]] = {}
+        self._models = Models(self._background)
         self._pictures = Recent[str, None](KEPT)  # known to be in the store
         self._trouble = ""  # why it has not begun yet
         self._begun = self._background.start(self._begin())
@@ -73,16 +72,7 @@ class Coordinator:
 
     async def describe(self, model: Model) -> ModelFacts:
         """A model's digest and defaults; RequestError where there is no such model."""
-        looked_at, facts = self._facts.get(model, (0.0, None))
-        if facts is None or time.time() - looked_at > FACTS_S:
-            # One process looks, however many ask: it loads torch.
-            facts = asyncio.ensure_future(describe_model(model))
-            self._facts[model] = time.time(), facts
-        try:
-            return await asyncio.shield(facts)
-        except FarmError:
-            self._facts.pop(model, None)
-            raise
+        return await self._models.facts(model)
 
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
         """Take a job on: once this returns, it is in the store and will be finished.

@@ -23,7 +23,7 @@ def clear_clip(
     try:
         keys.update(store.list(checkpoints_prefix(clip)))
     except StoreError as error:
-        log.warning("its checkpoints stay: %s", error)
+        log.warning("clip %s: its checkpoints stay: %s", clip[:12], error)
     _delete(store, keys.difference(kept))
 
 

@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import os
 import signal
+import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from tests.conftest import draw_picture
 SMALL = {"width": 64, "height": 48, "num_frames": 5, "num_inference_steps": 5}
 
 
-def open_farm(store: str | Path, **settings: Any) -> Farm:
-    return Farm(connect(load_settings(store=str(store), segment_steps=2, **settings)))
+def open_farm(store: str | Path, engine: str = "farm.workers", **settings: Any) -> Farm:
+    return Farm(connect(load_settings(store=str(store), segment_steps=2, **settings), engine))
 
 
 def picture_bytes(seed: int = 0) -> bytes:
@@ -33,6 +35,14 @@ def submission(model: Path, **values: Any) -> Submission:
     own = {name: values.pop(name) for name in list(values) if name in Submission.model_fields}
     params = RenderParams(**{**SMALL, "decode_chunk_size": 2, **values})
     return Submission(model=Model(name=str(model)), params=params, **own)
+
+
+def wait_for(told: Callable[[], Any], seconds: float = 60.0) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := told()):
+        assert time.monotonic() < until, "it does not come about"
+        time.sleep(0.05)
+    return found
 
 
 def finish(farm: Farm, *jobs: str) -> dict[str, JobView]:

@@ -18,9 +18,17 @@ from ray.cluster_utils import Cluster
 
 from farm.client import Farm
 from farm.job import ClipResult, State
-from farm.keys import result_key
+from farm.keys import CHECKPOINTS, result_key
 from farm.store import Store, open_store
-from tests.farm_jobs import expected_sha256, finish, kill, open_farm, picture_bytes, submission
+from tests.farm_jobs import (
+    expected_sha256,
+    finish,
+    kill,
+    open_farm,
+    picture_bytes,
+    submission,
+    wait_for,
+)
 from tests.ray_cluster import local_cluster
 from tests.s3_server import s3_server
 
@@ -47,6 +55,7 @@ def check(farm: Farm, tiny: Path, jobs: list[str]) -> None:
     finished = [[e.event for e in farm.events(job)].count("complete") for job in jobs]
     assert finished == [1] * len(jobs)
     assert not list(store.list("open/"))
+    wait_for(lambda: not list(store.list(CHECKPOINTS)))
 
 
 @pytest.mark.slow

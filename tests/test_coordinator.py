@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tests.farm_jobs import (
     open_farm,
     picture_bytes,
     submission,
+    wait_for,
 )
 from tests.ray_cluster import local_cluster
 
@@ -37,14 +38,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def farm(store: Path) -> Iterator[Farm]:
     with local_cluster(num_cpus=2):
         yield open_farm(store, max_jobs=60)
-
-
-def wait_for(told: Callable[[], Any], seconds: float = 60.0) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := told()):
-        assert time.monotonic() < until, "it does not come about"
-        time.sleep(0.05)
-    return found
 
 
 def under_way(farm: Farm, job: str, step: int = 1) -> JobView:

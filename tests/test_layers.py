@@ -43,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "pool": PURE - {"farm.job", "farm.request"} | {"farm.placement"},
     "cluster": {
         "farm.errors",
+        "farm.loop",
         "farm.placement",
         "farm.pool",
         "farm.request",

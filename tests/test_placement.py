@@ -73,6 +73,16 @@ def test_without_gpus_a_pair_on_each_node(cpus: list[float], workers: int | None
         assert max(pairs.values()) - min(pairs.values()) <= 1
 
 
+@given(cpus=st.lists(st.floats(0.1, 8), min_size=1, max_size=5), workers=st.integers(1, 9))
+def test_of_those_that_share_cores_at_most_a_renderer_spins(
+    cpus: list[float], workers: int
+) -> None:
+    slots = place_workers(named([(0, count) for count in cpus]), workers)
+    for slot in slots:
+        renderers = [s for s in slots if s.node == slot.node and s.kind is Kind.RENDERER]
+        assert slot.spins == (renderers == [slot])
+
+
 @given(
     sizes=st.lists(SIZES, max_size=12),
     workers=st.none() | st.integers(1, 40),

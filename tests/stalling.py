@@ -1,0 +1,29 @@
+"""An engine that hangs, once: the first worker that is to denoise never does."""
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from farm import workers
+from farm.errors import ConflictError
+from farm.order import Order
+from farm.plan import Kind, Stage
+from farm.store import open_store
+
+
+class Worker(workers.Worker):
+    """As the farm's own, but for that."""
+
+    def __init__(self, kind: Kind, device: str, store: str) -> None:
+        super().__init__(kind, device, store)
+        self._marks = open_store(store)
+
+    def run(self, order: Order, *given: Any) -> Generator[int, None, Any]:
+        if order.task.stage is Stage.DENOISE:
+            try:
+                self._marks.put("hung", b"", if_none_match=True)
+            except ConflictError:
+                pass
+            else:
+                time.sleep(10_000)
+        return (yield from super().run(order, *given))

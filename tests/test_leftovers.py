@@ -1,0 +1,56 @@
+"""What attempts leave behind is deleted; what anything names is not."""
+
+from pathlib import Path
+
+import pytest
+
+from farm.errors import StoreError
+from farm.keys import artifact_keys, checkpoint_key, result_key
+from farm.leftovers import clear_checkpoints, clear_clip, earlier_attempts
+from farm.store import Store, open_store
+
+CLIP, OTHER = "a" * 64, "b" * 64
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = open_store(str(tmp_path))
+    for clip in (CLIP, OTHER):
+        keys = [key for attempt in ("3-1", "3-20", "12-4") for key in artifact_keys(clip, attempt)]
+        for key in (*keys, checkpoint_key(clip, 5), checkpoint_key(clip, 10), result_key(clip)):
+            store.put(key, b"x")
+    return store
+
+
+def left(store: Store, clip: str) -> set[str]:
+    return {key for key in (*store.list("clips/"), *store.list("checkpoints/")) if clip in key}
+
+
+def test_a_clip_that_ended_keeps_what_its_result_names(store: Store) -> None:
+    others, kept = left(store, OTHER), artifact_keys(CLIP, "12-4")
+    clear_clip(store, CLIP, 25, ["3-20", "12-4", "12-5"], kept)
+    assert left(store, CLIP) == {*kept, *artifact_keys(CLIP, "3-1"), result_key(CLIP)}
+    assert left(store, OTHER) == others
+
+
+def test_earlier_attempts_are_those_of_earlier_coordinators(store: Store) -> None:
+    assert earlier_attempts(store, CLIP, 12) == ["3-1", "3-20"]
+    assert earlier_attempts(store, CLIP, 13) == ["12-4", "3-1", "3-20"]
+    assert earlier_attempts(store, CLIP, 3) == []
+
+
+def test_orphaned_checkpoints(store: Store) -> None:
+    clear_checkpoints(store, [checkpoint_key(CLIP, 5)])
+    assert checkpoint_key(CLIP, 5) not in left(store, CLIP)
+    assert checkpoint_key(CLIP, 10) in left(store, CLIP)
+
+
+def test_a_store_that_refuses_is_no_error(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("no permission")
+
+    monkeypatch.setattr(type(store), "delete", refuse)
+    clear_clip(store, CLIP, 25, ["3-1"])
+    assert "left in the store: no permission" in caplog.text
