@@ -4,10 +4,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c deploy/constraints.txt
 DEPENDENCIES := pyproject.toml deploy/constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo serve test check clean
 
 demo: .venv/.run ## render the example pictures with the `tiny` model
 	$(BIN)/python -m farm.batch examples/pictures --out demo --store demo/store --seeds 0-1
+
+serve: .venv/.run ## the farm over HTTP at http://127.0.0.1:8000, with a page to use it by
+	$(BIN)/serve run farm.ingress.serve_app:app
 
 test: .venv/.test ## all tests that need no GPU and no long time
 	$(BIN)/python -m pytest

@@ -6,8 +6,9 @@ A job is shown as the store has it: what it has become is told once it is writte
 import asyncio
 import logging
 import time
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from farm.errors import ConflictError, JobError, StoreError
@@ -39,6 +40,7 @@ class Book:
         self._fence, self._changed, self._superseded = fence, changed, superseded
         self._store, self._background = store, background
         self._shown: OrderedDict[str, Job] = OrderedDict()
+        self._ids: list[str] | None = None  # of all jobs, sorted; read when first asked for
         self._etags: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._last: dict[str, int] = {}  # number of the last log entry
@@ -59,11 +61,15 @@ class Book:
         except ConflictError:
             former = await self.read(job.id)
             if former is None or (former.request, former.tenant) != (job.request, job.tenant):
-                raise JobError(f"{job.id} is another job; give a new id") from None
+                raise JobError(
+                    f"{job.id} is another job: give a new id or idempotency key"
+                ) from None
             if not former.state.is_open:
                 await self._background.call(self._store.delete, open_key(job.id))
             return former, False
         self._etags[job.id] = etag
+        if self._ids is not None:
+            insort(self._ids, job.id)
         self._last[job.id] = 0
         self.open[job.id] = job
         self._show(job)
@@ -104,14 +110,35 @@ class Book:
         stored = await self._background.call(self._store.get, job_key(job))
         return Job.model_validate_json(stored.data) if stored else None
 
-    async def ids(self, after: str, limit: int) -> list[str]:
-        """Ids of all jobs there ever were, oldest first, those after `after`."""
+    async def read_all(self, jobs: Iterable[str]) -> list[Job]:
+        """Those of the jobs that there are."""
+        found = await asyncio.gather(*(self.read(job) for job in jobs))
+        return [job for job in found if job is not None]
 
-        def read() -> list[str]:
-            found = self._store.list(JOBS, job_key(after) if after else "")
-            return [key[len(JOBS) : -len(".json")] for key, _ in zip(found, range(limit))]  # noqa: B905
+    async def ids(self, after: str, limit: int, newest_first: bool = False) -> list[str]:
+        """Ids of all jobs there ever were, oldest or newest first, those after `after`."""
+        if self._ids is None:
+            keys = await self._background.call(lambda: list(self._store.list(JOBS)))
+            found = {key[len(JOBS) : -len(".json")] for key in keys}
+            self._ids = sorted(found.union(self._shown))  # some may have come meanwhile
+        if newest_first:
+            stop = bisect_left(self._ids, after) if after else len(self._ids)
+            return self._ids[max(0, stop - limit) : stop][::-1]
+        start = bisect_right(self._ids, after)
+        return self._ids[start : start + limit]
 
-        return list(await self._background.call(read))
+    async def delete(self, job: str) -> None:
+        """Forget a job that is not open: its record and its event log."""
+        async with self._locks.setdefault(job, asyncio.Lock()):
+            await self._background.call(self._store.delete, job_key(job))
+            events = await self._background.call(lambda: list(self._store.list(events_prefix(job))))
+            for key in events:
+                await self._background.call(self._store.delete, key)
+            self._shown.pop(job, None)
+            if self._ids is not None and job in self._ids:
+                self._ids.remove(job)
+        self._locks.pop(job, None)
+        self._changed(job)
 
     async def recover(self) -> list[Job]:
         """Read the jobs that an earlier coordinator left open, and take them over."""

@@ -7,11 +7,9 @@ be killed at any time: a new one reads what is open, and goes on from the last c
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
-
-from pydantic import ValidationError
 
 import svd_engine
 from farm.book import Book
@@ -19,19 +17,19 @@ from farm.cluster import Models
 from farm.dispatch import Dispatcher
 from farm.errors import JobError, QueueFullError, RequestError, StoreError
 from farm.fence import take_fence
+from farm.intake import Intake
 from farm.job import Event, Job, JobView, LogEntry, State, Submission
-from farm.keys import CHECKPOINTS, picture_key, step_of
+from farm.keys import CHECKPOINTS, step_of
 from farm.leftovers import clear_checkpoints
-from farm.loop import Background, News, Recent
+from farm.loop import Background, News
 from farm.pool import Pool
-from farm.request import Model, ModelFacts, RenderRequest, digest_of
+from farm.request import Model, ModelFacts
 from farm.scheduler import Scheduler
 from farm.settings import Settings
 from farm.sharing import Sharing
 from farm.store import Store, open_store
 from farm.upkeep import Upkeep
 from farm.views import progress_of, status_of
-from svd_engine.picture import check_picture
 
 log = logging.getLogger("farm")
 
@@ -50,7 +48,6 @@ class Coordinator:
         self._settings, self._engine = settings, engine
         self._background = Background(THREADS)
         self._models = Models(self._background)
-        self._pictures = Recent[str, None](KEPT)  # known to be in the store
         self._trouble = ""  # why it has not begun yet
         self._begun = self._background.start(self._begin())
 
@@ -86,20 +83,33 @@ class Coordinator:
                 f"the farm has {len(self._book.open)} open jobs, and takes no more than that",
                 round(self._room_in_s(), 1),
             )
-        job = await self._job_of(submission, picture)
-        await self._keep_picture(job.request.picture, picture)
+        job = await self._intake.job_of(submission, picture)
+        if submission.idempotency_key is not None:
+            job = await self._intake.once(job, submission.idempotency_key)
+        await self._intake.keep(job.request.picture, picture)
         job, new = await self._book.create(job)
         if new:
             await self._sharing.admit(job)
         return await self.show(job.id)
 
-    async def show(self, job: str) -> JobView:
-        """A job, and how far it is. JobError where there is none."""
+    async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
+        """The job that `submit` would make, and how many of its clips are in the store already."""
+        await self.ready()
+        job = await self._intake.job_of(submission, picture)
+        return job, await self._sharing.done_already(job)
+
+    async def find(self, job: str) -> JobView | None:
+        """A job, and how far it is; None where there is none."""
         await self.ready()
         record = await self._book.read(job)
-        if record is None:
+        return None if record is None else self._view(record)
+
+    async def show(self, job: str) -> JobView:
+        """A job, and how far it is. JobError where there is none."""
+        view = await self.find(job)
+        if view is None:
             raise JobError(f"there is no job {job!r}")
-        return self._view(record)
+        return view
 
     async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
         """Jobs, oldest first: the open ones, or all there ever were, those after id `after`."""
@@ -108,8 +118,16 @@ class Coordinator:
             ids = sorted(job for job in self._book.open if job > after)[:limit]
         else:
             ids = await self._book.ids(after, limit)
-        found = await asyncio.gather(*(self._book.read(job) for job in ids))
-        return [job for job in found if job is not None]
+        return await self._book.read_all(ids)
+
+    async def views(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[JobView]:
+        """A tenant's jobs, those that come after id `after`."""
+        await self.ready()
+        found: list[Job] = []
+        while len(found) < limit and (ids := await self._book.ids(after, limit, newest_first)):
+            after = ids[-1]
+            found += [job for job in await self._book.read_all(ids) if job.tenant == tenant]
+        return [self._view(job) for job in found[:limit]]
 
     async def watch(
         self, jobs: list[str], after: int, timeout_s: float = 10.0
@@ -119,12 +137,10 @@ class Coordinator:
         After a restart all jobs count as changed: their versions are above all former ones.
         """
         await self.ready()
-
         version, ids = await self._news.wait(jobs, after, timeout_s)
-        views = [await self._book.read(job) for job in ids]
         # An ETA is a look at many other jobs: not for thousands at once.
         placed = len(ids) <= PLACED
-        return version, [self._view(job, placed) for job in views if job is not None]
+        return version, [self._view(job, placed) for job in await self._book.read_all(ids)]
 
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
         """A job's event log, as far as it is in the store, from after entry `after` on."""
@@ -146,6 +162,14 @@ class Coordinator:
             await self._book.tell(job, Event.STOPPED, gpu_seconds=spent)
         self._dispatcher.poke()
         return await self.show(job)
+
+    async def delete(self, job: str) -> None:
+        """Stop a job, and forget it. Its clips stay: others may have asked for the same."""
+        await self.ready()
+        if job in self._book.open:
+            with suppress(JobError):  # finished meanwhile
+                await self.cancel(job)
+        await self._book.delete(job)
 
     async def pause(self, job: str) -> JobView:
         """Begin no more of a job's tasks; those under way end, and what they made is kept."""
@@ -211,6 +235,7 @@ class Coordinator:
         self._book = Book(
             self._store, background, self._fence, self._news.tell, lambda: os._exit(1)
         )
+        self._intake = Intake(settings, self._store, background, self._models, self._book)
         self._sharing = Sharing(
             self._store, background, self._book, self._scheduler, self._news.tell
         )
@@ -252,34 +277,6 @@ class Coordinator:
         finally:
             log.critical("a loop of the coordinator has ended", exc_info=True)
             os._exit(1)
-
-    # Jobs and clips
-
-    async def _job_of(self, submission: Submission, picture: bytes) -> Job:
-        try:
-            check_picture(picture, self._settings.max_pixels)
-            facts = await self.describe(submission.model)
-            request = RenderRequest(
-                picture=digest_of(picture),
-                weights=facts.digest,
-                dtype=submission.model.dtype,
-                params=submission.params.resolve(facts.defaults),
-                num_videos=submission.num_videos,
-            )
-        except ValidationError as error:
-            fault = error.errors()[0]
-            raise RequestError(f"{fault['msg']}, got {fault['input']!r}") from error
-        except ValueError as error:
-            raise RequestError(str(error)) from error
-        own = submission.model_dump(exclude={"params", "num_videos", "model"})
-        return Job(**own, model=submission.model, request=request, created_at=time.time())
-
-    async def _keep_picture(self, digest: str, picture: bytes) -> None:
-        key = picture_key(digest)
-        if digest not in self._pictures:
-            if not await self._background.call(self._store.exists, key):
-                await self._background.call(self._store.put, key, picture)
-            self._pictures[digest] = None
 
     # Telling
 

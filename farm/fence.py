@@ -1,4 +1,9 @@
-"""The conditional writes that keep a stale coordinator, and a stale attempt, from committing."""
+"""The conditional writes that keep a stale coordinator, and a stale attempt, from committing.
+
+And those that keep one request, sent twice, from being two jobs.
+"""
+
+from pydantic import BaseModel
 
 from farm.errors import ConflictError
 from farm.job import ClipResult
@@ -41,3 +46,29 @@ def commit(store: Store, result: ClipResult, force: bool) -> ClipResult:
         assert stored is not None
         return ClipResult.model_validate_json(stored.data)
     return result
+
+
+class Claim(BaseModel):
+    """What an idempotency key names."""
+
+    job: str
+    at: float  # when it was first sent
+
+
+def claim(store: Store, key: str, mine: Claim, lasts_s: float) -> Claim:
+    """Name a job by a key of the store; the claim that stands, which may be an earlier one."""
+    data = mine.model_dump_json().encode()
+    while True:
+        stored = store.get(key)
+        if stored is not None:
+            former = Claim.model_validate_json(stored.data)
+            if former.at + lasts_s > mine.at:
+                return former
+        try:
+            if stored is None:
+                store.put(key, data, if_none_match=True)
+            else:
+                store.put(key, data, if_match=stored.etag)
+        except ConflictError:
+            continue
+        return mine

@@ -92,6 +92,8 @@ class Submission(BaseModel):
     force: bool = False  # render anew, though the result is there
     start_within_s: float | None = Field(None, gt=0)  # of its being created
     finish_within_s: float | None = Field(None, gt=0)
+    # The same key is the same job; an empty one stands for the request itself, for a while.
+    idempotency_key: str | None = None
 
 
 class Job(BaseModel):
@@ -142,6 +144,12 @@ class Progress(BaseModel):
     chunks: int
     queue_position: int | None = None  # jobs before it; None once it is started
     eta_s: float | None = None  # until it is finished; None where nothing was timed yet
+
+    @property
+    def fraction(self) -> float:
+        """How much of the work is done, 0 to 1; nearly all of it is denoising."""
+        step, chunk = self.step / max(1, self.steps), self.chunk / max(1, self.chunks)
+        return round(min(1.0, 0.9 * step + 0.1 * chunk), 4)
 
 
 class JobView(BaseModel):

@@ -3,6 +3,7 @@
 pictures/DIGEST                     a picture file, by the sha256 of its bytes
 jobs/ID.json                        the record of a job; written with compare-and-swap
 open/ID                             of each job that is not finished: what a restart reads
+idempotency/TENANT/DIGEST           the job that an idempotency key names; DIGEST is the key's
 events/ID/SEQ.jsonl                 a job's event log; SEQ is the last entry in that object
 checkpoints/DIGEST/STEP.safetensors latents of a clip being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
@@ -10,6 +11,8 @@ clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and s
                                     ATTEMPT is the fence of its coordinator, and a number
 coordinator.json                    the fence: how many coordinators there have been
 """
+
+import hashlib
 
 COORDINATOR = "coordinator.json"
 OPEN = "open/"
@@ -28,6 +31,10 @@ def job_key(job: str) -> str:
 
 def open_key(job: str) -> str:
     return f"{OPEN}{job}"
+
+
+def idempotency_key(tenant: str, key: str) -> str:
+    return f"idempotency/{tenant}/{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def events_prefix(job: str) -> str:

@@ -1,5 +1,6 @@
 """The way to a cluster's coordinator, over Ray: find or start it, and call it."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -31,17 +32,44 @@ class Link:
         while True:
             try:
                 return ray.get(getattr(self._actor, method).remote(*arguments))
-            except RayTaskError as error:
-                if isinstance(error.cause, FarmError):
-                    raise error.cause from None
-                raise WorkerError(f"the coordinator failed at {method}: {error.cause!r}") from error
-            except (ActorDiedError, ActorUnavailableError) as error:
-                if time.monotonic() > until:
-                    raise WorkerError(f"no coordinator: {last_line(error)}") from error
             except RayError as error:
-                raise WorkerError(f"no coordinator: {last_line(error)}") from error
+                _raise_unless_passing(error, method, until)
             time.sleep(RETRY_S)
             self._actor = start_coordinator(self._settings, self._engine)
+
+
+class AsyncLink:
+    """A Link for an asyncio loop; it finds the coordinator at its first call."""
+
+    def __init__(self, settings: Settings, engine: str = "farm.workers") -> None:
+        self._settings, self._engine = settings, engine
+        self._actor: Any = None
+
+    async def __call__(self, method: str, *arguments: Any) -> Any:
+        """The call's result. Raises the FarmError that it raised, or WorkerError."""
+        until = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                if self._actor is None:
+                    self._actor = await asyncio.to_thread(
+                        start_coordinator, self._settings, self._engine
+                    )
+                return await getattr(self._actor, method).remote(*arguments)
+            except RayError as error:
+                _raise_unless_passing(error, method, until)
+            self._actor = None
+            await asyncio.sleep(RETRY_S)
+
+
+def _raise_unless_passing(error: RayError, method: str, until: float) -> None:
+    """Return where the coordinator may be back soon; else raise what its caller is to know."""
+    if isinstance(error, RayTaskError):
+        if isinstance(error.cause, FarmError):
+            raise error.cause from None
+        raise WorkerError(f"the coordinator failed at {method}: {error.cause!r}") from error
+    passing = isinstance(error, (ActorDiedError, ActorUnavailableError))
+    if not passing or time.monotonic() > until:
+        raise WorkerError(f"no coordinator: {last_line(error)}") from error
 
 
 def start_coordinator(settings: Settings, engine: str = "farm.workers") -> Any:

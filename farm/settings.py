@@ -2,18 +2,28 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from farm.errors import RequestError
+from farm.request import Sha256
 from svd_engine.picture import MAX_PIXELS
 
 
 def _data_folder() -> str:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
     return f"file://{Path(base) / 'svd-farm'}"
+
+
+class Key(BaseModel):
+    """What a bearer key may do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tenant: str = Field(pattern=r"^[\w.-]{1,80}$")
+    operator: bool = False  # sees the workers, and may drain them
 
 
 class Settings(BaseSettings):
@@ -28,6 +38,14 @@ class Settings(BaseSettings):
     max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture given
     stall_s: float = Field(1800.0, gt=0)  # without a step or an end, until a task counts as lost
     segment_steps: int = Field(5, ge=1)  # denoising steps between two checkpoints
+    keys: dict[Annotated[str, Sha256], Key] = {}  # by the sha256 of a bearer key, as JSON
+    models: tuple[str, ...] = (
+        "tiny",
+        "svd",
+        "svd-xt",
+        "svd-xt-1.1",
+    )  # over HTTP; the default first
+    max_body: int = Field(64 * 2**20, ge=1024)  # bytes of an HTTP request
 
 
 def load_settings(**given: Any) -> Settings:
@@ -47,3 +65,12 @@ def load_settings(**given: Any) -> Settings:
     # A worker's working directory is not this one.
     store = f"file://{Path(settings.store).expanduser().absolute()}"
     return settings.model_copy(update={"store": store})
+
+
+class Address(BaseSettings):
+    """Which farm a Python program speaks to, from FARM_URL and FARM_API_KEY."""
+
+    model_config = SettingsConfigDict(env_prefix="FARM_", env_ignore_empty=True, frozen=True)
+
+    url: str | None = None  # of a server, as http://host:8000; else the Ray cluster's own farm
+    api_key: str | None = None

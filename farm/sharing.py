@@ -65,6 +65,11 @@ class Sharing:
         self.settle(job.id)
         self._close_if_done(job.id)
 
+    async def done_already(self, job: Job) -> int:
+        """How many of a job's clips could be answered from the store."""
+        found = [await self._result(request.digest, job) for request in job.request.clips()]
+        return sum(result is not None for result in found)
+
     def under_way(self, job: str) -> list[Clip]:
         """The clips that a job waits for."""
         return [self.dispatcher.clips[digest] for digest in self._clips_of.get(job, [])]

@@ -1,0 +1,63 @@
+"""Who is asking: bearer keys, kept as hashes, each of a tenant."""
+
+import hashlib
+import ipaddress
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from farm.ingress.errors import ApiError
+from farm.settings import Key, Settings
+
+ANYBODY = Key(tenant="default", operator=True)  # of this machine, where a farm has no keys
+
+
+def key_of(request: Request) -> Key:
+    """What the caller may do; ApiError 401 or 403.
+
+    Without keys only this machine is served, and of its browsers' pages only the farm's own.
+    """
+    settings: Settings = request.app.state.settings
+    if not settings.keys:
+        _from_here(request)
+        return ANYBODY
+    kind, _, key = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not key.strip():
+        raise _refused("no key: send 'Authorization: Bearer KEY'", "missing_api_key")
+    found = settings.keys.get(hashlib.sha256(key.strip().encode()).hexdigest())
+    if found is None:
+        raise _refused("the key is not known here", "invalid_api_key")
+    return found
+
+
+def tenant_of(key: Annotated[Key, Depends(key_of)]) -> str:
+    """Whose jobs the caller sees."""
+    return key.tenant
+
+
+def operator(key: Annotated[Key, Depends(key_of)]) -> None:
+    """ApiError 403 for a key without that right."""
+    if not key.operator:
+        raise ApiError(403, "the key is no operator's", code="operators_only")
+
+
+def _refused(message: str, code: str) -> ApiError:
+    return ApiError(401, message, code=code, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _from_here(request: Request) -> None:
+    host = request.client.host if request.client else ""
+    try:
+        here = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    if not here:
+        message = "this farm has no keys, so it serves its own machine alone: set FARM_KEYS"
+        raise ApiError(403, message, code="keys_needed")
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise ApiError(403, f"a page of {origin} may not ask this farm", code="other_origin")
+
+
+Tenant = Annotated[str, Depends(tenant_of)]

@@ -1,0 +1,40 @@
+"""The FastAPI app, made for a farm."""
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+import svd_engine
+from farm.errors import FarmError
+from farm.ingress import errors, operator, page, stability, videos
+from farm.ingress.protocol import Farm
+from farm.settings import Settings
+
+DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
+
+
+def make_app(farm: Farm, settings: Settings) -> FastAPI:
+    """The app before a farm. Stateless: any number of them may stand before the same one."""
+    app = FastAPI(title="SVD render farm", version=svd_engine.__version__, description=DESCRIPTION)
+    app.state.farm, app.state.settings = farm, settings
+    errors.install(app, {stability.PREFIX: stability.refusal})
+    for router in (videos.router, stability.router, operator.models, operator.router):
+        app.include_router(router)
+    page.install(app)
+
+    @app.get("/healthz", tags=["health"])
+    async def healthz() -> dict[str, str]:
+        """Whether the process is alive."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], responses={503: {}})
+    async def readyz() -> JSONResponse:
+        """Whether the coordinator answers, and there is a worker."""
+        try:
+            workers = (await farm.status())["workers"]
+        except FarmError as error:
+            return JSONResponse({"status": "no coordinator", "why": str(error)}, 503)
+        up = sum(bool(worker.get("place")) for worker in workers.values())
+        status = "ok" if up else "no worker yet"
+        return JSONResponse({"status": status, "workers": up}, 200 if up else 503)
+
+    return app

@@ -1,0 +1,86 @@
+"""`/v1/farm` and `/v1/models`: what a farm has, and its workers, for those who run it."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Request
+from pydantic import BaseModel
+
+from farm.ingress.access import key_of, operator
+from farm.ingress.errors import ApiError, responses
+from farm.ingress.videos import TheFarm
+from farm.job import State
+
+models = APIRouter(tags=["models"], dependencies=[Depends(key_of)])
+router = APIRouter(prefix="/v1/farm", tags=["operator"], dependencies=[Depends(operator)])
+Name = Annotated[str, Path(pattern=r"^[\w.-]{1,80}$", description="a worker's name")]
+REFUSED = responses(401, 403, 503)
+
+
+class ModelItem(BaseModel):
+    """A model that may be asked for."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "farm"
+
+
+class ModelList(BaseModel):
+    """Models, the default first."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelItem]
+
+
+class WorkerView(BaseModel):
+    """A worker, and what it does."""
+
+    state: str
+    node: str
+    gpus: float
+    place: str | None = None
+    clip: str | None = None
+    task: str | None = None
+
+
+class FarmView(BaseModel):
+    """Workers by name, and how many open jobs of each tenant are in which state."""
+
+    version: str
+    workers: dict[str, WorkerView]
+    jobs: dict[str, dict[State, int]]
+
+
+@models.get("/v1/models", responses=responses(401, 403))
+async def list_models(request: Request) -> ModelList:
+    """The models this farm offers."""
+    return ModelList(data=[ModelItem(id=name) for name in request.app.state.settings.models])
+
+
+@router.get("", responses=REFUSED)
+async def farm_view(farm: TheFarm) -> FarmView:
+    """Workers, and open jobs by tenant."""
+    return _view(await farm.status())
+
+
+@router.post("/workers/{name}/drain", responses=REFUSED | responses(400, 404, 409))
+async def drain(name: Name, farm: TheFarm) -> FarmView:
+    """Give a worker no more tasks; it finishes the one it has."""
+    await _find(farm, name)
+    return _view(await farm.drain(name, True))
+
+
+@router.post("/workers/{name}/undrain", responses=REFUSED | responses(400, 404, 409))
+async def undrain(name: Name, farm: TheFarm) -> FarmView:
+    """Give a worker tasks again."""
+    await _find(farm, name)
+    return _view(await farm.drain(name, False))
+
+
+async def _find(farm: TheFarm, worker: str) -> None:
+    if worker not in (await farm.status())["workers"]:
+        raise ApiError(404, f"there is no worker {worker!r}", code="not_found", param="name")
+
+
+def _view(status: dict[str, Any]) -> FarmView:
+    return FarmView.model_validate(status)

@@ -1,0 +1,211 @@
+"""Stability's `/v2beta/image-to-video`, which they closed: keep the code, change the host.
+
+An id is the job's own, spelt as theirs were: 64 hex digits. `cfg_scale` is `max_guidance_scale`,
+with a minimum of 1; frames, steps and fps are the defaults.
+"""
+
+import base64
+import secrets
+from io import BytesIO
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Request
+from fastapi.responses import JSONResponse, Response
+from PIL import Image
+from pydantic import BaseModel
+
+from farm.errors import RequestError
+from farm.ingress.access import Tenant
+from farm.ingress.body import read_body
+from farm.ingress.content import read_whole
+from farm.ingress.errors import ApiError, bad_request
+from farm.ingress.fields import submission_of
+from farm.ingress.videos import TheFarm, find
+from farm.job import JobView, State
+from farm.settings import Settings
+
+PREFIX = "/v2beta/image-to-video"
+SIZES = ((1024, 576), (576, 1024), (768, 768))
+MAX_SEED = 4_294_967_294
+# What may be given: the least, the most, the default, ours.
+NUMBERS = {
+    "seed": (0, MAX_SEED, "0", "seed"),
+    "cfg_scale": (0.0, 10.0, "1.8", "max_guidance_scale"),
+    "motion_bucket_id": (1, 255, "127", "motion_bucket_id"),
+}
+
+router = APIRouter(prefix=PREFIX, tags=["stability"])
+
+
+class Started(BaseModel):
+    """What a generation is asked for by."""
+
+    id: str
+
+
+class Pending(BaseModel):
+    """A generation that is not done."""
+
+    id: str
+    status: Literal["in-progress"] = "in-progress"
+
+
+class Refusal(BaseModel):
+    """Any answer that is an error."""
+
+    id: str
+    name: str
+    errors: list[str]
+
+
+class Result(BaseModel):
+    """A finished generation, as JSON."""
+
+    video: str  # base64
+    finish_reason: Literal["SUCCESS"] = "SUCCESS"
+    seed: int
+
+
+NAMES = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    413: "payload_too_large",
+    422: "unprocessable_entity",
+    429: "rate_limit_exceeded",
+}
+
+
+def refusal(error: ApiError) -> JSONResponse:
+    """An error as Stability's clients read it."""
+    status = error.status if error.status in NAMES else 400 if error.status < 500 else 500
+    name = NAMES.get(status, "internal_error")
+    body = Refusal(id=secrets.token_hex(16), name=name, errors=[error.message])
+    return JSONResponse(body.model_dump(), status, headers=error.headers)
+
+
+def _responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Refusal} for status in statuses}
+
+
+FORM = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "jpeg or png; 1024x576, 576x1024 or 768x768",
+                        },
+                        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+                        "cfg_scale": {"type": "number", "minimum": 0, "maximum": 10},
+                        "motion_bucket_id": {"type": "integer", "minimum": 1, "maximum": 255},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post("", responses=_responses(400, 401, 403, 413, 422, 429, 500), openapi_extra=FORM)
+async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
+    """Render a picture into a video; ask for it by the id."""
+    settings: Settings = request.app.state.settings
+    body = await read_body(request, settings.max_body, picture="image")
+    if body.picture is None:
+        raise bad_request("image", "image: is required")
+    width, height = _size(body.picture)
+    for name in body.fields:
+        if name not in NUMBERS:
+            raise bad_request(name, f"{name}: there is no such parameter")
+    fields = {
+        NUMBERS[name][3]: _number(name, body.fields.get(name) or NUMBERS[name][2])
+        for name in NUMBERS
+    }
+    # 0 asks for a seed by chance; it is told with the result.
+    fields["seed"] = fields["seed"] or 1 + secrets.randbelow(MAX_SEED)
+    fields |= {"min_guidance_scale": 1.0, "width": width, "height": height}
+    submission = submission_of(fields, settings.models, tenant, None)
+    try:
+        view = await farm.submit(submission, body.picture)
+    except RequestError as error:
+        raise ApiError(422, f"image: {error}") from error
+    return Started(id=_encode(view.job.id))
+
+
+@router.get(
+    "/result/{id}",
+    responses={
+        200: {"model": Result, "content": {"video/mp4": {}}},
+        202: {"model": Pending},
+        **_responses(400, 401, 403, 404, 500),
+    },
+)
+async def result(
+    id: Annotated[str, Path(pattern="^[0-9a-f]{64}$")],
+    farm: TheFarm,
+    tenant: Tenant,
+    accept: Annotated[str, Header()] = "video/*",
+) -> Response:
+    """The video, or 202 while it is being made."""
+    view = await find(farm, _decode(id), tenant)
+    if view is None:
+        raise ApiError(404, f"id: there is no generation {id}")
+    if view.job.state.is_open:
+        return JSONResponse(Pending(id=id).model_dump(), 202)
+    if view.job.state is not State.COMPLETED:
+        raise ApiError(500, view.job.error or f"the generation is {view.job.state}")
+    seed = view.job.request.params.seed
+    if "application/json" in accept:
+        video = base64.b64encode(await _video(farm, view)).decode()
+        return JSONResponse(Result(video=video, seed=seed).model_dump())
+    headers = {"finish-reason": "SUCCESS", "seed": str(seed)}
+    return Response(await _video(farm, view), media_type="video/mp4", headers=headers)
+
+
+async def _video(farm: TheFarm, view: JobView) -> bytes:
+    return await read_whole(farm, view, "video", 0)
+
+
+def _size(picture: bytes) -> tuple[int, int]:
+    """The picture's size, which is the video's; ApiError 400 or 422."""
+    try:
+        with Image.open(BytesIO(picture), formats=("JPEG", "PNG")) as image:
+            size = image.size
+    except Exception as error:  # Pillow's parsers raise anything on broken data
+        raise ApiError(422, "image: not a JPEG or PNG picture, or broken") from error
+    if size not in SIZES:
+        allowed = ", ".join(f"{width}x{height}" for width, height in SIZES)
+        raise bad_request("image", f"image: must be {allowed}; got {size[0]}x{size[1]}")
+    return size
+
+
+def _number(name: str, text: Any) -> float:
+    least, most, _, _ = NUMBERS[name]
+    try:
+        value = type(least)(text)
+    except (TypeError, ValueError) as error:
+        raise bad_request(name, f"{name}: must be a number, got {text!r}") from error
+    if not least <= value <= most:
+        raise bad_request(name, f"{name}: must be from {least} to {most}, got {text}")
+    return value
+
+
+def _encode(job: str) -> str:
+    return job.encode().hex().ljust(64, "0")
+
+
+def _decode(text: str) -> str:
+    """The job's id; something that is no job's where it is none."""
+    try:
+        return bytes.fromhex(text).rstrip(b"\0").decode("ascii")
+    except UnicodeDecodeError:
+        return ""

@@ -1,0 +1,233 @@
+"""`/v1/videos`: the shape OpenAI gave it, and the farm's own API."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from farm.ingress.access import Tenant
+from farm.ingress.body import PICTURE, read_body
+from farm.ingress.content import Variant, content_answer
+from farm.ingress.errors import ApiError, bad_request, no_video, responses
+from farm.ingress.events import event_stream
+from farm.ingress.fields import submission_of
+from farm.ingress.protocol import Farm
+from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
+from farm.job import JobView, Progress, Submission
+from farm.settings import Settings
+from svd_engine.params import RenderParams
+
+POLL_MS = 1000  # told to OpenAI's client
+REFUSED = responses(400, 401, 403, 413, 415, 429, 503)
+UNKNOWN = responses(400, 401, 403, 404, 503)
+VideoId = Annotated[str, Path(pattern=r"^[\w.-]{1,80}$", description="a video's id")]
+
+router = APIRouter(prefix="/v1/videos", tags=["videos"])
+
+
+def farm_of(request: Request) -> Farm:
+    """The farm this app stands before."""
+    farm: Farm = request.app.state.farm
+    return farm
+
+
+TheFarm = Annotated[Farm, Depends(farm_of)]
+
+
+async def own_view(video_id: VideoId, farm: TheFarm, tenant: Tenant) -> JobView:
+    """The job, where it is the caller's; ApiError 404 otherwise."""
+    view = await find(farm, video_id, tenant)
+    if view is None:
+        raise no_video(video_id)
+    return view
+
+
+OwnView = Annotated[JobView, Depends(own_view)]
+
+
+async def find(farm: Farm, job: str, tenant: str) -> JobView | None:
+    """A tenant's job."""
+    view = await farm.find(job)
+    return view if view is not None and view.job.tenant == tenant else None
+
+
+async def _asked(request: Request, tenant: str, key: str | None) -> tuple[Submission, bytes]:
+    settings: Settings = request.app.state.settings
+    body = await read_body(request, settings.max_body)
+    submission = submission_of(body.fields, settings.models, tenant, key or "")
+    if body.picture is None:
+        raise bad_request(
+            PICTURE, f"{PICTURE}: is required: the picture, as a file or a data URL", "missing"
+        )
+    return submission, body.picture
+
+
+def _fields() -> dict[str, Any]:
+    """The request body for OpenAPI: the canonical names."""
+    params = RenderParams.model_json_schema()["properties"]
+    own = Submission.model_json_schema()["properties"]
+    names = ("num_videos", "priority", "force", "start_within_s", "finish_within_s")
+    return {
+        **params,
+        **{name: own[name] for name in names},
+        "model": {"type": "string", "description": "one of the models this farm offers"},
+        "variant": {"type": "string", "description": "which weights of it, such as fp16"},
+        "dtype": {"type": "string", "enum": ["float32", "float16", "bfloat16"]},
+        "size": {"type": "string", "description": "width and height, as in 1024x576"},
+        "seconds": {"type": "string", "description": "for num_frames: it times fps"},
+        "prompt": {"type": "string", "description": "taken and not used: SVD has no text"},
+    }
+
+
+def _body(picture: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {PICTURE: picture, **_fields()},
+        "required": [PICTURE],
+        "additionalProperties": False,
+    }
+
+
+BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": _body({"type": "string", "format": "binary"})},
+            "application/json": {
+                "schema": _body({"type": "string", "description": "a data URL of the picture"})
+            },
+        },
+    }
+}
+
+
+@router.post("", responses=REFUSED | responses(409), openapi_extra=BODY)
+async def create(
+    request: Request,
+    response: Response,
+    farm: TheFarm,
+    tenant: Tenant,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> Video:
+    """Render a picture into a video. The answer comes once the job is in the store.
+
+    The same `Idempotency-Key` is the same job for a day; without one the same request is, for ten
+    minutes.
+    """
+    submission, picture = await _asked(request, tenant, idempotency_key)
+    view = await farm.submit(submission, picture)
+    response.headers["openai-poll-after-ms"] = str(POLL_MS)
+    return video_of(view)
+
+
+@router.post("/check", responses=REFUSED, openapi_extra=BODY)
+async def check(request: Request, farm: TheFarm, tenant: Tenant) -> Check:
+    """Look at a request as `create` would, and say what it would take. Nothing is made."""
+    submission, picture = await _asked(request, tenant, None)
+    job, done = await farm.check(submission, picture)
+    steps = job.request.params.steps * job.request.num_videos
+    return Check(
+        video=video_of(JobView(job=job, progress=Progress(steps=steps, chunks=0))),
+        unet_steps=job.request.params.steps * (job.request.num_videos - done),
+        videos_done=done,
+    )
+
+
+@router.get("", responses=responses(400, 401, 403, 503))
+async def list_videos(
+    farm: TheFarm,
+    tenant: Tenant,
+    after: Annotated[str, Query(pattern=r"^[\w.-]{0,80}$", description="an id")] = "",
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+) -> VideoList:
+    """The caller's videos, by the time they were made."""
+    views = await farm.views(tenant, after, limit + 1, order == "desc")
+    data = [video_of(view) for view in views[:limit]]
+    return VideoList(
+        data=data,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+        has_more=len(views) > limit,
+    )
+
+
+@router.get("/{video_id}", responses=UNKNOWN)
+async def retrieve(view: OwnView, response: Response) -> Video:
+    """A video, and how far it is."""
+    response.headers["openai-poll-after-ms"] = str(POLL_MS)
+    return video_of(view)
+
+
+@router.post("/{video_id}/cancel", responses=UNKNOWN)
+async def cancel(view: OwnView, farm: TheFarm) -> Video:
+    """Stop a video's job at its next step; a video that has ended stays as it is."""
+    if view.job.state.is_open:
+        view = await farm.cancel(view.job.id)
+    return video_of(view)
+
+
+@router.post("/{video_id}/pause", responses=UNKNOWN | responses(409))
+async def pause(view: OwnView, farm: TheFarm) -> Video:
+    """Begin no more of a video's tasks until it is resumed."""
+    return video_of(await farm.pause(view.job.id))
+
+
+@router.post("/{video_id}/resume", responses=UNKNOWN | responses(409))
+async def resume(view: OwnView, farm: TheFarm) -> Video:
+    """Go on with a paused video."""
+    return video_of(await farm.resume(view.job.id))
+
+
+@router.delete("/{video_id}", responses=UNKNOWN)
+async def delete(view: OwnView, farm: TheFarm) -> VideoDeleted:
+    """Stop a video's job, and forget it."""
+    await farm.delete(view.job.id)
+    return VideoDeleted(id=view.job.id)
+
+
+@router.get(
+    "/{video_id}/content",
+    responses=UNKNOWN
+    | responses(416)
+    | {206: {}, 302: {}, 200: {"content": {"video/mp4": {}, "image/jpeg": {}}}},
+    response_class=Response,
+)
+async def content(
+    view: OwnView,
+    farm: TheFarm,
+    variant: Variant = "video",
+    index: Annotated[int, Query(ge=0, description="which of `num_videos`")] = 0,
+    range_: Annotated[str | None, Header(alias="range")] = None,
+) -> Response:
+    """What was made: bytes, or the way to them. Ranges are answered."""
+    return await content_answer(farm, view, variant, index, range_)
+
+
+@router.get(
+    "/{video_id}/events",
+    responses=UNKNOWN | {200: {"content": {"text/event-stream": {}}}},
+    response_class=StreamingResponse,
+)
+async def events(
+    view: OwnView,
+    farm: TheFarm,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    """The job's event log, as server-sent events: what there is after `Last-Event-ID`, and on."""
+    after = last_event_id or "0"
+    if not after.isdecimal() or len(after) > 18:
+        raise bad_request("Last-Event-ID", f"Last-Event-ID: give a number, got {after!r}")
+    stream: AsyncIterator[str] = event_stream(farm, view.job.id, int(after))
+    return StreamingResponse(stream, media_type="text/event-stream")
+
+
+@router.post("/{video_id}/remix", responses=responses(400), include_in_schema=False)
+@router.post("/edits", responses=responses(400), include_in_schema=False)
+@router.post("/extensions", responses=responses(400), include_in_schema=False)
+@router.post("/characters", responses=responses(400), include_in_schema=False)
+async def unsupported(request: Request) -> Response:
+    """OpenAI's calls that SVD has nothing for."""
+    call = request.url.path.rpartition("/")[2]
+    raise ApiError(400, f"{call}: Stable Video Diffusion has no such thing", code="unsupported")

@@ -1,0 +1,76 @@
+"""What comes in: a submission is checked, made a job, and its picture kept."""
+
+import time
+
+from pydantic import ValidationError
+
+from farm.book import Book
+from farm.cluster import Models
+from farm.errors import RequestError
+from farm.fence import Claim, claim
+from farm.job import Job, State, Submission
+from farm.keys import idempotency_key, picture_key
+from farm.loop import Background, Recent
+from farm.request import RenderRequest, digest_of
+from farm.settings import Settings
+from farm.store import Store
+from svd_engine.picture import check_picture
+
+KEY_S = 24 * 3600.0  # for which an idempotency key names its job
+REPEAT_S = 600.0  # for which the same request without a key is the same job
+KEPT = 10_000  # pictures that are remembered
+
+
+class Intake:
+    """From a client's bytes to a job that can be written."""
+
+    def __init__(
+        self, settings: Settings, store: Store, background: Background, models: Models, book: Book
+    ) -> None:
+        self._settings, self._store, self._background = settings, store, background
+        self._models, self._book = models, book
+        self._pictures = Recent[str, None](KEPT)  # known to be in the store
+
+    async def job_of(self, submission: Submission, picture: bytes) -> Job:
+        """The job that is asked for; RequestError for one that can never be rendered."""
+        try:
+            check_picture(picture, self._settings.max_pixels)
+            facts = await self._models.facts(submission.model)
+            request = RenderRequest(
+                picture=digest_of(picture),
+                weights=facts.digest,
+                dtype=submission.model.dtype,
+                params=submission.params.resolve(facts.defaults),
+                num_videos=submission.num_videos,
+            )
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise RequestError(f"{fault['msg']}, got {fault['input']!r}") from error
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        own = submission.model_dump(exclude={"params", "num_videos", "model", "idempotency_key"})
+        return Job(**own, model=submission.model, request=request, created_at=time.time())
+
+    async def once(self, job: Job, key: str) -> Job:
+        """The job, under the id of the one that its key named before. Empty: the request is it.
+
+        A request without a key that failed, or was cancelled, may be sent again.
+        """
+        mine = Claim(job=job.id, at=job.created_at)
+        text = f"key {key}" if key else job.model_dump_json(exclude={"id", "created_at"})
+        name = idempotency_key(job.tenant, text)
+        lasts = KEY_S if key else REPEAT_S
+        stands = await self._background.call(claim, self._store, name, mine, lasts)
+        if stands.job != job.id and not key:
+            former = await self._book.read(stands.job)
+            if former is not None and former.state in (State.FAILED, State.CANCELLED):
+                stands = await self._background.call(claim, self._store, name, mine, 0.0)
+        return job.model_copy(update={"id": stands.job})
+
+    async def keep(self, digest: str, picture: bytes) -> None:
+        """Write a picture, unless the store has it."""
+        if digest not in self._pictures:
+            key = picture_key(digest)
+            if not await self._background.call(self._store.exists, key):
+                await self._background.call(self._store.put, key, picture)
+            self._pictures[digest] = None
