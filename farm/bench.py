@@ -29,6 +29,7 @@ from svd_engine.params import RenderParams
 CLIP_S = 2.0  # of sleep, on a renderer
 CLIPS_PER_WORKER = 10
 SUBMITS = 2000
+PARTS = ("scheduler", "submits", "overhead", "busy", "http")
 THREADS = 16
 STEPS = 25
 SMALL = {"width": 128, "height": 128, "num_frames": 8, "num_inference_steps": STEPS}
@@ -57,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--store", action="append", metavar="URL", help="an S3 store to measure too"
     )
-    parser.add_argument(
-        "--only", choices=("scheduler", "submits", "overhead", "busy"), help="one part alone"
-    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
     parser.add_argument("--workers", default="1,2,4,8,16", metavar="N,N,...", help="for busy time")
     options = parser.parse_args(arguments)
     counts = [int(part) for part in options.workers.split(",")]
@@ -68,11 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "submits": lambda: _submits(options.store or []),
         "overhead": _overhead,
         "busy": lambda: _busy(counts),
+        "http": _http,
     }
-    for name, part in parts.items():
-        if options.only in (None, name):
-            part()
+    unknown = set(options.parts) - set(parts)
+    if unknown:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    for name in options.parts or parts:
+        parts[name]()
     return 0
+
+
+def _http() -> None:
+    from farm.bench_http import bench_http  # Serve is slow to load
+
+    bench_http(_picture())
 
 
 @contextmanager

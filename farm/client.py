@@ -37,11 +37,11 @@ class Farm:
         jobs: list[Job] = self._call("jobs", after, limit, open_only)
         return jobs
 
-    def watch(self, jobs: Sequence[str]) -> Iterator[list[JobView]]:
-        """Yield the jobs as they change, until all are finished; an empty list now and then."""
+    def watch(self, jobs: Sequence[str], tick_s: float = 10.0) -> Iterator[list[JobView]]:
+        """Yield the jobs as they change, until all are finished; an empty list every `tick_s`."""
         version, left = -1, dict.fromkeys(jobs)
         while left:
-            version, views = self._call("watch", list(left), version)
+            version, views = self._call("watch", list(left), version, tick_s)
             for view in views:
                 if not view.job.state.is_open:
                     left.pop(view.job.id, None)

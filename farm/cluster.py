@@ -31,6 +31,11 @@ def join_cluster(start: bool = True) -> None:
         raise WorkerError(f"{text}: {error}") from error
 
 
+def session() -> str:
+    """The node that this process has joined a cluster by; empty where it is in none."""
+    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+
+
 def live_nodes() -> list[Node]:
     """The nodes that are there now, with what they have in all."""
     nodes = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]

@@ -100,9 +100,14 @@ class Coordinator:
 
     async def find(self, job: str) -> JobView | None:
         """A job, and how far it is; None where there is none."""
+        (view,) = await self.find_all([job])
+        return view
+
+    async def find_all(self, jobs: list[str]) -> list[JobView | None]:
+        """As `find`, for several."""
         await self.ready()
-        record = await self._book.read(job)
-        return None if record is None else self._view(record)
+        records = await asyncio.gather(*(self._book.read(job) for job in jobs))
+        return [None if record is None else self._view(record) for record in records]
 
     async def show(self, job: str) -> JobView:
         """A job, and how far it is. JobError where there is none."""

@@ -7,8 +7,13 @@ FarmError
 │   └── MissingError   an object that was there before is gone
 ├── QueueFullError     no room for another job; it says when to try again
 ├── JobError           there is no such job, or its state does not allow what was asked of it
-└── WorkerError        no worker could finish it: they died, or none could be started
-    └── GpuMemoryError a task that does not fit a worker's GPU memory
+│   ├── JobFailedError     a job whose clip was wanted has failed; it says why
+│   └── JobCancelledError  it was cancelled
+├── WorkerError        no worker could finish it: they died, or none could be started
+│   └── GpuMemoryError a task that does not fit a worker's GPU memory
+├── AccessError        a server does not know the key, or does not allow it what was asked
+├── ServerError        a server does not answer, or not as a farm does
+└── OutboundError      a host on the web that does not answer, or that the farm may not ask
 """
 
 
@@ -47,9 +52,29 @@ class JobError(FarmError):
     """No such job, or one whose state does not allow what was asked."""
 
 
+class JobFailedError(JobError):
+    """A job whose clip was wanted, and that has failed; the message says why."""
+
+
+class JobCancelledError(JobError):
+    """A job whose clip was wanted, and that was cancelled."""
+
+
 class WorkerError(FarmError):
     """Work that no worker could finish."""
 
 
 class GpuMemoryError(WorkerError):
     """A task that does not fit a worker's GPU memory; the message says what would."""
+
+
+class AccessError(FarmError):
+    """A server does not know the key, or does not allow it what was asked."""
+
+
+class ServerError(FarmError):
+    """A server that does not answer, or not as a farm does; the message has its URL."""
+
+
+class OutboundError(FarmError):
+    """A host on the web that does not answer as it should, or that the farm may not ask."""

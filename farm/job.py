@@ -147,9 +147,8 @@ class Progress(BaseModel):
 
     @property
     def fraction(self) -> float:
-        """How much of the work is done, 0 to 1; nearly all of it is denoising."""
-        step, chunk = self.step / max(1, self.steps), self.chunk / max(1, self.chunks)
-        return round(min(1.0, 0.9 * step + 0.1 * chunk), 4)
+        """How much of the work is done, 0 to 1, by steps and chunks."""
+        return (self.step + self.chunk) / max(1, self.steps + self.chunks)
 
 
 class JobView(BaseModel):

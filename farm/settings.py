@@ -24,6 +24,7 @@ class Key(BaseModel):
 
     tenant: str = Field(pattern=r"^[\w.-]{1,80}$")
     operator: bool = False  # sees the workers, and may drain them
+    per_minute: float | None = Field(None, gt=0)  # requests
 
 
 class Settings(BaseSettings):
@@ -45,6 +46,7 @@ class Settings(BaseSettings):
         "svd-xt",
         "svd-xt-1.1",
     )  # over HTTP; the default first
+    cors_origins: tuple[str, ...] = ()  # whose pages may ask, beside the farm's own
     max_body: int = Field(64 * 2**20, ge=1024)  # bytes of an HTTP request
 
 

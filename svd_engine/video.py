@@ -51,6 +51,23 @@ def encode_video(frames: Frames, fps: int, suffix: str = ".mp4") -> bytes:
         return save(frames, fps, Path(folder) / f"clip{suffix}").read_bytes()
 
 
+def decode_video(video: bytes) -> Frames:
+    """The frames (F, H, W, 3) of a video; near those it was made of, as its codec is lossy."""
+    command = [
+        *(get_ffmpeg_exe(), "-v", "error", "-i", "pipe:0"),
+        *("-vf", "scale=out_range=pc:flags=accurate_rnd+full_chroma_int"),
+        *("-f", "image2pipe", "-c:v", "ppm", "pipe:1"),
+    ]
+    done = subprocess.run(command, input=video, capture_output=True)
+    if done.returncode or not done.stdout:
+        raise ValueError(f"the video cannot be decoded: {done.stderr.decode().strip()}")
+    # Each frame is b"P6\nWIDTH HEIGHT\n255\n" and its pixels.
+    head = b"\n".join(done.stdout.split(b"\n", 3)[:3]) + b"\n"
+    width, height = map(int, head.split()[1:3])
+    frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, len(head) + width * height * 3)
+    return frames[:, len(head) :].reshape(-1, height, width, 3)  # a copy, and so writable
+
+
 def thumbnail(frames: Frames, side: int = 320) -> bytes:
     """The first frame as JPEG, its longer side at most `side`."""
     image = Image.fromarray(frames[0])

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx"}
+HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
 
 # What each file of the farm may import of the farm and of the engine, the lowest first.
 PARAMS = "svd_engine.params"
 PURE = {"farm.errors", "farm.request", "farm.plan", "farm.order", "farm.run", "farm.job"}
 ALLOWED: dict[str, set[str]] = {
-    "__init__": set(),
+    "__init__": {"farm.connection", "farm.handle"},  # loaded on first use
     "errors": set(),
     "keys": set(),
     "request": {"svd_engine", PARAMS},
@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "job": {"farm.errors", "farm.plan", "farm.request", PARAMS},
     "run": {"farm.plan"},
     "scheduler": {"farm.plan", "farm.run"},
-    "settings": {"farm.errors", "svd_engine.picture"},
+    "settings": {"farm.errors", "farm.request", "svd_engine.picture"},
     "store/__init__": {
         "farm.errors",
         "farm.store.local",
@@ -65,12 +65,22 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
     | {"farm.sharing"},
     "coordinator": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.fence"}
-    | {"farm.job", "farm.keys", "farm.leftovers", "farm.loop", "farm.pool", "farm.request"}
-    | {"farm.scheduler", "farm.settings", "farm.sharing", "farm.store", "farm.upkeep"}
-    | {"farm.views", "svd_engine", "svd_engine.picture"},
+    | {"farm.intake", "farm.job", "farm.keys", "farm.leftovers", "farm.loop", "farm.pool"}
+    | {"farm.request", "farm.scheduler", "farm.settings", "farm.sharing", "farm.store"}
+    | {"farm.upkeep", "farm.views", "svd_engine"},
+    "intake": {"farm.book", "farm.cluster", "farm.errors", "farm.fence", "farm.job", "farm.keys"}
+    | {"farm.loop", "farm.request", "farm.settings", "farm.store", "svd_engine.picture"},
     "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.pool", "farm.settings"}
     | {"farm.store", "svd_engine"},
     "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
+    "picture": {"farm.errors", "svd_engine.picture"},
+    "parameters": {"farm.errors", "farm.job", "farm.request", "svd_engine.arguments", PARAMS},
+    "remote": {"farm.client", "farm.errors", "farm.job", "farm.parameters"},
+    "http": {"farm.errors", "farm.job", "farm.remote"},
+    "bar": {"farm.remote"},
+    "handle": {"farm.bar", "farm.errors", "farm.job", "farm.remote", "svd_engine"},
+    "connection": {"farm.client", "farm.cluster", "farm.errors", "farm.handle", "farm.http"}
+    | {"farm.link", "farm.parameters", "farm.picture", "farm.remote", "farm.settings"},
     "source": {"farm.errors", "farm.store"},
     "manifest": {"farm.errors", "svd_engine.arguments", PARAMS},
     "inputs": {"farm.errors", "farm.manifest", "farm.request", "farm.source"},
@@ -84,14 +94,67 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"farm.client", "farm.errors", "farm.job", "farm.link", "farm.settings"},
     "simulate": {"farm.plan", "farm.placement", "farm.request", "farm.run", "farm.scheduler"}
     | {PARAMS},
-    "bench": {"farm.client", "farm.job", "farm.link", "farm.order", "farm.plan", "farm.request"}
+    "bench_http": {"farm.ingress.serve_app"},
+    "bench": {
+        "farm.bench_http",
+        "farm.client",
+        "farm.job",
+        "farm.link",
+        "farm.order",
+        "farm.plan",
+        "farm.request",
+    }
     | {"farm.settings", "farm.simulate", "svd_engine", "svd_engine.video", PARAMS},
+}
+# The ingress knows the farm by its protocol: Ray and the coordinator are behind `serve_app` alone.
+DOOR = {
+    "farm.errors",
+    "farm.job",
+    "farm.loop",
+    "farm.plan",
+    "farm.request",
+    "farm.settings",
+    "farm.store",
+}
+ALLOWED |= {
+    f"ingress/{name}": DOOR
+    | {f"farm.ingress.{other}" for other in others.split()}
+    | {"farm.ingress", "svd_engine", "svd_engine.arguments", "svd_engine.picture", PARAMS}
+    for name, others in {
+        "__init__": "",
+        "errors": "",
+        "protocol": "",
+        "video": "",
+        "access": "errors rate",
+        "rate": "",
+        "body": "errors",
+        "fields": "errors",
+        "events": "protocol",
+        "content": "errors protocol",
+        "page": "errors content",
+        "videos": "access body content errors events fields protocol video",
+        "operator": "access errors videos",
+        "stability": "access body content errors fields videos",
+        "app": "protocol rate",
+    }.items()
+}
+ALLOWED["ingress/serve_app"] = {"farm.ingress.app", "farm.ingress.protocol"} | {
+    "farm.link",
+    "farm.settings",
 }
 # Files that may name these packages; every other file may not.
 HOMES = {
-    "ray": {"farm/bench", "farm/cluster", "farm/link", "farm/pool"},
+    "ray": {
+        "farm/bench",
+        "farm/bench_http",
+        "farm/cluster",
+        "farm/ingress/serve_app",
+        "farm/link",
+        "farm/pool",
+    },
     "torch": {"farm/workers"},
     "boto3": {"farm/store/s3"},
+    "httpx2": {"farm/http"},
     "diffusers": set(),
     "accelerate": set(),
 }
@@ -108,6 +171,10 @@ UNLOADED = {
     "farm.places": HEAVY,
     "farm.settings": HEAVY,
     "farm.client": HEAVY,
+    "farm.parameters": HEAVY,
+    "farm.handle": HEAVY,
+    "farm.connection": HEAVY,
+    "farm.http": HEAVY - {"httpx2"},
     "farm.summary": HEAVY,
     "farm.batch": HEAVY,
     "svd_engine": HEAVY,
@@ -116,6 +183,7 @@ UNLOADED = {
     # boto3 may be there all the same: transformers loads accelerate, which loads it if installed.
     "svd_engine.engine": {"ray", "fastapi", "diffusers"},
     "farm.cluster": {"torch", "transformers"},
+    "farm.ingress.app": HEAVY - {"fastapi"},
     "farm.workers": {"ray", "fastapi", "diffusers"},
 }
 
@@ -172,11 +240,14 @@ def test_importing_leaves_unloaded(module: str) -> None:
 
 
 def test_the_environment_is_read_in_few_places() -> None:
-    """The settings; beside them the cache folder, and the threads of a worker process."""
+    """The settings; beside them the cache folder, and the threads of a worker process.
+
+    The bench over HTTP sets the settings of the farm that it starts.
+    """
     readers = {
         f"{package}/{name}"
         for package in ("farm", "svd_engine")
         for name, path in modules(package).items()
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
-    assert readers == {"svd_engine/tiny", "farm/pool", "farm/settings"}
+    assert readers - {"farm/bench_http"} == {"svd_engine/tiny", "farm/pool", "farm/settings"}

@@ -15,7 +15,7 @@ from tests.farm_jobs import picture_bytes, wait_for
 from tests.ingress_server import serving
 
 PATH = "/v2beta/image-to-video"
-TENANTS = {"sesame": "acme", "open": "other", "root": "acme"}
+TENANTS = {"sesame": "acme", "open": "other", "root": "acme", "slow": "acme"}
 SMALL = {"size": "64x48", "num_frames": "5", "steps": "5"}
 
 
@@ -27,6 +27,7 @@ def hashed(key: str) -> str:
 def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     keys = {
         hashed(key): {"tenant": tenant, "operator": key == "root"}
+        | ({"per_minute": 12} if key == "slow" else {})
         for key, tenant in TENANTS.items()
     }
     settings = {"keys": keys, "max_body": 2**20, "max_jobs": 4}
@@ -164,6 +165,17 @@ def test_a_key_sees_its_tenants_jobs_alone(http: httpx2.Client) -> None:
         assert answer.status_code == 404, (method, rest)
     assert http.get(f"{PATH}/result/{spelt(job)}", headers=bearer("open")).status_code == 404
     wait_for(lambda: http.get(f"/v1/videos/{job}").json()["status"] == "completed")
+
+
+def test_a_key_may_ask_so_often_and_no_more(http: httpx2.Client) -> None:
+    """Each of two replicas allows one at once and six a minute."""
+    answers = [http.get("/v1/models", headers=bearer("slow")) for _ in range(8)]
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[0] == 200
+    assert 1 <= statuses.count(200) <= 3
+    (refused, *_) = (answer for answer in answers if answer.status_code == 429)
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(refused.headers["retry-after"]) <= 10
 
 
 def test_only_an_operators_key_sees_the_farm(http: httpx2.Client) -> None:

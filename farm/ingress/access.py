@@ -2,12 +2,15 @@
 
 import hashlib
 import ipaddress
+import math
+import time
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
 from farm.ingress.errors import ApiError
+from farm.ingress.rate import Rate
 from farm.settings import Key, Settings
 
 ANYBODY = Key(tenant="default", operator=True)  # of this machine, where a farm has no keys
@@ -25,9 +28,12 @@ def key_of(request: Request) -> Key:
     kind, _, key = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not key.strip():
         raise _refused("no key: send 'Authorization: Bearer KEY'", "missing_api_key")
-    found = settings.keys.get(hashlib.sha256(key.strip().encode()).hexdigest())
+    name = hashlib.sha256(key.strip().encode()).hexdigest()
+    found = settings.keys.get(name)
     if found is None:
         raise _refused("the key is not known here", "invalid_api_key")
+    if found.per_minute is not None:
+        _limit(request, name, found.per_minute)
     return found
 
 
@@ -46,6 +52,19 @@ def _refused(message: str, code: str) -> ApiError:
     return ApiError(401, message, code=code, headers={"WWW-Authenticate": "Bearer"})
 
 
+def _limit(request: Request, name: str, per_minute: float) -> None:
+    """ApiError 429 for a key that asks too often; each replica allows its share."""
+    now, share = time.monotonic(), per_minute / request.app.state.replicas
+    wait = request.app.state.rates.setdefault(name, Rate(share, now)).wait_s(now)
+    if wait:
+        raise ApiError(
+            429,
+            f"the key may ask {per_minute:g} times a minute",
+            code="rate_limit_exceeded",
+            headers={"Retry-After": str(math.ceil(wait))},
+        )
+
+
 def _from_here(request: Request) -> None:
     host = request.client.host if request.client else ""
     try:
@@ -56,8 +75,15 @@ def _from_here(request: Request) -> None:
         message = "this farm has no keys, so it serves its own machine alone: set FARM_KEYS"
         raise ApiError(403, message, code="keys_needed")
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and _host_of(origin) != request.headers.get("host"):
         raise ApiError(403, f"a page of {origin} may not ask this farm", code="other_origin")
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # as for "http://["
+        return ""
 
 
 Tenant = Annotated[str, Depends(tenant_of)]

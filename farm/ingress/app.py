@@ -1,21 +1,31 @@
 """The FastAPI app, made for a farm."""
 
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
 import svd_engine
 from farm.errors import FarmError
 from farm.ingress import errors, operator, page, stability, videos
 from farm.ingress.protocol import Farm
+from farm.ingress.rate import Rate
 from farm.settings import Settings
 
 DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
 
 
-def make_app(farm: Farm, settings: Settings) -> FastAPI:
+def make_app(farm: Farm, settings: Settings, replicas: int = 1) -> FastAPI:
     """The app before a farm. Stateless: any number of them may stand before the same one."""
     app = FastAPI(title="SVD render farm", version=svd_engine.__version__, description=DESCRIPTION)
     app.state.farm, app.state.settings = farm, settings
+    app.state.replicas, app.state.rates = replicas, dict[str, Rate]()
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+        )
     errors.install(app, {stability.PREFIX: stability.refusal})
     for router in (videos.router, stability.router, operator.models, operator.router):
         app.include_router(router)

@@ -1,14 +1,14 @@
 """A request's body to its fields: multipart or JSON, as browsers, curl and OpenAI's SDK send it."""
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
@@ -16,6 +16,7 @@ from farm.ingress.errors import ApiError, bad_request
 
 PICTURE = "input_reference"
 MAX_FIELD = 64 * 1024  # bytes of a form field that is no file
+END = 512  # bytes of a body that hold a form's last boundary, and whatever comes after it
 # Where a picture may come as a URL: data URLs, since no host is asked for anything yet.
 URL_FIELDS = ("input_reference[image_url]", "image_url")
 
@@ -33,10 +34,10 @@ async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Bod
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)  # before a byte of it is read
-    _limit_stream(request, limit)
+    end = _limit_stream(request, limit)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _multipart(request, picture)
+        return await _multipart(request, picture, end)
     if kind == "application/json":
         return _json(await request.body(), picture)
     raise ApiError(
@@ -46,32 +47,49 @@ async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Bod
     )
 
 
-def _limit_stream(request: Request, limit: int) -> None:
-    """Stop reading a body that grows past the limit, whatever its header says."""
-    receive, seen = request.receive, 0
+def _limit_stream(request: Request, limit: int) -> bytearray:
+    """Stop reading a body that grows past the limit, whatever its header says.
+
+    What is returned holds the body's last bytes, once it is read.
+    """
+    receive, seen, end = request.receive, 0, bytearray()
 
     async def limited() -> Any:
         nonlocal seen
         message = await receive()
-        seen += len(message.get("body", b""))
+        part = message.get("body", b"")
+        seen += len(part)
         if seen > limit:
             raise _too_large(limit)
+        end.extend(part[-END:])
+        del end[:-END]
         return message
 
     request._receive = limited
+    return end
 
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"the body is over {limit} bytes", code="too_large")
 
 
-async def _multipart(request: Request, picture: str) -> Body:
+async def _multipart(request: Request, picture: str, end: bytearray) -> Body:
     try:
         form = await request.form(max_files=1, max_part_size=MAX_FIELD)
     except (MultiPartException, HTTPException) as error:
         reason = error.detail if isinstance(error, HTTPException) else error.message
         raise bad_request(None, f"the form cannot be read: {reason}") from error
+    _, options = parse_options_header(request.headers["content-type"])
+    # The parser leaves out, in silence, the field that it was at.
+    if b"--" + options.get(b"boundary", b"") + b"--" not in end:
+        raise bad_request(None, "the form is cut off: its last boundary is missing")
+    fields, data = await _fields_of(form, picture)
+    return _with_urls(fields, data, picture)
+
+
+async def _fields_of(form: FormData, picture: str) -> tuple[dict[str, Any], bytes | None]:
     fields: dict[str, Any] = {}
+    lists: dict[str, list[str]] = {}
     data = None
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
@@ -79,17 +97,19 @@ async def _multipart(request: Request, picture: str) -> Body:
                 raise bad_request(name, f"{name}: not a file field; the picture is {picture!r}")
             data = await value.read()
         elif name.endswith("[]"):
-            fields.setdefault(name[:-2], []).append(value)
+            lists.setdefault(name[:-2], []).append(value)
         elif name in fields:
             raise bad_request(name, f"{name}: given twice")
         else:
             fields[name] = value
-    return _with_urls(fields, data, picture)
+    for name in lists.keys() & fields.keys():
+        raise bad_request(name, f"{name}: given twice")
+    return fields | lists, data
 
 
 def _json(data: bytes, picture: str) -> Body:
     try:
-        fields = json.loads(data)
+        fields = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise bad_request(None, f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
@@ -99,6 +119,17 @@ def _json(data: bytes, picture: str) -> Body:
         fields |= {f"{picture}[{name}]": value for name, value in nested.items()}
         del fields[picture]
     return _with_urls(fields, None, picture)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise bad_request(name, f"{name}: given twice")
+            seen.add(name)
+    return fields
 
 
 def _with_urls(fields: dict[str, Any], data: bytes | None, picture: str) -> Body:
@@ -117,7 +148,7 @@ def _with_urls(fields: dict[str, Any], data: bytes | None, picture: str) -> Body
 def _reference(value: Any) -> Any:
     try:
         return (json.loads(value) if isinstance(value, str) else value)["image_url"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         message = 'image_reference: give {"image_url": "data:image/png;base64,..."}'
         raise bad_request("image_reference", message) from error
 
@@ -130,5 +161,5 @@ def _data_url(name: str, value: Any) -> bytes:
         )
     try:
         return base64.b64decode(payload, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:  # binascii's, or of what is not ASCII
         raise bad_request(name, f"{name}: not base64: {error}") from error

@@ -70,7 +70,8 @@ def _part(data: bytes, kind: str, etag: str, range_: str | None) -> Response:
     """One range of the data, as RFC 9110 has it; all of it for anything else."""
     headers = {"Accept-Ranges": "bytes", "ETag": f'"{etag.strip(chr(34))}"'}
     found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (range_ or "").replace(" ", ""))
-    if not found or not (found[1] or found[2]):
+    backward = found and found[1] and found[2] and int(found[2]) < int(found[1])
+    if not found or not (found[1] or found[2]) or backward:
         return Response(data, media_type=kind, headers=headers)
     size = len(data)
     if found[1]:

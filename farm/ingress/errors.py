@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from farm.errors import (
     FarmError,
@@ -22,7 +23,7 @@ from farm.errors import (
 log = logging.getLogger("farm")
 
 AGAIN_S = 5  # told where nobody knows when it will be better
-
+MAX_TOLD = 1000  # characters of a message: it repeats what was given
 
 Shape = Callable[["ApiError"], JSONResponse]
 
@@ -55,8 +56,15 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code, self.param = status, message, code, param
+        self.status, self.message, self.code = status, _told(message), code
+        self.param = None if param is None else _told(param)
         self.headers = dict(headers or {})
+
+
+def _told(text: str) -> str:
+    """A text that can be sent: not too long, and without the lone surrogates that JSON can hold."""
+    short = text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}..."
+    return short.encode(errors="backslashreplace").decode()
 
 
 def bad_request(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
@@ -99,7 +107,8 @@ def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
         paths = (path for path in shapes if request.url.path.startswith(path))
         return shapes.get(next(paths, ""), openai_error)(told)
 
-    for kind in (ApiError, FarmError, RequestValidationError, HTTPException, Exception):
+    known = (ApiError, FarmError, RequestValidationError, HTTPException, ClientDisconnect)
+    for kind in (*known, Exception):
         app.add_exception_handler(kind, answer)
 
 
@@ -113,6 +122,8 @@ def as_api_error(error: Exception) -> ApiError:
         fault = error.errors()[0]
         param = str(fault["loc"][-1])
         return bad_request(param, f"{param}: {fault['msg']}, got {fault['input']!r}")
+    if isinstance(error, ClientDisconnect):  # nobody hears it; the log need not
+        return bad_request(None, "the body ended before its length")
     if isinstance(error, HTTPException):
         code = "not_found" if error.status_code == 404 else None
         return ApiError(error.status_code, error.detail, code=code, headers=error.headers)

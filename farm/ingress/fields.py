@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from farm.ingress.errors import ApiError, bad_request
 from farm.job import Submission
-from farm.request import Model
+from farm.request import MAX_SEED, Model
 from svd_engine.arguments import faults_of
 from svd_engine.params import RenderParams
 
@@ -23,6 +23,7 @@ ALIASES = {
     "guidance_scale": "max_guidance_scale",
 }
 OWN = ("num_videos", "priority", "force", "start_within_s", "finish_within_s")
+VARIANT = r"[A-Za-z0-9_-]{1,40}"
 NO_TEXT = ("prompt",)  # SVD has none; clients of other models send it
 NAMES = (
     *RenderParams.model_fields,
@@ -46,8 +47,10 @@ def submission_of(
         raise bad_request("model", f"model: there is {', '.join(models)}; got {name!r}")
     own = {key: fields.pop(key) for key in OWN if key in fields}
     kind = {key: fields.pop(key) for key in ("variant", "dtype") if key in fields}
+    if "variant" in kind and not re.fullmatch(VARIANT, str(kind["variant"])):
+        raise bad_request("variant", f"variant: give a name as fp16; got {kind['variant']!r}")
     try:
-        return Submission(
+        submission = Submission(
             **own,
             tenant=tenant,
             idempotency_key=idempotency_key,
@@ -57,6 +60,10 @@ def submission_of(
     except ValidationError as error:
         param, fault = faults_of(error)[0]
         raise bad_request(param, f"{param}: {fault}") from error
+    if submission.params.seed + submission.num_videos - 1 > MAX_SEED:
+        message = f"num_videos: seeds from {submission.params.seed} on would pass 2^64"
+        raise bad_request("num_videos", message)
+    return submission
 
 
 def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,13 +85,13 @@ def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
             put(ALIASES.get(name, name), value, name)
     if isinstance(fields.get("sigmas"), str):
         fields["sigmas"] = _levels(fields["sigmas"])
-    if "seconds" in given and "num_frames" not in fields:
-        fields["num_frames"] = _frames(given["seconds"], fields.get("fps"))
+    if "seconds" in given:
+        fields.setdefault("num_frames", _frames(given["seconds"], fields.get("fps")))
     return fields
 
 
 def _unknown(name: str) -> ApiError:
-    near = difflib.get_close_matches(name, NAMES, 1)
+    near = difflib.get_close_matches(name[:80], NAMES, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return bad_request(name, f"{name}: there is no such parameter{hint}", "unknown_parameter")
 
@@ -99,16 +106,21 @@ def _size(text: Any) -> tuple[int, int]:
 def _levels(text: str) -> Any:
     try:
         return json.loads(text if text.startswith("[") else f"[{text}]")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = f"sigmas: give numbers, as in 700,54.5,0; got {text[:80]!r}"
         raise bad_request("sigmas", message) from error
 
 
 def _frames(seconds: Any, fps: Any) -> int:
-    default = RenderParams.model_fields["fps"].default
     try:
-        frames = round(float(seconds) * float(default if fps is None else fps))
-    except (TypeError, ValueError, OverflowError) as error:
-        message = f"seconds: give a number above 0; got {seconds!r}"
-        raise bad_request("seconds", message) from error
-    return max(1, frames) if float(seconds) > 0 else frames
+        rate = RenderParams.model_validate({} if fps is None else {"fps": fps}).fps
+    except ValidationError:
+        rate = 1  # what is wrong with fps is said where all parameters are looked at
+    try:
+        length = float(seconds)
+        frames = round(length * rate)
+    except (TypeError, ValueError, OverflowError):
+        length = frames = 0
+    if not length > 0:
+        raise bad_request("seconds", f"seconds: give a number above 0; got {seconds!r}")
+    return max(1, frames)

@@ -1,9 +1,11 @@
 """What the front door asks of a farm; and one that passes it on to the coordinator."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from farm.job import Job, JobView, LogEntry, Submission
+from farm.loop import Background
 from farm.store import Store, open_store
 
 
@@ -56,6 +58,9 @@ class CalledFarm:
     def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
         self._call = call
         self._store: Store | None = None
+        self._background = Background(1)
+        self._asked: dict[str, asyncio.Future[JobView | None]] = {}
+        self._finding = False
 
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
         view: JobView = await self._call("submit", submission, picture)
@@ -66,8 +71,25 @@ class CalledFarm:
         return checked
 
     async def find(self, job: str) -> JobView | None:
-        view: JobView | None = await self._call("find", job)
-        return view
+        asked = self._asked.setdefault(job, asyncio.get_running_loop().create_future())
+        if not self._finding:
+            self._finding = True
+            self._background.start(self._find())
+        return await asyncio.shield(asked)
+
+    async def _find(self) -> None:
+        """Ask for what was asked since the last call: polls outnumber all else."""
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                views = await self._call("find_all", list(asked))
+            except Exception as error:
+                for future in asked.values():
+                    future.set_exception(error)
+            else:
+                for future, view in zip(asked.values(), views, strict=True):
+                    future.set_result(view)
+        self._finding = False
 
     async def views(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[JobView]:
         views: list[JobView] = await self._call("views", tenant, after, limit, newest_first)

@@ -14,7 +14,7 @@ REPLICAS = 2
 def _build() -> FastAPI:
     """Evaluated in each replica."""
     settings = load_settings()
-    return make_app(CalledFarm(AsyncLink(settings)), settings)
+    return make_app(CalledFarm(AsyncLink(settings)), settings, REPLICAS)
 
 
 _deployment = serve.deployment(

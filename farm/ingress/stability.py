@@ -5,6 +5,7 @@ with a minimum of 1; frames, steps and fps are the defaults.
 """
 
 import base64
+import re
 import secrets
 from io import BytesIO
 from typing import Annotated, Any, Literal
@@ -20,7 +21,7 @@ from farm.ingress.body import read_body
 from farm.ingress.content import read_whole
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.fields import submission_of
-from farm.ingress.videos import TheFarm, find
+from farm.ingress.videos import ID, TheFarm, find
 from farm.job import JobView, State
 from farm.settings import Settings
 
@@ -127,8 +128,8 @@ async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
         if name not in NUMBERS:
             raise bad_request(name, f"{name}: there is no such parameter")
     fields = {
-        NUMBERS[name][3]: _number(name, body.fields.get(name) or NUMBERS[name][2])
-        for name in NUMBERS
+        ours: _number(name, default if body.fields.get(name) in ("", None) else body.fields[name])
+        for name, (_, _, default, ours) in NUMBERS.items()
     }
     # 0 asks for a seed by chance; it is told with the result.
     fields["seed"] = fields["seed"] or 1 + secrets.randbelow(MAX_SEED)
@@ -191,8 +192,8 @@ def _size(picture: bytes) -> tuple[int, int]:
 def _number(name: str, text: Any) -> float:
     least, most, _, _ = NUMBERS[name]
     try:
-        value = type(least)(text)
-    except (TypeError, ValueError) as error:
+        value = type(least)(str(text))  # of JSON's 1.5 and true too, int makes 1
+    except ValueError as error:
         raise bad_request(name, f"{name}: must be a number, got {text!r}") from error
     if not least <= value <= most:
         raise bad_request(name, f"{name}: must be from {least} to {most}, got {text}")
@@ -204,8 +205,6 @@ def _encode(job: str) -> str:
 
 
 def _decode(text: str) -> str:
-    """The job's id; something that is no job's where it is none."""
-    try:
-        return bytes.fromhex(text).rstrip(b"\0").decode("ascii")
-    except UnicodeDecodeError:
-        return ""
+    """The job's id; empty where it is none."""
+    job = bytes.fromhex(text).rstrip(b"\0").decode("ascii", errors="replace")
+    return job if re.fullmatch(ID, job) else ""

@@ -1,27 +1,32 @@
 """`/v1/videos`: the shape OpenAI gave it, and the farm's own API."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
+import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from farm.errors import RequestError
 from farm.ingress.access import Tenant
 from farm.ingress.body import PICTURE, read_body
 from farm.ingress.content import Variant, content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
 from farm.ingress.events import event_stream
-from farm.ingress.fields import submission_of
+from farm.ingress.fields import ALIASES, VARIANT, submission_of
 from farm.ingress.protocol import Farm
 from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
 from farm.job import JobView, Progress, Submission
 from farm.settings import Settings
 from svd_engine.params import RenderParams
+from svd_engine.picture import check_picture
 
 POLL_MS = 1000  # told to OpenAI's client
 REFUSED = responses(400, 401, 403, 413, 415, 429, 503)
 UNKNOWN = responses(400, 401, 403, 404, 503)
-VideoId = Annotated[str, Path(pattern=r"^[\w.-]{1,80}$", description="a video's id")]
+ID = r"^[A-Za-z0-9_.-]{1,80}$"
+VideoId = Annotated[str, Path(pattern=ID, description="a video's id")]
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
@@ -60,19 +65,38 @@ async def _asked(request: Request, tenant: str, key: str | None) -> tuple[Submis
         raise bad_request(
             PICTURE, f"{PICTURE}: is required: the picture, as a file or a data URL", "missing"
         )
+    try:
+        await anyio.to_thread.run_sync(check_picture, body.picture, settings.max_pixels)
+    except ValueError as error:
+        raise bad_request(PICTURE, f"{PICTURE}: {error}") from error
     return submission, body.picture
+
+
+@contextmanager
+def _weights_named(submission: Submission) -> Iterator[None]:
+    """Name the parameter of a RequestError: past what is looked at here, it is the weights."""
+    try:
+        yield
+    except RequestError as error:
+        param = "model" if submission.model.variant is None else "variant"
+        raise bad_request(param, f"{param}: {error}") from error
 
 
 def _fields() -> dict[str, Any]:
     """The request body for OpenAPI: the canonical names."""
     params = RenderParams.model_json_schema()["properties"]
     own = Submission.model_json_schema()["properties"]
+    aliases = {
+        alias: {**params[name], "title": alias, "description": f"another name of {name}"}
+        for alias, name in ALIASES.items()
+    }
     names = ("num_videos", "priority", "force", "start_within_s", "finish_within_s")
     return {
         **params,
+        **aliases,
         **{name: own[name] for name in names},
         "model": {"type": "string", "description": "one of the models this farm offers"},
-        "variant": {"type": "string", "description": "which weights of it, such as fp16"},
+        "variant": {"type": "string", "pattern": f"^{VARIANT}$", "description": "which weights"},
         "dtype": {"type": "string", "enum": ["float32", "float16", "bfloat16"]},
         "size": {"type": "string", "description": "width and height, as in 1024x576"},
         "seconds": {"type": "string", "description": "for num_frames: it times fps"},
@@ -116,7 +140,8 @@ async def create(
     minutes.
     """
     submission, picture = await _asked(request, tenant, idempotency_key)
-    view = await farm.submit(submission, picture)
+    with _weights_named(submission):
+        view = await farm.submit(submission, picture)
     response.headers["openai-poll-after-ms"] = str(POLL_MS)
     return video_of(view)
 
@@ -125,7 +150,8 @@ async def create(
 async def check(request: Request, farm: TheFarm, tenant: Tenant) -> Check:
     """Look at a request as `create` would, and say what it would take. Nothing is made."""
     submission, picture = await _asked(request, tenant, None)
-    job, done = await farm.check(submission, picture)
+    with _weights_named(submission):
+        job, done = await farm.check(submission, picture)
     steps = job.request.params.steps * job.request.num_videos
     return Check(
         video=video_of(JobView(job=job, progress=Progress(steps=steps, chunks=0))),
@@ -138,7 +164,7 @@ async def check(request: Request, farm: TheFarm, tenant: Tenant) -> Check:
 async def list_videos(
     farm: TheFarm,
     tenant: Tenant,
-    after: Annotated[str, Query(pattern=r"^[\w.-]{0,80}$", description="an id")] = "",
+    after: Annotated[str, Query(pattern=r"^[A-Za-z0-9_.-]{0,80}$", description="an id")] = "",
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
 ) -> VideoList:

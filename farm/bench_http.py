@@ -1,0 +1,115 @@
+"""What a farm costs over HTTP, beside an empty handler on the same Ray Serve in the same run."""
+
+import asyncio
+import os
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from ray import serve
+
+CONNECTIONS = 32
+POLLS = 3000
+SUBMITS = 200
+ROUNDS = 3
+FORM = {"size": "64x48", "num_frames": "2", "num_inference_steps": "1", "model": "tiny"}
+
+
+class Empty:
+    """Nothing but Serve itself."""
+
+    async def __call__(self) -> str:
+        """An answer."""
+        return "{}"
+
+
+@contextmanager
+def _served(port: int) -> Iterator[str]:
+    """The farm at `/`, the empty handler at `/empty`; two replicas each."""
+    import ray
+
+    with tempfile.TemporaryDirectory() as store:
+        # Read by the replicas, which Ray starts with this environment.
+        os.environ |= {"FARM_STORE": store, "FARM_MAX_JOBS": "100000"}
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        try:
+            from farm.ingress.serve_app import REPLICAS, app
+
+            serve.start(http_options={"port": port}, logging_config={"log_level": "ERROR"})
+            serve.run(app, name="farm", route_prefix="/")
+            empty = serve.deployment(num_replicas=REPLICAS, ray_actor_options={"num_cpus": 0})
+            serve.run(empty(Empty).bind(), name="empty", route_prefix="/empty")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            serve.shutdown()
+            ray.shutdown()
+
+
+async def _rate(calls: int, call: Callable[[int], Awaitable[float]]) -> tuple[float, list[float]]:
+    """Calls a second from CONNECTIONS at once, and the seconds each took, sorted."""
+    numbers, times = iter(range(calls)), []
+
+    async def one() -> None:
+        for number in numbers:
+            times.append(await call(number))
+
+    began = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+    return calls / (time.perf_counter() - began), sorted(times)
+
+
+async def _measure(url: str, picture: bytes) -> None:
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+    async with aiohttp.ClientSession(url, connector=connector) as session:
+
+        async def get(path: str) -> float:
+            began = time.perf_counter()
+            async with session.get(path) as answer:
+                await answer.read()
+                assert answer.status == 200, await answer.text()
+            return time.perf_counter() - began
+
+        async def submit(number: int) -> tuple[float, str]:
+            form = aiohttp.FormData({**FORM, "seed": str(number)})
+            form.add_field("input_reference", picture, filename="a.png")
+            began = time.perf_counter()
+            async with session.post("/v1/videos", data=form) as answer:
+                assert answer.status == 200, await answer.text()
+                video = (await answer.json())["id"]
+            return time.perf_counter() - began, video
+
+        _, video = await submit(0)  # the model is looked at
+        while (await (await session.get(f"/v1/videos/{video}")).json())["status"] != "completed":
+            await asyncio.sleep(0.5)
+        ratios = []
+        for _ in range(ROUNDS):  # in turn: the machine's speed drifts
+            empty, _ = await _rate(POLLS, lambda _: get("/empty"))
+            polls, times = await _rate(POLLS, lambda _: get(f"/v1/videos/{video}"))
+            ratios.append(polls / empty)
+            print(
+                f"status polls: {polls:.0f} a second, p99 {_p99(times) * 1e3:.0f} ms; an empty "
+                f"handler: {empty:.0f} a second; ratio {polls / empty:.2f}"
+            )
+        print(f"polls over an empty handler: {statistics.median(ratios):.2f}")
+        times = sorted([(await submit(number))[0] for number in range(1, SUBMITS + 1)])
+        print(
+            f"submit, one by one, while the farm renders: p50 {times[SUBMITS // 2] * 1e3:.0f} ms, "
+            f"p99 {_p99(times) * 1e3:.0f} ms"
+        )
+
+
+def _p99(times: list[float]) -> float:
+    return times[int(0.99 * (len(times) - 1))]
+
+
+def bench_http(picture: bytes) -> None:
+    """Measure and print."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with _served(port) as url:
+        asyncio.run(_measure(url, picture))

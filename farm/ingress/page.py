@@ -1,0 +1,88 @@
+"""The page at `/`: plain files beside this one, and what a browser may do with them."""
+
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+from fastapi import FastAPI, Request, Response
+
+from farm.errors import FarmError
+from farm.ingress.content import URL_S
+from farm.ingress.errors import ApiError
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+PATIENCE_S = 2.0  # with a farm that is asked where clips are; the page comes all the same
+
+
+def install(app: FastAPI) -> None:
+    """Serve the page at `/`, and its files under `/page/`."""
+    folder = files("farm.ingress") / "page"
+    # Read once: a page whose files are of two versions does not work.
+    pages = {item.name: item.read_bytes() for item in folder.iterdir() if item.is_file()}
+
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def index(request: Request) -> Response:
+        headers = {"Content-Security-Policy": _policy(await _elsewhere(request))}
+        return _answer(request, pages, "index.html", headers)
+
+    @app.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    async def file(request: Request, name: str) -> Response:
+        return _answer(request, pages, name, {"Content-Security-Policy": _policy("")})
+
+
+def _answer(
+    request: Request, pages: Mapping[str, bytes], name: str, headers: Mapping[str, str]
+) -> Response:
+    """The file, or 304 where the browser has it; it asks each time."""
+    kind = TYPES.get(name[name.rfind(".") :])
+    if kind is None or name not in pages:
+        raise ApiError(404, f"the page has no {name!r}", code="not_found")
+    tag = f'"{hashlib.sha256(pages[name]).hexdigest()[:32]}"'
+    own = {
+        "Cache-Control": "no-cache",
+        "ETag": tag,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if tag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=own | dict(headers))
+    return Response(pages[name], media_type=kind, headers=own | dict(headers))
+
+
+def _policy(elsewhere: str) -> str:
+    """No script or style but the page's own; `elsewhere` may be asked for clips."""
+    media = f"'self' blob: data: {elsewhere}".rstrip()
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            f"img-src {media}",
+            f"media-src {media}",
+            f"connect-src 'self' {elsewhere}".rstrip(),
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+async def _elsewhere(request: Request) -> str:
+    """The host that a clip's redirect leads to; empty where the farm answers with the bytes."""
+    with anyio.move_on_after(PATIENCE_S):
+        try:
+            store = await request.app.state.farm.store()
+            url = await anyio.to_thread.run_sync(store.presign, "page", URL_S)
+        except FarmError:
+            return ""
+        parts = urlsplit(url or "")
+        return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+    return ""

@@ -1,0 +1,80 @@
+// The farm's API: calls, the key, and clips as addresses that an <img> or a <video> can have.
+
+export class ApiError extends Error {
+  constructor(message, { status = 0, param = null, code = null } = {}) {
+    super(message);
+    Object.assign(this, { status, param, code });
+  }
+}
+
+const KEY = "svd-farm-key";
+const PATIENCE_MS = 30_000;
+export const keys = {
+  get: () => sessionStorage.getItem(KEY) ?? localStorage.getItem(KEY),
+  set(key, remember) {
+    keys.forget();
+    (remember ? localStorage : sessionStorage).setItem(KEY, key);
+  },
+  forget() {
+    for (const storage of [sessionStorage, localStorage]) storage.removeItem(KEY);
+    for (const blob of blobs.values()) blob.then(URL.revokeObjectURL, () => {});
+    blobs.clear();
+  },
+  refused: () => {}, // called when the farm asks for a key, or for another one
+};
+
+// Relative to the page, so that a farm may stand behind a path.
+export const address = (path) => new URL(path, document.baseURI).href;
+const authorization = () => (keys.get() ? { Authorization: `Bearer ${keys.get()}` } : {});
+
+async function answer(path, options) {
+  try {
+    const headers = { ...authorization(), ...options.headers };
+    return await fetch(address(path), { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The farm does not answer.");
+  }
+}
+
+async function refusal(response) {
+  const told = await response.json().catch(() => null);
+  const error = told?.error ?? { message: `The farm answered ${response.status}.` };
+  if (response.status === 401) keys.refused(error.message);
+  return new ApiError(error.message, { ...error, status: response.status });
+}
+
+// Errors are thrown as ApiErrors; status 0 is a farm that does not answer.
+export async function call(path, { method = "GET", ...options } = {}) {
+  if (method === "GET") options.signal = AbortSignal.timeout(PATIENCE_MS);
+  const response = await answer(path, { method, ...options });
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
+export const video = (id, rest = "") => `v1/videos/${encodeURIComponent(id)}${rest}`;
+export const content = (id, variant, index = 0) =>
+  video(id, `/content?variant=${variant}&index=${index}`);
+
+const blobs = new Map(); // address -> promise of a blob's; media elements cannot send a key
+
+export function media(id, variant, index = 0) {
+  const path = content(id, variant, index);
+  if (!keys.get()) return Promise.resolve(address(path));
+  if (!blobs.has(path)) {
+    const blob = fetched(path);
+    blob.catch(() => blobs.delete(path));
+    blobs.set(path, blob);
+  }
+  return blobs.get(path);
+}
+
+async function fetched(path) {
+  const response = await answer(path, {}).catch(() => {
+    // The farm's answer may lead to the store, and the store may not let a page of here read it.
+    const hint = `curl -L -H "Authorization: Bearer KEY" -o clip.mp4 "${address(path)}"`;
+    throw new ApiError(`The browser cannot fetch the clip; its store may need CORS for this page. ${hint}`);
+  });
+  if (!response.ok) throw await refusal(response);
+  return URL.createObjectURL(await response.blob());
+}

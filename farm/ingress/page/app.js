@@ -1,0 +1,144 @@
+// The page: its parts, and what goes on between them.
+
+import { call, keys } from "./api.js";
+import * as form from "./form.js";
+import * as gallery from "./gallery.js";
+import * as operator from "./operator.js";
+import * as stage from "./stage.js";
+import { isOpen } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const LOOK_MS = 3000; // between two looks at the clips under way, and at the farm
+const asked = new Map(); // id -> what was asked, by this page since it was loaded
+
+function notice(error) {
+  if (error?.status === 401) return; // the key's form says so
+  $("notice").textContent = error ? error.message : "";
+  $("notice").hidden = !error;
+}
+
+async function start() {
+  try {
+    const models = await call("v1/models");
+    form.offer(models.data.map((model) => model.id));
+  } catch (error) {
+    notice(error);
+    if (error.status === 0 || error.status >= 500) setTimeout(start, LOOK_MS);
+    return;
+  }
+  notice(null);
+  $("key-form").hidden = true;
+  $("main").hidden = false;
+  $("forget").hidden = !keys.get();
+  look();
+  navigate();
+}
+
+// One loop at a time: clips while some are under way, the farm for as long as it may be seen.
+let looking = 0;
+async function look() {
+  const mine = ++looking;
+  let open = true;
+  let operates = true;
+  while (looking === mine && (open || operates)) {
+    if (!document.hidden) {
+      try {
+        if (open) open = await gallery.refresh();
+        if (operates) operates = await operator.refresh();
+        gallery.mark(stage.shown()?.id);
+        notice(null);
+      } catch (error) {
+        notice(error);
+        if (error.status === 401) return;
+      }
+    }
+    await new Promise((done) => setTimeout(done, LOOK_MS));
+  }
+}
+
+function navigate() {
+  const found = /^#video\/(.+)$/.exec(location.hash);
+  if (!found) return;
+  const id = decodeURIComponent(found[1]);
+  gallery.mark(id);
+  stage.follow(id, asked.get(id));
+}
+
+async function render(request) {
+  $("render").disabled = true;
+  $("render").textContent = "Sending…";
+  try {
+    const video = await form.submit(request);
+    request.shown = URL.createObjectURL(request.picture);
+    asked.set(video.id, request);
+    location.hash = gallery.hash(video.id);
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    $("stage").scrollIntoView({ block: "nearest", behavior: still ? "auto" : "smooth" });
+  } catch (error) {
+    form.fail(error);
+  } finally {
+    $("render").disabled = false;
+    $("render").textContent = "Render";
+  }
+}
+
+function submitted(event) {
+  event.preventDefault();
+  const request = form.asked();
+  if (request) render(request);
+}
+
+function again() {
+  const before = asked.get(stage.shown().id);
+  const seed = form.randomSeed();
+  $("seed").value = seed;
+  render({ picture: before.picture, fields: { ...before.fields, seed } });
+}
+
+function changed(video) {
+  $("again").hidden = !asked.has(video.id) || isOpen(video);
+  look();
+}
+
+function deleted(id) {
+  URL.revokeObjectURL(asked.get(id)?.shown ?? "");
+  asked.delete(id);
+  history.replaceState(null, "", location.pathname + location.search);
+  stage.leave();
+  gallery.forget(id);
+  $("clips-title").focus();
+}
+
+function askForKey(message) {
+  looking += 1;
+  stage.leave();
+  $("main").hidden = true;
+  $("forget").hidden = true;
+  $("key-form").hidden = false;
+  $("key-error").textContent = keys.get() ? message : "";
+  $("key").focus();
+}
+
+function enterKey(event) {
+  event.preventDefault();
+  const key = $("key").value.trim();
+  if (!key) return;
+  keys.set(key, $("remember").checked);
+  $("key").value = "";
+  start();
+}
+
+keys.refused = askForKey;
+stage.whenChanged(changed);
+stage.prepare(deleted);
+gallery.prepare(notice);
+form.prepare();
+$("make").addEventListener("submit", submitted);
+$("again").addEventListener("click", again);
+$("key-form").addEventListener("submit", enterKey);
+$("forget").addEventListener("click", () => {
+  keys.forget();
+  location.reload();
+});
+addEventListener("hashchange", navigate);
+start();

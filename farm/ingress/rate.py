@@ -1,0 +1,21 @@
+"""How often a key may ask. Pure: the clock is passed in."""
+
+BURST_S = 10.0  # of requests that were saved up may come at once
+
+
+class Rate:
+    """A token bucket."""
+
+    def __init__(self, per_minute: float, now: float) -> None:
+        self._per_s = per_minute / 60
+        self._most = max(1.0, self._per_s * BURST_S)
+        self._left, self._at = self._most, now
+
+    def wait_s(self, now: float) -> float:
+        """0, and the request counts; or how long to wait with it."""
+        self._left = min(self._most, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        if self._left < 1:
+            return (1 - self._left) / self._per_s
+        self._left -= 1
+        return 0.0
