@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import lru_cache
 from threading import Event
 from types import TracebackType
@@ -53,6 +53,9 @@ class Connection:
                 for number, picture in enumerate(pictures)
             ]
             try:
+                done, _ = wait(submitted, return_when=FIRST_EXCEPTION)
+                for job in done:
+                    job.result()
                 return [job.result() for job in submitted]
             except BaseException:
                 stop.set()

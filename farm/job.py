@@ -92,6 +92,7 @@ class Submission(BaseModel):
     force: bool = False  # render anew, though the result is there
     start_within_s: float | None = Field(None, gt=0)  # of its being created
     finish_within_s: float | None = Field(None, gt=0)
+    webhook_url: str | None = Field(None, max_length=2048)  # told when it has ended
     # The same key is the same job; an empty one stands for the request itself, for a while.
     idempotency_key: str | None = None
 
@@ -109,6 +110,7 @@ class Job(BaseModel):
     force: bool = False
     start_within_s: float | None = None
     finish_within_s: float | None = None
+    webhook_url: str | None = None
     state: State = State.QUEUED
     created_at: float
     started_at: float | None = None

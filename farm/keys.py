@@ -4,6 +4,8 @@ pictures/DIGEST                     a picture file, by the sha256 of its bytes
 jobs/ID.json                        the record of a job; written with compare-and-swap
 open/ID                             of each job that is not finished: what a restart reads
 idempotency/TENANT/DIGEST           the job that an idempotency key names; DIGEST is the key's
+webhooks/ID/END                     of each job's end that somebody waits to be told of (`Owed`);
+                                    END is when it was, in milliseconds
 events/ID/SEQ.jsonl                 a job's event log; SEQ is the last entry in that object
 checkpoints/DIGEST/STEP.safetensors latents of a clip being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
@@ -18,6 +20,7 @@ COORDINATOR = "coordinator.json"
 OPEN = "open/"
 JOBS = "jobs/"
 CHECKPOINTS = "checkpoints/"
+WEBHOOKS = "webhooks/"
 ARTIFACTS = ("video.mp4", "thumbnail.jpg", "sprites.jpg")
 
 
@@ -35,6 +38,10 @@ def open_key(job: str) -> str:
 
 def idempotency_key(tenant: str, key: str) -> str:
     return f"idempotency/{tenant}/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def webhook_key(job: str, end: int) -> str:
+    return f"{WEBHOOKS}{job}/{end:013d}"
 
 
 def events_prefix(job: str) -> str:

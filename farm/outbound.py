@@ -10,7 +10,7 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import httpx2 as httpx
@@ -18,7 +18,7 @@ import httpx2 as httpx
 from farm.errors import OutboundError
 
 LIMIT_S = 10.0  # of a request, looking up its host and all redirects included
-CONNECT_S = 3.0  # to one of a host's addresses
+CONNECT_S = 5.0  # to one of a host's addresses
 REDIRECTS = 3
 # What Python calls global, and is not for strangers: IETF's own, where a cloud's metadata are too,
 # relays of 6to4, and the host that Azure's machines have for themselves.
@@ -157,7 +157,7 @@ async def _asked(
 ) -> AsyncIterator[httpx.Response]:
     """The host's answer, its body unread. OutboundError."""
     addresses = await addresses_of(url, allow_private)
-    limits = httpx.Timeout(LIMIT_S, connect=CONNECT_S)
+    limits = httpx.Timeout(None, connect=CONNECT_S)
     try:
         # The environment's proxies would look the name up themselves.
         async with httpx.AsyncClient(verify=_trust(), trust_env=False, timeout=limits) as client:
@@ -174,22 +174,20 @@ async def _asked(
             finally:
                 await answer.aclose()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise OutboundError(f"{url.host}: {error or type(error).__name__}") from error
+        raise OutboundError(f"{url.host}: {str(error) or type(error).__name__}") from error
 
 
 async def _send(
     client: httpx.AsyncClient, request: httpx.Request, addresses: Sequence[str]
 ) -> httpx.Response:
     """The answer from the first of the addresses that takes a connection."""
-    name = request.url
-    for left, address in enumerate(addresses, 1 - len(addresses)):
+    name, (*others, last) = request.url, addresses
+    for address in others:
         request.url = name.copy_with(host=address)  # its header `Host` stays the name
-        try:
+        with suppress(httpx.ConnectError, httpx.ConnectTimeout):
             return await client.send(request, stream=True)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            if left == 0:
-                raise
-    raise AssertionError("there is an address")
+    request.url = name.copy_with(host=last)
+    return await client.send(request, stream=True)
 
 
 @functools.cache

@@ -1,10 +1,13 @@
 """The farm's settings, from variables FARM_*. The only reader of the environment in the farm."""
 
+import base64
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from farm.errors import RequestError
@@ -15,6 +18,23 @@ from svd_engine.picture import MAX_PIXELS
 def _data_folder() -> str:
     base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
     return f"file://{Path(base) / 'svd-farm'}"
+
+
+def _whsec(secret: SecretStr) -> SecretStr:
+    kind, _, text = secret.get_secret_value().partition("_")
+    try:
+        key = base64.b64decode(text, validate=True)
+    except ValueError:
+        key = b""
+    if kind != "whsec" or not 24 <= len(key) <= 64:
+        raise ValueError("give whsec_ and the base64 of 24 to 64 bytes that were drawn by chance")
+    return secret
+
+
+def _host(pattern: str) -> str:
+    if not re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", pattern.lower()):
+        raise ValueError("give names of hosts, as pictures.example or *.example")
+    return pattern.lower()
 
 
 class Key(BaseModel):
@@ -48,6 +68,14 @@ class Settings(BaseSettings):
     )  # over HTTP; the default first
     cors_origins: tuple[str, ...] = ()  # whose pages may ask, beside the farm's own
     max_body: int = Field(64 * 2**20, ge=1024)  # bytes of an HTTP request
+    # That pictures may be fetched from, `*.` for all below a name; redirects included.
+    picture_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
+    webhook_secret: Annotated[SecretStr, AfterValidator(_whsec)] | None = None  # as whsec_BASE64
+    webhook_private: bool = False  # webhooks may go to this machine and its network
+
+
+def _got(fault: Mapping[str, Any]) -> str:
+    return "" if fault["loc"][0] == "webhook_secret" else f", got {fault['input']!r}"
 
 
 def load_settings(**given: Any) -> Settings:
@@ -56,7 +84,7 @@ def load_settings(**given: Any) -> Settings:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         faults = (
-            f"FARM_{str(fault['loc'][0]).upper()}: {fault['msg']}, got {fault['input']!r}"
+            f"FARM_{str(fault['loc'][0]).upper()}: {fault['msg']}{_got(fault)}"
             for fault in error.errors()
         )
         raise RequestError("; ".join(faults)) from error

@@ -184,7 +184,7 @@ def test_a_full_farm_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_job_that_is_deleted_is_not_waited_for() -> None:
     class Forgetful:
-        def watch(self, jobs: Any, tick_s: float) -> Iterator[list[Any]]:
+        def watch(self, *_: Any) -> Iterator[list[Any]]:
             while True:  # as the coordinator, which has no news of a job that is not there
                 yield []
 
