@@ -10,13 +10,12 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import CLIPVisionModelWithProjection
 
 from svd_engine.clip import build_image_encoder, restore_position_ids
 from svd_engine.config import (
@@ -30,6 +29,9 @@ from svd_engine.params import RenderDefaults
 from svd_engine.tiny import cached_tiny
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection
 
 HUB_NAMES = {
     "svd": "stabilityai/stable-video-diffusion-img2vid",
@@ -150,7 +152,7 @@ class Checkpoint:
 
     def load_image_encoder(
         self, device: torch.device, dtype: torch.dtype
-    ) -> CLIPVisionModelWithProjection:
+    ) -> "CLIPVisionModelWithProjection":
         """CLIP's vision tower."""
         self._config("image_encoder/config.json", ClipConfig)
         with torch.device("meta"):

@@ -4,11 +4,10 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
-from transformers import CLIPVisionModelWithProjection
 
 from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
@@ -17,6 +16,9 @@ from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture import Picture, open_picture
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Clip:
 class Engine:
     """The networks of one checkpoint, each on its device, and what renders with them."""
 
-    image_encoder: CLIPVisionModelWithProjection
+    image_encoder: "CLIPVisionModelWithProjection"
     unet: UNet
     vae: VAE
     schedule: ScheduleConfig

@@ -5,11 +5,11 @@ Shapes: F frames, H x W pixels, h x w = H/8 x W/8 latent pixels, D embedding wid
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import CLIPVisionModelWithProjection
 
 from svd_engine.clip import embed
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
@@ -26,6 +26,9 @@ from svd_engine.schedule import (
 )
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def frame_shape(params: RenderParams) -> tuple[int, int, int]:
 
 @torch.no_grad()
 def encode(
-    image_encoder: CLIPVisionModelWithProjection,
+    image_encoder: "CLIPVisionModelWithProjection",
     vae: VAE,
     preprocessor: PreprocessorConfig,
     image: Image.Image,

@@ -52,6 +52,9 @@ ALLOWED: dict[str, set[str]] = {
     "fence": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
     "leftovers": {"farm.errors", "farm.keys", "farm.store"},
     "loop": set(),
+    "outbound": {"farm.errors"},
+    "webhooks": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
+    | {"farm.settings", "farm.store"},
     "places": set(),
     "clips": {"farm.job", "farm.plan", "farm.request", "farm.run"},
     "dispatch": PURE - {"farm.request"}
@@ -67,9 +70,10 @@ ALLOWED: dict[str, set[str]] = {
     "coordinator": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.fence"}
     | {"farm.intake", "farm.job", "farm.keys", "farm.leftovers", "farm.loop", "farm.pool"}
     | {"farm.request", "farm.scheduler", "farm.settings", "farm.sharing", "farm.store"}
-    | {"farm.upkeep", "farm.views", "svd_engine"},
+    | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
     "intake": {"farm.book", "farm.cluster", "farm.errors", "farm.fence", "farm.job", "farm.keys"}
-    | {"farm.loop", "farm.request", "farm.settings", "farm.store", "svd_engine.picture"},
+    | {"farm.loop", "farm.request", "farm.settings", "farm.store", "farm.webhooks"}
+    | {"svd_engine.picture"},
     "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.pool", "farm.settings"}
     | {"farm.store", "svd_engine"},
     "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
@@ -138,6 +142,8 @@ ALLOWED |= {
         "app": "protocol rate",
     }.items()
 }
+ALLOWED["ingress/body"] |= {"farm.outbound"}
+ALLOWED["ingress/videos"] |= {"farm.webhooks"}
 ALLOWED["ingress/serve_app"] = {"farm.ingress.app", "farm.ingress.protocol"} | {
     "farm.link",
     "farm.settings",
@@ -154,7 +160,7 @@ HOMES = {
     },
     "torch": {"farm/workers"},
     "boto3": {"farm/store/s3"},
-    "httpx2": {"farm/http"},
+    "httpx2": {"farm/http", "farm/outbound"},
     "diffusers": set(),
     "accelerate": set(),
 }
@@ -183,8 +189,9 @@ UNLOADED = {
     # boto3 may be there all the same: transformers loads accelerate, which loads it if installed.
     "svd_engine.engine": {"ray", "fastapi", "diffusers"},
     "farm.cluster": {"torch", "transformers"},
-    "farm.ingress.app": HEAVY - {"fastapi"},
-    "farm.workers": {"ray", "fastapi", "diffusers"},
+    "farm.webhooks": HEAVY - {"httpx2"},
+    "farm.ingress.app": HEAVY - {"fastapi", "httpx2"},
+    "farm.workers": {"ray", "fastapi", "diffusers", "transformers"},
 }
 
 
