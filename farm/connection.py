@@ -54,8 +54,9 @@ class Connection:
             ]
             try:
                 done, _ = wait(submitted, return_when=FIRST_EXCEPTION)
-                for job in done:
-                    job.result()
+                for job in submitted:
+                    if job in done:
+                        job.result()  # raises where another may wait for room for long
                 return [job.result() for job in submitted]
             except BaseException:
                 stop.set()

@@ -65,7 +65,7 @@ def decode_video(video: bytes) -> Frames:
     head = b"\n".join(done.stdout.split(b"\n", 3)[:3]) + b"\n"
     width, height = map(int, head.split()[1:3])
     frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, len(head) + width * height * 3)
-    return frames[:, len(head) :].reshape(-1, height, width, 3)  # a copy, and so writable
+    return frames[:, len(head) :].reshape(-1, height, width, 3).copy()  # the caller's own
 
 
 def thumbnail(frames: Frames, side: int = 320) -> bytes:

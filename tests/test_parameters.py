@@ -14,7 +14,7 @@ from PIL import Image
 import farm
 from farm.errors import RequestError
 from farm.job import Submission
-from farm.parameters import NAMES, check_parameters, submission_of
+from farm.parameters import NAMES, OWN, check_parameters, submission_of
 from farm.picture import picture_bytes
 from svd_engine.params import RenderParams
 from svd_engine.picture import open_picture
@@ -38,8 +38,8 @@ def test_importing_the_names_loads_neither_ray_nor_torch_nor_httpx() -> None:
 
 
 def test_every_field_is_a_keyword() -> None:
-    beside = set(Submission.model_fields) - {"id", "params", "idempotency_key"}
-    assert set(NAMES) == {*RenderParams.model_fields, *beside, "variant", "dtype"}
+    assert set(NAMES) == {*RenderParams.model_fields, "model", "variant", "dtype", *OWN}
+    assert set(OWN) < set(Submission.model_fields)
 
 
 def test_keywords_as_the_farm_reads_them() -> None:

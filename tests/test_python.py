@@ -150,7 +150,7 @@ def test_many_as_they_are_completed(
     assert jobs[0]._remote is jobs[1]._remote is farm.submit(PICTURE, **asked)._remote
     jobs.append(farm.submit(PICTURE[:400], **asked))
     jobs.append(farm.connect().submit(PICTURE, seed=9, **asked))
-    done = list(farm.as_completed(jobs, timeout=120))
+    done = list(farm.as_completed(jobs, timeout=240))
     assert sorted(job.id for job in done) == sorted(job.id for job in jobs)
     assert [job.status for job in jobs] == [*["completed"] * 3, "failed", "completed"]
     assert capsys.readouterr().err == ""

@@ -31,7 +31,7 @@ def cluster(server: farm.Connection) -> farm.Connection:
 def test_a_job_is_the_same_one(server: farm.Connection, cluster: farm.Connection) -> None:
     far = server.submit(PICTURE, num_videos=2, sigmas=(20, 5.0, 0), **SMALL)
     near = cluster.job(far.id)
-    assert far.wait(timeout=120, progress=False).progress == near.wait(timeout=5).progress
+    assert far.wait(timeout=240, progress=False).progress == near.wait(timeout=5).progress
     assert (far.status, near.status) == ("completed", "completed")
     for video in (0, 1):
         assert np.array_equal(far.frames(video), near.frames(video))
@@ -72,5 +72,5 @@ def test_many(server: farm.Connection, cluster: farm.Connection, tiny: Path) -> 
     pictures = [picture_bytes(seed) for seed in range(3)]
     jobs = server.submit_many(pictures, **SMALL)
     jobs += cluster.submit_many(pictures, model=tiny, seed=1, **SMALL)
-    assert {job.id for job in farm.as_completed(jobs, timeout=120)} == {job.id for job in jobs}
+    assert {job.id for job in farm.as_completed(jobs, timeout=240)} == {job.id for job in jobs}
     assert {job.status for job in jobs} == {"completed"}

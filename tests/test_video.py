@@ -130,3 +130,15 @@ def test_thumbnail() -> None:
 
     with Image.open(BytesIO(video.thumbnail(make_frames(640, 320)))) as image:
         assert (image.format, image.size) == ("JPEG", (320, 160))
+
+
+def test_a_video_is_decoded_to_near_its_frames() -> None:
+    frames = np.stack(
+        [np.full((48, 66, 3), (60 * n, 200 - 60 * n, 90), np.uint8) for n in range(4)]
+    )
+    decoded = video.decode_video(video.encode_video(frames, fps=7))
+    assert (decoded.shape, decoded.dtype) == (frames.shape, np.uint8)
+    assert np.abs(decoded.astype(int) - frames).max() <= 2
+    decoded[0] = 0  # the caller's own
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        video.decode_video(b"rubbish")
