@@ -8,7 +8,7 @@ import logging
 import time
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from farm.errors import ConflictError, JobError, StoreError
@@ -33,11 +33,17 @@ class Book:
         background: Background,
         fence: int,
         changed: Callable[[str], None],
+        ended: Callable[[Job], Awaitable[None]],
         superseded: Callable[[], None],
     ) -> None:
-        """changed: told of a job shown anew. superseded: another coordinator has the jobs now."""
+        """changed: told of a job shown anew. superseded: another coordinator has the jobs now.
+
+        ended: awaited when a job's end is in the store, and before it is out of the index of open
+        ones; the same end may be told of again. It may raise StoreError.
+        """
         self.open: dict[str, Job] = {}  # as they are; `shown` may be a moment behind
-        self._fence, self._changed, self._superseded = fence, changed, superseded
+        self._fence, self._changed = fence, changed
+        self._ended, self._superseded = ended, superseded
         self._store, self._background = store, background
         self._shown: OrderedDict[str, Job] = OrderedDict()
         self._ids: list[str] | None = None  # of all jobs, sorted; read when first asked for
@@ -182,6 +188,8 @@ class Book:
         stored = await self._background.call(self._store.get, job_key(name))
         job = Job.model_validate_json(stored.data) if stored else None
         if stored is None or job is None or not job.state.is_open:
+            if job is not None:
+                await self._ended(job)
             await self._background.call(
                 self._store.delete, open_key(name)
             )  # never acknowledged, or finished
@@ -210,9 +218,18 @@ class Book:
                     log.warning("%s: cannot write its record yet: %s", name, error)
                 await asyncio.sleep(RETRY_S)
             if not job.state.is_open:
+                await self._tell_end(job)
                 await self._close(name)
             self._show(job)
             return job
+
+    async def _tell_end(self, job: Job) -> None:
+        while True:
+            try:
+                return await self._ended(job)
+            except StoreError as error:
+                log.warning("%s: its end cannot be passed on yet: %s", job.id, error)
+                await asyncio.sleep(RETRY_S)
 
     async def _close(self, name: str) -> None:
         await self._flush(name)

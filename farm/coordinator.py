@@ -30,6 +30,7 @@ from farm.sharing import Sharing
 from farm.store import Store, open_store
 from farm.upkeep import Upkeep
 from farm.views import progress_of, status_of
+from farm.webhooks import Webhooks
 
 log = logging.getLogger("farm")
 
@@ -237,8 +238,9 @@ class Coordinator:
             lambda name, kind: self._upkeep.joined(name, kind),
             lambda name, why: self._dispatcher.left(name, why),
         )
+        webhooks = Webhooks(settings, self._store, background)
         self._book = Book(
-            self._store, background, self._fence, self._news.tell, lambda: os._exit(1)
+            self._store, background, self._fence, self._news.tell, webhooks.owe, lambda: os._exit(1)
         )
         self._intake = Intake(settings, self._store, background, self._models, self._book)
         self._sharing = Sharing(
@@ -262,6 +264,7 @@ class Coordinator:
             self._book.keep_logs(),
             self._upkeep.keep_workers(),
             self._upkeep.keep_limits(),
+            webhooks.deliver(),
         ):
             background.start(self._for_ever(loop))
 

@@ -14,6 +14,7 @@ from farm.loop import Background, Recent
 from farm.request import RenderRequest, digest_of
 from farm.settings import Settings
 from farm.store import Store
+from farm.webhooks import check_webhook
 from svd_engine.picture import check_picture
 
 KEY_S = 24 * 3600.0  # for which an idempotency key names its job
@@ -33,6 +34,7 @@ class Intake:
 
     async def job_of(self, submission: Submission, picture: bytes) -> Job:
         """The job that is asked for; RequestError for one that can never be rendered."""
+        check_webhook(submission.webhook_url, self._settings)
         try:
             check_picture(picture, self._settings.max_pixels)
             facts = await self._models.facts(submission.model)

@@ -203,7 +203,7 @@ def test_cancel_delete_pause_and_resume(http: httpx2.Client) -> None:
         ({"seconds": "nan"}, "seconds", "above 0"),
         ({"num_videos": 0}, "num_videos", "greater than or equal to 1"),
         ({"priority": "high"}, "priority", "valid integer"),
-        ({"webhook_url": "http://x"}, "webhook_url", "no such parameter"),
+        ({"webhook_url": "http://x"}, "webhook_url", "its operator must set FARM_WEBHOOK_SECRET"),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -8,6 +8,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 
 from farm.ingress.errors import ApiError
 from farm.ingress.rate import Rate
@@ -15,8 +16,11 @@ from farm.settings import Key, Settings
 
 ANYBODY = Key(tenant="default", operator=True)  # of this machine, where a farm has no keys
 
+# For OpenAPI alone: it refuses nothing.
+BEARER = HTTPBearer(auto_error=False, description="not asked for where the farm has no keys")
 
-def key_of(request: Request) -> Key:
+
+def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
     """What the caller may do; ApiError 401 or 403.
 
     Without keys only this machine is served, and of its browsers' pages only the farm's own.

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,15 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
+from farm.errors import OutboundError
 from farm.ingress.errors import ApiError, bad_request
+from farm.outbound import fetch
 
 PICTURE = "input_reference"
 MAX_FIELD = 64 * 1024  # bytes of a form field that is no file
 END = 512  # bytes of a body that hold a form's last boundary, and whatever comes after it
-# Where a picture may come as a URL: data URLs, since no host is asked for anything yet.
-URL_FIELDS = ("input_reference[image_url]", "image_url")
+# Where a picture may come as a URL.
+URL_FIELDS = ("input_reference[image_url]", "image_url", "image_reference")
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,26 @@ class Body:
 
 
 async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Body:
-    """The body, at most `limit` bytes long; ApiError 400, 413 or 415."""
+    """The body, at most `limit` bytes long, as is a picture elsewhere; ApiError 400, 413 or 415."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)  # before a byte of it is read
     end = _limit_stream(request, limit)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _multipart(request, picture, end)
-    if kind == "application/json":
-        return _json(await request.body(), picture)
-    raise ApiError(
-        415,
-        f"content type {kind or 'missing'}: send multipart/form-data or application/json",
-        code="unsupported_media_type",
-    )
+        fields, data = await _multipart(request, picture, end)
+    elif kind == "application/json":
+        fields, data = _json(await request.body(), picture), None
+    else:
+        raise ApiError(
+            415,
+            f"content type {kind or 'missing'}: send multipart/form-data or application/json",
+            code="unsupported_media_type",
+        )
+    name, url = _take_url(fields, data, picture)
+    if name is not None:
+        data = await _picture_at(name, url, request.app.state.settings.picture_hosts, limit)
+    return Body(fields, data)
 
 
 def _limit_stream(request: Request, limit: int) -> bytearray:
@@ -73,7 +80,9 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"the body is over {limit} bytes", code="too_large")
 
 
-async def _multipart(request: Request, picture: str, end: bytearray) -> Body:
+async def _multipart(
+    request: Request, picture: str, end: bytearray
+) -> tuple[dict[str, Any], bytes | None]:
     try:
         form = await request.form(max_files=1, max_part_size=MAX_FIELD)
     except (MultiPartException, HTTPException) as error:
@@ -83,8 +92,7 @@ async def _multipart(request: Request, picture: str, end: bytearray) -> Body:
     # The parser leaves out, in silence, the field that it was at.
     if b"--" + options.get(b"boundary", b"") + b"--" not in end:
         raise bad_request(None, "the form is cut off: its last boundary is missing")
-    fields, data = await _fields_of(form, picture)
-    return _with_urls(fields, data, picture)
+    return await _fields_of(form, picture)
 
 
 async def _fields_of(form: FormData, picture: str) -> tuple[dict[str, Any], bytes | None]:
@@ -107,7 +115,7 @@ async def _fields_of(form: FormData, picture: str) -> tuple[dict[str, Any], byte
     return fields | lists, data
 
 
-def _json(data: bytes, picture: str) -> Body:
+def _json(data: bytes, picture: str) -> dict[str, Any]:
     try:
         fields = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
@@ -118,7 +126,7 @@ def _json(data: bytes, picture: str) -> Body:
     if isinstance(nested, dict):
         fields |= {f"{picture}[{name}]": value for name, value in nested.items()}
         del fields[picture]
-    return _with_urls(fields, None, picture)
+    return fields
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -132,17 +140,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _with_urls(fields: dict[str, Any], data: bytes | None, picture: str) -> Body:
-    """Take the picture from the field it is in."""
+def _take_url(fields: dict[str, Any], data: bytes | None, picture: str) -> tuple[str | None, Any]:
+    """Take the picture's URL from the field it is in; that field's name, None without one."""
     reference = fields.pop("image_reference", None)  # vLLM-omni's: JSON in a text
     if reference is not None:
-        fields["image_url"] = _reference(reference)
-    for name in (picture, *URL_FIELDS):
-        if name in fields:
-            if data is not None:
-                raise bad_request(name, f"{name}: the picture is given twice")
-            data = _data_url(name, fields.pop(name))
-    return Body(fields, data)
+        fields["image_reference"] = _reference(reference)
+    names = [name for name in (picture, *URL_FIELDS) if name in fields]
+    if not names:
+        return None, None
+    if data is not None or len(names) > 1:
+        raise bad_request(names[-1], f"{names[-1]}: the picture is given twice")
+    return names[0], fields.pop(names[0])
 
 
 def _reference(value: Any) -> Any:
@@ -151,6 +159,18 @@ def _reference(value: Any) -> Any:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         message = 'image_reference: give {"image_url": "data:image/png;base64,..."}'
         raise bad_request("image_reference", message) from error
+
+
+async def _picture_at(name: str, url: Any, hosts: Sequence[str], limit: int) -> bytes:
+    if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
+        return _data_url(name, url)
+    if not hosts:
+        message = f"{name}: this farm fetches nothing from the web: send a file or a data URL"
+        raise bad_request(name, f"{message}, or its operator may set FARM_PICTURE_HOSTS")
+    try:
+        return await fetch(url, hosts, limit)
+    except OutboundError as error:
+        raise bad_request(name, f"{name}: {error}") from error
 
 
 def _data_url(name: str, value: Any) -> bytes:

@@ -22,7 +22,7 @@ ALIASES = {
     "cfg_scale": "max_guidance_scale",
     "guidance_scale": "max_guidance_scale",
 }
-OWN = ("num_videos", "priority", "force", "start_within_s", "finish_within_s")
+OWN = ("num_videos", "priority", "force", "start_within_s", "finish_within_s", "webhook_url")
 VARIANT = r"[A-Za-z0-9_-]{1,40}"
 NO_TEXT = ("prompt",)  # SVD has none; clients of other models send it
 NAMES = (

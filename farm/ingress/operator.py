@@ -13,7 +13,7 @@ from farm.job import State
 models = APIRouter(tags=["models"], dependencies=[Depends(key_of)])
 router = APIRouter(prefix="/v1/farm", tags=["operator"], dependencies=[Depends(operator)])
 Name = Annotated[str, Path(pattern=r"^[\w.-]{1,80}$", description="a worker's name")]
-REFUSED = responses(401, 403, 503)
+REFUSED = responses(401, 403, 429, 503)
 
 
 class ModelItem(BaseModel):
@@ -51,7 +51,7 @@ class FarmView(BaseModel):
     jobs: dict[str, dict[State, int]]
 
 
-@models.get("/v1/models", responses=responses(401, 403))
+@models.get("/v1/models", responses=responses(401, 403, 429))
 async def list_models(request: Request) -> ModelList:
     """The models this farm offers."""
     return ModelList(data=[ModelItem(id=name) for name in request.app.state.settings.models])

@@ -147,7 +147,7 @@ async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
     responses={
         200: {"model": Result, "content": {"video/mp4": {}}},
         202: {"model": Pending},
-        **_responses(400, 401, 403, 404, 500),
+        **_responses(400, 401, 403, 404, 429, 500),
     },
 )
 async def result(

@@ -14,17 +14,18 @@ from farm.ingress.body import PICTURE, read_body
 from farm.ingress.content import Variant, content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
 from farm.ingress.events import event_stream
-from farm.ingress.fields import ALIASES, VARIANT, submission_of
+from farm.ingress.fields import ALIASES, OWN, VARIANT, submission_of
 from farm.ingress.protocol import Farm
 from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
 from farm.job import JobView, Progress, Submission
 from farm.settings import Settings
+from farm.webhooks import check_webhook
 from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
 
 POLL_MS = 1000  # told to OpenAI's client
 REFUSED = responses(400, 401, 403, 413, 415, 429, 503)
-UNKNOWN = responses(400, 401, 403, 404, 503)
+UNKNOWN = responses(400, 401, 403, 404, 429, 503)
 ID = r"^[A-Za-z0-9_.-]{1,80}$"
 VideoId = Annotated[str, Path(pattern=ID, description="a video's id")]
 
@@ -61,6 +62,10 @@ async def _asked(request: Request, tenant: str, key: str | None) -> tuple[Submis
     settings: Settings = request.app.state.settings
     body = await read_body(request, settings.max_body)
     submission = submission_of(body.fields, settings.models, tenant, key or "")
+    try:
+        check_webhook(submission.webhook_url, settings)
+    except RequestError as error:
+        raise bad_request("webhook_url", str(error)) from error
     if body.picture is None:
         raise bad_request(
             PICTURE, f"{PICTURE}: is required: the picture, as a file or a data URL", "missing"
@@ -90,11 +95,10 @@ def _fields() -> dict[str, Any]:
         alias: {**params[name], "title": alias, "description": f"another name of {name}"}
         for alias, name in ALIASES.items()
     }
-    names = ("num_videos", "priority", "force", "start_within_s", "finish_within_s")
     return {
         **params,
         **aliases,
-        **{name: own[name] for name in names},
+        **{name: own[name] for name in OWN},
         "model": {"type": "string", "description": "one of the models this farm offers"},
         "variant": {"type": "string", "pattern": f"^{VARIANT}$", "description": "which weights"},
         "dtype": {"type": "string", "enum": ["float32", "float16", "bfloat16"]},
@@ -119,7 +123,9 @@ BODY = {
         "content": {
             "multipart/form-data": {"schema": _body({"type": "string", "format": "binary"})},
             "application/json": {
-                "schema": _body({"type": "string", "description": "a data URL of the picture"})
+                "schema": _body(
+                    {"type": "string", "description": "a data URL, or where it may be got"}
+                )
             },
         },
     }
@@ -160,7 +166,7 @@ async def check(request: Request, farm: TheFarm, tenant: Tenant) -> Check:
     )
 
 
-@router.get("", responses=responses(400, 401, 403, 503))
+@router.get("", responses=responses(400, 401, 403, 429, 503))
 async def list_videos(
     farm: TheFarm,
     tenant: Tenant,
@@ -186,7 +192,7 @@ async def retrieve(view: OwnView, response: Response) -> Video:
     return video_of(view)
 
 
-@router.post("/{video_id}/cancel", responses=UNKNOWN)
+@router.post("/{video_id}/cancel", responses=UNKNOWN | responses(409))
 async def cancel(view: OwnView, farm: TheFarm) -> Video:
     """Stop a video's job at its next step; a video that has ended stays as it is."""
     if view.job.state.is_open:
@@ -217,7 +223,11 @@ async def delete(view: OwnView, farm: TheFarm) -> VideoDeleted:
     "/{video_id}/content",
     responses=UNKNOWN
     | responses(416)
-    | {206: {}, 302: {}, 200: {"content": {"video/mp4": {}, "image/jpeg": {}}}},
+    | {
+        200: {"content": {"video/mp4": {}, "image/jpeg": {}}},
+        206: {"content": {"video/mp4": {}, "image/jpeg": {}}},
+        302: {"description": "to a URL of the store's own"},
+    },
     response_class=Response,
 )
 async def content(

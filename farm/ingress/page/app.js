@@ -10,6 +10,7 @@ import { isOpen } from "./words.js";
 const $ = (id) => document.getElementById(id);
 const LOOK_MS = 3000; // between two looks at the clips under way, and at the farm
 const asked = new Map(); // id -> what was asked, by this page since it was loaded
+let sent = null; // the id of a job that was just sent, until it is shown
 
 function notice(error) {
   if (error?.status === 401) return; // the key's form says so
@@ -28,7 +29,7 @@ async function start() {
   }
   notice(null);
   $("key-form").hidden = true;
-  $("main").hidden = false;
+  for (const id of ["nav", "main"]) $(id).hidden = false;
   $("forget").hidden = !keys.get();
   look();
   navigate();
@@ -71,9 +72,8 @@ async function render(request) {
     const video = await form.submit(request);
     request.shown = URL.createObjectURL(request.picture);
     asked.set(video.id, request);
+    sent = video.id;
     location.hash = gallery.hash(video.id);
-    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    $("stage").scrollIntoView({ block: "nearest", behavior: still ? "auto" : "smooth" });
   } catch (error) {
     form.fail(error);
   } finally {
@@ -96,6 +96,8 @@ function again() {
 }
 
 function changed(video) {
+  if (video.id === sent) $("stage").scrollIntoView({ block: "nearest" }); // now it has its full size
+  sent = null;
   $("again").hidden = !asked.has(video.id) || isOpen(video);
   look();
 }
@@ -112,8 +114,7 @@ function deleted(id) {
 function askForKey(message) {
   looking += 1;
   stage.leave();
-  $("main").hidden = true;
-  $("forget").hidden = true;
+  for (const id of ["nav", "main"]) $(id).hidden = true;
   $("key-form").hidden = false;
   $("key-error").textContent = keys.get() ? message : "";
   $("key").focus();

@@ -1,0 +1,144 @@
+"""Bad requests are refused by name, broken pictures fail alone, and nothing piles up."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+from tests.abuse import (
+    ANY,
+    PICTURE,
+    SMALL,
+    STABILITY,
+    Abuse,
+    bad_requests,
+    mutated_pictures,
+)
+from tests.farm_jobs import wait_for
+from tests.ingress_server import serving
+
+MOST_GROWN = 30e6  # bytes, from half of the load to all of it
+THREADS = 8
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def http(store: Path) -> Iterator[httpx2.Client]:
+    with (
+        serving(store, models=["tiny"], max_body=2**20) as url,
+        httpx2.Client(base_url=url, timeout=120) as client,
+    ):
+        yield client
+
+
+def test_500_bad_requests_are_refused_by_name(http: httpx2.Client, store: Path) -> None:
+    video = rendered(http, PICTURE, seed=1)
+    assert ended(http, video)["status"] == "completed"
+    asked = bad_requests(500, video)
+    statuses = Counter(refuse_all(http, asked[:250]))
+    before = memory()
+    statuses += Counter(refuse_all(http, asked[250:]))
+    assert grown(before) < MOST_GROWN
+    assert statuses.keys() <= {400, 404, 413, 415, 416, 422}
+    assert [each["id"] for each in http.get("/v1/videos").json()["data"]] == [video]
+    nothing_is_open(http, store)
+
+
+def test_300_mutated_pictures_fail_alone(http: httpx2.Client, store: Path) -> None:
+    pictures = mutated_pictures(300)
+    ends = render_all(http, pictures[:150])
+    before = memory()
+    ends += render_all(http, pictures[150:])
+    assert grown(before) < MOST_GROWN
+    assert ends["refused"] > 50
+    assert ends["completed"] > 20
+    assert ends["failed"] > 20
+    assert ended(http, rendered(http, PICTURE, seed=2))["status"] == "completed"
+    nothing_is_open(http, store)
+
+
+def refuse_all(http: httpx2.Client, asked: Sequence[Abuse]) -> list[int]:
+    with ThreadPoolExecutor(THREADS) as threads:
+        return list(threads.map(lambda abuse: refuse(http, abuse), asked))
+
+
+def refuse(http: httpx2.Client, abuse: Abuse) -> int:
+    """The status, once the answer is found to be a refusal in the API's shape."""
+    answer = http.request(abuse.method, abuse.path, **abuse.options)
+    said = f"{abuse.method} {abuse.path} {str(abuse.options)[:300]}\n{answer.text[:500]}"
+    assert answer.status_code in abuse.statuses, said
+    assert len(answer.content) < 4096, said
+    told = answer.json()
+    if abuse.path.startswith(STABILITY):
+        assert told.keys() == {"id", "name", "errors"}, said
+        assert abuse.param is None or told["errors"][0].startswith(f"{abuse.param}: "), said
+    else:
+        error = told["error"]
+        assert error.keys() == {"message", "type", "param", "code"}, said
+        assert error["message"], said
+        assert error["type"] == "invalid_request_error", said
+        assert abuse.param in (ANY, error["param"]), said
+    return answer.status_code
+
+
+def rendered(http: httpx2.Client, picture: bytes, **fields: int) -> str:
+    """The job of a picture; empty where it is refused."""
+    form = {name: str(value) for name, value in (SMALL | fields).items()}
+    answer = http.post("/v1/videos", data=form, files={"input_reference": ("a", picture)})
+    if answer.status_code == 200:
+        return str(answer.json()["id"])
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input_reference")
+    return ""
+
+
+def ended(http: httpx2.Client, video: str) -> dict[str, Any]:
+    def look() -> Any:
+        told = http.get(f"/v1/videos/{video}").json()
+        return told if told["status"] in ("completed", "failed") else None
+
+    told: dict[str, Any] = wait_for(look, 120)
+    assert told["status"] == "completed" or told["error"]["message"], told
+    return told
+
+
+def render_all(http: httpx2.Client, pictures: Sequence[bytes]) -> Counter[str]:
+    """How many were refused, completed or failed."""
+
+    def end(n: int) -> str:
+        video = rendered(http, pictures[n], num_inference_steps=1 + n % 2)
+        return str(ended(http, video)["status"]) if video else "refused"
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        return Counter(threads.map(end, range(len(pictures))))
+
+
+def nothing_is_open(http: httpx2.Client, store: Path) -> None:
+    assert all(not counts for counts in http.get("/v1/farm").json()["jobs"].values())
+    wait_for(lambda: not list((store / "open").glob("*")))
+
+
+def memory() -> dict[int, int]:
+    """Bytes in use by the coordinator and by each replica."""
+    names = ("ray::Coordinator", "ray::ServeReplica")
+    found = {
+        process.pid: process.memory_info().rss
+        for process in psutil.Process().children(recursive=True)
+        if " ".join(process.cmdline()).startswith(names)
+    }
+    assert len(found) == 3
+    return found
+
+
+def grown(before: dict[int, int]) -> int:
+    """By how much the one that grew the most did."""
+    after = memory()
+    return max(after[pid] - before[pid] for pid in before)
