@@ -143,7 +143,7 @@ def status(http: httpx2.Client, video: str) -> str:
 def test_a_receiver_that_fails_twice(http: httpx2.Client, receiver: Receiver, folder: Path) -> None:
     receiver.answers = [500, None]
     video = create(http, receiver.url, seed="1")
-    wait_for(lambda: len(receiver.told) == 3)
+    wait_for(lambda: len(receiver.told) == 3, 120)
     assert [event.type for event in receiver.events()] == ["video.completed"] * 3
     assert {event.data.id for event in receiver.events()} == {video}
     assert len(receiver.ids()) == 1
@@ -169,9 +169,11 @@ def test_a_coordinator_killed_before_the_delivery(
     video = create(http, receiver.url, seed="4")
     wait_for(lambda: receiver.told and status(http, video) == "completed")
     assert len(left(folder)) == 1
-    os.kill(coordinator(), signal.SIGKILL)
+    killed = coordinator()
+    os.kill(killed, signal.SIGKILL)
     receiver.answers = []
     wait_for(lambda: not left(folder))
+    assert coordinator() != killed
     assert len(receiver.ids()) == 1
     assert receiver.events()[-1].data.id == video
     assert status(http, video) == "completed"
