@@ -14,7 +14,15 @@ from svd_engine.arguments import faults_of
 from svd_engine.params import RenderParams
 
 MODEL = ("model", "variant", "dtype")
-OWN = ("num_videos", "priority", "force", "tenant", "start_within_s", "finish_within_s")
+OWN = (
+    "num_videos",
+    "priority",
+    "force",
+    "tenant",
+    "start_within_s",
+    "finish_within_s",
+    "webhook_url",
+)
 NAMES = (*RenderParams.model_fields, *MODEL, *OWN)
 
 

@@ -208,5 +208,9 @@ KINDS: tuple[Callable[[Random], Abuse], ...] = (
 def bad_requests(count: int, video: str) -> list[Abuse]:
     """Of each kind as many. video: a completed one."""
     random = Random(0)
-    kinds = (*KINDS, lambda random: bad_of_a_video(random, video))
+
+    def of_a_video(random: Random) -> Abuse:
+        return bad_of_a_video(random, video)
+
+    kinds = (*KINDS, of_a_video)
     return [kinds[n % len(kinds)](random) for n in range(count)]

@@ -139,7 +139,7 @@ def test_answers_we_know(http: httpx2.Client) -> None:
     suppress_health_check=list(HealthCheck),
 )
 def test_answers_are_as_documented(
-    case: Case,
+    case: Case[Any],
     http: httpx2.Client,
     session: requests.Session,
     jobs: dict[str, str],
@@ -155,7 +155,7 @@ def test_answers_are_as_documented(
     case.call_and_validate(str(http.base_url), session, checks=CHECKS, timeout=60)
 
 
-def make_real(case: Case, http: httpx2.Client, jobs: dict[str, str]) -> None:
+def make_real(case: Case[Any], http: httpx2.Client, jobs: dict[str, str]) -> None:
     """Have a case ask for what there is; the rest of it stays as it was drawn."""
     label, names = case.operation.label, case.path_parameters
     if label == "DELETE /v1/videos/{video_id}":
