@@ -78,7 +78,7 @@ def unknown_name(random: Random) -> Abuse:
 
 def wrong_type(random: Random) -> Abuse:
     name = random.choice([*PARAMS, *OWN])
-    value = random.choice(("nonsense", {"a": 1}, [[1]], "1e", "0x1f", float("nan"), "é", "\0"))
+    value: Any = random.choice(("nonsense", {"a": 1}, [[1]], "1e", "0x1f", float("nan"), "é", "\0"))
     if name in ("width", "height", "num_frames", "num_inference_steps"):
         value = random.choice((7.5, "eight", [8], {"a": 8}))
     return as_json(random.choice((CREATE, CHECK)), SMALL | {name: value}, name)

@@ -47,9 +47,9 @@ def cut_off(random: Random) -> Abuse:
         body = json.dumps(SMALL | {"prompt": "x" * 50})
         return raw(CREATE, body[: random.randrange(len(body))], None)
     parts = [(name, str(value).encode()) for name, value in SMALL.items()]
-    body = multipart(*parts, ("prompt", b"x" * 500))
-    start = body.index(b"xxx")
-    return raw(CREATE, body[: random.randrange(start, len(body) - 4)], None, FORM)
+    form = multipart(*parts, ("prompt", b"x" * 500))
+    start = form.index(b"xxx")
+    return raw(CREATE, form[: random.randrange(start, len(form) - 4)], None, FORM)
 
 
 def wrong_content_type(random: Random) -> Abuse:

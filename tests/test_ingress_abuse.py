@@ -1,5 +1,6 @@
 """Bad requests are refused by name, broken pictures fail alone, and nothing piles up."""
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ import httpx2
 import psutil
 import pytest
 
-from tests.abuse import ANY, PICTURE, SMALL, STABILITY, Abuse
+from tests.abuse import ANY, PICTURE, SMALL, STABILITY, Abuse, as_form, as_json
 from tests.abuse_bodies import bad_requests
 from tests.broken_pictures import mutated_pictures
 from tests.farm_jobs import wait_for
@@ -58,6 +59,44 @@ def test_300_mutated_pictures_fail_alone(http: httpx2.Client, store: Path) -> No
     assert ends["completed"] > 20
     assert ends["failed"] > 20
     assert ends_of(http, [rendered(http, PICTURE, seed=2)]) == ["completed"]
+    nothing_is_open(http, store)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"seconds": 3, "fps": "fast"}, "fps"),
+        ({"seconds": 1e300}, "num_frames"),
+        ({"variant": "fp16"}, "variant"),
+    ],
+)
+def test_the_one_at_fault_is_named(
+    http: httpx2.Client, fields: dict[str, str | float], param: str
+) -> None:
+    small = {name: value for name, value in SMALL.items() if name != "num_frames"}
+    refuse(http, as_json("/v1/videos/check", small | fields, param))
+
+
+def test_an_origin_that_is_none(http: httpx2.Client) -> None:
+    answer = http.get("/v1/videos", headers={"Origin": "http://["})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "other_origin")
+
+
+def test_a_range_that_goes_backward_is_no_range(http: httpx2.Client) -> None:
+    video = rendered(http, PICTURE, seed=1)
+    assert ends_of(http, [video]) == ["completed"]
+    answer = http.get(f"/v1/videos/{video}/content", headers={"Range": "bytes=9-3"})
+    assert answer.status_code == 200
+
+
+def test_clients_that_go_away(http: httpx2.Client, store: Path) -> None:
+    request = as_form("/v1/videos", SMALL | {"seed": 3}, None).options
+    body = http.build_request("POST", "/v1/videos", **request)
+    head = "".join(f"{name}: {value}\r\n" for name, value in body.headers.items())
+    for kept in (0, 1, len(body.read()) // 2, len(body.read()) - 1):
+        with socket.create_connection((body.url.host, body.url.port or 80)) as gone:
+            gone.sendall(f"POST /v1/videos HTTP/1.1\r\n{head}\r\n".encode() + body.content[:kept])
+    assert http.get("/readyz").status_code == 200
     nothing_is_open(http, store)
 
 
