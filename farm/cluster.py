@@ -8,13 +8,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from farm.errors import RequestError, WorkerError
+from farm.errors import FarmError, RequestError, WorkerError
 from farm.loop import Background
 from farm.placement import Node
 from farm.pool import free_torch_threads, last_line
 from farm.request import Model, ModelFacts
 
 FACTS_S = 300.0  # a model may be changed under the farm
+LOOKS = 2  # at models at once: each is a process that loads torch
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
@@ -49,6 +50,7 @@ class Models:
         self._background = background
         self._known: dict[Model, asyncio.Task[ModelFacts]] = {}
         self._asked_at: dict[Model, float] = {}
+        self._at_once = asyncio.Semaphore(LOOKS)
 
     async def facts(self, model: Model) -> ModelFacts:
         """A model's digest and defaults; RequestError where there is no such model."""
@@ -56,13 +58,22 @@ class Models:
         if known is None or (known.done() and known.exception() is not None):
             # One process looks, however many ask: it loads torch, and reads all of the weights.
             known = self._known[model] = self._ask(model)
-        elif time.monotonic() - self._asked_at[model] > FACTS_S:
+        elif time.monotonic() - self._asked_at.get(model, 0.0) > FACTS_S:
             self._ask(model).add_done_callback(lambda told: self._known.update({model: told}))
-        return await asyncio.shield(known)
+        try:
+            return await asyncio.shield(known)
+        except FarmError:  # many names of no model are not to be kept
+            self._known.pop(model, None)
+            self._asked_at.pop(model, None)
+            raise
 
     def _ask(self, model: Model) -> "asyncio.Task[ModelFacts]":
         self._asked_at[model] = time.monotonic()
-        return self._background.start(describe_model(model))
+        return self._background.start(self._look(model))
+
+    async def _look(self, model: Model) -> ModelFacts:
+        async with self._at_once:
+            return await describe_model(model)
 
 
 async def describe_model(model: Model) -> ModelFacts:

@@ -90,8 +90,8 @@ class Submission(BaseModel):
     num_videos: int = Field(1, ge=1, le=1000)
     priority: int = Field(50, ge=0, le=100)
     force: bool = False  # render anew, though the result is there
-    start_within_s: float | None = Field(None, gt=0)  # of its being created
-    finish_within_s: float | None = Field(None, gt=0)
+    start_within_s: float | None = Field(None, gt=0, allow_inf_nan=False)  # of its being created
+    finish_within_s: float | None = Field(None, gt=0, allow_inf_nan=False)
     webhook_url: str | None = Field(None, max_length=2048)  # told when it has ended
     # The same key is the same job; an empty one stands for the request itself, for a while.
     idempotency_key: str | None = None

@@ -5,6 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+MAX_STEPS = 1000
+
 Dtype = Literal["float32", "float16", "bfloat16"]
 Side = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
 Guidance = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
@@ -35,7 +37,7 @@ class RenderParams(BaseModel):
         None, description="frames in the clip (default: the checkpoint's)"
     )
     num_inference_steps: int = Field(
-        25, ge=1, le=1000, description="denoising steps; given sigmas take their place"
+        25, ge=1, le=MAX_STEPS, description="denoising steps; given sigmas take their place"
     )
     sigmas: tuple[float, ...] | None = Field(
         None, description="noise levels, falling, the last one where denoising ends (usually 0)"
@@ -66,6 +68,8 @@ class RenderParams(BaseModel):
             return None
         if len(sigmas) < 2:
             raise ValueError("sigmas need at least two levels: where to start and where to end")
+        if len(sigmas) > MAX_STEPS + 1:
+            raise ValueError(f"sigmas may have {MAX_STEPS + 1} levels, got {len(sigmas)}")
         if not all(a > b for a, b in pairwise(sigmas)):
             raise ValueError(f"sigmas must fall at every step, got {list(sigmas)}")
         if not 0 <= sigmas[-1] < sigmas[0] < float("inf"):
