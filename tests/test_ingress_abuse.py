@@ -49,6 +49,7 @@ def test_500_bad_requests_are_refused_by_name(http: httpx2.Client, store: Path) 
     nothing_is_open(http, store)
 
 
+@pytest.mark.slow
 def test_300_mutated_pictures_fail_alone(http: httpx2.Client, store: Path) -> None:
     pictures = mutated_pictures(300)
     ends = render_all(http, pictures[:150])
