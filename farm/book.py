@@ -190,9 +190,8 @@ class Book:
         if stored is None or job is None or not job.state.is_open:
             if job is not None:
                 await self._ended(job)
-            await self._background.call(
-                self._store.delete, open_key(name)
-            )  # never acknowledged, or finished
+            # Never acknowledged, or finished.
+            await self._background.call(self._store.delete, open_key(name))
             return None
         self.open[name], self._etags[name] = job, stored.etag
         keys = await self._background.call(lambda: list(self._store.list(events_prefix(name))))

@@ -20,7 +20,7 @@ from farm.fence import take_fence
 from farm.intake import Intake
 from farm.job import Event, Job, JobView, LogEntry, State, Submission
 from farm.keys import CHECKPOINTS, step_of
-from farm.leftovers import clear_checkpoints
+from farm.leftovers import clear
 from farm.loop import Background, News
 from farm.pool import Pool
 from farm.request import Model, ModelFacts
@@ -276,7 +276,7 @@ class Coordinator:
         still_open = [job for job in jobs if job.state.is_open]
         await asyncio.gather(*(self._sharing.admit(job, steps) for job in still_open))
         orphans = [key for key in keys if step_of(key)[0] not in self._dispatcher.clips]
-        self._background.start(self._background.call(clear_checkpoints, self._store, orphans))
+        self._background.start(self._background.call(clear, self._store, orphans))
 
     async def _for_ever(self, loop: Coroutine[Any, Any, None]) -> None:
         """End the process should a loop end, rather than stand still: a new one goes on."""

@@ -15,7 +15,7 @@ def clear_clip(
 ) -> None:
     """Delete the checkpoints of a clip that has ended, and what its attempts stored.
 
-    kept: keys that its result names. What cannot be deleted stays, and is said.
+    kept: keys that its result names.
     """
     # Its worker may be writing the last checkpoint just now, after it was listed.
     keys = {checkpoint_key(clip, steps)}
@@ -24,7 +24,7 @@ def clear_clip(
         keys.update(store.list(checkpoints_prefix(clip)))
     except StoreError as error:
         log.warning("clip %s: its checkpoints stay: %s", clip[:12], error)
-    _delete(store, keys.difference(kept))
+    clear(store, keys.difference(kept))
 
 
 def earlier_attempts(store: Store, clip: str, fence: int) -> list[str]:
@@ -39,12 +39,8 @@ def earlier_attempts(store: Store, clip: str, fence: int) -> list[str]:
     return [name for name, by in fences if by.isdecimal() and int(by) < fence]
 
 
-def clear_checkpoints(store: Store, keys: Iterable[str]) -> None:
-    """Delete checkpoints that no open job goes on from."""
-    _delete(store, keys)
-
-
-def _delete(store: Store, keys: Iterable[str]) -> None:
+def clear(store: Store, keys: Iterable[str]) -> None:
+    """Delete objects; what cannot be deleted stays, and is said."""
     for key in keys:
         try:
             store.delete(key)

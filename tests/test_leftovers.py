@@ -6,7 +6,7 @@ import pytest
 
 from farm.errors import StoreError
 from farm.keys import artifact_keys, checkpoint_key, result_key
-from farm.leftovers import clear_checkpoints, clear_clip, earlier_attempts
+from farm.leftovers import clear, clear_clip, earlier_attempts
 from farm.store import Store, open_store
 
 CLIP, OTHER = "a" * 64, "b" * 64
@@ -40,7 +40,7 @@ def test_earlier_attempts_are_those_of_earlier_coordinators(store: Store) -> Non
 
 
 def test_orphaned_checkpoints(store: Store) -> None:
-    clear_checkpoints(store, [checkpoint_key(CLIP, 5)])
+    clear(store, [checkpoint_key(CLIP, 5)])
     assert checkpoint_key(CLIP, 5) not in left(store, CLIP)
     assert checkpoint_key(CLIP, 10) in left(store, CLIP)
 
