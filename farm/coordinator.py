@@ -37,7 +37,7 @@ log = logging.getLogger("farm")
 RETRY_S = 2.0  # between two tries to begin
 THREADS = 32  # that call the store
 PLACED = 100  # jobs at once that are told their place in the queue
-KEPT = 10_000  # results and pictures that are remembered
+KEPT = 10_000  # jobs whose last change is remembered, at least
 
 
 class Coordinator:

@@ -15,8 +15,8 @@ from farm.errors import (
     JobFailedError,
     RequestError,
 )
-from farm.job import LogEntry, Progress, State
-from farm.remote import Remote, Snapshot, Variant
+from farm.job import LogEntry, Progress, State, Variant
+from farm.remote import Remote, Snapshot
 from svd_engine import video as videos
 
 PLAYED = 4  # clips that a notebook is given at once

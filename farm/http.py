@@ -20,8 +20,8 @@ from farm.errors import (
     RequestError,
     ServerError,
 )
-from farm.job import LogEntry, Progress, State
-from farm.remote import PATIENCE_S, TICK_S, Patience, Snapshot, Variant
+from farm.job import LogEntry, Progress, State, Variant
+from farm.remote import PATIENCE_S, TICK_S, Patience, Snapshot
 
 PASSING = (429, 502, 503, 504)  # what a later try may not get
 CONNECT_S = 10.0

@@ -3,7 +3,7 @@
 import secrets
 import time
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -60,6 +60,9 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 
 
+Variant = Literal["video", "thumbnail", "spritesheet"]
+
+
 class ClipResult(BaseModel):
     """A clip that is in the store: what was made, how, and under which keys."""
 
@@ -76,6 +79,12 @@ class ClipResult(BaseModel):
     worker: str  # the last renderer, as name@address:pid
     fence: int
     finished_at: float
+
+    def key(self, variant: Variant) -> str:
+        """Where a file of it is in the store."""
+        if variant == "spritesheet":
+            return self.sprite_sheet
+        return self.video if variant == "video" else self.thumbnail
 
 
 class Submission(BaseModel):

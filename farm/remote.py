@@ -4,21 +4,19 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from farm.client import Farm
 from farm.errors import JobError, QueueFullError, StoreError
-from farm.job import JobView, LogEntry, Progress, State
+from farm.job import JobView, LogEntry, Progress, State, Variant
 from farm.parameters import submission_of
 
 PATIENCE_S = 60.0  # with a farm that is full, or a server that does not answer
 PAUSES_S = 0.25, 8.0  # between two tries: the first, and the longest
 TICK_S = 1.0  # the longest that `watch` is silent
 EVENTS_EVERY_S = 0.5
-
-Variant = Literal["video", "thumbnail", "spritesheet"]
 
 
 class Snapshot(BaseModel):
@@ -128,9 +126,7 @@ class ClusterRemote:
             return self.state(job)
 
     def content(self, job: str, variant: Variant, index: int) -> bytes:
-        result, store = self._farm.show(job).job.results[index], self._farm.store()
-        keys = (result.video, result.thumbnail, result.sprite_sheet)
-        key = dict(zip(("video", "thumbnail", "spritesheet"), keys, strict=True))[variant]
+        key, store = self._farm.show(job).job.results[index].key(variant), self._farm.store()
         stored = store.get(key)
         if stored is None:
             raise StoreError(f"{store.where(key)} is gone: submit with force to render anew")

@@ -23,7 +23,8 @@ BEARER = HTTPBearer(auto_error=False, description="not asked for where the farm 
 def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
     """What the caller may do; ApiError 401 or 403.
 
-    Without keys only this machine is served, and of its browsers' pages only the farm's own.
+    Without keys only this machine is served, and of its browsers' pages the farm's own and those
+    of FARM_CORS_ORIGINS.
     """
     settings: Settings = request.app.state.settings
     if not settings.keys:
@@ -79,7 +80,8 @@ def _from_here(request: Request) -> None:
         message = "this farm has no keys, so it serves its own machine alone: set FARM_KEYS"
         raise ApiError(403, message, code="keys_needed")
     origin = request.headers.get("origin")
-    if origin is not None and _host_of(origin) != request.headers.get("host"):
+    own = origin is None or _host_of(origin) == request.headers.get("host")
+    if not own and origin not in request.app.state.settings.cors_origins:
         raise ApiError(403, f"a page of {origin} may not ask this farm", code="other_origin")
 
 

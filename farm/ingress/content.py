@@ -1,17 +1,15 @@
 """What was made of a picture, over HTTP: whole, in ranges, or by a URL of the store's own."""
 
 import re
-from typing import Literal
 
 import anyio.to_thread
 from fastapi.responses import RedirectResponse, Response
 
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.protocol import Farm
-from farm.job import ClipResult, JobView, State
+from farm.job import ClipResult, JobView, State, Variant
 from farm.store import Stored
 
-Variant = Literal["video", "thumbnail", "spritesheet"]
 TYPES: dict[Variant, str] = {
     "video": "video/mp4",
     "thumbnail": "image/jpeg",
@@ -24,7 +22,7 @@ async def content_answer(
     farm: Farm, view: JobView, variant: Variant, index: int, range_: str | None
 ) -> Response:
     """The bytes, or a redirect; ApiError 404 where they are not there (yet)."""
-    key = _key(_result(view, index), variant)
+    key = _result(view, index).key(variant)
     store = await farm.store()
     url = await anyio.to_thread.run_sync(store.presign, key, URL_S)
     if url is not None:
@@ -35,7 +33,7 @@ async def content_answer(
 
 async def read_whole(farm: Farm, view: JobView, variant: Variant, index: int) -> bytes:
     """The bytes; ApiError 404 where they are not there (yet)."""
-    return (await _read(farm, _key(_result(view, index), variant))).data
+    return (await _read(farm, _result(view, index).key(variant))).data
 
 
 async def _read(farm: Farm, key: str) -> Stored:
@@ -59,11 +57,6 @@ def _result(view: JobView, index: int) -> ClipResult:
             why, code = "it was cancelled", "cancelled"
         raise ApiError(404, f"{job.id} has no video: {why}", code=code)
     return found
-
-
-def _key(result: ClipResult, variant: Variant) -> str:
-    keys = {"video": result.video, "thumbnail": result.thumbnail}
-    return keys.get(variant, result.sprite_sheet)
 
 
 def _part(data: bytes, kind: str, etag: str, range_: str | None) -> Response:

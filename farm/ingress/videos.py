@@ -11,13 +11,13 @@ from fastapi.responses import StreamingResponse
 from farm.errors import RequestError
 from farm.ingress.access import Tenant
 from farm.ingress.body import PICTURE, read_body
-from farm.ingress.content import Variant, content_answer
+from farm.ingress.content import content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
 from farm.ingress.events import event_stream
 from farm.ingress.fields import ALIASES, OWN, VARIANT, submission_of
 from farm.ingress.protocol import Farm
 from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
-from farm.job import JobView, Progress, Submission
+from farm.job import JobView, Progress, Submission, Variant
 from farm.settings import Settings
 from farm.webhooks import check_webhook
 from svd_engine.params import RenderParams
