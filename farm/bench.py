@@ -19,7 +19,7 @@ from PIL import Image
 
 from farm.client import Farm
 from farm.job import Submission
-from farm.order import Made, Order
+from farm.order import Made, Order, Step
 from farm.plan import Kind, Stage
 from farm.request import Model
 from farm.settings import load_settings
@@ -41,13 +41,13 @@ class Worker:
     def __init__(self, kind: Kind, device: str, store: str) -> None:
         """As `workers.Worker` is made; nothing is loaded."""
 
-    def run(self, order: Order, *_given: Any) -> Generator[int, None, Any]:
+    def run(self, order: Order, *_given: Any) -> Generator[Step, None, Any]:
         """A renderer's tasks take CLIP_S for a clip, a decoder's next to nothing."""
         if order.task.stage is Stage.DENOISE:
             start, stop = order.task.span
             for step in range(start, stop):
                 time.sleep(CLIP_S / STEPS)
-                yield step + 1
+                yield Step(step + 1)
         key = f"clips/{order.request.digest}/{order.attempt}"
         return Made("0" * 64, key, key, key) if order.task.stage is Stage.MUX else "result"
 

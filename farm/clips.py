@@ -22,6 +22,7 @@ class Clip:
     recovered: bool = False  # begun by an earlier coordinator
     stage: Stage | None = None
     step: int = 0
+    previewed: int = 0  # the step that the last preview told of is of
     chunks: int = 0  # decoded
     attempts: int = 1  # the most that any of its tasks took
     gpu_seconds: float = 0.0
@@ -40,6 +41,9 @@ class Listener(Protocol):
 
     def progressed(self, clip: Clip) -> None:
         """A step or a chunk more is done."""
+
+    def previewed(self, clip: Clip) -> None:
+        """A preview more is in the store."""
 
     def tried_again(self, clip: Clip, why: str) -> None:
         """An attempt was lost; another will be made."""

@@ -91,6 +91,6 @@ async def describe_model(model: Model) -> ModelFacts:
 
 def _describe(model: Model) -> ModelFacts:
     free_torch_threads()
-    from farm.workers import describe
+    from farm.engines import describe
 
     return describe(model)

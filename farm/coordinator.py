@@ -20,7 +20,7 @@ from farm.fence import take_fence
 from farm.intake import Intake
 from farm.job import Event, Job, JobView, LogEntry, State, Submission
 from farm.keys import CHECKPOINTS, step_of
-from farm.leftovers import clear
+from farm.leftovers import clear_orphans
 from farm.loop import Background, News
 from farm.pool import Pool
 from farm.request import Model, ModelFacts
@@ -275,8 +275,8 @@ class Coordinator:
         steps = dict(sorted(map(step_of, keys)))  # the last of each clip
         still_open = [job for job in jobs if job.state.is_open]
         await asyncio.gather(*(self._sharing.admit(job, steps) for job in still_open))
-        orphans = [key for key in keys if step_of(key)[0] not in self._dispatcher.clips]
-        self._background.start(self._background.call(clear, self._store, orphans))
+        clips = frozenset(self._dispatcher.clips)
+        self._background.start(self._background.call(clear_orphans, self._store, keys, clips))
 
     async def _for_ever(self, loop: Coroutine[Any, Any, None]) -> None:
         """End the process should a loop end, rather than stand still: a new one goes on."""

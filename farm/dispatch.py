@@ -13,7 +13,7 @@ from farm.job import ClipResult
 from farm.keys import checkpoints_prefix, step_of
 from farm.leftovers import clear_clip, earlier_attempts
 from farm.loop import Background
-from farm.order import Made, Order
+from farm.order import Made, Order, Step
 from farm.plan import Kind, Stage, plan
 from farm.pool import Pool, TaskError
 from farm.run import Assignment, Fault
@@ -219,7 +219,7 @@ class Dispatcher:
         if self.clips.get(clip.run.id) is not clip:
             return
         clip.refs.clear()
-        clip.step, clip.chunks = step, 0
+        clip.step, clip.previewed, clip.chunks = step, 0, 0
         if not self._scheduler.rewind(clip.run, plan(clip.request, self._segment, step)):
             self._give_up(clip, "its results were lost too often")
         self.poke()
@@ -264,11 +264,14 @@ class Dispatcher:
         steps = clip.request.params.steps
         await self._background.call(clear_clip, self._store, clip.run.id, steps, attempts, kept)
 
-    def _stepped(self, clip: Clip, assignment: Assignment, step: int) -> None:
+    def _stepped(self, clip: Clip, assignment: Assignment, step: Step) -> None:
         self._signs[assignment] = time.monotonic()
         if self._scheduler.is_current(assignment):
-            clip.step = step
+            clip.step = step.done
             self._listener.progressed(clip)
+            if step.previewed > clip.previewed:
+                clip.previewed = step.previewed
+                self._listener.previewed(clip)
 
     def _off_work(self, assignment: Assignment) -> Clip:
         """The clip, which its worker has left; told to who waits for the last one to leave."""

@@ -8,6 +8,7 @@ webhooks/ID/END                     of each job's end that somebody waits to be 
                                     END is when it was, in milliseconds
 events/ID/SEQ.jsonl                 a job's event log; SEQ is the last entry in that object
 checkpoints/DIGEST/STEP.safetensors latents of a clip being rendered
+previews/DIGEST.webp                the last preview of a clip being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
 clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and sprites.jpg.
                                     ATTEMPT is the fence of its coordinator, and a number
@@ -20,6 +21,7 @@ COORDINATOR = "coordinator.json"
 OPEN = "open/"
 JOBS = "jobs/"
 CHECKPOINTS = "checkpoints/"
+PREVIEWS = "previews/"
 WEBHOOKS = "webhooks/"
 ARTIFACTS = ("video.mp4", "thumbnail.jpg", "sprites.jpg")
 
@@ -64,6 +66,15 @@ def step_of(checkpoint: str) -> tuple[str, int]:
     """The clip and the step of a checkpoint's key."""
     _, clip, name = checkpoint.split("/")
     return clip, int(name.partition(".")[0])
+
+
+def preview_key(clip: str) -> str:
+    return f"{PREVIEWS}{clip}.webp"
+
+
+def clip_of_preview(preview: str) -> str:
+    """The clip of a preview's key."""
+    return preview.removeprefix(PREVIEWS).removesuffix(".webp")
 
 
 def clip_prefix(clip: str) -> str:

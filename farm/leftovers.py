@@ -4,7 +4,16 @@ import logging
 from collections.abc import Collection, Iterable
 
 from farm.errors import StoreError
-from farm.keys import artifact_keys, checkpoint_key, checkpoints_prefix, clip_prefix
+from farm.keys import (
+    PREVIEWS,
+    artifact_keys,
+    checkpoint_key,
+    checkpoints_prefix,
+    clip_of_preview,
+    clip_prefix,
+    preview_key,
+    step_of,
+)
 from farm.store import Store
 
 log = logging.getLogger("farm")
@@ -13,12 +22,12 @@ log = logging.getLogger("farm")
 def clear_clip(
     store: Store, clip: str, steps: int, attempts: Iterable[str], kept: Collection[str] = ()
 ) -> None:
-    """Delete the checkpoints of a clip that has ended, and what its attempts stored.
+    """Delete checkpoints and preview of a clip that has ended, and what its attempts stored.
 
     kept: keys that its result names.
     """
     # Its worker may be writing the last checkpoint just now, after it was listed.
-    keys = {checkpoint_key(clip, steps)}
+    keys = {checkpoint_key(clip, steps), preview_key(clip)}
     keys.update(key for attempt in attempts for key in artifact_keys(clip, attempt))
     try:
         keys.update(store.list(checkpoints_prefix(clip)))
@@ -37,6 +46,16 @@ def earlier_attempts(store: Store, clip: str, fence: int) -> list[str]:
     names = {key[len(prefix) :].partition("/")[0] for key in store.list(prefix)}
     fences = [(name, name.partition("-")[0]) for name in sorted(names) if "-" in name]
     return [name for name, by in fences if by.isdecimal() and int(by) < fence]
+
+
+def clear_orphans(store: Store, checkpoints: Iterable[str], clips: Collection[str]) -> None:
+    """Delete the checkpoints and previews of clips that are not among those under way."""
+    orphans = [key for key in checkpoints if step_of(key)[0] not in clips]
+    try:
+        orphans += [key for key in store.list(PREVIEWS) if clip_of_preview(key) not in clips]
+    except StoreError as error:
+        log.warning("previews that nobody needs stay: %s", error)
+    clear(store, orphans)
 
 
 def clear(store: Store, keys: Iterable[str]) -> None:

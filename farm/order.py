@@ -1,4 +1,4 @@
-"""What a worker is told to do, and what it tells of a finished clip."""
+"""What a worker is told to do, and what it tells of it."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,14 @@ class Order:
     task: Task
     attempt: str  # of the task: unique, and so are the names of what it stores
     lean: bool = False  # with as little memory as the same pixels need
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a task is."""
+
+    done: int  # denoising steps of the clip
+    previewed: int = 0  # the step that the preview in the store is of; 0 where there is none
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from farm.errors import GpuMemoryError, MissingError, RequestError, StoreError, WorkerError
-from farm.order import Order
+from farm.order import Order, Step
 from farm.placement import Slot
 from farm.plan import Kind
 from farm.run import Fault
@@ -58,7 +58,7 @@ class Host:
         device = "cuda" if slot.gpus else "cpu"
         self._worker = import_module(engine).Worker(slot.kind, device, store)
         self._unwanted = ""
-        self._step = "", 0  # the attempt under way, and the steps it has done
+        self._step = "", Step(0)  # the attempt under way, and how far it is
         self._stepped = threading.Event()
 
     @ray.method(num_returns=2)
@@ -82,8 +82,8 @@ class Host:
         return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     @ray.method(concurrency_group="control")
-    def stepped(self) -> tuple[str, int]:
-        """Wait for the next step; its attempt, and the steps done. Fails at the worker's death."""
+    def stepped(self) -> tuple[str, Step]:
+        """Wait for the next step; its attempt, and how far it is. Fails at the worker's death."""
         self._stepped.wait()
         self._stepped.clear()
         return self._step
@@ -111,7 +111,7 @@ class Pool:
         self.places: dict[str, str] = {}  # address:pid, of those that are up
         self._actors: dict[str, Any] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._on_step: dict[str, Callable[[int], None]] = {}  # by attempt, of those under way
+        self._on_step: dict[str, Callable[[Step], None]] = {}  # by attempt, of those under way
 
     def keep(self, slots: Sequence[Slot]) -> list[str]:
         """Start what is missing; the names of workers that have no slot any more."""
@@ -139,7 +139,7 @@ class Pool:
         self._kill(name)
 
     async def run(
-        self, name: str, order: Order, given: Sequence[Any], on_step: Callable[[int], None]
+        self, name: str, order: Order, given: Sequence[Any], on_step: Callable[[Step], None]
     ) -> tuple[Any, float]:
         """Run a task to its end: a ref to its result, and the seconds it took. Or TaskError."""
         actor = self._actors.get(name)

@@ -104,6 +104,12 @@ class Sharing:
             self._book.log(job, "progress", seed=clip.request.params.seed, **progress)
             self._changed(job)
 
+    def previewed(self, clip: Clip) -> None:
+        """Its jobs' logs say so."""
+        for job in self._jobs_of.get(clip.run.id, []):
+            told = {"seed": clip.request.params.seed, "step": clip.previewed, "clip": clip.run.id}
+            self._book.log(job, "preview", **told)
+
     def tried_again(self, clip: Clip, why: str) -> None:
         """It costs each of its jobs an attempt."""
         for job in self._jobs_of.get(clip.run.id, []):

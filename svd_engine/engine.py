@@ -11,6 +11,7 @@ from torch import Tensor
 
 from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
+from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture import Picture, open_picture
@@ -90,9 +91,7 @@ class Engine:
         frames = stages.to_uint8(self.decode(latents[0], params))
         return Clip(frames.numpy(), latents[0].cpu(), params.fps)
 
-    def encode(
-        self, picture: Picture, noise: stages.Noise, params: RenderParams
-    ) -> stages.Conditioning:
+    def encode(self, picture: Picture, noise: Noise, params: RenderParams) -> Conditioning:
         """`stages.encode` with this engine's networks."""
         return stages.encode(
             self.image_encoder, self.vae, self.preprocessor, open_picture(picture), noise, params
@@ -100,7 +99,7 @@ class Engine:
 
     def denoise(
         self,
-        conditioning: stages.Conditioning,
+        conditioning: Conditioning,
         latents: Tensor,
         params: RenderParams,
         start: int = 0,

@@ -54,17 +54,24 @@ def guide(prediction: Tensor, guidance: Tensor) -> Tensor:
     return unconditional + scale * (conditional - unconditional)
 
 
-def guidance_scales(lowest: float, highest: float, frames: int) -> Tensor:
-    """One scale per frame (F,), float32, the same at every step."""
-    return torch.linspace(lowest, highest, frames)
+def guidance_scales(lowest: float, highest: float, frames: int, steps: int) -> Tensor:
+    """A scale for each frame, the same at every step: (S, F), float32."""
+    return torch.linspace(lowest, highest, frames).expand(steps, -1)
+
+
+def denoised(latents: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    """What the clip would be without noise, as predicted at `sigma`; float32.
+
+    c_out * v is in the model's dtype.
+    """
+    return v * (-sigma / (sigma**2 + 1) ** 0.5) + latents.float() / (sigma**2 + 1)
 
 
 def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """Latents at `sigma_next`, from those at `sigma` and the v predicted there.
 
-    The update is in float32, c_out * v in the model's dtype, and so is the result.
+    The update is in float32, and the result in the model's dtype.
     """
     x = latents.float()
-    denoised = v * (-sigma / (sigma**2 + 1) ** 0.5) + x / (sigma**2 + 1)
-    slope = (x - denoised) / sigma
+    slope = (x - denoised(latents, v, sigma)) / sigma
     return (x + slope * (sigma_next - sigma)).to(v.dtype)

@@ -184,11 +184,14 @@ class VAE(nn.Module):
         self.decoder = TemporalDecoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
-    def encode(self, pictures: Tensor) -> Tensor:
-        """Pictures (N, 3, H, W) in [-1, 1] to their posterior's mean (N, 4, h, w), unscaled."""
-        mean, _log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
-        return mean
+    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures (N, 3, H, W) in [-1, 1] to the mean and the log variance of their posterior.
+
+        Each (N, 4, h, w), unscaled.
+        """
+        mean, log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
+        return mean, log_variance
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (F, 4, h, w) of one clip to its frames (F, 3, H, W) in [-1, 1]."""
-        return self.decoder((1 / self.config.scaling_factor) * latents, frames=len(latents))
+        """Unscaled latents (F, 4, h, w) of one clip to its frames (F, 3, H, W) in [-1, 1]."""
+        return self.decoder(latents, frames=len(latents))

@@ -17,8 +17,9 @@ from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionM
 
 from svd_engine import Engine, RenderParams
 from svd_engine.clip import embed
+from svd_engine.conditioning import encode_latent
 from svd_engine.config import UNetConfig, VAEConfig
-from svd_engine.stages import decode, encode_latent
+from svd_engine.stages import decode
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 from tests.conftest import draw_picture
@@ -112,7 +113,7 @@ def speeds() -> list[list[str]]:
         [
             "VAE decode, 8 frames",
             *ratio(
-                lambda: vae.decode(latents),
+                lambda: vae.decode(latents / 0.18215),
                 lambda: their_vae.decode(latents / 0.18215, num_frames=8),
             ),
         ],

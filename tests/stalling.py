@@ -6,7 +6,7 @@ from typing import Any
 
 from farm import workers
 from farm.errors import ConflictError
-from farm.order import Order
+from farm.order import Order, Step
 from farm.plan import Kind, Stage
 from farm.store import open_store
 
@@ -18,7 +18,7 @@ class Worker(workers.Worker):
         super().__init__(kind, device, store)
         self._marks = open_store(store)
 
-    def run(self, order: Order, *given: Any) -> Generator[int, None, Any]:
+    def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
         if order.task.stage is Stage.DENOISE:
             try:
                 self._marks.put("hung", b"", if_none_match=True)

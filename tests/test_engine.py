@@ -12,6 +12,7 @@ from pydantic import ValidationError
 import svd_engine
 from svd_engine import Engine, RenderParams, layers, stages
 from svd_engine.checkpoint import open_checkpoint
+from svd_engine.conditioning import Conditioning
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_denoise_resumes_at_any_step_bit_identically(
 
 def test_denoise_refuses_a_step_that_is_not(engine: Engine, params: RenderParams) -> None:
     noise = stages.draw_noise(params, torch.float32)
-    nothing = stages.Conditioning(torch.zeros(1, 1, 64), torch.zeros(1, 4, 6, 8), torch.zeros(1, 3))
+    nothing = Conditioning(torch.zeros(1, 1, 64), torch.zeros(1, 4, 6, 8), torch.zeros(1, 3))
     with pytest.raises(ValueError, match="from 0 to 6, got 7"):
         next(engine.denoise(nothing, noise.latents, params, start=7))
 

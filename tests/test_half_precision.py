@@ -10,7 +10,8 @@ from torch import Tensor
 
 from svd_engine import Engine
 from svd_engine.clip import embed
-from svd_engine.stages import decode, encode_latent
+from svd_engine.conditioning import encode_latent
+from svd_engine.stages import decode
 from tests.reference import SPECS, Recording, load_pipeline, record
 
 MARGIN = 1.25

@@ -5,11 +5,13 @@ import json
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from PIL import Image
 
 from tests.farm_jobs import picture_bytes, wait_for
 from tests.ingress_server import serving
@@ -154,6 +156,23 @@ def test_events_are_told_and_told_again(http: httpx2.Client) -> None:
     assert "progress" in names
     assert events(http, video, after=2) == told[2:]
     assert events(http, video, after=len(told)) == []
+
+
+def test_previews_come_with_the_events(http: httpx2.Client) -> None:
+    video = create(http, seed=30, steps=900, fps=5).json()["id"]
+    with http.stream("GET", f"/v1/videos/{video}/events") as stream:
+        data = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
+        told = next(entry for entry in data if "image" in entry)
+    assert (told["seed"], told["step"] % 150) == (30, 0)
+    kind, image = told["image"].split(",")
+    assert kind == "data:image/webp;base64"
+    with Image.open(BytesIO(base64.b64decode(image))) as preview:
+        assert (preview.size, preview.info["duration"]) == ((8, 6), 200)
+        assert getattr(preview, "n_frames", 1) <= 5  # WebP keeps one of frames that are alike
+    http.post(f"/v1/videos/{video}/cancel")
+    again = events(http, video)
+    assert any(name == "preview" for _, name, _ in again)
+    assert not any("image" in data for _, _, data in again)  # it went with the clip
 
 
 def test_a_request_sent_twice_is_one_job(http: httpx2.Client) -> None:

@@ -37,9 +37,14 @@ ALLOWED: dict[str, set[str]] = {
     "store/local": {"farm.errors", "farm.store.protocol"},
     "store/s3": {"farm.errors", "farm.store.protocol", "farm.store.s3_errors"},
     "store/s3_errors": set(),
+    "previews": {"farm.keys", "farm.order", "farm.request", "farm.store"}
+    | {"svd_engine.picture", "svd_engine.preview"},
+    "engines": {"farm.errors", "farm.plan", "farm.previews", "farm.request", "svd_engine"}
+    | {f"svd_engine.{name}" for name in ("checkpoint", "conditioning", "picture", "recipe")}
+    | {"svd_engine.schedule"},
     "workers": PURE - {"farm.run", "farm.job"}
-    | {"farm.keys", "farm.memory", "farm.store"}
-    | {"svd_engine", "svd_engine.checkpoint", "svd_engine.picture"},
+    | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.store"}
+    | {"svd_engine", "svd_engine.conditioning"},
     "pool": PURE - {"farm.job", "farm.request"} | {"farm.placement"},
     "cluster": {
         "farm.errors",
@@ -47,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "farm.placement",
         "farm.pool",
         "farm.request",
-        "farm.workers",
+        "farm.engines",
     },
     "fence": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
     "leftovers": {"farm.errors", "farm.keys", "farm.store"},
@@ -142,6 +147,7 @@ ALLOWED |= {
         "app": "protocol rate",
     }.items()
 }
+ALLOWED["ingress/events"] |= {"farm.keys"}
 ALLOWED["ingress/body"] |= {"farm.outbound"}
 ALLOWED["ingress/videos"] |= {"farm.webhooks"}
 ALLOWED["ingress/serve_app"] = {"farm.ingress.app", "farm.ingress.protocol"} | {
@@ -158,7 +164,7 @@ HOMES = {
         "farm/link",
         "farm/pool",
     },
-    "torch": {"farm/workers"},
+    "torch": {"farm/engines", "farm/previews", "farm/workers"},
     "boto3": {"farm/store/s3"},
     "httpx2": {"farm/http", "farm/outbound"},
     "diffusers": set(),

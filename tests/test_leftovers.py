@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from farm.errors import StoreError
-from farm.keys import artifact_keys, checkpoint_key, result_key
-from farm.leftovers import clear, clear_clip, earlier_attempts
+from farm.keys import artifact_keys, checkpoint_key, preview_key, result_key
+from farm.leftovers import clear_clip, clear_orphans, earlier_attempts
 from farm.store import Store, open_store
 
 CLIP, OTHER = "a" * 64, "b" * 64
@@ -17,13 +17,19 @@ def store(tmp_path: Path) -> Store:
     store = open_store(str(tmp_path))
     for clip in (CLIP, OTHER):
         keys = [key for attempt in ("3-1", "3-20", "12-4") for key in artifact_keys(clip, attempt)]
-        for key in (*keys, checkpoint_key(clip, 5), checkpoint_key(clip, 10), result_key(clip)):
+        checkpoints = checkpoint_key(clip, 5), checkpoint_key(clip, 10)
+        for key in (*keys, *checkpoints, preview_key(clip), result_key(clip)):
             store.put(key, b"x")
     return store
 
 
 def left(store: Store, clip: str) -> set[str]:
-    return {key for key in (*store.list("clips/"), *store.list("checkpoints/")) if clip in key}
+    return {
+        key
+        for folder in ("clips/", "checkpoints/", "previews/")
+        for key in store.list(folder)
+        if clip in key
+    }
 
 
 def test_a_clip_that_ended_keeps_what_its_result_names(store: Store) -> None:
@@ -39,10 +45,11 @@ def test_earlier_attempts_are_those_of_earlier_coordinators(store: Store) -> Non
     assert earlier_attempts(store, CLIP, 3) == []
 
 
-def test_orphaned_checkpoints(store: Store) -> None:
-    clear(store, [checkpoint_key(CLIP, 5)])
-    assert checkpoint_key(CLIP, 5) not in left(store, CLIP)
-    assert checkpoint_key(CLIP, 10) in left(store, CLIP)
+def test_orphans_are_of_clips_that_are_not_under_way(store: Store) -> None:
+    checkpoints = list(store.list("checkpoints/"))
+    clear_orphans(store, checkpoints, {OTHER})
+    assert list(store.list("checkpoints/")) == [key for key in checkpoints if OTHER in key]
+    assert list(store.list("previews/")) == [preview_key(OTHER)]
 
 
 def test_a_store_that_refuses_is_no_error(

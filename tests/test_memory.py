@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from farm.engines import describe
 from farm.errors import GpuMemoryError, MissingError, RequestError, WorkerError
 from farm.memory import GIB, what_fits
-from farm.order import Order
+from farm.order import Order, Step
 from farm.plan import Kind, Stage, Task
 from farm.request import Model, RenderRequest, digest_of
 from farm.store import open_store
-from farm.workers import Worker, describe
+from farm.workers import Worker
 from svd_engine import RenderParams, stages
 from tests.farm_jobs import SMALL, picture_bytes
 
@@ -28,12 +29,12 @@ def order(model: Path, task: Task, lean: bool = False, **changes: Any) -> Order:
     return Order(request, Model(name=str(model)), task, "1-1", lean)
 
 
-def steps_and_result(work: Generator[int, None, Any]) -> tuple[list[int], Any]:
+def steps_and_result(work: Generator[Step, None, Any]) -> tuple[list[int], Any]:
     """What a worker's task yields, and what it returns."""
     steps = []
     while True:
         try:
-            steps.append(next(work))
+            steps.append(next(work).done)
         except StopIteration as end:
             return steps, end.value
 

@@ -148,6 +148,8 @@ def test_a_long_job_is_paused_resumed_and_cancelled(page: Page) -> None:
     render(opened(page), num_inference_steps="1000")
     expect_title(page, "Rendering")
     expect(page.locator("#line")).to_contain_text("of 1000")
+    foreseen = re.compile("^data:image/webp")
+    expect(page.locator("#backdrop")).to_have_attribute("src", foreseen, timeout=RENDER_MS)
     page.get_by_role("button", name="Pause").click()
     expect_title(page, "Paused")
     page.get_by_role("button", name="Resume").click()

@@ -10,9 +10,10 @@ from PIL import Image
 
 from svd_engine import Engine, RenderParams
 from svd_engine.clip import embed
+from svd_engine.conditioning import encode_latent
 from svd_engine.image import clip_pixels
 from svd_engine.schedule import euler_step, guidance_scales, guide, make_sigmas, make_timesteps
-from svd_engine.stages import decode, encode_latent, to_uint8
+from svd_engine.stages import decode, to_uint8
 from tests.reference import (
     SPECS,
     Recording,
@@ -104,7 +105,7 @@ def test_schedule(name: str, engines: dict[str, Engine], recordings: dict[str, R
 def test_guidance_and_euler_step_at_every_step(name: str, recordings: dict[str, Recording]) -> None:
     tape, asked = recordings[name], params(name)
     frames = tape.latents[0].shape[1]
-    scales = guidance_scales(asked.min_guidance_scale, asked.max_guidance_scale, frames)
+    (scales,) = guidance_scales(asked.min_guidance_scale, asked.max_guidance_scale, frames, 1)
     for step in range(1, 25):
         ours = euler_step(
             tape.latents[step - 1],

@@ -1,11 +1,15 @@
-"""A job's event log as server-sent events."""
+"""A job's event log as server-sent events, previews with their images."""
 
 import json
-from collections.abc import AsyncIterator
+from base64 import b64encode
+from collections.abc import AsyncIterator, Sequence
 
-from farm.errors import FarmError
+import anyio.to_thread
+
+from farm.errors import FarmError, StoreError
 from farm.ingress.protocol import Farm
 from farm.job import LogEntry
+from farm.keys import preview_key
 
 
 async def event_stream(farm: Farm, job: str, after: int) -> AsyncIterator[str]:
@@ -18,9 +22,10 @@ async def event_stream(farm: Farm, job: str, after: int) -> AsyncIterator[str]:
         while True:
             version, changed = await farm.watch([job], version)
             entries = await farm.events(job, after)
+            images = await _last_preview(farm, entries)
             for entry in entries:
                 after = entry.seq
-                yield _event(entry)
+                yield _event(entry, images.get(entry.seq))
             if changed and not changed[0].job.state.is_open:
                 return
             if not entries:
@@ -29,6 +34,24 @@ async def event_stream(farm: Farm, job: str, after: int) -> AsyncIterator[str]:
         yield f": {' '.join(str(error).split())}\n\n"
 
 
-def _event(entry: LogEntry) -> str:
-    data = json.dumps({"at": entry.at, **entry.data})
+async def _last_preview(farm: Farm, entries: Sequence[LogEntry]) -> dict[int, str]:
+    """The image of the last preview that is told of, by its entry's number; the store has no other.
+
+    There is none once its clip has ended.
+    """
+    told = [entry for entry in entries if entry.event == "preview"]
+    if not told:
+        return {}
+    try:
+        store = await farm.store()
+        stored = await anyio.to_thread.run_sync(store.get, preview_key(told[-1].data["clip"]))
+    except StoreError:
+        return {}  # the events are worth more
+    if stored is None:
+        return {}
+    return {told[-1].seq: f"data:image/webp;base64,{b64encode(stored.data).decode()}"}
+
+
+def _event(entry: LogEntry, image: str | None) -> str:
+    data = json.dumps({"at": entry.at, **entry.data} | ({"image": image} if image else {}))
     return f"id: {entry.seq}\nevent: {entry.event}\ndata: {data}\n\n"

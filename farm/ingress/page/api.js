@@ -52,6 +52,25 @@ export async function call(path, { method = "GET", ...options } = {}) {
   return response.json();
 }
 
+// The server-sent events of a path after number `after`, as { id, event, data }, until the stream ends.
+export async function* events(path, after, signal) {
+  const headers = after ? { "Last-Event-ID": after } : {};
+  const response = await answer(path, { headers, signal });
+  if (!response.ok) throw await refusal(response);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  while (true) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const fields = Object.fromEntries(block.split("\n").map((line) => line.split(/: (.*)/s)));
+      if (fields.data) yield { ...fields, data: JSON.parse(fields.data) };
+    }
+  }
+}
+
 export const video = (id, rest = "") => `v1/videos/${encodeURIComponent(id)}${rest}`;
 export const content = (id, variant, index = 0) =>
   video(id, `/content?variant=${variant}&index=${index}`);

@@ -1,6 +1,6 @@
 // The clip at hand: how far it is, then the clip itself.
 
-import { call, keys, media, video as path } from "./api.js";
+import { call, events, keys, media, video as path } from "./api.js";
 import * as words from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -12,6 +12,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 let current = null; // the video shown
 let turn = 0; // of following; an older one ends
+let previews = new AbortController(); // of the clip at hand
 let changed = () => {}; // called with a video that is new, or in a new state
 
 export const shown = () => current;
@@ -50,6 +51,8 @@ export function leave() {
 
 function begin(asked) {
   current = null;
+  previews.abort();
+  previews = new AbortController();
   $("empty").hidden = true;
   $("backdrop").hidden = !asked;
   if (asked) Object.assign($("backdrop"), { src: asked.shown, className: asked.fields.fit });
@@ -76,10 +79,28 @@ function show(video) {
   $("progress").value = video.progress;
   $("frame").style.setProperty("--shape", video.size.replace("x", " / "));
   showActions(video);
+  if (!before && words.isOpen(video) && !still.matches) preview(video.id, previews.signal);
   if (before?.state === video.state) return;
   $("said").textContent = `${words.title(video)}. ${words.isOpen(video) ? "" : words.progress(video)}`;
   if (video.state === "completed") play(video);
   changed(video);
+}
+
+// Show the clip as far as it can be foreseen, in place of the picture.
+async function preview(id, signal) {
+  let after = "";
+  while (!signal.aborted && words.isOpen(current)) {
+    try {
+      for await (const event of events(path(id, "/events"), after, signal)) {
+        after = event.id;
+        if (!event.data.image || !words.isOpen(current)) continue;
+        Object.assign($("backdrop"), { src: event.data.image, className: "foreseen", hidden: false });
+      }
+    } catch (error) {
+      if (signal.aborted || (error.status >= 400 && error.status < 500)) return;
+    }
+    await wait(POLL_MS);
+  }
 }
 
 function showActions(video) {

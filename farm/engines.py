@@ -1,0 +1,146 @@
+"""What a worker computes with: a renderer's networks, or a decoder's. A bridge to `svd_engine`."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from farm.errors import RequestError
+from farm.plan import Stage
+from farm.previews import Sketch
+from farm.request import Model, ModelFacts, RenderRequest
+from svd_engine import stages, video
+from svd_engine.checkpoint import open_checkpoint
+from svd_engine.conditioning import Conditioning, Noise
+from svd_engine.picture import open_picture
+from svd_engine.recipe import RIGHT
+from svd_engine.schedule import denoised
+
+
+def describe(model: Model) -> ModelFacts:
+    """What a request needs to know of a model; ValueError where there is no such model."""
+    checkpoint = open_checkpoint(model.name, model.variant)
+    checkpoint.check()
+    return ModelFacts(digest=checkpoint.digest, defaults=checkpoint.render_defaults)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A clip part of the way, with all that denoising goes on from; on the CPU."""
+
+    step: int  # steps done
+    latents: Tensor  # (1, F, 4, h, w)
+    conditioning: Conditioning
+
+    def to_bytes(self) -> bytes:
+        """As safetensors."""
+        tensors = {"latents": self.latents, **vars(self.conditioning)}
+        step = {"step": str(self.step)}
+        return save({name: tensor.contiguous() for name, tensor in tensors.items()}, step)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, step: int) -> "Latents":
+        tensors = load(data)
+        return cls(step, tensors.pop("latents"), Conditioning(**tensors))
+
+
+class Renderer:
+    """Keeps CLIP, the VAE and the UNet on its device; encodes pictures and denoises."""
+
+    def __init__(self, model: Model, weights: str, device: torch.device) -> None:
+        checkpoint = open_model(model, weights)
+        place = device, getattr(torch, model.dtype)
+        self._image_encoder = checkpoint.load_image_encoder(*place)
+        self._vae = checkpoint.load_vae(*place)
+        self._unet = checkpoint.load_unet(*place)
+        self._schedule = checkpoint.schedule_config
+        self._preprocessor = checkpoint.preprocessor_config
+        self.networks: list[nn.Module] = [self._image_encoder, self._vae, self._unet]
+
+    def needs(self, stage: Stage) -> list[nn.Module]:
+        """The networks that a task of a stage computes with."""
+        return [self._unet] if stage is Stage.DENOISE else [self._image_encoder, self._vae]
+
+    def encode(self, request: RenderRequest, picture: bytes) -> Conditioning:
+        """A picture file to its conditioning, on the CPU. ValueError: what is wrong with it."""
+        conditioning = stages.encode(
+            self._image_encoder,
+            self._vae,
+            self._preprocessor,
+            open_picture(picture),
+            self._noise(request),
+            request.params,
+        )
+        return conditioning.to(torch.device("cpu"))
+
+    def denoise(
+        self, request: RenderRequest, given: Conditioning | Latents, stop: int
+    ) -> Generator[tuple[int, Callable[[], Sketch]], None, Latents]:
+        """Yield after each step how many are done, and what sketches the clip; those at `stop`."""
+        params = request.params
+        if isinstance(given, Latents):
+            start, latents, conditioning = given.step, given.latents, given.conditioning
+        else:
+            start, latents, conditioning = 0, self._noise(request).latents, given
+        foreseen: list[Tensor] = []
+
+        def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+            foreseen[:] = [latents, v, sigma]
+            return RIGHT.euler_step(latents, v, sigma, sigma_next)
+
+        def sketch() -> Sketch:
+            latents = denoised(*foreseen)[0].cpu()
+            return Sketch(latents, conditioning.image_latent, self._vae.config.scaling_factor)
+
+        run = stages.denoise(
+            self._unet,
+            self._schedule,
+            conditioning,
+            latents,
+            params,
+            start,
+            replace(RIGHT, euler_step=euler_step),
+        )
+        for step, latents in zip(range(start + 1, stop + 1), run, strict=False):
+            if not latents.isfinite().all():
+                raise RequestError(
+                    f"the latents hold NaN or Inf after step {step} of {params.steps}"
+                )
+            yield step, sketch
+        return Latents(stop, latents.cpu(), conditioning)
+
+    def _noise(self, request: RenderRequest) -> Noise:
+        channels = self._vae.config.latent_channels
+        return stages.draw_noise(request.params, self._unet.dtype, channels)
+
+
+class Decoder:
+    """Keeps the VAE on its device; decodes chunks of frames and muxes clips."""
+
+    def __init__(self, model: Model, weights: str, device: torch.device) -> None:
+        checkpoint = open_model(model, weights)
+        self._vae = checkpoint.load_vae(device, getattr(torch, model.dtype))
+        self.networks: list[nn.Module] = [self._vae.encoder, self._vae.decoder]
+
+    def needs(self, stage: Stage) -> list[nn.Module]:
+        """The networks that a task of a stage computes with."""
+        return [self._vae.decoder] if stage is Stage.DECODE else []
+
+    def decode(self, latents: Tensor, frames: tuple[int, int]) -> video.Frames:
+        """Latents (F, 4, h, w) to the frames of one chunk (n, H, W, 3), uint8."""
+        start, stop = frames
+        return stages.to_uint8(stages.decode(self._vae, latents[start:stop])).numpy()
+
+
+def open_model(model: Model, weights: str) -> Any:
+    """The checkpoint, which must be the one the request was made for: nodes may differ."""
+    checkpoint = open_checkpoint(model.name, model.variant)
+    if checkpoint.digest != weights:
+        raise ValueError(
+            f"its weights are {checkpoint.digest[:12]}, the request's are {weights[:12]}; "
+            "give every node the same model, and submit anew"
+        )
+    return checkpoint

@@ -1,0 +1,113 @@
+"""What a clip begins with: its noise, and what the UNet is told of the picture.
+
+Shapes: F frames, H x W pixels, h x w = H/8 x W/8 latent pixels, D embedding width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from svd_engine.params import RenderParams
+from svd_engine.vae import VAE
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All noise of one clip, on the CPU."""
+
+    picture: Tensor  # (1, 3, H, W), float32
+    latents: Tensor  # (1, F, 4, h, w), model dtype
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the UNet is told of the picture and of the clip wanted."""
+
+    embedding: Tensor  # (1, 1, D)
+    image_latent: Tensor  # (1, 4, h, w), unscaled
+    time_ids: Tensor  # (1, 3): fps - 1, motion bucket, augmentation strength
+
+    def to(self, device: torch.device) -> "Conditioning":
+        """The same on `device`."""
+        return Conditioning(
+            self.embedding.to(device), self.image_latent.to(device), self.time_ids.to(device)
+        )
+
+
+def frame_shape(params: RenderParams) -> tuple[int, int, int]:
+    """Width, height and frames; ValueError where `RenderParams.resolve` has not filled them in."""
+    if params.width is None or params.height is None or params.num_frames is None:
+        raise ValueError("width, height and num_frames are open: call params.resolve(defaults)")
+    return params.width, params.height, params.num_frames
+
+
+def draw_noise(params: RenderParams, dtype: torch.dtype, latent_channels: int = 4) -> Noise:
+    """The clip's noise, from its seed alone: the picture's first, then the latents'.
+
+    The picture's is drawn even where its strength is 0; so in diffusers, and so for the latents
+    to stay the same.
+    """
+    width, height, frames = frame_shape(params)
+    generator = torch.Generator("cpu").manual_seed(params.seed)
+    picture = torch.randn((1, 3, height, width), generator=generator, dtype=torch.float32)
+    shape = (1, frames, latent_channels, height // 8, width // 8)
+    return Noise(picture, torch.randn(shape, generator=generator, dtype=dtype))
+
+
+def augment(pixels: Tensor, noise: Tensor, strength: float) -> Tensor:
+    """The picture with noise on it, before the VAE sees it: (1, 3, H, W), float32."""
+    return pixels + strength * noise
+
+
+@torch.no_grad()
+def encode_latent(vae: VAE, pixels: Tensor) -> Tensor:
+    """Pixels (1, 3, H, W) in [-1, 1], float32, to the mean of their posterior (1, 4, h, w).
+
+    A float16 VAE that overflows (`force_upcast`) encodes in float32 with its own weights.
+    """
+    mean, _log_variance = posterior(vae, pixels)
+    return mean
+
+
+@torch.no_grad()
+def posterior(vae: VAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """As `encode_latent`: its mean and its log variance."""
+    weights = next(vae.parameters())
+    if weights.dtype != torch.float16 or not vae.config.force_upcast:
+        return vae.encode(pixels.to(weights))
+    encoder = (vae.encoder, vae.quant_conv)
+    try:
+        for module in encoder:
+            module.float()
+        return vae.encode(pixels.to(weights.device))
+    finally:
+        for module in encoder:
+            module.to(torch.float16)
+
+
+def time_ids(params: RenderParams) -> Tensor:
+    """What is asked of the motion (1, 3): fps - 1, motion bucket, augmentation strength."""
+    return torch.tensor([[params.fps - 1, params.motion_bucket_id, params.noise_aug_strength]])
+
+
+def pair(conditioning: Conditioning, frames: int, guided: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Context (B, 1, D), image latents (B, F, 4, h, w), time ids (B, 3).
+
+    B is 2 with guidance: first the unconditional half, all zeros but for the time ids.
+    """
+    context = conditioning.embedding
+    image_latents = conditioning.image_latent[:, None].expand(-1, frames, -1, -1, -1)
+    ids = conditioning.time_ids
+    if not guided:
+        return context, image_latents, ids
+    return (
+        torch.cat([torch.zeros_like(context), context]),
+        torch.cat([torch.zeros_like(image_latents), image_latents]),
+        torch.cat([ids, ids]),
+    )
+
+
+def join(latents: Tensor, image_latents: Tensor) -> Tensor:
+    """What the UNet sees (B, F, 8, h, w): along the channels, noise latents first."""
+    return torch.cat([latents.expand(len(image_latents), -1, -1, -1, -1), image_latents], dim=2)

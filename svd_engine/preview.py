@@ -1,0 +1,54 @@
+"""Small pictures of a clip that is still being made: its latents, projected to colours.
+
+How latents become colours is not told by constants: it is fitted to the clip's own picture, whose
+latent and whose pixels are both known. So it suits every VAE, and costs next to nothing.
+"""
+
+from io import BytesIO
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from svd_engine.image import fit_picture, vae_pixels
+from svd_engine.params import RenderParams
+from svd_engine.recipe import to_uint8
+
+QUALITY = 75  # of WebP
+
+
+def fit_colours(picture: Image.Image, image_latent: Tensor, params: RenderParams) -> Tensor:
+    """The affine map (5, 3) from a latent pixel to RGB in [-1, 1] that suits this picture best.
+
+    image_latent: (1, 4, h, w), unscaled, of the picture, which is as big as it was given.
+    """
+    height, width = (8 * side for side in image_latent.shape[-2:])
+    pixels = vae_pixels(fit_picture(picture, width, height, params.fit), width, height)
+    small = F.interpolate(pixels, size=image_latent.shape[-2:], mode="area")
+    return torch.linalg.lstsq(_with_ones(image_latent.float()), small[0].flatten(1).T).solution
+
+
+def draw_preview(latents: Tensor, colours: Tensor, scaling_factor: float, fps: int) -> bytes:
+    """Latents without noise (F, 4, h, w) to a moving WebP, a pixel for each of theirs."""
+    height, width = latents.shape[-2:]
+    rgb = _with_ones(latents.float().cpu() / scaling_factor) @ colours
+    frames = to_uint8(rgb.reshape(-1, height, width, 3).permute(0, 3, 1, 2)).numpy()
+    first, *others = map(Image.fromarray, frames)
+    buffer = BytesIO()
+    first.save(
+        buffer,
+        "WEBP",
+        save_all=True,
+        append_images=others,
+        duration=round(1000 / fps),
+        loop=0,
+        quality=QUALITY,
+        method=0,
+    )
+    return buffer.getvalue()
+
+
+def _with_ones(latents: Tensor) -> Tensor:
+    """Latents (N, 4, h, w) as rows (N*h*w, 5), each with a 1."""
+    return F.pad(latents.permute(0, 2, 3, 1).flatten(0, 2), (0, 1), value=1.0)
