@@ -150,7 +150,8 @@ ALLOWED |= {
 ALLOWED["ingress/events"] |= {"farm.keys"}
 ALLOWED["ingress/body"] |= {"farm.outbound"}
 ALLOWED["ingress/videos"] |= {"farm.webhooks"}
-ALLOWED["ingress/serve_app"] = {"farm.ingress.app", "farm.ingress.protocol"} | {
+ALLOWED["ingress/serve_app"] = {"farm.ingress.access", "farm.ingress.app"} | {
+    "farm.ingress.protocol",
     "farm.link",
     "farm.settings",
 }

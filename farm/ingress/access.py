@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
+from farm.errors import RequestError
 from farm.ingress.errors import ApiError
 from farm.ingress.rate import Rate
 from farm.settings import Key, Settings
@@ -70,13 +71,27 @@ def _limit(request: Request, name: str, per_minute: float) -> None:
         )
 
 
-def _from_here(request: Request) -> None:
-    host = request.client.host if request.client else ""
+def check_host(host: str, settings: Settings) -> None:
+    """RequestError where a farm without keys would listen to more than its own machine."""
+    if not settings.keys and not is_loopback(host):
+        raise RequestError(
+            f"the farm would listen at {host} and has no keys: set FARM_KEYS, or let Ray Serve "
+            "listen at 127.0.0.1 (serve start --http-host 127.0.0.1)"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine, whatever a DNS server says."""
     try:
-        here = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        here = False
-    if not here:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _from_here(request: Request) -> None:
+    client = request.client.host if request.client else ""
+    # The name that was asked for, too: a page elsewhere may have its own name lead to this machine.
+    if not is_loopback(client) or not is_loopback(request.url.hostname or ""):
         message = "this farm has no keys, so it serves its own machine alone: set FARM_KEYS"
         raise ApiError(403, message, code="keys_needed")
     origin = request.headers.get("origin")

@@ -1,8 +1,11 @@
 """The app on Ray Serve: `serve run farm.ingress.serve_app:app`."""
 
+from typing import Any
+
 from fastapi import FastAPI
 from ray import serve
 
+from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.protocol import CalledFarm
 from farm.link import AsyncLink
@@ -14,6 +17,9 @@ REPLICAS = 2
 def _build() -> FastAPI:
     """Evaluated in each replica."""
     settings = load_settings()
+    # Serve tells nowhere else where it listens.
+    client: Any = serve.context._get_global_client()
+    check_host(client.http_config.host, settings)
     return make_app(CalledFarm(AsyncLink(settings)), settings, REPLICAS)
 
 
