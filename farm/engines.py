@@ -16,7 +16,7 @@ from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.picture import open_picture
-from svd_engine.recipe import RIGHT
+from svd_engine.recipe import recipe_of
 from svd_engine.schedule import denoised
 
 
@@ -73,6 +73,7 @@ class Renderer:
             open_picture(picture),
             self._noise(request),
             request.params,
+            recipe_of(request.params),
         )
         return conditioning.to(torch.device("cpu"))
 
@@ -85,11 +86,11 @@ class Renderer:
             start, latents, conditioning = given.step, given.latents, given.conditioning
         else:
             start, latents, conditioning = 0, self._noise(request).latents, given
-        foreseen: list[Tensor] = []
+        recipe, foreseen = recipe_of(params), list[Tensor]()
 
         def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
             foreseen[:] = [latents, v, sigma]
-            return RIGHT.euler_step(latents, v, sigma, sigma_next)
+            return recipe.euler_step(latents, v, sigma, sigma_next)
 
         def sketch() -> Sketch:
             latents = denoised(*foreseen)[0].cpu()
@@ -102,7 +103,7 @@ class Renderer:
             latents,
             params,
             start,
-            replace(RIGHT, euler_step=euler_step),
+            replace(recipe, euler_step=euler_step),
         )
         for step, latents in zip(range(start + 1, stop + 1), run, strict=False):
             if not latents.isfinite().all():
@@ -114,7 +115,8 @@ class Renderer:
 
     def _noise(self, request: RenderRequest) -> Noise:
         channels = self._vae.config.latent_channels
-        return stages.draw_noise(request.params, self._unet.dtype, channels)
+        recipe = recipe_of(request.params)
+        return stages.draw_noise(request.params, self._unet.dtype, channels, recipe)
 
 
 class Decoder:
@@ -129,10 +131,13 @@ class Decoder:
         """The networks that a task of a stage computes with."""
         return [self._vae.decoder] if stage is Stage.DECODE else []
 
-    def decode(self, latents: Tensor, frames: tuple[int, int]) -> video.Frames:
+    def decode(
+        self, request: RenderRequest, latents: Tensor, frames: tuple[int, int]
+    ) -> video.Frames:
         """Latents (F, 4, h, w) to the frames of one chunk (n, H, W, 3), uint8."""
-        start, stop = frames
-        return stages.to_uint8(stages.decode(self._vae, latents[start:stop])).numpy()
+        recipe, (start, stop) = recipe_of(request.params), frames
+        decoded = stages.decode(self._vae, latents[start:stop], recipe=recipe)
+        return stages.to_uint8(decoded, recipe).numpy()
 
 
 def open_model(model: Model, weights: str) -> Any:

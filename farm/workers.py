@@ -81,7 +81,7 @@ class Worker:
             return latents
         if task.stage is Stage.DECODE:
             latents = given[0] or self._checkpoint(request, request.params.steps)
-            return engine.decode(latents.latents[0], task.span)
+            return engine.decode(request, latents.latents[0], task.span)
         return self._mux(order, np.concatenate(given))
 
     def _denoise(

@@ -1,4 +1,4 @@
-"""The command line: `python -m svd_engine render`, `python -m svd_engine tiny`."""
+"""The command line: `python -m svd_engine render`, `tiny`, `trace`, `compare`, `diagnose`."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from svd_engine.arguments import add_model_options, add_param_options, params_from
+from svd_engine.conformance import commands as conformance
 from svd_engine.params import RenderParams
 from svd_engine.video import SUFFIXES
 
@@ -23,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        if options.command == "tiny":
-            return _tiny(options)
+        if options.command in COMMANDS:
+            return COMMANDS[options.command](options)
         params = _check(parser, options)
         return _render(options, params)
     except (ValueError, OSError, RuntimeError, AssertionError) as error:  # torch's last two
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     add_model_options(render)
     render.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     add_param_options(render)
+    conformance.add_commands(commands)
     return parser
 
 
@@ -95,6 +97,13 @@ def _render(options: argparse.Namespace, params: RenderParams) -> int:
     print(clip.save(out))
     return 0
 
+
+COMMANDS = {
+    "tiny": _tiny,
+    "trace": conformance.trace,
+    "compare": conformance.compare,
+    "diagnose": conformance.diagnose,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

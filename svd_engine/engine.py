@@ -15,6 +15,7 @@ from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture import Picture, open_picture
+from svd_engine.recipe import Recipe, recipe_of
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -75,26 +76,42 @@ class Engine:
         picture: Picture,
         params: RenderParams | None = None,
         on_step: Callable[[int, Tensor], object] | None = None,
+        recipe: Recipe | None = None,
     ) -> Clip:
         """Turn a picture (PIL image, path or bytes) into a clip.
 
         on_step: called after each step with how many are done and the latents (1, F, 4, h, w).
+        recipe: the functions it is made by; default: the right ones, but for `params.deviations`.
         Raises ValueError or FileNotFoundError for a picture that cannot be used.
         """
         params = (params or RenderParams()).resolve(self.defaults)
-        noise = stages.draw_noise(params, self.unet.dtype, self.vae.config.latent_channels)
-        conditioning = self.encode(picture, noise, params)
+        recipe = recipe or recipe_of(params)
+        noise = stages.draw_noise(params, self.unet.dtype, self.vae.config.latent_channels, recipe)
+        conditioning = self.encode(picture, noise, params, recipe)
         latents = noise.latents
-        for done, latents in enumerate(self.denoise(conditioning, noise.latents, params), start=1):
+        steps = self.denoise(conditioning, noise.latents, params, recipe=recipe)
+        for done, latents in enumerate(steps, start=1):
             if on_step is not None:
                 on_step(done, latents)
-        frames = stages.to_uint8(self.decode(latents[0], params))
+        frames = stages.to_uint8(self.decode(latents[0], params, recipe), recipe)
         return Clip(frames.numpy(), latents[0].cpu(), params.fps)
 
-    def encode(self, picture: Picture, noise: Noise, params: RenderParams) -> Conditioning:
+    def encode(
+        self,
+        picture: Picture,
+        noise: Noise,
+        params: RenderParams,
+        recipe: Recipe | None = None,
+    ) -> Conditioning:
         """`stages.encode` with this engine's networks."""
         return stages.encode(
-            self.image_encoder, self.vae, self.preprocessor, open_picture(picture), noise, params
+            self.image_encoder,
+            self.vae,
+            self.preprocessor,
+            open_picture(picture),
+            noise,
+            params,
+            recipe or recipe_of(params),
         )
 
     def denoise(
@@ -103,10 +120,15 @@ class Engine:
         latents: Tensor,
         params: RenderParams,
         start: int = 0,
+        recipe: Recipe | None = None,
     ) -> Iterator[Tensor]:
         """`stages.denoise` with this engine's UNet and schedule."""
-        return stages.denoise(self.unet, self.schedule, conditioning, latents, params, start)
+        recipe = recipe or recipe_of(params)
+        return stages.denoise(
+            self.unet, self.schedule, conditioning, latents, params, start, recipe
+        )
 
-    def decode(self, latents: Tensor, params: RenderParams) -> Tensor:
+    def decode(self, latents: Tensor, params: RenderParams, recipe: Recipe | None = None) -> Tensor:
         """`stages.decode` with this engine's VAE."""
-        return stages.decode(self.vae, latents, params.decode_chunk_size)
+        recipe = recipe or recipe_of(params)
+        return stages.decode(self.vae, latents, params.decode_chunk_size, recipe)

@@ -1,5 +1,6 @@
 """A picture made ready: fitted to the frame's shape, and the two tensors made of it."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -42,12 +43,26 @@ def vae_pixels(image: Image.Image, width: int, height: int) -> Tensor:
     return _to_tensor(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
+def blur(x: Tensor) -> Tensor:
+    """Gaussian blur against aliasing, as strong as each side is larger than CLIP's."""
+    along_rows = _blur_last(x)
+    return _blur_last(along_rows.transpose(2, 3)).transpose(2, 3)
+
+
+def shrink(x: Tensor) -> Tensor:
+    """To CLIP's size: (1, 3, H, W) -> (1, 3, 224, 224)."""
+    return F.interpolate(x, size=(CLIP_SIDE, CLIP_SIDE), mode="bicubic", align_corners=True)
+
+
 def clip_pixels(
-    image: Image.Image, mean: tuple[float, float, float], std: tuple[float, float, float]
+    image: Image.Image,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    blur: Callable[[Tensor], Tensor] = blur,
+    shrink: Callable[[Tensor], Tensor] = shrink,
 ) -> Tensor:
     """What CLIP sees: (1, 3, 224, 224), float32, normalized. The picture squashed to a square."""
-    x = _blur(_to_tensor(image))
-    x = F.interpolate(x, size=(CLIP_SIDE, CLIP_SIDE), mode="bicubic", align_corners=True)
+    x = shrink(blur(_to_tensor(image)))
     x = (x + 1.0) / 2.0
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
@@ -56,12 +71,6 @@ def _to_tensor(image: Image.Image) -> Tensor:
     """(1, 3, H, W), float32 in [-1, 1]."""
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255.0
     return 2.0 * x - 1.0
-
-
-def _blur(x: Tensor) -> Tensor:
-    """Gaussian blur against aliasing, as strong as each side is larger than CLIP's."""
-    along_rows = _blur_last(x)
-    return _blur_last(along_rows.transpose(2, 3)).transpose(2, 3)
 
 
 def _blur_last(x: Tensor) -> Tensor:

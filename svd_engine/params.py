@@ -5,6 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from svd_engine.conformance.catalogue import deviations_of
+
 MAX_STEPS = 1000
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -60,6 +62,15 @@ class RenderParams(BaseModel):
     fit: Literal["stretch", "crop", "pad"] = Field(
         "stretch", description="how a picture of another shape is brought to the frame's"
     )
+
+    deviations: tuple[str, ...] = Field(
+        (), description="known mistakes to make, joined by +; see svd_engine/conformance"
+    )
+
+    @field_validator("deviations", mode="before")
+    @classmethod
+    def _deviations_known(cls, deviations: object) -> object:
+        return deviations_of(deviations)
 
     @field_validator("sigmas")
     @classmethod

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from svd_engine import clip, conditioning, image, schedule
+from svd_engine.params import RenderParams
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -49,7 +50,7 @@ class Recipe:
     time_ids: Callable[..., Tensor] = conditioning.time_ids
     sigmas: Callable[..., Tensor] = schedule.make_sigmas
     timesteps: Callable[..., Tensor] = schedule.make_timesteps
-    initial_scale: Callable[..., Tensor] = schedule.initial_scale
+    initial_latents: Callable[..., Tensor] = schedule.initial_latents
     guidance_scales: Callable[..., Tensor] = schedule.guidance_scales
     pair: Callable[..., tuple[Tensor, Tensor, Tensor]] = conditioning.pair
     scale_input: Callable[..., Tensor] = schedule.scale_input
@@ -63,3 +64,12 @@ class Recipe:
 
 
 RIGHT = Recipe()
+
+
+def recipe_of(params: RenderParams) -> Recipe:
+    """The right recipe, or one with the mistakes that were asked for."""
+    if not params.deviations:
+        return RIGHT
+    from svd_engine.conformance.deviations import with_deviations
+
+    return with_deviations(params)

@@ -42,6 +42,11 @@ def initial_scale(config: ScheduleConfig, sigmas: Tensor) -> Tensor:
     return (largest**2 + 1) ** 0.5 if config.timestep_spacing == "leading" else largest
 
 
+def initial_latents(noise: Tensor, config: ScheduleConfig, sigmas: Tensor) -> Tensor:
+    """What denoising starts from."""
+    return noise * initial_scale(config, sigmas)
+
+
 def scale_input(latents: Tensor, sigma: Tensor) -> Tensor:
     """c_in * latents, in the latents' dtype."""
     return latents / (sigma**2 + 1) ** 0.5

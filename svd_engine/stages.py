@@ -73,7 +73,7 @@ def denoise(
     timesteps = recipe.timesteps(sigmas).to(weights.device)
     latents = latents.to(weights)
     if start == 0:
-        latents = latents * recipe.initial_scale(schedule, sigmas)
+        latents = recipe.initial_latents(latents, schedule, sigmas)
     context, image_latents, time_ids = recipe.pair(
         conditioning.to(weights.device), frames, params.guided
     )

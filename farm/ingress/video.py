@@ -54,6 +54,7 @@ class Video(BaseModel):
     num_frames: int
     fps: int
     num_videos: int
+    deviations: tuple[str, ...] = ()  # known mistakes that were asked for
     priority: int
     gpu_seconds: float
     attempts: int
@@ -108,6 +109,7 @@ def video_of(view: JobView) -> Video:
         num_frames=frames,
         fps=params.fps,
         num_videos=job.request.num_videos,
+        deviations=params.deviations,
         priority=job.priority,
         gpu_seconds=job.gpu_seconds,
         attempts=job.attempts,

@@ -1,0 +1,220 @@
+"""The known mistakes in ports of SVD: their names, and what is right. No torch here.
+
+What each does is in `deviations`; names are those of `RenderParams.deviations`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A known mistake."""
+
+    name: str
+    wrong: str  # what a port does that has it
+    right: str  # what the reference does
+    where: str  # the right line in this engine, as module:function
+    shows_in: tuple[str, ...]  # tensors of a trace (`step` for those of every step), first to last
+    review: bool = False  # found in the review that this project grew from
+
+
+CATALOGUE = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            "clip_resized_first",
+            "CLIP is fed the picture as it was resized for the VAE",
+            "CLIP is fed the picture itself",
+            "stages:encode",
+            ("clip.pixels",),
+        ),
+        Entry(
+            "clip_not_blurred",
+            "the picture is made small for CLIP without a blur against aliasing",
+            "a Gaussian blur comes first, as strong as each side is larger than 224",
+            "image:blur",
+            ("clip.pixels",),
+        ),
+        Entry(
+            "clip_nearest",
+            "the picture is made small for CLIP by nearest neighbour",
+            "bicubic, with align_corners",
+            "image:shrink",
+            ("clip.pixels",),
+            review=True,
+        ),
+        Entry(
+            "clip_not_normalized",
+            "CLIP's pixels are left in [0, 1]",
+            "less CLIP's mean, over its standard deviation",
+            "image:clip_pixels",
+            ("clip.pixels",),
+        ),
+        Entry(
+            "noise_order",
+            "the latents' noise is drawn before the picture's",
+            "the picture's noise is drawn first, from the same generator",
+            "conditioning:draw_noise",
+            ("image.noise", "latents.init"),
+        ),
+        Entry(
+            "noise_on_latents",
+            "the augmentation noise is added to the picture's latent",
+            "it is added to the picture's pixels, before the VAE",
+            "conditioning:augment",
+            ("image.augmented", "image.latent"),
+            review=True,
+        ),
+        Entry(
+            "posterior_sampled",
+            "the picture's latent is drawn from the VAE's posterior",
+            "it is the posterior's mean",
+            "conditioning:encode_latent",
+            ("image.latent",),
+        ),
+        Entry(
+            "image_latent_scaled",
+            "the picture's latent is multiplied by 0.18215",
+            "the UNet was trained on it unscaled",
+            "conditioning:encode_latent",
+            ("image.latent",),
+        ),
+        Entry(
+            "fps_not_reduced",
+            "fps goes into the time ids as it is",
+            "the model was trained on fps - 1",
+            "conditioning:time_ids",
+            ("time_ids",),
+            review=True,
+        ),
+        Entry(
+            "time_ids_order",
+            "the time ids are in another order",
+            "fps - 1, motion_bucket_id, noise_aug_strength",
+            "conditioning:time_ids",
+            ("time_ids",),
+        ),
+        Entry(
+            "guidance_per_step",
+            "there is a guidance scale for each step",
+            "there is one for each frame, the same at every step",
+            "schedule:guidance_scales",
+            ("guidance", "step.guided"),
+            review=True,
+        ),
+        Entry(
+            "karras_off",
+            "the sigmas are those of the training schedule",
+            "Karras' with rho 7, between the checkpoint's sigma_min and sigma_max",
+            "schedule:karras_sigmas",
+            ("sigmas",),
+        ),
+        Entry(
+            "timestep_minus_ln",
+            "the UNet is told -ln(sigma)",
+            "0.25 ln(sigma)",
+            "schedule:make_timesteps",
+            ("timesteps",),
+            review=True,
+        ),
+        Entry(
+            "initial_scale_missing",
+            "denoising starts from unit noise",
+            "the noise is multiplied by sqrt(sigma_max^2 + 1), or by sigma_max",
+            "schedule:initial_latents",
+            ("latents.init",),
+        ),
+        Entry(
+            "image_latents_first",
+            "the picture's latents come before the noise latents",
+            "along the channels: the noise latents, then the picture's",
+            "conditioning:join",
+            ("step.model_input",),
+            review=True,
+        ),
+        Entry(
+            "unconditional_picture",
+            "the picture's latents stay in the unconditional half",
+            "they are zero there",
+            "conditioning:pair",
+            ("step.model_input",),
+        ),
+        Entry(
+            "unconditional_embedding",
+            "the picture's embedding stays in the unconditional half",
+            "it is zero there",
+            "conditioning:pair",
+            ("step.model_output",),
+        ),
+        Entry(
+            "sine_first",
+            "sinusoidal embeddings have their sines first",
+            "cosines first",
+            "layers:sinusoid",
+            ("step.model_output",),
+        ),
+        Entry(
+            "norm_eps",
+            "all group norms of the UNet have an epsilon of 1e-5",
+            "1e-6 in the blocks with cross-attention, in the transformers, and on the way up",
+            "unet:DownBlock",
+            ("step.model_output",),
+        ),
+        Entry(
+            "halves_swapped",
+            "the two halves of the prediction are taken one for the other",
+            "the unconditional one is first",
+            "schedule:guide",
+            ("step.guided",),
+        ),
+        Entry(
+            "epsilon_for_v",
+            "the prediction is read as epsilon",
+            "it is v: denoised = x / (sigma^2 + 1) - v sigma / sqrt(sigma^2 + 1)",
+            "schedule:denoised",
+            ("step.latents",),
+        ),
+        Entry(
+            "decode_not_unscaled",
+            "the latents are decoded as they are",
+            "they are divided by 0.18215 first",
+            "recipe:unscale",
+            ("decode.latents",),
+        ),
+        Entry(
+            "decoder_blend",
+            "the decoder's blend is the UNet's: a spatial + (1 - a) temporal",
+            "it is switched: (1 - a) spatial + a temporal",
+            "layers:Blend",
+            ("frames",),
+        ),
+        Entry(
+            "frames_truncated",
+            "frames are truncated to whole levels",
+            "they are rounded, half to even",
+            "recipe:to_uint8",
+            ("frames.uint8",),
+        ),
+    )
+}
+
+SETS = {"legacy-v1": tuple(name for name, entry in CATALOGUE.items() if entry.review)}
+
+
+def deviations_of(given: object) -> object:
+    """Names, or a text of them joined by `+` or commas, sets taken apart; in the catalogue's order.
+
+    ValueError names the one that is not known. What is neither is passed on as it is.
+    """
+    if isinstance(given, str):
+        given = [name.strip() for name in given.replace("+", ",").split(",") if name.strip()]
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
+        return given
+    names = {member for name in given for member in SETS.get(name, (name,))}
+    unknown = sorted(names - CATALOGUE.keys())
+    if unknown:
+        raise ValueError(
+            f"there is no deviation {unknown[0]!r}; there are {', '.join(CATALOGUE)}, "
+            f"and the set {', '.join(SETS)}"
+        )
+    return tuple(name for name in CATALOGUE if name in names)

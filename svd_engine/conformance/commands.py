@@ -1,0 +1,178 @@
+"""The commands `trace`, `compare` and `diagnose` of `python -m svd_engine`."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from svd_engine.arguments import add_model_options, add_param_options, given_params, params_from
+from svd_engine.params import RenderParams
+
+Commands = Any  # argparse gives the type no public name
+EXAMPLES = """\
+examples:
+  python -m svd_engine trace photo.jpg --model svd-xt --out right.safetensors --at 0,12,24
+  python -m svd_engine compare right.safetensors theirs/ --html departures.html
+  python -m svd_engine diagnose theirs/ --model svd-xt --picture photo.jpg --seed 42 --fps 7
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the three to the parser's commands."""
+    trace = _command(commands, "trace", "record what a render computes, tensor by tensor")
+    trace.add_argument("picture", metavar="PICTURE")
+    trace.add_argument("--out", required=True, metavar="FILE", help="a .safetensors file")
+    add_model_options(trace)
+    trace.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    trace.add_argument(
+        "--implementation",
+        default="engine",
+        choices=("engine", "diffusers"),
+        help="whose render to record (default: engine)",
+    )
+    trace.add_argument("--at", metavar="N,N,...", help="which steps to keep (default: all)")
+    trace.add_argument(
+        "--only", action="append", metavar="PATTERN", help="which tensors, as 'step.*.latents'"
+    )
+    add_param_options(trace)
+
+    compare = _command(commands, "compare", "where two traces first depart, and by how much")
+    compare.add_argument("first", metavar="A", help="a trace file, or a folder of tensors")
+    compare.add_argument("second", metavar="B", help="another one")
+    compare.add_argument("--html", metavar="FILE", help="write it with pictures, too")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+
+    diagnose = _command(commands, "diagnose", "name the known mistakes that explain a trace")
+    diagnose.add_argument("theirs", metavar="THEIRS", help="a trace file, or a folder of tensors")
+    diagnose.add_argument("--picture", required=True, help="that it was made from")
+    add_model_options(diagnose)
+    diagnose.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    diagnose.add_argument("--json", action="store_true", help="print JSON")
+    add_param_options(diagnose, leave_out=("deviations",))
+
+
+def _command(commands: Commands, name: str, says: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=says,
+        description=says.capitalize() + ".",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def trace(options: argparse.Namespace) -> int:
+    """Record a render."""
+    import torch
+
+    from svd_engine.checkpoint import open_checkpoint
+    from svd_engine.conformance import record, reference
+    from svd_engine.conformance.traces import Trace
+    from svd_engine.engine import Engine
+    from svd_engine.picture import open_picture
+
+    out = Path(options.out)
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out: give a .safetensors file, got {options.out!r}")
+    recorder = record.Recorder(options.only or (), _steps(options.at))
+    picture, dtype = open_picture(options.picture), getattr(torch, options.dtype)
+    checkpoint = open_checkpoint(options.model, options.variant)
+    params = params_from(options).resolve(checkpoint.render_defaults)
+    if options.implementation == "engine":
+        engine = Engine.from_pretrained(options.model, options.device, dtype, options.variant)
+        record.record(engine, picture, params, recorder)
+    else:
+        pipeline = reference.load_reference(
+            checkpoint.folder, options.device, dtype, options.variant
+        )
+        reference.record_reference(pipeline, picture, params, recorder)
+    about = {
+        "command": shlex.join(["python", "-m", "svd_engine", *sys.argv[1:]]),
+        "implementation": options.implementation,
+        "model": options.model,
+        "model_digest": checkpoint.digest,
+        "dtype": options.dtype,
+        "params": params.model_dump(),
+        "seed": params.seed,
+        "memory": recorder.memory,
+        **record.about_machine(options.device),
+    }
+    Trace(recorder.tensors, about).save(out)
+    print(f"{out}: {len(recorder.tensors)} tensors")
+    return 0
+
+
+def _steps(text: str | None) -> set[int] | None:
+    if text is None:
+        return None
+    try:
+        return {int(part) for part in text.split(",")}
+    except ValueError as error:
+        raise ValueError(f"--at: give steps, as in 0,12,24; got {text!r}") from error
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Compare two traces; 0 alike, 1 one departs, 2 they cannot be compared."""
+    from svd_engine.conformance.compare import compare, table
+    from svd_engine.conformance.page import comparison_page
+    from svd_engine.conformance.traces import TraceError, open_trace
+
+    try:
+        first, second = open_trace(Path(options.first)), open_trace(Path(options.second))
+        comparison = compare(first, second)
+        if not comparison.rows:
+            raise TraceError("no tensor is in both: name them as `svd_engine/README.md` says")
+    except TraceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.html:
+        names = (Path(options.first).name, Path(options.second).name)
+        Path(options.html).write_text(comparison_page(comparison, first, second, names))
+    if options.json:
+        print(json.dumps(comparison.as_json()))
+    else:
+        print("\n".join(table(comparison)))
+    return 1 if comparison.first_departure else 0
+
+
+def diagnose(options: argparse.Namespace) -> int:
+    """Name mistakes; 0 nothing is wrong, 1 something is, 2 it cannot be told."""
+    import torch
+
+    from svd_engine.conformance.diagnose import diagnose, line_of, report
+    from svd_engine.conformance.judged import Given
+    from svd_engine.conformance.traces import TraceError, open_trace
+    from svd_engine.engine import Engine
+    from svd_engine.image import fit_picture
+    from svd_engine.picture import open_picture
+
+    try:
+        theirs = open_trace(Path(options.theirs))
+    except TraceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    engine = Engine.from_pretrained(options.model, options.device, torch.float32, options.variant)
+    params = _params_of(options, theirs.about).resolve(engine.defaults)
+    assert params.width is not None
+    assert params.height is not None
+    image = fit_picture(open_picture(options.picture), params.width, params.height, params.fit)
+    dtype = getattr(torch, theirs.about.get("dtype", options.dtype))
+    given = Given(theirs, engine, image, params, dtype)
+    quiet: Callable[[Any], object] = lambda _: None  # noqa: E731
+    diagnosis = diagnose(given, quiet if options.json else lambda found: print(line_of(found)))
+    if options.json:
+        print(json.dumps(diagnosis.as_json()))
+    else:
+        print("\n".join(report(diagnosis)))
+    return diagnosis.exit_status
+
+
+def _params_of(options: argparse.Namespace, about: Mapping[str, Any]) -> RenderParams:
+    """What was asked: as the trace's header tells; else, or where it is said here, the options."""
+    told = {k: v for k, v in about.get("params", {}).items() if k != "deviations"}
+    known = {name: value for name, value in told.items() if name not in given_params(options)}
+    return params_from(options, **known)

@@ -1,0 +1,163 @@
+"""A trace: what a render computed, by name, in the order of computation.
+
+clip.pixels (1, 3, 224, 224)         clip.embedding (1, 1, D)
+image.noise, image.augmented (1, 3, H, W)              image.latent (1, 4, h, w)
+time_ids (1, 3)    guidance (F)      sigmas (S + 1)    timesteps (S)
+latents.init (1, F, 4, h, w)
+step.000.model_input (2, F, 8, h, w)     step.000.model_output (2, F, 4, h, w)
+step.000.guided, step.000.latents (1, F, 4, h, w)      and so on to the last step
+decode.latents (F, 4, h, w)          frames (F, 3, H, W) in [-1, 1]
+frames.uint8 (F, H, W, 3)
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from svd_engine.video import replacing
+
+FORMAT = "svd-trace/1"
+BEFORE = (
+    *("clip.pixels", "clip.embedding", "image.noise", "image.augmented", "image.latent"),
+    *("time_ids", "guidance", "sigmas", "timesteps", "latents.init"),
+)
+OF_STEP = ("model_input", "model_output", "guided", "latents")
+AFTER = ("decode.latents", "frames", "frames.uint8")
+
+
+class TraceError(ValueError):
+    """A trace that cannot be read, or has not what is needed."""
+
+
+def step_key(step: int, what: str) -> str:
+    """The name of a tensor of a step."""
+    return f"step.{step:03d}.{what}"
+
+
+def split_key(key: str) -> tuple[str, int | None]:
+    """A tensor's name without its step's number, as in step.latents; and that number."""
+    head, _, rest = key.partition(".")
+    number, _, what = rest.partition(".")
+    return (f"step.{what}", int(number)) if head == "step" and number.isdecimal() else (key, None)
+
+
+def rank(key: str) -> tuple[int, int, int, str]:
+    """To sort names by, in the order of computation; unknown ones are last."""
+    name, step = split_key(key)
+    what = name.removeprefix("step.")
+    if step is not None and what in OF_STEP:
+        return 1, step, OF_STEP.index(what), key
+    for part, names in ((0, BEFORE), (2, AFTER)):
+        if key in names:
+            return part, 0, names.index(key), key
+    return 3, 0, 0, key
+
+
+@dataclass(frozen=True)
+class Trace(Mapping[str, Tensor]):
+    """Tensors by name, read when asked for; and what is known of them all."""
+
+    homes: Mapping[str, Tensor | Path]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> Tensor:
+        home = self.homes[key]
+        if isinstance(home, Tensor):
+            return home
+        if home.suffix == ".npy":
+            return _from_npy(home)
+        with safe_open(home, "pt") as file:
+            names = file.keys()
+            return file.get_tensor(key if key in names else names[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.homes, key=rank))
+
+    def __len__(self) -> int:
+        return len(self.homes)
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, its header telling what is known."""
+        header = {name: json.dumps(value) for name, value in self.about.items()}
+        with replacing(path) as scratch:
+            save_file(
+                {key: self[key].contiguous() for key in self}, scratch, {"format": FORMAT} | header
+            )
+
+
+def open_trace(path: Path) -> Trace:
+    """A trace file, or a folder of .npy and .safetensors files named by tensors. TraceError."""
+    if path.is_dir():
+        homes: dict[str, Tensor | Path] = {}
+        about: dict[str, Any] = {}
+        for file in sorted(path.iterdir()):
+            if file.suffix == ".npy":
+                homes[file.stem] = file
+            elif file.suffix == ".safetensors":
+                names, header = _look(file)
+                homes |= dict.fromkeys([file.stem] if len(names) == 1 else names, file)
+                about |= header
+        if not homes:
+            raise TraceError(f"{path} holds no .npy and no .safetensors file")
+        return Trace(homes, about)
+    if not path.exists():
+        raise TraceError(f"there is no {path}: give a trace file, or a folder of tensors")
+    if path.suffix == ".npy":
+        raise TraceError(f"{path} is a single tensor: give the folder it is in")
+    names, about = _look(path)
+    return Trace(dict.fromkeys(names, path), about)
+
+
+def _look(file: Path) -> tuple[list[str], dict[str, Any]]:
+    """The tensors' names, and what the header tells where it is one of ours."""
+    try:
+        with safe_open(file, "pt") as opened:
+            header = opened.metadata() or {}
+            names = list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise TraceError(f"{file} is not a safetensors file: {error}") from error
+    if header.get("format") != FORMAT:
+        return names, {}
+    return names, {name: json.loads(text) for name, text in header.items() if name != "format"}
+
+
+def _from_npy(file: Path) -> Tensor:
+    try:
+        array = np.load(file, allow_pickle=False)
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except (ValueError, OSError, TypeError) as error:
+        raise TraceError(f"{file} cannot be read as an array: {error}") from error
+
+
+def align(theirs: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, str] | None:
+    """A tensor in the shape that is right, and how it was laid out; None where it has another size.
+
+    Known layouts: [B*F, C, H, W], [B, C, F, H, W], channels last, and left out dimensions of 1.
+    """
+    if theirs.shape == shape:
+        return theirs, ""
+    if theirs.numel() != prod(shape):
+        return None
+    bare = [size for size in shape if size != 1]
+    if [size for size in theirs.shape if size != 1] == bare:
+        return theirs.reshape(shape), f"as {list(theirs.shape)}"
+    if len(shape) == 5:
+        b, f, c, h, w = shape
+        if theirs.shape == (b * f, c, h, w):
+            return theirs.reshape(shape), "as [B*F, C, H, W]"
+        if theirs.shape in ((b, c, f, h, w), (c, f, h, w)):
+            return theirs.reshape(b, c, f, h, w).transpose(1, 2), "as [B, C, F, H, W]"
+    if len(shape) == 4 and theirs.shape == (shape[0], *shape[2:], shape[1]):
+        return theirs.permute(0, 3, 1, 2), "channels last"
+    if len(shape) == 4 and theirs.shape == (shape[0], shape[3], *shape[1:3]):
+        return theirs.permute(0, 2, 3, 1), "channels first"
+    return None
