@@ -1,4 +1,4 @@
-"""`python -m tests.report`: how far the engine is from diffusers, and how fast beside it.
+"""`python -m tests.report`: how far the engine is from diffusers, how fast, and what is named.
 
 Distances are the largest difference over the reference's largest value, float32, 25 steps. Times
 are of both in turn, in one run: the median ratio.
@@ -19,12 +19,18 @@ from svd_engine import Engine, RenderParams
 from svd_engine.clip import embed
 from svd_engine.conditioning import encode_latent
 from svd_engine.config import UNetConfig, VAEConfig
+from svd_engine.conformance.catalogue import CATALOGUE
+from svd_engine.conformance.record import Recorder
+from svd_engine.conformance.record import record as record_trace
+from svd_engine.conformance.traces import Trace
 from svd_engine.stages import decode
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 from tests.conftest import draw_picture
 from tests.reference import SPECS, load_pipeline, make_checkpoint, record, relative_difference
+from tests.traced import misnamed, random_pairs
 
+TRACED = ("shallow", "three-levels")
 HEADINGS = ["checkpoint", "embedding", "image latent", "noise prediction", "decode"]
 HEADINGS += ["latents, end to end", "frames: most levels off", "frames: equal values"]
 
@@ -109,14 +115,45 @@ def speeds() -> list[list[str]]:
     vae.load_state_dict(their_vae.state_dict())
     latents = torch.randn(8, 4, 32, 32)
     return [
-        ["UNet step, 62 M parameters", *ratio(lambda: unet(*step), lambda: their_unet(*step))],
         [
-            "VAE decode, 8 frames",
+            "UNet step, 62 M parameters: engine / diffusers",
+            *ratio(lambda: unet(*step), lambda: their_unet(*step)),
+        ],
+        [
+            "VAE decode, 8 frames: engine / diffusers",
             *ratio(
                 lambda: vae.decode(latents / 0.18215),
                 lambda: their_vae.decode(latents / 0.18215, num_frames=8),
             ),
         ],
+    ]
+
+
+def conformance(folder: Path) -> list[list[str]]:
+    """How many mistakes are named, and nothing else; and what a trace costs."""
+    picture, named = draw_picture(640, 400), [["each mistake alone"], ["random pairs"]]
+    for name in TRACED:
+        engine = Engine.from_pretrained(folder / name)
+        alone = [(mistake,) for mistake in CATALOGUE]
+        for row, made in zip(named, (alone, random_pairs()), strict=True):
+            missed = misnamed(engine, name, picture, made)
+            row.append(f"{len(made) - len(missed)} of {len(made)}")
+    return named
+
+
+def trace_cost(folder: Path) -> list[str]:
+    """A render of 25 steps that records its latents, beside one that does not."""
+    picture, engine = draw_picture(), Engine.from_pretrained(folder / TRACED[0])
+    params = RenderParams(**SPECS[TRACED[0]].render)
+
+    def traced() -> None:
+        recorder = Recorder(only=["step.*.latents"])
+        record_trace(engine, picture, params, recorder)
+        Trace(recorder.tensors).save(folder / "trace.safetensors")
+
+    return [
+        "a render of 25 steps, its latents traced / not traced",
+        *ratio(traced, lambda: engine.render(picture, params)),
     ]
 
 
@@ -129,5 +166,7 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         print(table(HEADINGS, [distances(name, Path(scratch)) for name in SPECS]))
-    print(f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads, float32\n")
-    print(table(["work", "engine", "diffusers", "engine / diffusers"], speeds()))
+        print(f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads, float32\n")
+        print(table(["work", "one", "the other", "ratio"], [*speeds(), trace_cost(Path(scratch))]))
+        print()
+        print(table(["mistakes named, and nothing else", *TRACED], conformance(Path(scratch))))

@@ -15,11 +15,15 @@ from svd_engine.stages import decode
 from tests.reference import SPECS, Recording, load_pipeline, record
 
 MARGIN = 1.25
+# CPUs without half precision take their time.
+SMALL: dict[str, Any] = {"num_inference_steps": 3, "num_frames": 2, "decode_chunk_size": None}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 NAMES = ["published-depth", "three-levels", "no-upcast"]
 
 cases = pytest.mark.parametrize(
-    ("name", "dtype"), [(name, dtype) for name in NAMES for dtype in DTYPES]
+    ("name", "dtype"),
+    # What is not up-cast is so in float16 alone.
+    [(n, d) for n in NAMES for d in DTYPES if (n, d) != ("no-upcast", "bfloat16")],
 )
 
 
@@ -31,7 +35,7 @@ def tapes(checkpoints: dict[str, Path], picture: Image.Image) -> dict[str, Recor
             load_pipeline(checkpoints[name]),
             picture,
             seed=2,
-            **(SPECS[name].render | {"num_inference_steps": 4, "decode_chunk_size": None}),
+            **(SPECS[name].render | SMALL),
         )
         for name in NAMES
     }
@@ -98,9 +102,9 @@ def test_denoising(
     tapes: dict[str, Recording],
     picture: Image.Image,
 ) -> None:
-    """Four steps from the same noise, rounded; the reference is float32 from that rounded noise."""
+    """Three steps from the same noise, rounded; the reference is float32 from that."""
     kind = DTYPES[dtype]
-    call = SPECS[name].render | {"num_inference_steps": 4, "decode_chunk_size": None}
+    call = SPECS[name].render | SMALL
     noise = torch.randn(tapes[name].latents[0].shape, generator=torch.Generator().manual_seed(8))
     noise = noise.to(kind)
 

@@ -42,7 +42,7 @@ def asked_over_http(settings: Settings, **body: Any) -> tuple[int, Any, bytes | 
     async def ask() -> httpx2.Response:
         app: Any = make_app(caught, settings)  # type: ignore[arg-type]
         transport = httpx2.ASGITransport(app, client=("127.0.0.1", 1))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://farm") as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.post("/v1/videos", json={"model": "tiny", **body})
 
     answer = asyncio.run(ask())

@@ -21,7 +21,7 @@ from tests.reference import SPECS
 from tests.traced import params_of, reference_trace, trace
 
 NAME = "shallow"
-F, H, W, D, S = 5, 128, 128, 32, 3
+F, H, W, D, S = 5, 56, 72, 32, 3
 SHAPES = {
     "clip.pixels": (1, 3, 224, 224),
     "clip.embedding": (1, 1, D),
@@ -60,7 +60,7 @@ def ours(engine: Engine, picture: Image.Image) -> Trace:
 
 
 def options(folder: Path, *more: str) -> list[str]:
-    said = {**SPECS[NAME].render, "seed": 11, "steps": S}
+    said = {"width": W, "height": H, "seed": 11, "steps": S}
     named = [text for name, value in said.items() for text in (f"--{name}", str(value))]
     return ["--model", str(folder), *named, *more]
 
@@ -159,8 +159,8 @@ def test_the_first_departure(ours: Trace) -> None:
     assert comparison.only_first == ("time_ids",)
     assert comparison.only_second == ("mine",)
     notes = {row.key: row.note for row in comparison.rows}
-    assert notes["image.noise"] == "the second is [1, 3, 127, 128]: of another shape"
-    assert notes["step.000.latents"] == "as [5, 4, 16, 16]"
+    assert notes["image.noise"] == "the second is [1, 3, 55, 72]: of another shape"
+    assert notes["step.000.latents"] == "as [5, 4, 7, 9]"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Traces of small random checkpoints, for the tests of conformance."""
 
+import random
+from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from svd_engine import Engine, RenderParams
+from svd_engine.conformance.catalogue import CATALOGUE
 from svd_engine.conformance.diagnose import Diagnosis, diagnose
 from svd_engine.conformance.judged import Given
 from svd_engine.conformance.record import Recorder, record
@@ -20,7 +24,8 @@ STEPS = 3
 
 
 def params_of(name: str, engine: Engine, **changes: Any) -> RenderParams:
-    asked = {"seed": 11, "num_inference_steps": STEPS, **SPECS[name].render, **changes}
+    small = {"width": 72, "height": 56}  # as three-levels has it
+    asked = {"seed": 11, "num_inference_steps": STEPS, **SPECS[name].render, **small, **changes}
     return RenderParams(**asked).resolve(engine.defaults)
 
 
@@ -53,6 +58,24 @@ def diagnosed(
     assert asked.height is not None
     image = fit_picture(picture, asked.width, asked.height, asked.fit)
     return diagnose(Given(theirs, engine, image, asked, dtype))
+
+
+def random_pairs(count: int = 40) -> list[tuple[str, ...]]:
+    """Of the catalogue's mistakes."""
+    return random.Random(7).sample(list(combinations(CATALOGUE, 2)), count)
+
+
+def misnamed(
+    engine: Engine, name: str, picture: Image.Image, mistakes: Iterable[tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Those that are not named as they were made: what was, and what was named."""
+    missed = []
+    for made in mistakes:
+        params = params_of(name, engine, deviations=made)
+        found = diagnosed(trace(engine, picture, params), engine, picture, params)
+        if found.deviations != made:
+            missed.append((made, found.deviations))
+    return missed
 
 
 def noisy(theirs: Trace, strength: float = 1e-4) -> Trace:

@@ -62,6 +62,9 @@ class Given:
         return self.tensor(step_key(step, what), (halves, frames, channels, height, width))
 
     def sigmas(self) -> Tensor:
+        """Theirs (S + 1), or the schedule's where they have none."""
+        if "sigmas" not in self.trace:
+            return sigmas(self, Recipe(), 0)
         return self.tensor("sigmas", (self.params.steps + 1,))
 
     @property
