@@ -135,14 +135,16 @@ def test_content_in_ranges(http: httpx2.Client) -> None:
 
 
 def events(http: httpx2.Client, video: str, after: int | None = None) -> list[tuple[int, str, Any]]:
-    """A video's events, read to the end of the stream."""
+    """A video's events, read to the end of the stream; without the images, which are not kept."""
     headers = {} if after is None else {"Last-Event-ID": str(after)}
     text = http.get(f"/v1/videos/{video}/events", headers=headers).text
     found = []
     for block in text.split("\n\n"):
         lines = dict(line.split(": ", 1) for line in block.splitlines() if line[:1] != ":")
         if lines:
-            found.append((int(lines["id"]), lines["event"], json.loads(lines["data"])))
+            data = json.loads(lines["data"])
+            data.pop("image", None)
+            found.append((int(lines["id"]), lines["event"], data))
     return found
 
 
@@ -159,20 +161,21 @@ def test_events_are_told_and_told_again(http: httpx2.Client) -> None:
 
 
 def test_previews_come_with_the_events(http: httpx2.Client) -> None:
-    video = create(http, seed=30, steps=900, fps=5).json()["id"]
+    video = create(http, seed=30, steps=300, fps=5).json()["id"]
     with http.stream("GET", f"/v1/videos/{video}/events") as stream:
         data = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
         told = next(entry for entry in data if "image" in entry)
-    assert (told["seed"], told["step"] % 150) == (30, 0)
+    assert (told["seed"], told["step"] % 50) == (30, 0)
     kind, image = told["image"].split(",")
     assert kind == "data:image/webp;base64"
     with Image.open(BytesIO(base64.b64decode(image))) as preview:
+        preview.load()
         assert (preview.size, preview.info["duration"]) == ((8, 6), 200)
-        assert getattr(preview, "n_frames", 1) <= 5  # WebP keeps one of frames that are alike
+        assert 1 <= getattr(preview, "n_frames", 1) <= 5  # of frames that are alike one is kept
     http.post(f"/v1/videos/{video}/cancel")
-    again = events(http, video)
-    assert any(name == "preview" for _, name, _ in again)
-    assert not any("image" in data for _, _, data in again)  # it went with the clip
+    again = http.get(f"/v1/videos/{video}/events").text
+    assert "event: preview" in again
+    assert '"image"' not in again  # it went with the clip
 
 
 def test_a_request_sent_twice_is_one_job(http: httpx2.Client) -> None:
