@@ -136,7 +136,8 @@ class Decoder:
     ) -> video.Frames:
         """Latents (F, 4, h, w) to the frames of one chunk (n, H, W, 3), uint8."""
         recipe, (start, stop) = recipe_of(request.params), frames
-        decoded = stages.decode(self._vae, latents[start:stop], recipe=recipe)
+        chunk_size = request.params.decode_chunk_size
+        decoded = stages.decode(self._vae, latents[start:stop], chunk_size, recipe)
         return stages.to_uint8(decoded, recipe).numpy()
 
 

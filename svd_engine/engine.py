@@ -128,7 +128,13 @@ class Engine:
             self.unet, self.schedule, conditioning, latents, params, start, recipe
         )
 
-    def decode(self, latents: Tensor, params: RenderParams, recipe: Recipe | None = None) -> Tensor:
+    def decode(
+        self,
+        latents: Tensor,
+        params: RenderParams,
+        recipe: Recipe | None = None,
+        slices: int | None = None,
+    ) -> Tensor:
         """`stages.decode` with this engine's VAE."""
         recipe = recipe or recipe_of(params)
-        return stages.decode(self.vae, latents, params.decode_chunk_size, recipe)
+        return stages.decode(self.vae, latents, params.decode_chunk_size, recipe, slices)

@@ -27,9 +27,9 @@ def unscale(latents: Tensor, factor: float) -> Tensor:
     return (1 / factor) * latents
 
 
-def decode(vae: VAE, latents: Tensor) -> Tensor:
-    """`VAE.decode`."""
-    return vae.decode(latents)
+def decode(vae: VAE, latents: Tensor, run: Callable[[VAE, Tensor], Tensor]) -> Tensor:
+    """Run the decoder: whole, in slices, or this process's share of it."""
+    return run(vae, latents)
 
 
 def to_uint8(frames: Tensor) -> Tensor:

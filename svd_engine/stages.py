@@ -4,6 +4,7 @@ Shapes: F frames, H x W pixels, h x w = H/8 x W/8 latent pixels, D embedding wid
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from svd_engine.conditioning import Conditioning, Noise, frame_shape
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
+from svd_engine.exact import Seam, decode_slices
 from svd_engine.image import fit_picture, vae_pixels
 from svd_engine.params import RenderParams
 from svd_engine.recipe import RIGHT, Recipe
@@ -91,17 +93,28 @@ def denoise(
 
 @torch.no_grad()
 def decode(
-    vae: VAE, latents: Tensor, chunk_size: int | None = None, recipe: Recipe = RIGHT
+    vae: VAE,
+    latents: Tensor,
+    chunk_size: int | None = None,
+    recipe: Recipe = RIGHT,
+    slices: int | None = None,
+    seam: Seam | None = None,
 ) -> Tensor:
     """Latents (F, 4, h, w) to frames (F, 3, H, W) in [-1, 1], float32.
 
     chunk_size: None decodes the clip as one; a number decodes so many frames at a time, as
     diffusers does, each chunk blind to the next: the seams are part of the result.
+    slices: that a clip which is decoded as one is held in, see `exact.decode_slices`; 1 is a plain
+    forward. seam: to where the rest of the clip is; these are this process's frames.
     """
+    if chunk_size and (slices or seam):
+        raise ValueError("slices are of a clip that is decoded as one: leave decode_chunk_size out")
     weights = next(vae.decoder.parameters())
     latents = recipe.unscale(latents.to(weights), vae.config.scaling_factor)
-    chunks = latents.split(chunk_size or len(latents))
-    return torch.cat([recipe.decode(vae, chunk) for chunk in chunks]).float()
+    if chunk_size or (slices == 1 and seam is None):
+        chunks = latents.split(chunk_size or len(latents))
+        return torch.cat([recipe.decode(vae, chunk, VAE.decode) for chunk in chunks]).float()
+    return recipe.decode(vae, latents, partial(decode_slices, slices=slices, seam=seam)).float()
 
 
 def to_uint8(frames: Tensor, recipe: Recipe = RIGHT) -> Tensor:

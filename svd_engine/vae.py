@@ -4,6 +4,8 @@ Shapes: B clips, F frames, H x W pixels, h x w = H/8 x W/8 latent pixels. Module
 `AutoencoderKLTemporalDecoder`.
 """
 
+from collections.abc import Iterator
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -120,12 +122,10 @@ class DecoderBlock(nn.Module):
         self.resnets = _decoder_resnets(c_in, c_out, layers)
         self.upsamplers = nn.ModuleList([DecoderUpsample(c_out)]) if upsample else None
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        for resnet in self.resnets:
-            x = resnet(x, frames)
-        for upsample in self.upsamplers or ():
-            x = upsample(x)
-        return x
+    def layers(self) -> Iterator[nn.Module]:
+        """In the order of use."""
+        yield from self.resnets
+        yield from self.upsamplers or ()
 
 
 class DecoderMidBlock(nn.Module):
@@ -140,11 +140,11 @@ class DecoderMidBlock(nn.Module):
         self.resnets = _decoder_resnets(channels, channels, layers)
         self.attentions = nn.ModuleList([FrameAttention(channels)])
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        x = self.resnets[0](x, frames)
+    def layers(self) -> Iterator[nn.Module]:
+        """In the order of use."""
+        yield self.resnets[0]
         for attention, resnet in zip(self.attentions, self.resnets[1:], strict=False):
-            x = resnet(attention(x), frames)
-        return x
+            yield from (attention, resnet)
 
 
 class TemporalDecoder(nn.Module):
@@ -164,12 +164,21 @@ class TemporalDecoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels)
 
+    def layers(self) -> Iterator[nn.Module]:
+        """All but the last, in the order of use. SpatioTemporalResBlocks alone mix frames."""
+        yield self.conv_in
+        for block in (self.mid_block, *self.up_blocks):
+            yield from block.layers()
+
+    def head(self, x: Tensor) -> Tensor:
+        """Features (N, C, H, W) to colours (N, 3, H, W), frame by frame."""
+        return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
+
     def forward(self, z: Tensor, frames: int) -> Tensor:
-        x = self.conv_in(z)
-        x = self.mid_block(x, frames)
-        for block in self.up_blocks:
-            x = block(x, frames)
-        x = self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
+        x = z
+        for layer in self.layers():
+            x = layer(x, frames) if isinstance(layer, SpatioTemporalResBlock) else layer(x)
+        x = self.head(x)
         height, width = x.shape[-2:]
         return frame_view(self.time_conv_out(clip_view(x, frames)), height, width)
 

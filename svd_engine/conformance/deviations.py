@@ -235,10 +235,10 @@ def decode_not_unscaled(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 def decoder_blend(recipe: Recipe, _: RenderParams) -> Recipe:
-    def decode(vae: VAE, latents: Tensor) -> Tensor:
+    def decode(vae: VAE, *args: Any) -> Tensor:
         blends = [module for module in vae.decoder.modules() if isinstance(module, Blend)]
         with _set(blends, "switched", [False] * len(blends)):
-            return recipe.decode(vae, latents)
+            return recipe.decode(vae, *args)
 
     return replace(recipe, decode=decode)
 

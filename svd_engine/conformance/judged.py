@@ -5,7 +5,7 @@ the stage was given. So a mistake shows where it was made, and nowhere after.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -195,10 +195,8 @@ def decode_latents(given: Given, recipe: Recipe, _: int) -> Tensor:
 def frames(given: Given, recipe: Recipe, _: int) -> Tensor:
     count, height, width = given.shape
     latent = given.tensor("decode.latents", (count, given.channels, height, width))
-    chunks = latent.split(given.params.decode_chunk_size or count)
-    place = next(given.engine.vae.decoder.parameters())
-    decoded = [recipe.decode(given.engine.vae, chunk.to(place)).cpu() for chunk in chunks]
-    return torch.cat(decoded).clamp(-1, 1)
+    as_it_is = replace(recipe, unscale=lambda latents, _factor: latents)
+    return given.engine.decode(latent, given.params, as_it_is).cpu().clamp(-1, 1)
 
 
 def frames_uint8(given: Given, recipe: Recipe, _: int) -> Tensor:

@@ -1,0 +1,105 @@
+"""A decode over several processes, each with a slice of the clip, joined by torch.distributed.
+
+gloo on CPUs, NCCL on GPUs. Every exchange has a time limit: a member that is gone is an error for
+all the others, and never a wait without end.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from svd_engine.exact import decode_slices
+from svd_engine.vae import VAE
+
+
+class GangError(RuntimeError):
+    """A decode that another process was to share in, which is gone or too late."""
+
+
+class Gang:
+    """A seam between processes: rank r has the frames before those of rank r + 1."""
+
+    def __init__(self, rank: int, size: int, frames: int) -> None:
+        """frames: of the clip."""
+        self.rank, self.size = rank, size
+        self.share = share_of(frames, rank, size)
+        self.bytes = 0  # given away
+        self._frames = frames
+
+    def edges(self, first: Tensor, last: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """See `exact.Seam`. GangError."""
+        before = first.new_empty(first.shape) if self.rank > 0 else None
+        after = last.new_empty(last.shape) if self.rank < self.size - 1 else None
+        exchanges = []
+        for neighbour, given, taken in (
+            (self.rank - 1, first, before),
+            (self.rank + 1, last, after),
+        ):
+            if taken is not None:
+                exchanges.append(dist.P2POp(dist.isend, given.contiguous(), neighbour))
+                exchanges.append(dist.P2POp(dist.irecv, taken, neighbour))
+                self.bytes += given.nbytes
+        with _faults():
+            for work in dist.batch_isend_irecv(exchanges) if exchanges else ():
+                work.wait()
+        return before, after
+
+    def sum(self, statistics: Tensor) -> Tensor:
+        """See `exact.Seam`. GangError. Frame by frame, so that it is the same sum for any size."""
+        of_frames = statistics.new_zeros(self._frames, *statistics.shape[1:])
+        of_frames[slice(*self.share)] = statistics
+        self.bytes += of_frames.nbytes
+        with _faults():
+            dist.all_reduce(of_frames)
+        return of_frames.sum(dim=0)
+
+
+@contextmanager
+def join_gang(
+    rank: int, size: int, frames: int, address: str, device: torch.device, limit_s: float
+) -> Iterator[Gang]:
+    """The gang of `size` processes for a clip, which meet at rank 0's `address`, host:port.
+
+    limit_s: of meeting, and of each exchange. GangError.
+    """
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    with _faults():
+        dist.init_process_group(
+            backend,
+            init_method=f"tcp://{address}",
+            rank=rank,
+            world_size=size,
+            timeout=timedelta(seconds=limit_s),
+            device_id=device if device.type == "cuda" else None,
+        )
+    try:
+        yield Gang(rank, size, frames)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _faults() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:  # torch's own are RuntimeErrors
+        raise GangError(f"the decode's other processes are gone or too late: {error}") from error
+
+
+def share_of(frames: int, rank: int, size: int) -> tuple[int, int]:
+    """The frames of a rank: first, one after the last. They differ by one frame at most."""
+    whole, rest = divmod(frames, size)
+    start = rank * whole + min(rank, rest)
+    return start, start + whole + (rank < rest)
+
+
+def decode_share(vae: VAE, latents: Tensor, gang: Gang) -> Tensor:
+    """A process's share of unscaled latents (F, 4, h, w), as frames (n, 3, H, W) in [-1, 1].
+
+    Every process is given all latents: they are small. GangError.
+    """
+    return decode_slices(vae, latents[slice(*gang.share)], seam=gang)
