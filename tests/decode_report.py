@@ -31,8 +31,8 @@ FRAMES, SIDE, CHUNK = 25, 20, 5  # SIDE of the latents
 MB = 2**20
 # Bytes a second in one direction, between two neighbours.
 LINKS = {"NVLink": 450e9, "PCIe 4.0 x16": 25e9, "100 Gb/s Ethernet": 11e9}
-# The published decoder: channels, the share of a side's pixels, and the number of its blocks of each
-# size; in a block there are two temporal convolutions, and one is at the end.
+# The published decoder's blocks by size: channels, the part of a side's pixels, and how many there
+# are. In a block there are two temporal convolutions, and one is at the end.
 PUBLISHED = [(512, 8, 2), (512, 8, 3), (512, 4, 3), (256, 2, 3), (128, 1, 3)]
 
 
@@ -145,13 +145,9 @@ def full_size() -> list[list[str]]:
     edges = sum(2 * n * c * pixels // share**2 for c, share, n in PUBLISHED) + 3 * pixels
     given = edges * itemsize
     # What is held is twice the widest tensor; on the way there are a few frames of twice its width.
-    held, frame = (
-        2 * FRAMES * 128 * pixels * itemsize,
-        2 * 128 * pixels * itemsize,
-    )
-    print(
-        f"25 frames at 576 x 1024 hold {held / 1e9:.1f} GB, and {4 * frame / 1e9:.1f} on the way\n"
-    )
+    held = 2 * FRAMES * 128 * pixels * itemsize / 1e9
+    passing = 4 * 256 * pixels * itemsize / 1e9
+    print(f"{FRAMES} frames of 576 x 1024 hold {held:.1f} GB, and {passing:.1f} GB on the way\n")
     return [
         [name, f"{given / MB:.0f} MB", f"{given / rate * 1e3:.0f} ms"]
         for name, rate in LINKS.items()
