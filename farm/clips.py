@@ -28,7 +28,7 @@ class Clip:
     gpu_seconds: float = 0.0
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
     renderer: str = ""
-    refs: dict[str, Any] = field(default_factory=dict)
+    refs: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # results, by task
     muxes: list[str] = field(default_factory=list)  # attempts that may have stored artifacts
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 

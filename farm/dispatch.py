@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from farm.clips import Clip, Listener
 from farm.errors import StoreError
 from farm.estimate import Pace
 from farm.fence import commit
+from farm.gang import member_attempt, run_members
 from farm.job import ClipResult
 from farm.keys import checkpoints_prefix, step_of
 from farm.leftovers import clear_clip, earlier_attempts
@@ -70,7 +72,7 @@ class Dispatcher:
         for assignment, seen in list(self._signs.items()):
             if time.monotonic() - seen > limit_s:
                 why = f"no step and no end within {limit_s:g} s"
-                self._failed(assignment, TaskError(Fault.LOST, why))
+                self._failed(assignment, TaskError(Fault.LOST, why), assignment.worker)
 
     def poke(self) -> None:
         """Something changed: there may be something to assign."""
@@ -87,7 +89,7 @@ class Dispatcher:
         log.warning("%s is lost: %s", name, why)
         if worker is not None:
             if worker.task is not None:
-                self._failed(worker.task, TaskError(Fault.LOST, why))
+                self._failed(worker.task, TaskError(Fault.LOST, why), name)
             self._scheduler.leave(name)
 
     async def work(self) -> None:
@@ -118,31 +120,41 @@ class Dispatcher:
         order = Order(clip.request, clip.model, task, self._attempt_of(assignment), assignment.lean)
         if task.stage is Stage.MUX:
             clip.muxes.append(order.attempt)
-        given = [clip.refs.get(key) for key in task.needs]  # None is in the store
+        # What is not there is in the store: None.
+        given = [ref for key in task.needs for ref in clip.refs.get(key, (None,))]
         began = time.monotonic()
         try:
-            ref, seconds = await self._pool.run(
-                assignment.worker, order, given, lambda step: self._stepped(clip, assignment, step)
+            refs, seconds = await run_members(
+                self._pool,
+                assignment.members,
+                order,
+                given,
+                lambda step: self._stepped(clip, assignment, step),
             )
-            made = await ref if task.stage is Stage.MUX else None
+            made = await refs[0] if task.stage is Stage.MUX else None
         except Exception as error:
             fault = error if isinstance(error, TaskError) else TaskError(Fault.ERROR, repr(error))
-            clip.gpu_seconds += time.monotonic() - began
-            self._failed(assignment, fault)
+            clip.gpu_seconds += (time.monotonic() - began) * len(assignment.members)
+            self._failed(assignment, fault, fault.worker or assignment.worker)
         else:
-            clip.gpu_seconds += seconds
-            self._done(assignment, clip, ref, made, seconds)
+            clip.gpu_seconds += sum(seconds)
+            self._done(assignment, clip, refs, made, max(seconds))
         self.poke()
 
     def _done(
-        self, assignment: Assignment, clip: Clip, ref: Any, made: Made | None, seconds: float
+        self,
+        assignment: Assignment,
+        clip: Clip,
+        refs: Sequence[Any],
+        made: Made | None,
+        seconds: float,
     ) -> None:
         task, current = assignment.task, self._scheduler.is_current(assignment)
         self._scheduler.finish(assignment.worker)
         self._off_work(assignment)
         if not current:
             return
-        clip.refs[task.key] = ref
+        clip.refs[task.key] = tuple(refs)
         clip.seconds[task.stage] += seconds
         self.pace.observe(task, clip.request, seconds)
         if task.stage is Stage.DENOISE:
@@ -152,22 +164,22 @@ class Dispatcher:
         if made is not None:
             self._background.start(self._commit(clip, made))
 
-    def _failed(self, assignment: Assignment, fault: TaskError) -> None:
-        """Judge a fault, once: a worker's death is told of by its task and by the pool."""
-        worker = self._scheduler.workers.get(assignment.worker)
+    def _failed(self, assignment: Assignment, fault: TaskError, name: str) -> None:
+        """Judge a worker's fault, once: its death is told of by its task and by the pool."""
+        worker = self._scheduler.workers.get(name)
         if worker is None or worker.task is not assignment:
             return
         current = self._scheduler.is_current(assignment)
-        verdict = self._scheduler.fail(assignment.worker, fault.fault, time.time())
+        verdict = self._scheduler.fail(name, fault.fault, time.time())
         if verdict.set_aside:
-            log.warning("%s failed several clips in a row and is restarted", assignment.worker)
+            log.warning("%s failed several clips in a row and is restarted", name)
         if verdict.set_aside or fault.fault is Fault.LOST:
-            self._scheduler.drain(assignment.worker, True)  # until the pool tells of its death
-            self._pool.restart(assignment.worker)
+            self._scheduler.drain(name, True)  # until the pool tells of its death
+            self._pool.restart(name)
         clip = self._off_work(assignment)
         if not current:
             return
-        what = f"{assignment.task.key}, attempt {assignment.attempt} on {assignment.worker}"
+        what = f"{assignment.task.key}, attempt {assignment.attempt} on {name}"
         log.warning("%s: %s: %s: %s", clip.label, what, fault.fault, fault)
         if verdict.failed:
             self._give_up(clip, self._explain(assignment, fault))
@@ -177,7 +189,7 @@ class Dispatcher:
             self._background.start(self._rewind(clip))
 
     def _explain(self, assignment: Assignment, fault: TaskError) -> str:
-        if fault.fault in (Fault.LOST, Fault.ERROR):
+        if fault.fault in (Fault.LOST, Fault.ERROR, Fault.GANG):
             tries = f"{assignment.attempt} workers failed at {assignment.task.key}"
             return f"{tries}, the last one so: {fault}"
         return str(fault)
@@ -193,7 +205,7 @@ class Dispatcher:
         for name in workers:
             task = self._scheduler.workers[name].task
             assert task is not None
-            self._pool.stop(name, self._attempt_of(task))
+            self._pool.stop(name, member_attempt(self._attempt_of(task), task.members, name))
         return workers
 
     async def _stop(self, clip: Clip, workers: list[str]) -> None:

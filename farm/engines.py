@@ -1,5 +1,6 @@
 """What a worker computes with: a renderer's networks, or a decoder's. A bridge to `svd_engine`."""
 
+import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,16 +9,22 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from farm.errors import RequestError
+from farm.errors import GangError, RequestError
+from farm.order import Part
 from farm.plan import Stage
 from farm.previews import Sketch
 from farm.request import Model, ModelFacts, RenderRequest
-from svd_engine import stages, video
+from svd_engine import sharded, stages, video
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
+from svd_engine.exact import Seam
 from svd_engine.picture import open_picture
 from svd_engine.recipe import recipe_of
 from svd_engine.schedule import denoised
+from svd_engine.sharded import PAUSE_S, Meeting
+
+MEET_S = 600.0  # for a gang to meet: its members may have to load their model first
+EXCHANGE_S = 120.0  # for what one layer takes on the slowest of them
 
 
 def describe(model: Model) -> ModelFacts:
@@ -124,6 +131,7 @@ class Decoder:
 
     def __init__(self, model: Model, weights: str, device: torch.device) -> None:
         checkpoint = open_model(model, weights)
+        self._device = device
         self._vae = checkpoint.load_vae(device, getattr(torch, model.dtype))
         self.networks: list[nn.Module] = [self._vae.encoder, self._vae.decoder]
 
@@ -135,9 +143,32 @@ class Decoder:
         self, request: RenderRequest, latents: Tensor, frames: tuple[int, int]
     ) -> video.Frames:
         """Latents (F, 4, h, w) to the frames of one chunk (n, H, W, 3), uint8."""
-        recipe, (start, stop) = recipe_of(request.params), frames
-        chunk_size = request.params.decode_chunk_size
-        decoded = stages.decode(self._vae, latents[start:stop], chunk_size, recipe)
+        return self._decode(request, latents[slice(*frames)])
+
+    def decode_part(
+        self, request: RenderRequest, latents: Tensor, part: Part
+    ) -> Generator[None, None, video.Frames]:
+        """As `decode`, this worker's share of a clip. Yields while others are waited for.
+
+        Raises GangError.
+        """
+        meeting, until = Meeting(part.rank, part.size, part.address), time.monotonic() + MEET_S
+        try:
+            while not meeting.complete():
+                if time.monotonic() > until:
+                    raise sharded.GangError(f"the gang has not met within {MEET_S:g} s")
+                yield
+                time.sleep(PAUSE_S)
+            with meeting.join(len(latents), self._device, EXCHANGE_S) as gang:
+                return self._decode(request, latents[slice(*gang.share)], gang)
+        except sharded.GangError as error:
+            raise GangError(str(error)) from error
+
+    def _decode(
+        self, request: RenderRequest, latents: Tensor, seam: Seam | None = None
+    ) -> video.Frames:
+        recipe, chunk_size = recipe_of(request.params), request.params.decode_chunk_size
+        decoded = stages.decode(self._vae, latents, chunk_size, recipe, seam=seam)
         return stages.to_uint8(decoded, recipe).numpy()
 
 

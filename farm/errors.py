@@ -10,7 +10,8 @@ FarmError
 │   ├── JobFailedError     a job whose clip was wanted has failed; it says why
 │   └── JobCancelledError  it was cancelled
 ├── WorkerError        no worker could finish it: they died, or none could be started
-│   └── GpuMemoryError a task that does not fit a worker's GPU memory
+│   ├── GpuMemoryError a task that does not fit a worker's GPU memory
+│   └── GangError      another of the workers that share a task is gone, or too late
 ├── AccessError        a server does not know the key, or does not allow it what was asked
 ├── ServerError        a server does not answer, or not as a farm does
 └── OutboundError      a host on the web that does not answer, or that the farm may not ask
@@ -66,6 +67,10 @@ class WorkerError(FarmError):
 
 class GpuMemoryError(WorkerError):
     """A task that does not fit a worker's GPU memory; the message says what would."""
+
+
+class GangError(WorkerError):
+    """Another of the workers that share a task is gone, or too late."""
 
 
 class AccessError(FarmError):

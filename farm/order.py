@@ -7,6 +7,15 @@ from farm.request import Model, RenderRequest
 
 
 @dataclass(frozen=True)
+class Part:
+    """A worker's part in a task that several share."""
+
+    rank: int  # from 0
+    size: int  # how many they are
+    address: str  # where they meet, host:port
+
+
+@dataclass(frozen=True)
 class Order:
     """A task of a clip, as it is sent to a worker."""
 
@@ -15,6 +24,7 @@ class Order:
     task: Task
     attempt: str  # of the task: unique, and so are the names of what it stores
     lean: bool = False  # with as little memory as the same pixels need
+    part: Part | None = None  # where several share it
 
 
 @dataclass(frozen=True)

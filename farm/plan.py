@@ -38,6 +38,7 @@ class Task:
     stage: Stage
     needs: tuple[str, ...] = ()  # keys of the results it is given, in this order
     span: tuple[int, int] = (0, 0)  # steps (denoise) or frames (decode): first, one after the last
+    most: int = 1  # workers that may share it
 
     @property
     def kind(self) -> Kind:
@@ -50,7 +51,7 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...
     Denoising is cut into segments of so many steps: after each one the latents are saved, and
     another clip or another worker may take its turn. A chunk of `decode_chunk_size` frames is a
     task of its own, as blind to its neighbours as in diffusers, so it may be decoded anywhere.
-    Without a chunk size the clip is decoded as one.
+    Without a chunk size the clip is decoded as one, by as many workers as it has frames at most.
     """
     assert request.num_videos == 1
     frames, steps = request.params.num_frames, request.params.steps
@@ -60,8 +61,15 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...
     spans = [(max(start, step), stop) for start, stop in zip(starts, stops, strict=True)]
     size = request.params.decode_chunk_size or frames
     chunks = [(start, min(start + size, frames)) for start in range(0, frames, size)]
+    most = 1 if request.params.decode_chunk_size else frames
     decodes = [
-        Task(f"frames/{start:04d}-{stop:04d}", Stage.DECODE, (latents_key(steps),), (start, stop))
+        Task(
+            f"frames/{start:04d}-{stop:04d}",
+            Stage.DECODE,
+            (latents_key(steps),),
+            (start, stop),
+            most,
+        )
         for start, stop in chunks
     ]
     return (

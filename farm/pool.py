@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,14 @@ import ray
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from farm.errors import GpuMemoryError, MissingError, RequestError, StoreError, WorkerError
+from farm.errors import (
+    GangError,
+    GpuMemoryError,
+    MissingError,
+    RequestError,
+    StoreError,
+    WorkerError,
+)
 from farm.order import Order, Step
 from farm.placement import Slot
 from farm.plan import Kind
@@ -43,11 +51,11 @@ class StoppedError(Exception):
 
 
 class TaskError(Exception):
-    """A task that was not done: which kind of fault, and what is said of it."""
+    """A task that was not done: which kind of fault, what is said of it, and whose it was."""
 
-    def __init__(self, fault: Fault, message: str) -> None:
+    def __init__(self, fault: Fault, message: str, worker: str = "") -> None:
         super().__init__(message)
-        self.fault = fault
+        self.fault, self.worker = fault, worker
 
 
 class Host:
@@ -87,6 +95,13 @@ class Host:
         self._stepped.wait()
         self._stepped.clear()
         return self._step
+
+    @ray.method(concurrency_group="control")
+    def meeting(self) -> str:
+        """Where a gang may meet that this worker is the first of: host:port."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
     @ray.method(concurrency_group="control")
     def stop(self, attempt: str) -> None:
@@ -154,6 +169,17 @@ class Pool:
         finally:
             del self._on_step[order.attempt]
 
+    async def meeting(self, name: str) -> str:
+        """Where a gang may meet that this worker is the first of. TaskError."""
+        actor = self._actors.get(name)
+        if actor is None:
+            raise TaskError(Fault.LOST, f"{name} is gone")
+        try:
+            address: str = await actor.meeting.remote()
+            return address
+        except RayError as error:
+            raise _fault_of(error) from error
+
     def stop(self, name: str, attempt: str) -> None:
         """Ask a worker's attempt to end at its next step."""
         if name in self._actors:
@@ -217,6 +243,7 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (MissingError, Fault.STALE),
     (StoreError, Fault.STORE),
     (GpuMemoryError, Fault.MEMORY),
+    (GangError, Fault.GANG),
     (WorkerError, Fault.ERROR),
     (StoppedError, Fault.STOPPED),
     (ObjectLostError, Fault.STALE),

@@ -30,6 +30,7 @@ class Fault(StrEnum):
     STORE = "store"  # not the worker's fault, nor the request's
     STOPPED = "stopped"  # as was asked
     STALE = "stale"  # what it was given is gone
+    GANG = "gang"  # another of the workers that shared it was gone, or too late
 
 
 def rank_of(submitted: float, priority: int) -> float:
@@ -60,6 +61,7 @@ class Run:
     attempts: Counter[str] = field(default_factory=Counter)  # by task
     avoid: dict[str, set[str]] = field(default_factory=dict)  # workers that failed it, by task
     lean: set[str] = field(default_factory=set)  # tasks that ran out of memory
+    alone: set[str] = field(default_factory=set)  # tasks that are not to be shared any more
 
     @property
     def rank(self) -> float:
@@ -69,15 +71,21 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Assignment:
-    """A task on a worker."""
+    """A task on a worker, or on several."""
 
-    worker: str
+    worker: str  # the first of them
     run: Run
     task: Task
     number: int  # no other assignment has it
     attempt: int  # of this task, from 1
     lean: bool  # with as little memory as the same pixels need
     reason: Reason
+    helpers: tuple[str, ...] = ()  # that share it
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """All workers that are at it."""
+        return (self.worker, *self.helpers)
 
 
 @dataclass(slots=True, eq=False)

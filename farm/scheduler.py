@@ -7,9 +7,10 @@ A clip gives way to a better one between two tasks, and so between two segments 
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-from farm.plan import Kind, Stage, Task
+from farm.choice import choose, choose_helpers
+from farm.plan import Kind, Task
 from farm.run import Assignment, Fault, Reason, Run, Verdict, Worker
 
 MAX_ATTEMPTS = 3  # of one task
@@ -102,7 +103,7 @@ class Scheduler:
             waiting: list[_Entry] = []  # for a worker that is busy now
             try:
                 while any(self._idle[kind].values()) and (entry := self._pop(kind)):
-                    placed = self._place(entry[3], entry[4])
+                    placed = choose(entry[3], entry[4], self._idle[kind], self.workers)
                     if placed is None:
                         waiting.append(entry)
                     else:
@@ -122,7 +123,8 @@ class Scheduler:
     def finish(self, name: str) -> Assignment:
         """A worker's task is done: free the worker; what needed the result may start."""
         assignment, current = self._release(name)
-        self._strikes.pop(name, None)
+        for member in assignment.members:
+            self._strikes.pop(member, None)
         run, task = assignment.run, assignment.task
         if current:
             del run.attempts[task.key]  # if the result is lost, making it anew begins with 1
@@ -142,7 +144,7 @@ class Scheduler:
         return at_work and not run.gone and assignment.number > run.since
 
     def fail(self, name: str, fault: Fault, now: float) -> Verdict:
-        """A worker's task is not done: free the worker, try the task again or give the clip up."""
+        """A worker's task is not done: free who was at it, try it again or give the clip up."""
         assignment, current = self._release(name)
         run, task = assignment.run, assignment.task
         aside = fault in (Fault.ERROR, Fault.LOST) and self._strike(name, run.id)
@@ -158,8 +160,11 @@ class Scheduler:
         elif fault is Fault.MEMORY and task.key not in run.lean and tries < MAX_ATTEMPTS:
             run.lean.add(task.key)
             at = now
-        elif fault in (Fault.ERROR, Fault.LOST) and tries < MAX_ATTEMPTS:
-            run.avoid.setdefault(task.key, set()).add(name)
+        elif fault in (Fault.ERROR, Fault.LOST, Fault.GANG) and tries < MAX_ATTEMPTS:
+            if fault is Fault.GANG:
+                run.alone.add(task.key)
+            else:
+                run.avoid.setdefault(task.key, set()).add(name)
             at = now + BACKOFF_S * 4 ** (tries - 1)
         else:
             return Verdict(failed=True, set_aside=aside)
@@ -221,46 +226,47 @@ class Scheduler:
             del self._ready[kind][idle]
         return heapq.heappop(best) if best else None
 
-    def _place(self, run: Run, task: Task) -> tuple[str, Reason] | None:
-        """An idle worker for a task; None where it is worth waiting for one that is busy."""
-        idle = self._idle[task.kind]
-        avoid: Collection[str] = run.avoid.get(task.key, ())
-        same = idle.get(run.model, {})
-        if task.stage is Stage.DENOISE and run.home in same and run.home not in avoid:
-            return run.home, Reason.STAYS
-        for names, reason in ((same, Reason.MODEL), *((n, Reason.NEXT) for n in idle.values())):
-            for name in reversed(names):
-                if name not in avoid:
-                    return name, Reason.ELSEWHERE if avoid else reason
-        others = (w for w in self.workers.values() if w.kind is task.kind and not w.draining)
-        if any(worker.name not in avoid for worker in others):
-            return None
-        return next(reversed(next(filter(None, idle.values())))), Reason.ONLY
-
     def _start(self, run: Run, task: Task, name: str, reason: Reason) -> Assignment:
-        worker = self.workers[name]
-        del self._idle[worker.kind][worker.model][name]
         del run.ready[task.key]
         run.attempts[task.key] += 1
         self._number += 1
         assignment = Assignment(
-            name, run, task, self._number, run.attempts[task.key], task.key in run.lean, reason
+            name,
+            run,
+            task,
+            self._number,
+            run.attempts[task.key],
+            task.key in run.lean,
+            reason,
+            self._helpers(run, task, name),
         )
-        run.running[name] = worker.task = assignment
-        worker.model = run.model
-        self.busy[run.tenant] += 1
+        for member in assignment.members:
+            worker = self.workers[member]
+            del self._idle[worker.kind][worker.model][member]
+            run.running[member] = worker.task = assignment
+            worker.model = run.model
+            self.busy[run.tenant] += 1
         return assignment
 
+    def _helpers(self, run: Run, task: Task, name: str) -> tuple[str, ...]:
+        entries = (entry for heap in self._ready[task.kind].values() for entry in heap)
+        busy = self.busy[run.tenant] + 1
+        allowed = self._max_gpus.get(run.tenant, len(self.workers)) - busy
+        waiting = filter(_counts, entries)
+        return choose_helpers(run, task, name, self._idle[task.kind], waiting, allowed)
+
     def _release(self, name: str) -> tuple[Assignment, bool]:
-        """Free a worker: what it was at, and whether the clip still waits for that."""
-        worker = self.workers[name]
-        assignment, worker.task = worker.task, None
+        """Free who is at a worker's task: what it was, and whether the clip still waits for it."""
+        assignment = self.workers[name].task
         assert assignment is not None, f"{name} has no task"
         current = self.is_current(assignment)
-        del assignment.run.running[name]
-        self.busy[assignment.run.tenant] -= 1
-        if not worker.draining:
-            self._free(worker)
+        for member in assignment.members:
+            worker = self.workers[member]
+            worker.task = None
+            del assignment.run.running[member]
+            self.busy[assignment.run.tenant] -= 1
+            if not worker.draining:
+                self._free(worker)
         return assignment, current
 
     def _free(self, worker: Worker) -> None:

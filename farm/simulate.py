@@ -257,7 +257,8 @@ class Simulation:
 
 
 def _request() -> RenderRequest:
-    params = RenderParams(width=1024, height=576, num_frames=25)
+    # Of one chunk: nobody shares a decode here.
+    params = RenderParams(width=1024, height=576, num_frames=25, decode_chunk_size=25)
     return RenderRequest(picture="0" * 64, weights="0" * 64, dtype="float16", params=params)
 
 

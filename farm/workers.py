@@ -81,6 +81,9 @@ class Worker:
             return latents
         if task.stage is Stage.DECODE:
             latents = given[0] or self._checkpoint(request, request.params.steps)
+            if order.part is not None:
+                work = engine.decode_part(request, latents.latents[0], order.part)
+                return (yield from self._waiting(work, request))
             return engine.decode(request, latents.latents[0], task.span)
         return self._mux(order, np.concatenate(given))
 
@@ -94,6 +97,17 @@ class Worker:
             except StopIteration as end:
                 return end.value
             yield self._previewer.step(request, done, sketch)
+
+    def _waiting(
+        self, work: Generator[None, None, video.Frames], request: RenderRequest
+    ) -> Generator[Step, None, video.Frames]:
+        """Let the task be stopped while a gang is waited for."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                return end.value
+            yield Step(request.params.steps)
 
     def _mux(self, order: Order, frames: video.Frames) -> Made:
         """Store what people see of the clip, under names that nobody is told before the commit."""

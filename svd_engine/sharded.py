@@ -4,9 +4,11 @@ gloo on CPUs, NCCL on GPUs. Every exchange has a time limit: a member that is go
 all the others, and never a wait without end.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,6 +16,9 @@ from torch import Tensor
 
 from svd_engine.exact import decode_slices
 from svd_engine.vae import VAE
+
+LOOK_S = 1.0  # for rank 0, at most, in one look
+PAUSE_S = 0.05  # between two looks for the others
 
 
 class GangError(RuntimeError):
@@ -58,28 +63,63 @@ class Gang:
         return of_frames.sum(dim=0)
 
 
+class Meeting:
+    """Where the processes of a gang wait for each other, at rank 0's address, host:port."""
+
+    def __init__(self, rank: int, size: int, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._rank, self._size, self._where = rank, size, (host, int(port))
+        self._store: Any = None  # a TCPStore, once rank 0 is there
+
+    def complete(self) -> bool:
+        """Whether all have come; asked again and again, it takes a moment each time."""
+        if self._store is None:
+            first = self._rank == 0
+            try:
+                self._store = dist.TCPStore(  # type: ignore[attr-defined]
+                    *self._where,
+                    is_master=first,
+                    timeout=timedelta(seconds=LOOK_S),
+                    wait_for_workers=False,
+                )
+            except (RuntimeError, ValueError) as error:
+                if first:
+                    raise GangError(f"no gang can meet at {self._where}: {error}") from error
+                return False  # rank 0 is not there yet
+            self._store.add("here", 1)
+        with _faults():
+            return self._store.add("here", 0) == self._size
+
+    @contextmanager
+    def join(self, frames: int, device: torch.device, limit_s: float) -> Iterator[Gang]:
+        """The gang for a clip, once all have come. limit_s: of each exchange. GangError."""
+        with _faults():
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=self._store,
+                rank=self._rank,
+                world_size=self._size,
+                timeout=timedelta(seconds=limit_s),
+                device_id=device if device.type == "cuda" else None,
+            )
+        try:
+            yield Gang(self._rank, self._size, frames)
+        finally:
+            dist.destroy_process_group()
+
+
 @contextmanager
 def join_gang(
     rank: int, size: int, frames: int, address: str, device: torch.device, limit_s: float
 ) -> Iterator[Gang]:
-    """The gang of `size` processes for a clip, which meet at rank 0's `address`, host:port.
-
-    limit_s: of meeting, and of each exchange. GangError.
-    """
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    with _faults():
-        dist.init_process_group(
-            backend,
-            init_method=f"tcp://{address}",
-            rank=rank,
-            world_size=size,
-            timeout=timedelta(seconds=limit_s),
-            device_id=device if device.type == "cuda" else None,
-        )
-    try:
-        yield Gang(rank, size, frames)
-    finally:
-        dist.destroy_process_group()
+    """Meet, and join. limit_s: of meeting, and of each exchange. GangError."""
+    meeting, until = Meeting(rank, size, address), time.monotonic() + limit_s
+    while not meeting.complete():
+        if time.monotonic() > until:
+            raise GangError(f"the decode's other processes are not there after {limit_s:g} s")
+        time.sleep(PAUSE_S)
+    with meeting.join(frames, device, limit_s) as gang:
+        yield gang
 
 
 @contextmanager

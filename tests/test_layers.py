@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "placement": {"farm.plan"},
     "job": {"farm.errors", "farm.plan", "farm.request", PARAMS},
     "run": {"farm.plan"},
-    "scheduler": {"farm.plan", "farm.run"},
+    "choice": {"farm.plan", "farm.run"},
+    "scheduler": {"farm.choice", "farm.plan", "farm.run"},
     "settings": {"farm.errors", "farm.request", "svd_engine.picture"},
     "store/__init__": {
         "farm.errors",
@@ -39,9 +40,9 @@ ALLOWED: dict[str, set[str]] = {
     "store/s3_errors": set(),
     "previews": {"farm.keys", "farm.order", "farm.request", "farm.store"}
     | {"svd_engine.picture", "svd_engine.preview"},
-    "engines": {"farm.errors", "farm.plan", "farm.previews", "farm.request", "svd_engine"}
-    | {f"svd_engine.{name}" for name in ("checkpoint", "conditioning", "picture", "recipe")}
-    | {"svd_engine.schedule"},
+    "engines": {"farm.errors", "farm.order", "farm.plan", "farm.previews", "farm.request"}
+    | {f"svd_engine.{name}" for name in ("checkpoint", "conditioning", "exact", "picture")}
+    | {"svd_engine", "svd_engine.recipe", "svd_engine.schedule", "svd_engine.sharded"},
     "workers": PURE - {"farm.run", "farm.job"}
     | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.store"}
     | {"svd_engine", "svd_engine.conditioning"},
@@ -61,9 +62,18 @@ ALLOWED: dict[str, set[str]] = {
     "webhooks": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
     | {"farm.settings", "farm.store"},
     "places": set(),
+    "gang": {"farm.order", "farm.pool", "farm.run"},
     "clips": {"farm.job", "farm.plan", "farm.request", "farm.run"},
     "dispatch": PURE - {"farm.request"}
-    | {"farm.clips", "farm.estimate", "farm.fence", "farm.keys", "farm.leftovers", "farm.loop"}
+    | {
+        "farm.clips",
+        "farm.estimate",
+        "farm.fence",
+        "farm.gang",
+        "farm.keys",
+        "farm.leftovers",
+        "farm.loop",
+    }
     | {"farm.pool", "farm.scheduler", "farm.store"},
     "book": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.store"},
     "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
