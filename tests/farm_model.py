@@ -27,6 +27,7 @@ class Clip:
     failures: Counter[str] = field(default_factory=Counter)
     avoid: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     lean: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)
     home: str = ""
     stale: bool = False  # its results are lost, and it is not rewound yet
     rewinds: int = 0
@@ -95,16 +96,19 @@ class FarmModel:
         del self.clips[clip.run.id]
 
     def carry_out(self, decision: Assignment) -> None:
-        clip, own = self.clips[decision.run.id], self.workers[decision.worker]
+        clip = self.clips[decision.run.id]
         clip.due.pop(decision.task.key, None)
-        clip.under_way[decision.task.key] = own.task = decision
-        own.model = clip.run.model
+        clip.under_way[decision.task.key] = decision
+        for name in decision.members:
+            self.workers[name].task = decision
+            self.workers[name].model = clip.run.model
 
     def free(self, name: str) -> tuple[Assignment, Clip | None]:
-        """Take a worker's task from it; the clip, where it waits for that."""
+        """Take a worker's task from all who share it; the clip, where it waits for that."""
         decision = self.workers[name].task
         assert decision is not None
-        self.workers[name].task = None
+        for member in decision.members:
+            self.workers[member].task = None
         clip = self.clips.get(decision.run.id)
         current = clip is not None and clip.under_way.get(decision.task.key) is decision
         assert self.scheduler.is_current(decision) == current
@@ -116,7 +120,8 @@ class FarmModel:
     def finish_one(self, name: str) -> None:
         decision, clip = self.free(name)
         assert self.scheduler.finish(name) is decision
-        self.strikes.pop(name, None)
+        for member in decision.members:
+            self.strikes.pop(member, None)
         if clip is not None:
             task = decision.task
             clip.done.add(task.key)
@@ -147,11 +152,11 @@ class FarmModel:
             clip.stale = True
             clip.under_way.clear()
             clip.due.clear()
-        elif fault in (Fault.ERROR, Fault.LOST, Fault.MEMORY):
+        elif fault in (Fault.ERROR, Fault.LOST, Fault.MEMORY, Fault.GANG):
             clip.failures[key] += 1
             if clip.failures[key] < MAX_ATTEMPTS:
                 if fault is not Fault.MEMORY:
-                    clip.avoid[key].add(name)
+                    (clip.alone.add(key) if fault is Fault.GANG else clip.avoid[key].add(name))
                     delay = {1: 1.0, 2: 4.0}[clip.failures[key]]
                 elif key not in clip.lean:
                     clip.lean.add(key)

@@ -127,9 +127,15 @@ def test_a_clip_is_shared_and_its_frames_are_the_engines(farm: Farm, tiny: Path)
     assert gangs(farm, view.job.results[0].request.digest) == [3, 3, 3]
 
 
+def idle_decoders(farm: Farm) -> int:
+    workers = farm.status()["workers"]
+    return sum(w["state"] == "idle" for name, w in workers.items() if name.startswith("decoder"))
+
+
 def lives(farm: Farm, tiny: Path, count: int) -> None:
     """So many clips, one after the other, each of which loses a helper as it is decoded."""
     for seed in range(100, 100 + count):
+        wait_for(lambda: idle_decoders(farm) >= 2, 120)
         asked = submission(tiny, seed=seed, fps=DEADLY, decode_chunk_size=None)
         job = farm.submit(asked, picture_bytes()).job.id
         view = finish(farm, job)[job]

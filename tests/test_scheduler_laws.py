@@ -131,7 +131,8 @@ class Farm(FarmModel, RuleBasedStateMachine):
         for _ in range(rounds):
             self.assign(None)
             for name in self.at_work():
-                self.finish_one(name)
+                if self.workers[name].task is not None:  # not done with those who shared it
+                    self.finish_one(name)
         self.assign(None)
 
     @rule(most=st.none() | st.integers(1, 3))
@@ -165,6 +166,7 @@ class Farm(FarmModel, RuleBasedStateMachine):
             elif busy[other.run.tenant] < CAPS.get(other.run.tenant, 1000):
                 assert busy[tenant] <= busy[other.run.tenant]
         self.check_place(decision, clip, idle)
+        self.check_helpers(decision, clip, ready)
 
     def check_place(self, decision: Assignment, clip: Clip, idle: set[str]) -> None:
         task, name, reason = decision.task, decision.worker, decision.reason
@@ -179,6 +181,20 @@ class Farm(FarmModel, RuleBasedStateMachine):
         assert (reason is Reason.STAYS) == stays
         assert name == clip.home or not stays
         assert (reason is Reason.ELSEWHERE) == (bool(avoid) and not stays)
+
+    def check_helpers(
+        self, decision: Assignment, clip: Clip, ready: list[tuple[Clip, Task]]
+    ) -> None:
+        task, helpers, tenant = decision.task, set(decision.helpers), clip.run.tenant
+        if not helpers:
+            return
+        idle = self.idle(task.kind)
+        assert len(decision.members) == len({*decision.members}) <= task.most
+        assert task.key not in clip.alone
+        assert helpers <= idle - clip.avoid[task.key] - {decision.worker}
+        assert self.busy()[tenant] + len(decision.members) <= CAPS.get(tenant, 1000)
+        for other, another in ready:  # nobody is spared who has something of his own
+            assert (other, another) == (clip, task) or idle <= other.avoid[another.key]
 
     def check_nothing_is_left(self, ready: dict[Kind, list[tuple[Clip, Task]]]) -> None:
         """No worker is idle while there is something for it."""
