@@ -1,10 +1,13 @@
 """Which idle worker a task goes to, and which others share it. Pure."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from itertools import chain, islice
+from math import ceil, inf
 
 from farm.plan import Stage, Task
 from farm.run import Reason, Run, Worker
+
+PASSING = 4  # frames whose size is taken on the way, beside those that are held
 
 Idle = Mapping[Hashable, dict[str, None]]  # workers of one kind, by the model they hold
 
@@ -28,17 +31,20 @@ def choose(
 
 
 def choose_helpers(
-    run: Run, task: Task, name: str, idle: Idle, waiting: Iterable[object], allowed: int
+    run: Run, task: Task, name: str, idle: Idle, workers: Mapping[str, Worker], allowed: int
 ) -> tuple[str, ...]:
-    """Idle workers, at most `allowed`, that share a task with `name`.
-
-    waiting: tasks that are ready for such a worker. While there is one, nobody is spared: so the
-    last of several that are ready gets whoever is left.
-    """
+    """Idle workers that share a task with `name`, at most `allowed`: whose memory holds a share."""
     most = min(task.most - 1, allowed)
-    if most <= 0 or task.key in run.alone or any(True for _ in waiting):
+    if most <= 0 or task.key in run.alone:
         return ()
     avoid, loaded = run.avoid.get(task.key, ()), idle.get(run.model, {})
     others = (other for names in idle.values() if names is not loaded for other in names)
     free = (other for other in chain(loaded, others) if other != name and other not in avoid)
-    return tuple(islice(free, most))
+    chosen = [workers[other] for other in islice(free, most)]
+    while chosen:
+        least = min(chosen, key=lambda worker: inf if worker.memory is None else worker.memory)
+        share = ceil((task.span[1] - task.span[0]) / (len(chosen) + 1))
+        if least.memory is None or (share + PASSING) * task.frame_bytes <= least.memory:
+            break
+        chosen.remove(least)
+    return tuple(worker.name for worker in chosen)

@@ -235,7 +235,7 @@ class Coordinator:
         self._pool = Pool(
             settings.store,
             self._engine,
-            lambda name, kind: self._upkeep.joined(name, kind),
+            lambda *worker: self._upkeep.joined(*worker),
             lambda name, why: self._dispatcher.left(name, why),
         )
         webhooks = Webhooks(settings, self._store, background)

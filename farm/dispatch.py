@@ -78,9 +78,9 @@ class Dispatcher:
         """Something changed: there may be something to assign."""
         self._wake.set()
 
-    def joined(self, name: str, kind: Kind) -> None:
+    def joined(self, name: str, kind: Kind, memory: int | None) -> None:
         """The pool has a new worker."""
-        self._scheduler.join(name, kind)
+        self._scheduler.join(name, kind, memory)
         self.poke()
 
     def left(self, name: str, why: str) -> None:

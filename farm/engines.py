@@ -34,6 +34,12 @@ def describe(model: Model) -> ModelFacts:
     return ModelFacts(digest=checkpoint.digest, defaults=checkpoint.render_defaults)
 
 
+def gpu_bytes() -> int:
+    """The memory of this process's GPU."""
+    total: int = torch.cuda.mem_get_info()[1]
+    return total
+
+
 @dataclass(frozen=True)
 class Latents:
     """A clip part of the way, with all that denoising goes on from; on the CPU."""

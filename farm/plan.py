@@ -30,6 +30,9 @@ KIND_OF = {
 }
 
 
+WIDEST = 128  # channels at full size
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One call on one worker."""
@@ -39,6 +42,7 @@ class Task:
     needs: tuple[str, ...] = ()  # keys of the results it is given, in this order
     span: tuple[int, int] = (0, 0)  # steps (denoise) or frames (decode): first, one after the last
     most: int = 1  # workers that may share it
+    frame_bytes: int = 0  # that it takes for each frame, where it is shared
 
     @property
     def kind(self) -> Kind:
@@ -69,6 +73,7 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...
             (latents_key(steps),),
             (start, stop),
             most,
+            frame_bytes=decoded_bytes(request),
         )
         for start, stop in chunks
     ]
@@ -82,6 +87,15 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...
         *decodes,
         Task("video", Stage.MUX, tuple(task.key for task in decodes)),
     )
+
+
+def decoded_bytes(request: RenderRequest) -> int:
+    """What an exact decode holds for each frame: the published VAE's widest tensor, twice."""
+    params = request.params
+    assert params.width is not None
+    assert params.height is not None
+    itemsize = 4 if request.dtype == "float32" else 2
+    return 2 * WIDEST * params.width * params.height * itemsize
 
 
 def latents_key(step: int) -> str:

@@ -65,6 +65,7 @@ class Host:
         free_torch_threads(slot.spins)
         device = "cuda" if slot.gpus else "cpu"
         self._worker = import_module(engine).Worker(slot.kind, device, store)
+        self._gpus = slot.gpus
         self._unwanted = ""
         self._step = "", Step(0)  # the attempt under way, and how far it is
         self._stepped = threading.Event()
@@ -97,6 +98,15 @@ class Host:
         return self._step
 
     @ray.method(concurrency_group="control")
+    def memory(self) -> int | None:
+        """Bytes of its share of a GPU; None without one."""
+        if not self._gpus:
+            return None
+        from farm.engines import gpu_bytes
+
+        return int(self._gpus * gpu_bytes())
+
+    @ray.method(concurrency_group="control")
     def meeting(self) -> str:
         """Where a gang may meet that this worker is the first of: host:port."""
         with socket.socket() as probe:
@@ -116,10 +126,13 @@ class Pool:
         self,
         store: str,
         engine: str,
-        joined: Callable[[str, Kind], None],
+        joined: Callable[[str, Kind, int | None], None],
         left: Callable[[str, str], None],
     ) -> None:
-        """engine: the module whose `Worker` is hosted. joined, left: told of workers by name."""
+        """engine: the module whose `Worker` is hosted. joined, left: told of workers by name.
+
+        joined: of its memory, too, in bytes of a GPU; None without one.
+        """
         self._store, self._engine = store, engine
         self._joined, self._left = joined, left
         self.slots: dict[str, Slot] = {}
@@ -199,7 +212,7 @@ class Pool:
             began = time.monotonic()
             try:
                 self.places[name] = await actor.place.remote()
-                self._joined(name, self.slots[name].kind)
+                self._joined(name, self.slots[name].kind, await actor.memory.remote())
                 await self._follow(actor)
             except RayError as error:
                 self._actors.pop(name, None)

@@ -94,6 +94,7 @@ class Worker:
 
     name: str
     kind: Kind
+    memory: int | None = None  # bytes of a GPU that are its own; None: no limit is known
     model: Hashable = None  # loaded
     task: Assignment | None = None
     draining: bool = False

@@ -72,9 +72,9 @@ class Scheduler:
 
     # Workers
 
-    def join(self, name: str, kind: Kind) -> None:
-        """Count a worker in, idle."""
-        self.workers[name] = worker = Worker(name, kind)
+    def join(self, name: str, kind: Kind, memory: int | None = None) -> None:
+        """Count a worker in, idle. memory: bytes of a GPU."""
+        self.workers[name] = worker = Worker(name, kind, memory)
         self._free(worker)
 
     def leave(self, name: str) -> None:
@@ -252,8 +252,9 @@ class Scheduler:
         entries = (entry for heap in self._ready[task.kind].values() for entry in heap)
         busy = self.busy[run.tenant] + 1
         allowed = self._max_gpus.get(run.tenant, len(self.workers)) - busy
-        waiting = filter(_counts, entries)
-        return choose_helpers(run, task, name, self._idle[task.kind], waiting, allowed)
+        if allowed <= 0 or any(map(_counts, entries)):
+            return ()  # those that are idle have something of their own
+        return choose_helpers(run, task, name, self._idle[task.kind], self.workers, allowed)
 
     def _release(self, name: str) -> tuple[Assignment, bool]:
         """Free who is at a worker's task: what it was, and whether the clip still waits for it."""

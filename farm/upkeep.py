@@ -38,9 +38,9 @@ class Upkeep:
         self._dispatcher, self._sharing, self._book = dispatcher, sharing, book
         self._drained: set[str] = set()  # by an operator; a worker started anew is so again
 
-    def joined(self, name: str, kind: Kind) -> None:
+    def joined(self, name: str, kind: Kind, memory: int | None) -> None:
         """The pool has a new worker."""
-        self._dispatcher.joined(name, kind)
+        self._dispatcher.joined(name, kind, memory)
         if name in self._drained:
             self._scheduler.drain(name, True)
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from svd_engine.engine import Clip, Engine
     from svd_engine.params import RenderDefaults, RenderParams
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Loaded on first use, so that `svd_engine.params` can be had without torch.
 _HOMES = {

@@ -63,6 +63,23 @@ def test_a_chunk_is_not_shared_and_caps_hold() -> None:
     assert len(shared.members) == 2
 
 
+def test_those_share_whose_memory_holds_a_share() -> None:
+    clip = Task("frames", Stage.DECODE, span=(0, 12), most=12, frame_bytes=10)
+    for memories, size in (
+        ([None, None, None], 3),
+        ([80, 80, 1000], 3),  # four frames each, and four on the way; the last is the first
+        ([70, 1000, 1000], 2),
+        ([70, 70, 1000], 1),
+        ([70, 80, 1000], 1),  # of two, each would hold six
+    ):
+        some = Scheduler()
+        for number, memory in enumerate(memories):
+            some.join(f"decoder-{number}", Kind.DECODER, memory)
+        add(some, "clip", clip)
+        (shared,) = some.assign(0.0)
+        assert len(shared.members) == size, memories
+
+
 def test_as_many_as_there_are_frames() -> None:
     some = scheduler(9)
     add(some, "clip")

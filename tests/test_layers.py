@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "workers": PURE - {"farm.run", "farm.job"}
     | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.store"}
     | {"svd_engine", "svd_engine.conditioning"},
-    "pool": PURE - {"farm.job", "farm.request"} | {"farm.placement"},
+    "pool": PURE - {"farm.job", "farm.request"} | {"farm.engines", "farm.placement"},
     "cluster": {
         "farm.errors",
         "farm.loop",

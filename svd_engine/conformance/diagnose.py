@@ -108,7 +108,7 @@ def _judge(given: Given, key: str, name: str, step: int) -> Finding:
 
     def under(deviations: Sequence[str]) -> Tensor:
         params = given.params.model_copy(update={"deviations": tuple(deviations)})
-        return compute(given, with_deviations(params, Recipe()), step).float()
+        return compute(given, with_deviations(params, Recipe()), step).float().cpu()
 
     right = under(())
     aligned = align(given.trace[key], tuple(right.shape))
@@ -186,11 +186,11 @@ def _with_other_noise(
     elif finding.key == "image.augmented" and strength:
         width, height = theirs.shape[-1], theirs.shape[-2]
         ours = STAGES["image.noise"](given, Recipe(), 0)
-        clean = right - strength * given_noise(given, (1, 3, height, width), ours)
+        clean = right - strength * _their_noise(given, (1, 3, height, width), ours)
         explanations = [((theirs - clean) / strength, ())]
     elif finding.key == "image.latent":
         pixels = given.tensor("image.augmented", (1, 3, 8 * theirs.shape[-2], 8 * theirs.shape[-1]))
-        mean, log_variance = (x.float() for x in posterior(given.engine.vae, pixels))
+        mean, log_variance = (x.float().cpu() for x in posterior(given.engine.vae, pixels))
         spread = (0.5 * log_variance.clamp(-30, 20)).exp()
         factor = given.engine.vae.config.scaling_factor
         explanations = [
@@ -213,7 +213,7 @@ def _is_unit(noise: Tensor) -> bool:
     return abs(spread - 1) < LIKE_UNIT + chance / 2**0.5 and abs(mean) < LIKE_UNIT + chance
 
 
-def given_noise(given: Given, shape: tuple[int, ...], otherwise: Tensor) -> Tensor:
+def _their_noise(given: Given, shape: tuple[int, ...], otherwise: Tensor) -> Tensor:
     """Their picture noise, where they have it."""
     try:
         return given.tensor("image.noise", shape)

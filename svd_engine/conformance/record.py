@@ -72,73 +72,79 @@ def record(engine: Engine, picture: Picture, params: RenderParams, recorder: Rec
 
 
 def listen(recipe: Recipe, recorder: Recorder) -> Recipe:
-    """The recipe, each of its functions telling the recorder what it gave."""
-    put, step = recorder.put, 0
-
-    def kept(key: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def heard(*args: Any) -> Tensor:
-            tensor = function(*args)
-            put(key, tensor)
-            return tensor
-
-        return heard
-
-    def kept_of_step(what: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def heard(*args: Any) -> Tensor:
-            tensor = function(*args)
-            recorder.put_step(step, what, tensor)
-            return tensor
-
-        return heard
-
-    def draw_noise(*args: Any) -> Noise:
-        noise = recipe.draw_noise(*args)
-        put("image.noise", noise.picture)
-        return noise
-
-    def pair(told: Conditioning, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
-        recorder.note("encode")
-        put("clip.embedding", told.embedding)
-        put("image.latent", told.image_latent)
-        put("time_ids", told.time_ids)
-        return recipe.pair(told, *args)
-
-    def guidance_scales(*args: Any) -> Tensor:
-        scales = recipe.guidance_scales(*args)
-        put("guidance", scales[0] if (scales == scales[0]).all() else scales)
-        return scales
-
-    def euler_step(latents: Tensor, v: Tensor, *sigmas: Tensor) -> Tensor:
-        nonlocal step
-        latents = recipe.euler_step(latents, v, *sigmas)
-        recorder.put_step(step, "guided", v)
-        recorder.put_step(step, "latents", latents)
-        recorder.note(f"step {step}")
-        step += 1
-        return latents
-
-    def to_uint8(given: Tensor) -> Tensor:
-        put("frames", given)
-        levels = recipe.to_uint8(given)
-        put("frames.uint8", levels)
-        return levels
-
+    """The recipe, its functions telling the recorder what they give."""
+    told = _Told(recipe, recorder)
     return replace(
         recipe,
-        draw_noise=draw_noise,
-        clip_pixels=kept("clip.pixels", recipe.clip_pixels),
-        augment=kept("image.augmented", recipe.augment),
-        sigmas=kept("sigmas", recipe.sigmas),
-        timesteps=kept("timesteps", recipe.timesteps),
-        initial_latents=kept("latents.init", recipe.initial_latents),
-        pair=pair,
-        guidance_scales=guidance_scales,
-        join=kept_of_step("model_input", recipe.join),
-        predict=kept_of_step("model_output", recipe.predict),
-        euler_step=euler_step,
-        unscale=kept("decode.latents", recipe.unscale),
-        to_uint8=to_uint8,
+        draw_noise=told.draw_noise,
+        clip_pixels=told.kept("clip.pixels", recipe.clip_pixels),
+        augment=told.kept("image.augmented", recipe.augment),
+        sigmas=told.kept("sigmas", recipe.sigmas),
+        timesteps=told.kept("timesteps", recipe.timesteps),
+        initial_latents=told.kept("latents.init", recipe.initial_latents),
+        pair=told.pair,
+        guidance_scales=told.guidance_scales,
+        join=told.kept_of_step("model_input", recipe.join),
+        predict=told.kept_of_step("model_output", recipe.predict),
+        euler_step=told.euler_step,
+        unscale=told.kept("decode.latents", recipe.unscale),
+        to_uint8=told.to_uint8,
     )
+
+
+class _Told:
+    """Functions of a recipe that tell a recorder what they give; of one render."""
+
+    def __init__(self, recipe: Recipe, recorder: Recorder) -> None:
+        self._recipe, self._recorder, self._put = recipe, recorder, recorder.put
+        self._step = 0
+
+    def kept(self, key: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def heard(*args: Any) -> Tensor:
+            tensor = function(*args)
+            self._put(key, tensor)
+            return tensor
+
+        return heard
+
+    def kept_of_step(self, what: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def heard(*args: Any) -> Tensor:
+            tensor = function(*args)
+            self._recorder.put_step(self._step, what, tensor)
+            return tensor
+
+        return heard
+
+    def draw_noise(self, *args: Any) -> Noise:
+        noise = self._recipe.draw_noise(*args)
+        self._put("image.noise", noise.picture)
+        return noise
+
+    def pair(self, told: Conditioning, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+        self._recorder.note("encode")
+        self._put("clip.embedding", told.embedding)
+        self._put("image.latent", told.image_latent)
+        self._put("time_ids", told.time_ids)
+        return self._recipe.pair(told, *args)
+
+    def guidance_scales(self, *args: Any) -> Tensor:
+        scales = self._recipe.guidance_scales(*args)
+        self._put("guidance", scales[0] if (scales == scales[0]).all() else scales)
+        return scales
+
+    def euler_step(self, latents: Tensor, v: Tensor, *sigmas: Tensor) -> Tensor:
+        latents = self._recipe.euler_step(latents, v, *sigmas)
+        self._recorder.put_step(self._step, "guided", v)
+        self._recorder.put_step(self._step, "latents", latents)
+        self._recorder.note(f"step {self._step}")
+        self._step += 1
+        return latents
+
+    def to_uint8(self, frames: Tensor) -> Tensor:
+        self._put("frames", frames)
+        levels = self._recipe.to_uint8(frames)
+        self._put("frames.uint8", levels)
+        return levels
 
 
 def about_machine(device: str) -> dict[str, Any]:

@@ -71,58 +71,73 @@ def record_reference(
 @contextmanager
 def _listening(pipeline: Any, recorder: Recorder) -> Iterator[None]:
     """Hear what the pipeline's networks and methods are given, and what they give."""
-    put, step = recorder.put, 0
-    noises: list[Tensor] = []
-    chunks: list[tuple[Tensor, Tensor]] = []
-
-    def on_clip(_module: Any, args: Any, kwargs: Any, out: Any) -> None:
-        put("clip.pixels", args[0] if args else kwargs["pixel_values"])
-        put("clip.embedding", out.image_embeds[:, None])
-
-    def on_unet(_module: Any, args: Any, kwargs: Any, out: Any) -> None:
-        recorder.put_step(step, "model_input", args[0])
-        recorder.put_step(step, "model_output", out[0])
-        put("time_ids", kwargs["added_time_ids"][-1:])
-
-    def on_noise(out: Tensor, *_args: Any, **_kwargs: Any) -> None:
-        if not noises:  # the first is the picture's
-            put("image.noise", out)
-        noises.append(out)
-
-    def on_image(out: Tensor, *_args: Any, **_kwargs: Any) -> None:
-        put("image.latent", out[-1:])
-        recorder.note("encode")
-
-    def on_step(out: Any, v: Tensor, *_args: Any, **_kwargs: Any) -> None:
-        nonlocal step
-        recorder.put_step(step, "guided", v)
-        recorder.put_step(step, "latents", out[0] if isinstance(out, tuple) else out.prev_sample)
-        recorder.note(f"step {step}")
-        step += 1
-
-    def on_decode(out: Any, latents: Tensor, *_args: Any, **_kwargs: Any) -> None:
-        chunks.append((latents, out.sample))
-
+    told = _Told(recorder)
     with ExitStack() as stack:
         for hook in (
-            pipeline.image_encoder.register_forward_hook(on_clip, with_kwargs=True),
-            pipeline.unet.register_forward_hook(on_unet, with_kwargs=True),
-            pipeline.vae.encoder.register_forward_pre_hook(
-                lambda _module, args: put("image.augmented", args[0])
-            ),
+            pipeline.image_encoder.register_forward_hook(told.on_clip, with_kwargs=True),
+            pipeline.unet.register_forward_hook(told.on_unet, with_kwargs=True),
+            pipeline.vae.encoder.register_forward_pre_hook(told.on_encoder),
         ):
             stack.callback(hook.remove)
         for owner, name, heard in (
-            (import_module(PIPELINE), "randn_tensor", on_noise),
-            (pipeline, "_encode_vae_image", on_image),
-            (pipeline, "prepare_latents", lambda out, *_, **__: put("latents.init", out)),
-            (pipeline.scheduler, "step", on_step),
-            (pipeline.vae, "decode", on_decode),
+            (import_module(PIPELINE), "randn_tensor", told.on_noise),
+            (pipeline, "_encode_vae_image", told.on_image),
+            (pipeline, "prepare_latents", told.on_latents),
+            (pipeline.scheduler, "step", told.on_step),
+            (pipeline.vae, "decode", told.on_decode),
         ):
             stack.enter_context(_hearing(owner, name, heard))
         yield
-    put("decode.latents", torch.cat([latents for latents, _ in chunks]))
-    put("frames", torch.cat([frames for _, frames in chunks]))
+    told.put_chunks()
+
+
+class _Told:
+    """What the pipeline's parts tell a recorder; of one render."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder, self._put, self._step = recorder, recorder.put, 0
+        self._noises = 0
+        self._chunks: list[tuple[Tensor, Tensor]] = []
+
+    def on_clip(self, _module: Any, args: Any, kwargs: Any, out: Any) -> None:
+        self._put("clip.pixels", args[0] if args else kwargs["pixel_values"])
+        self._put("clip.embedding", out.image_embeds[:, None])
+
+    def on_encoder(self, _module: Any, args: Any) -> None:
+        self._put("image.augmented", args[0])
+
+    def on_unet(self, _module: Any, args: Any, kwargs: Any, out: Any) -> None:
+        self._recorder.put_step(self._step, "model_input", args[0])
+        self._recorder.put_step(self._step, "model_output", out[0])
+        self._put("time_ids", kwargs["added_time_ids"][-1:])
+
+    def on_noise(self, out: Tensor, *_: Any, **__: Any) -> None:
+        if not self._noises:  # the first is the picture's
+            self._put("image.noise", out)
+        self._noises += 1
+
+    def on_image(self, out: Tensor, *_: Any, **__: Any) -> None:
+        self._put("image.latent", out[-1:])
+        self._recorder.note("encode")
+
+    def on_latents(self, out: Tensor, *_: Any, **__: Any) -> None:
+        self._put("latents.init", out)
+
+    def on_step(self, out: Any, v: Tensor, *_: Any, **__: Any) -> None:
+        latents = out[0] if isinstance(out, tuple) else out.prev_sample
+        self._recorder.put_step(self._step, "guided", v)
+        self._recorder.put_step(self._step, "latents", latents)
+        self._recorder.note(f"step {self._step}")
+        self._step += 1
+
+    def on_decode(self, out: Any, latents: Tensor, *_: Any, **__: Any) -> None:
+        self._chunks.append((latents, out.sample))
+
+    def put_chunks(self) -> None:
+        """The decoder's chunks, as one clip."""
+        latents, frames = zip(*self._chunks, strict=True)
+        self._put("decode.latents", torch.cat(latents))
+        self._put("frames", torch.cat(frames))
 
 
 @contextmanager
