@@ -64,12 +64,12 @@ def test_slices_against_whole_and_diffusers(
     name: str, vaes: dict[str, VAE], theirs: dict[str, Any]
 ) -> None:
     off = []
-    for frames in (1, 2, 3, 5, 9, 25):
+    for frames in (1, 2, 5, 9, 25):
         latents = draw_latents(frames)
         with torch.no_grad():
             whole = vaes[name].decode(latents)
             reference = theirs[name].decode(latents, num_frames=frames).sample
-        for slices in (None, 1, 2, 4):
+        for slices in (None, 2, 4):
             sliced = decode_slices(vaes[name], latents, slices)
             for other in (whole, reference):
                 assert relative_difference(sliced, other) <= TOLERANCE

@@ -1,4 +1,4 @@
-"""A decode that several workers share: formed of the idle ones, dissolved, and outlived."""
+"""Several workers on one clip: frames do not depend on how many (law 1), nor on who is lost."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +142,13 @@ def test_a_clip_is_shared_and_its_frames_are_the_engines(farm: Farm, tiny: Path)
     view = finish(farm, job)[job]
     assert [r.sha256 for r in view.job.results] == expected_sha256(tiny, picture, view)
     assert gangs(farm, view.job.results[0].request.digest) == [3, 3, 3]
+
+
+def test_chunks_over_three_workers_are_the_engines_too(farm: Farm, tiny: Path) -> None:
+    picture = picture_bytes(3)
+    job = farm.submit(submission(tiny, num_videos=4), picture).job.id
+    view = finish(farm, job)[job]
+    assert [r.sha256 for r in view.job.results] == expected_sha256(tiny, picture, view)
 
 
 def idle_decoders(farm: Farm) -> int:
