@@ -105,7 +105,9 @@ def label(axis: str) -> str:
 
 
 def written(value: Any) -> str:
-    """A value as text, exactly; whole numbers without a point."""
+    """A value as text, exactly; whole numbers without a point, several joined as they are given."""
+    if isinstance(value, tuple):
+        return "+".join(map(written, value))
     return str(value).removesuffix(".0")
 
 

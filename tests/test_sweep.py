@@ -107,3 +107,11 @@ variations = st.fixed_dictionaries(
 def test_no_two_clips_share_a_title(one: Any, other: Any) -> None:
     assert (title(*one) == title(*other)) == (one == other)
     assert "/" not in title(*one)
+
+
+def test_known_mistakes_are_swept_each_set_as_one() -> None:
+    swept = sweep("--deviations", "norm_eps+sine_first,fps_not_reduced")
+    assert [title("cat", swept.variation(c)) for c in swept.combinations()] == [
+        "cat-seed0-deviationssine_first+norm_eps",
+        "cat-seed0-deviationsfps_not_reduced",
+    ]
