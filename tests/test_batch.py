@@ -195,6 +195,7 @@ def test_a_sweep_and_a_manifest(tiny: Path, pictures: Path, tmp_path: Path, caps
     assert "2 done; 0 to render, 0 UNet steps" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ctrl_c_detaches_and_run_again_it_goes_on(
     tiny: Path, pictures: Path, tmp_path: Path
 ) -> None:

@@ -36,8 +36,14 @@ def right(engines: dict[str, Engine], picture: Image.Image) -> dict[str, Trace]:
     }
 
 
-@checkpoints_
-@pytest.mark.parametrize("deviation", CATALOGUE)
+@pytest.mark.parametrize(
+    ("name", "deviation"),
+    [  # on one checkpoint by default, on the other as well where time is no matter
+        pytest.param(name, deviation, marks=[pytest.mark.slow] if (n + m) % 2 else [])
+        for n, name in enumerate(NAMES)
+        for m, deviation in enumerate(CATALOGUE)
+    ],
+)
 def test_each_mistake_alone(
     name: str, deviation: str, engines: dict[str, Engine], picture: Image.Image
 ) -> None:
@@ -50,14 +56,19 @@ def test_each_mistake_alone(
     assert CATALOGUE[deviation].right in "\n".join(report(found))
 
 
-def test_40_random_pairs(engines: dict[str, Engine], picture: Image.Image) -> None:
-    pairs = random_pairs(40)
+@pytest.mark.parametrize(
+    ("count", "may_be_missed"), [(10, 1), pytest.param(40, 4, marks=pytest.mark.slow)]
+)
+def test_random_pairs(
+    count: int, may_be_missed: int, engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    pairs = random_pairs(count)
     missed = [
         case
         for number, name in enumerate(NAMES)
         for case in misnamed(engines[name], name, picture, pairs[number :: len(NAMES)])
     ]
-    assert len(missed) <= 4, missed
+    assert len(missed) <= may_be_missed, missed
 
 
 @checkpoints_

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from farm.job import State
 from tests.farm_jobs import expected_sha256, finish, open_farm, picture_bytes, submission
 from tests.ray_cluster import local_cluster
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_ended_and_its_clip_goes_on(tiny: Path, tmp_path: Path) -> None:
     with local_cluster(num_cpus=2):
         farm = open_farm(tmp_path, engine="tests.stalling", stall_s=8.0)
