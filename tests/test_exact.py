@@ -126,7 +126,9 @@ def folder(tmp_path: Path, vaes: dict[str, VAE]) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("size", [2, 3, 4])
+@pytest.mark.parametrize(
+    "size", [3, *(pytest.param(size, marks=pytest.mark.slow) for size in (2, 4))]
+)
 def test_processes_make_the_same_bits(size: int, folder: Path, vaes: dict[str, VAE]) -> None:
     address = free_address()
     members = [start(folder, rank, size, address) for rank in range(size)]
