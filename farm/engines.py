@@ -1,6 +1,5 @@
 """What a worker computes with: a renderer's networks, or a decoder's. A bridge to `svd_engine`."""
 
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +20,6 @@ from svd_engine.exact import Seam
 from svd_engine.picture import open_picture
 from svd_engine.recipe import recipe_of
 from svd_engine.schedule import denoised
-from svd_engine.sharded import PAUSE_S, Meeting
 
 MEET_S = 600.0  # for a gang to meet: its members may have to load their model first
 EXCHANGE_S = 120.0  # for what one layer takes on the slowest of them
@@ -158,13 +156,9 @@ class Decoder:
 
         Raises GangError.
         """
-        meeting, until = Meeting(part.rank, part.size, part.address), time.monotonic() + MEET_S
+        meeting = sharded.Meeting(part.rank, part.size, part.address)
         try:
-            while not meeting.complete():
-                if time.monotonic() > until:
-                    raise sharded.GangError(f"the gang has not met within {MEET_S:g} s")
-                yield
-                time.sleep(PAUSE_S)
+            yield from meeting.wait(MEET_S)
             with meeting.join(len(latents), self._device, EXCHANGE_S) as gang:
                 return self._decode(request, latents[slice(*gang.share)], gang)
         except sharded.GangError as error:

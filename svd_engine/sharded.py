@@ -90,6 +90,15 @@ class Meeting:
         with _faults():
             return self._store.add("here", 0) == self._size
 
+    def wait(self, limit_s: float) -> Iterator[None]:
+        """Yield now and then until all have come. GangError after the limit."""
+        until = time.monotonic() + limit_s
+        while not self.complete():
+            if time.monotonic() > until:
+                raise GangError(f"the decode's other processes are not there after {limit_s:g} s")
+            yield
+            time.sleep(PAUSE_S)
+
     @contextmanager
     def join(self, frames: int, device: torch.device, limit_s: float) -> Iterator[Gang]:
         """The gang for a clip, once all have come. limit_s: of each exchange. GangError."""
@@ -113,11 +122,9 @@ def join_gang(
     rank: int, size: int, frames: int, address: str, device: torch.device, limit_s: float
 ) -> Iterator[Gang]:
     """Meet, and join. limit_s: of meeting, and of each exchange. GangError."""
-    meeting, until = Meeting(rank, size, address), time.monotonic() + limit_s
-    while not meeting.complete():
-        if time.monotonic() > until:
-            raise GangError(f"the decode's other processes are not there after {limit_s:g} s")
-        time.sleep(PAUSE_S)
+    meeting = Meeting(rank, size, address)
+    for _ in meeting.wait(limit_s):
+        pass
     with meeting.join(frames, device, limit_s) as gang:
         yield gang
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from svd_engine.conditioning import posterior
 from svd_engine.conformance.catalogue import CATALOGUE
-from svd_engine.conformance.deviations import with_deviations
 from svd_engine.conformance.judged import STAGES, Given, NeedsError, judged_keys
 from svd_engine.conformance.traces import Trace, align, split_key
-from svd_engine.recipe import Recipe
+from svd_engine.image import vae_pixels
+from svd_engine.recipe import recipe_of
 
 EXACT = 1e-6  # of the right tensor's RMS: float32 in another order of summation
 ROUNDING = 0.05  # of it: half precision; beyond it, what no mistake explains is said
@@ -108,7 +108,7 @@ def _judge(given: Given, key: str, name: str, step: int) -> Finding:
 
     def under(deviations: Sequence[str]) -> Tensor:
         params = given.params.model_copy(update={"deviations": tuple(deviations)})
-        return compute(given, with_deviations(params, Recipe()), step).float().cpu()
+        return compute(given, recipe_of(params), step).float().cpu()
 
     right = under(())
     aligned = align(given.trace[key], tuple(right.shape))
@@ -120,7 +120,7 @@ def _judge(given: Given, key: str, name: str, step: int) -> Finding:
     theirs, note = aligned[0].float(), aligned[1]
     if name == "frames":
         theirs = theirs.clamp(-1, 1)
-    finding = _explain(key, name, theirs, under)
+    finding = _explain(key, name, theirs, right, under)
     finding = replace(finding, note=finding.note or note)
     little = name == "image.latent" and finding.verdict is Verdict.RIGHT
     if finding.verdict is Verdict.UNEXPLAINED or (little and (finding.right or 0) > LITTLE):
@@ -135,10 +135,9 @@ def _judge(given: Given, key: str, name: str, step: int) -> Finding:
 
 
 def _explain(
-    key: str, name: str, theirs: Tensor, under: Callable[[Sequence[str]], Tensor]
+    key: str, name: str, theirs: Tensor, right: Tensor, under: Callable[[Sequence[str]], Tensor]
 ) -> Finding:
     """The fewest mistakes that explain a tensor."""
-    right = under(())
     scale = _rms(right) or 1.0
 
     def residual(deviations: Sequence[str]) -> float:
@@ -184,9 +183,7 @@ def _with_other_noise(
         scale = _rms(right)
         explanations = [(theirs / scale, ()), (theirs, ("initial_scale_missing",))]
     elif finding.key == "image.augmented" and strength:
-        width, height = theirs.shape[-1], theirs.shape[-2]
-        ours = STAGES["image.noise"](given, Recipe(), 0)
-        clean = right - strength * _their_noise(given, (1, 3, height, width), ours)
+        clean = vae_pixels(given.image, theirs.shape[-1], theirs.shape[-2])
         explanations = [((theirs - clean) / strength, ())]
     elif finding.key == "image.latent":
         pixels = given.tensor("image.augmented", (1, 3, 8 * theirs.shape[-2], 8 * theirs.shape[-1]))
@@ -211,14 +208,6 @@ def _is_unit(noise: Tensor) -> bool:
     chance = 4 / noise.numel() ** 0.5
     spread, mean = _rms(noise), noise.mean().item()
     return abs(spread - 1) < LIKE_UNIT + chance / 2**0.5 and abs(mean) < LIKE_UNIT + chance
-
-
-def _their_noise(given: Given, shape: tuple[int, ...], otherwise: Tensor) -> Tensor:
-    """Their picture noise, where they have it."""
-    try:
-        return given.tensor("image.noise", shape)
-    except NeedsError:
-        return otherwise
 
 
 def _in_another_order(
