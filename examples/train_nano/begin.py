@@ -1,0 +1,178 @@
+"""Where the VAE's weights begin: as the best linear code of 8 x 8 patches, and its inverse.
+
+A VAE that begins at random needs hours to learn what a linear code has from the start. Here the
+encoder is set to the first principal components of patches, exactly, along its strided
+convolutions. The decoder undoes them as well as nearest neighbours and 3 x 3 convolutions can, by
+least squares, a stage at a time. All residual branches are zero, and learn the rest.
+
+Two things would stop a linear code: the norm and the SiLU before each last convolution.
+- A norm divides by what passes through it. Each of its groups therefore also gets the constants
+  REFERENCE and -REFERENCE, beside which the signal's own variance is small. In a group of two
+  there is no room for both, and a flat picture's colour is lost: so the outer level has 96
+  channels, which is three in a group.
+- silu(u) - silu(-u) = u. So a signal that passes with both signs is read without loss.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from svd_engine.vae import VAE, Encoder, FrameAttention, TemporalDecoder
+
+REFERENCE = 10.0
+QUIET = 0.3  # what is not set keeps its random weights, at this scale
+LOG_VARIANCE = -4.0  # of the posterior, to begin with
+
+
+def principal_components(pictures: Tensor, count: int) -> Tensor:
+    """Of the pictures' 8 x 8 patches: (count, 3, 8, 8), strongest first.
+
+    A component's deviation is the fourth root of its variance, and their mean square is 1: between
+    a plain code, in which colours drown all detail, and a whitened one, in which detail is as loud.
+    """
+    patches = F.unfold(pictures, 8, stride=8).transpose(1, 2).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+    values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
+    scale = values**-0.25 / values[:16].sqrt().mean().sqrt()
+    return (vectors * scale).T.reshape(count, 3, 8, 8)
+
+
+@torch.no_grad()
+def begin_vae(vae: VAE, pictures: Tensor) -> None:
+    """Set a VAE that `initialise` has been through. pictures: (N, 3, H, W), some hundred."""
+    _begin_encoder(vae.encoder, principal_components(pictures, 32))
+    vae.quant_conv.weight.zero_()
+    vae.quant_conv.weight.view(*vae.quant_conv.weight.shape[:2]).fill_diagonal_(1)
+    vae.quant_conv.bias[vae.config.latent_channels :] = LOG_VARIANCE
+    latents, _ = vae.encode(pictures)
+    _begin_decoder(vae.decoder, latents, pictures)
+
+
+def _begin_encoder(encoder: Encoder, components: Tensor) -> None:
+    """Pixels are gathered from 2 x 2 into channels, twice; then come the components."""
+    _identity(encoder.conv_in, 3)
+    _gather(encoder.down_blocks[0].downsamplers[0].conv, 3)
+    _identity(encoder.down_blocks[1].resnets[0].conv_shortcut, 12)
+    _gather(encoder.down_blocks[1].downsamplers[0].conv, 12)
+    _identity(encoder.down_blocks[2].resnets[0].conv_shortcut, 48)
+    _project(encoder.down_blocks[2].downsamplers[0].conv, components)
+    _refer(encoder.down_blocks[3].resnets[0].conv_shortcut, len(components))
+    _add_half_mean(encoder.mid_block.attentions[0], len(components))
+    encoder.conv_out.weight.zero_()
+    for k in range(encoder.conv_out.out_channels // 2):
+        for sign, channel in ((1, 4 * k), (-1, 4 * k + 1)):
+            encoder.conv_out.weight[k, channel, 1, 1] = sign * REFERENCE / 2**0.5
+
+
+def _identity(conv: nn.Conv2d, channels: int) -> None:
+    """The first channels pass as they are."""
+    conv.weight.mul_(QUIET)
+    conv.weight[:channels] = 0
+    middle = conv.kernel_size[0] // 2
+    for c in range(channels):
+        conv.weight[c, c, middle, middle] = 1
+
+
+def _gather(conv: nn.Conv2d, channels: int) -> None:
+    """2 x 2 pixels of the first channels become channels: c -> 4c + 2*row + column."""
+    conv.weight.mul_(QUIET)
+    conv.weight[: 4 * channels] = 0
+    for c in range(channels):
+        for row in range(2):
+            for column in range(2):
+                conv.weight[4 * c + 2 * row + column, c, row, column] = 1
+
+
+def _project(conv: nn.Conv2d, components: Tensor) -> None:
+    """From 48 gathered channels and 2 x 2 pixels to the components of the 8 x 8 patch."""
+    conv.weight.mul_(QUIET)
+    conv.weight[: len(components)] = 0
+    for y in range(8):
+        for x in range(8):
+            first, second = 2 * (y % 2) + x % 2, 2 * (y // 2 % 2) + x // 2 % 2
+            for c in range(3):
+                channel = 4 * (4 * c + first) + second
+                conv.weight[: len(components), channel, y // 4, x // 4] = components[:, c, y, x]
+
+
+def _refer(shortcut: nn.Conv2d, count: int) -> None:
+    """Each group of four channels holds a component, its negative, and the two constants."""
+    shortcut.weight.zero_()
+    for k in range(count):
+        shortcut.weight[4 * k, k] = 1
+        shortcut.weight[4 * k + 1, k] = -1
+        shortcut.bias[4 * k + 2] = REFERENCE
+        shortcut.bias[4 * k + 3] = -REFERENCE
+
+
+def _add_half_mean(attention: FrameAttention, count: int) -> None:
+    """Attend to all pixels alike, and add half their mean: what the decoder's norm takes off."""
+    for layer in (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]):
+        layer.weight.zero_()
+    for k in range(count):
+        attention.to_v.weight[k, 4 * k] = REFERENCE / 2**0.5
+        attention.to_out[0].weight[4 * k, k] = 0.5
+        attention.to_out[0].weight[4 * k + 1, k] = -0.5
+
+
+def _begin_decoder(decoder: TemporalDecoder, latents: Tensor, pictures: Tensor) -> None:
+    """Least squares at each stage: pixels gathered from 4 x 4, from 2 x 2, and as they are."""
+    pictures = pictures + 0.5 * pictures.mean((2, 3), keepdim=True)  # see _add_half_mean
+    _identity(decoder.conv_in, latents.shape[1])
+    features = latents
+    for block, side in zip(decoder.up_blocks[:2], (4, 2), strict=True):
+        target = F.pixel_unshuffle(pictures, side)
+        features = _regress(block.upsamplers[0].conv, features, target)
+        features = features[:, :64]
+    for block in decoder.up_blocks[1:3]:
+        _identity(block.resnets[0].spatial_res_block.conv_shortcut, 64)
+    last = decoder.up_blocks[2].upsamplers[0].conv
+    _regress(last, features, pictures)
+    shortcut = decoder.up_blocks[3].resnets[0].spatial_res_block.conv_shortcut
+    _read_colours(shortcut, decoder.conv_out)
+    decoder.time_conv_out.weight.zero_()
+    for c in range(3):
+        decoder.time_conv_out.weight[c, c, 1] = 1
+
+
+def _regress(conv: nn.Conv2d, features: Tensor, target: Tensor) -> Tensor:
+    """Fit the convolution behind a nearest-neighbour upsampling; the features that it then gives.
+
+    features: (N, C, h, w), the first channels of its input. target: (N, T, 2h, 2w), its first
+    outputs; the next are the features themselves.
+    """
+    channels, wanted = features.shape[1], target.shape[1]
+    larger = F.interpolate(features, scale_factor=2.0, mode="nearest")
+    normal = torch.zeros(9 * channels + 1, 9 * channels + 1, dtype=torch.float64)
+    right = torch.zeros(9 * channels + 1, wanted, dtype=torch.float64)
+    for one, goal in zip(larger.split(8), target.split(8), strict=True):
+        rows = F.unfold(one, 3, padding=1).transpose(1, 2).flatten(0, 1)
+        rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
+        normal += (rows.T @ rows).double()
+        right += (rows.T @ goal.flatten(2).transpose(1, 2).flatten(0, 1)).double()
+    ridge = 1e-5 * normal.diagonal().mean() * torch.eye(len(normal), dtype=torch.float64)
+    solution = torch.linalg.solve(normal + ridge, right).float()
+    conv.weight.mul_(QUIET)
+    used = min(wanted + channels, len(conv.weight))
+    conv.weight[:used] = 0
+    conv.weight[:wanted, :channels] = solution[:-1].T.reshape(wanted, channels, 3, 3)
+    conv.bias[:wanted] = solution[-1]
+    for c in range(used - wanted):
+        conv.weight[wanted + c, c, 1, 1] = 1
+    return F.conv2d(larger, conv.weight[:used, :channels], conv.bias[:used], padding=1)
+
+
+def _read_colours(shortcut: nn.Conv2d, out: nn.Conv2d) -> None:
+    """Colours pass the last norm beside the two constants, with both signs, in groups of three.
+
+    From x the norm makes (x - a third of its mean) / deviation: half a mean more makes up for it.
+    """
+    shortcut.weight.mul_(QUIET)
+    shortcut.weight[:18] = 0
+    out.weight.zero_()
+    for c in range(3):
+        for sign, group in ((1, c), (-1, 3 + c)):
+            shortcut.weight[3 * group, c] = sign
+            shortcut.bias[3 * group + 1] = REFERENCE
+            shortcut.bias[3 * group + 2] = -REFERENCE
+            out.weight[c, 3 * group, 1, 1] = sign * REFERENCE * (2 / 3) ** 0.5

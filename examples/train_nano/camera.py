@@ -1,0 +1,120 @@
+"""A camera before a picture: pans, zooms, rolls, and parallax of a near layer over a far one.
+
+The camera moves at constant speed along a random direction of (pan x, pan y, zoom, roll). How far a
+pixel moves on average is set by the parameters that SVD takes: it grows with `motion_bucket_id`
+and with the time between two frames, 1 / fps. So both must mean something to a model that learns
+from these clips, and the direction is left to the seed.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from pictures import draw_picture, flip, integer, uniform
+from torch import Generator, Tensor
+
+REFERENCE_SPEED = 1.2  # pixels per frame in a picture of 128, at motion bucket 127 and 7 fps
+SUPERSAMPLING = 2  # pixels looked up along each side for one of the clip
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What one training example shows, and the parameters that it was filmed with."""
+
+    frames: Tensor  # (F, 3, H, W) in [-1, 1]
+    fps: int
+    motion_bucket_id: int
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Movement per frame, in half heights of the picture; zoom and roll per frame, in radians."""
+
+    pan: tuple[float, float]
+    zoom: float
+    roll: float
+
+
+def speed(motion_bucket_id: int, fps: int) -> float:
+    """Root mean square of the pixels' movement per frame, in half heights of the picture."""
+    return REFERENCE_SPEED / 64 * (motion_bucket_id / 127) * (7 / fps)
+
+
+def draw_camera(distance: float, aspect: float, rng: Generator) -> Camera:
+    """A random direction; the pixels of a picture move by `distance` per frame (rms)."""
+    direction = torch.randn(4, generator=rng)
+    if flip(rng, 0.5):  # one kind of movement alone
+        kind = integer(rng, 0, 3)
+        keep = torch.tensor([kind == 0, kind == 0, kind == 1, kind == 2])
+        direction = direction * keep
+    x, y, zoom, roll = direction.tolist()
+    radius = ((1 + aspect**2) / 3) ** 0.5  # rms distance of a pixel from the centre
+    length = (x**2 + y**2 + (zoom**2 + roll**2) * radius**2) ** 0.5
+    scale = distance / max(length, 1e-6)
+    return Camera((x * scale, y * scale), zoom * scale, roll * scale)
+
+
+def draw_clip(
+    photographs: list[Tensor], frames: int, size: tuple[int, int], rng: Generator
+) -> Clip:
+    """A picture, filmed. size: (height, width) in pixels."""
+    fps = integer(rng, 4, 16)
+    bucket = integer(rng, 0, 256)
+    height, width = size
+    camera = draw_camera(speed(bucket, fps), width / height, rng)
+    far = draw_picture(photographs, rng)
+    # How much of the picture is in view: the same detail whatever the clip's size.
+    scale = uniform(rng, 0.5, 1.0) * min(1.0, min(size) / 128)
+    if flip(rng, 0.4):
+        near, mask = draw_picture(photographs, rng), draw_mask(rng)
+        far_clip = film(far, camera, frames, size, scale, depth=0.7)
+        near_clip = film(near, camera, frames, size, scale, depth=1.5)
+        mask_clip = film(mask, camera, frames, size, 1.0, depth=1.5, padding="border")
+        clip = torch.lerp(far_clip, near_clip, mask_clip)
+    else:
+        clip = film(far, camera, frames, size, scale)
+    return Clip(clip, fps, bucket)
+
+
+def draw_mask(rng: Generator) -> Tensor:
+    """(1, 256, 256) in [0, 1]: where the near layer is: a blob, soft at its edge."""
+    grid = torch.randn(1, 1, 5, 5, generator=rng)
+    field = F.interpolate(grid, (256, 256), mode="bicubic", align_corners=True)[0]
+    return ((field - uniform(rng, 0.3, 1.0)) * 40).sigmoid()
+
+
+def film(
+    picture: Tensor,
+    camera: Camera,
+    frames: int,
+    size: tuple[int, int],
+    scale: float,
+    depth: float = 1.0,
+    padding: str = "reflection",
+) -> Tensor:
+    """(F, C, H, W): the picture as the camera moves; the first frame is where it starts.
+
+    scale: the part of the picture that is in view. depth: how much faster than the camera a layer
+    passes. Each pixel is the mean of SUPERSAMPLING^2 looked up, so that all frames are as sharp.
+    """
+    height, width = size
+    rows, columns = SUPERSAMPLING * height, SUPERSAMPLING * width
+    y = (2 * torch.arange(rows) + 1) / rows - 1
+    x = ((2 * torch.arange(columns) + 1) / columns - 1) * width / height
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # (rows, columns, 2)
+    steps = torch.arange(frames, dtype=torch.float32)
+    turn, grow = camera.roll * steps, (camera.zoom * steps).exp()
+    rotation = torch.stack(
+        [torch.stack([turn.cos(), -turn.sin()], -1), torch.stack([turn.sin(), turn.cos()], -1)], -2
+    )
+    pan = depth * torch.tensor(camera.pan) * steps[:, None]
+    view = torch.einsum("fij,hwj->fhwi", rotation * grow[:, None, None], grid)
+    view = view + pan[:, None, None]
+    # From half heights of the view to grid_sample's half sides of the picture.
+    side = scale * min(picture.shape[1], picture.shape[2] * height / width)
+    view = view * torch.tensor([side / picture.shape[2], side / picture.shape[1]])
+    source = picture.expand(frames, *picture.shape)
+    sampled = F.grid_sample(
+        source, view, mode="bilinear", padding_mode=padding, align_corners=False
+    )
+    return F.avg_pool2d(sampled, SUPERSAMPLING)

@@ -1,0 +1,54 @@
+"""Write a run's networks as a checkpoint in the published layout, in half precision.
+
+python examples/train_nano/export.py --recipe cpu --out runs/nano
+python -m svd_engine render photo.jpg --model runs/nano/checkpoint --out clip.mp4
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from recipes import arguments
+from safetensors.torch import save_file
+from weights import clip_config, unet_config, vae_config
+
+from svd_engine.tiny import MODEL_INDEX, PREPROCESSOR, SCHEDULER
+
+RENDER_DEFAULTS = {"width": 128, "height": 128, "num_frames": 14}
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=2) + "\n")
+
+
+def write_network(folder: Path, name: str, config: dict[str, Any], state: dict[str, Any]) -> None:
+    """One component: its config, and its weights in half precision."""
+    write_json(folder / "config.json", config)
+    tensors = {key: value.half().contiguous() for key, value in sorted(state.items())}
+    save_file(tensors, folder / f"{name}.safetensors", metadata={"format": "pt"})
+
+
+def main() -> None:
+    _, out, _ = arguments(__doc__)
+    folder = out / "checkpoint"
+    states: dict[str, dict[str, Any]] = {"vae": {}, "unet": {}, "image_encoder": {}}
+    for run in ("vae", "unet"):
+        networks = torch.load(out / f"{run}.pt", weights_only=True, map_location="cpu")["networks"]
+        for key, value in networks.items():
+            component, _, name = key.partition(".")
+            states[component][name] = value
+    stem = "diffusion_pytorch_model"
+    write_network(folder / "vae", stem, vae_config(), states["vae"])
+    write_network(folder / "unet", stem, unet_config(), states["unet"])
+    write_network(folder / "image_encoder", "model", clip_config(), states["image_encoder"])
+    write_json(folder / "model_index.json", MODEL_INDEX)
+    write_json(folder / "render_defaults.json", RENDER_DEFAULTS)
+    write_json(folder / "scheduler/scheduler_config.json", SCHEDULER)
+    write_json(folder / "feature_extractor/preprocessor_config.json", PREPROCESSOR)
+    print(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""nano's configs, and where its weights begin."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Generator, nn
+
+from svd_engine.config import VAEConfig
+from svd_engine.vae import VAE
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def vae_config() -> dict[str, Any]:
+    return {
+        "_class_name": "AutoencoderKLTemporalDecoder",
+        "block_out_channels": [96, 64, 96, 128],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "force_upcast": True,
+        "in_channels": 3,
+        "latent_channels": 16,
+        "layers_per_block": 1,
+        "out_channels": 3,
+        "sample_size": 128,
+        "scaling_factor": 1.0,
+    }
+
+
+CLIP_WIDTH = 64  # of the picture's embedding
+
+
+def unet_config() -> dict[str, Any]:
+    attention = "CrossAttn{}BlockSpatioTemporal"
+    plain = "{}BlockSpatioTemporal"
+    return {
+        "_class_name": "UNetSpatioTemporalConditionModel",
+        "addition_time_embed_dim": 64,
+        "block_out_channels": [96, 96, 64],
+        "cross_attention_dim": CLIP_WIDTH,
+        "down_block_types": [kind.format("Down") for kind in (attention, attention, plain)],
+        "in_channels": 32,
+        "layers_per_block": 1,
+        "num_attention_heads": [3, 3, 2],
+        "num_frames": 14,
+        "out_channels": 16,
+        "projection_class_embeddings_input_dim": 192,
+        "sample_size": 16,
+        "transformer_layers_per_block": 1,
+        "up_block_types": [kind.format("Up") for kind in (plain, attention, attention)],
+    }
+
+
+def clip_config() -> dict[str, Any]:
+    return {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+        "hidden_act": "gelu",
+        "hidden_size": 64,
+        "image_size": 224,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_channels": 3,
+        "num_hidden_layers": 2,
+        "patch_size": 32,
+        "projection_dim": CLIP_WIDTH,
+    }
+
+
+@torch.no_grad()
+def initialise(network: Network, rng: Generator) -> Network:
+    """Weights that keep the scale of what passes; residual branches begin at zero.
+
+    So the network begins as a nearly linear one, and learns to be more.
+    """
+    last = ("conv2", "to_out.0", "ff.net.2", "ff_in.net.2", "proj_out")
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            module.weight.normal_(0, fan_in**-0.5, generator=rng)
+            if name.endswith(last):
+                module.weight.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
+    return network
+
+
+def load_vae(folder: Path) -> VAE:
+    """The VAE of a run, as it was last saved."""
+    vae = VAE(VAEConfig.model_validate(vae_config()))
+    state = torch.load(folder / "vae.pt", weights_only=True)["networks"]
+    vae.load_state_dict({key.removeprefix("vae."): value for key, value in state.items()})
+    return vae.eval().requires_grad_(False)
