@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from svd_engine.unet import UNet
 from svd_engine.vae import VAE, Encoder, FrameAttention, TemporalDecoder
 
 REFERENCE = 10.0
@@ -176,3 +177,27 @@ def _read_colours(shortcut: nn.Conv2d, out: nn.Conv2d) -> None:
             shortcut.bias[3 * group + 1] = REFERENCE
             shortcut.bias[3 * group + 2] = -REFERENCE
             out.weight[c, 3 * group, 1, 1] = sign * REFERENCE * (2 / 3) ** 0.5
+
+
+@torch.no_grad()
+def begin_unet(unet: UNet) -> None:
+    """Set a UNet that `initialise` has been through: a still picture is where it begins.
+
+    v is (noisy - picture) / sigma at little noise and -picture at much. It begins as the same
+    mixture of both at every sigma, along the outermost skip, and learns the rest.
+    """
+    channels = unet.config.out_channels
+    _identity(unet.conv_in, 2 * channels)
+    shortcut = unet.up_blocks[-1].resnets[-1].spatial_res_block.conv_shortcut
+    shortcut.weight.mul_(QUIET)
+    shortcut.weight[: 3 * channels] = 0
+    unet.conv_out.weight.zero_()
+    skip = shortcut.in_channels - unet.conv_in.out_channels
+    reference, slope = 2 * REFERENCE, 0.8263  # of silu at 1 / sqrt(2)
+    for k in range(channels):
+        # Beside its negative and one constant a signal keeps its mean.
+        for sign, channel in ((1, 3 * k), (-1, 3 * k + 1)):
+            shortcut.weight[channel, skip + k] = sign * 0.35
+            shortcut.weight[channel, skip + channels + k] = sign * -1.05
+            unet.conv_out.weight[k, channel, 1, 1] = sign * reference / (3 * 2**0.5 * slope)
+        shortcut.bias[3 * k + 2] = -reference

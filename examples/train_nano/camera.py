@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pictures import draw_picture, flip, integer, uniform
 from torch import Generator, Tensor
 
-REFERENCE_SPEED = 1.2  # pixels per frame in a picture of 128, at motion bucket 127 and 7 fps
+REFERENCE_SPEED = 0.6  # pixels per frame in a picture of 128, at motion bucket 127 and 7 fps
 SUPERSAMPLING = 2  # pixels looked up along each side for one of the clip
 
 

@@ -6,7 +6,6 @@ and started again sees what it would have seen.
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ def train(
     state = folder / f"{name}.pt"
     start = _resume(state, networks, optimizer)
     begun = saved = time.monotonic()
-    sums: dict[str, float] = {}
+    seen: dict[str, list[float]] = {}
     for step, batch in zip(range(start, schedule.steps), batches(start), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
@@ -70,12 +69,13 @@ def train(
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         for key, value in losses.items():
-            sums[key] = sums.get(key, 0.0) + value.item() / LOG_EVERY
+            seen.setdefault(key, []).append(value.item())
         now = time.monotonic()
         if (step + 1) % LOG_EVERY == 0:
             pace = (now - begun) / (step + 1 - start)
-            _log(folder / f"{name}.jsonl", {"step": step + 1, **sums, "seconds_per_step": pace})
-            sums = {}
+            means = {key: sum(values) / len(values) for key, values in seen.items()}
+            _log(folder / f"{name}.jsonl", {"step": step + 1, **means, "seconds_per_step": pace})
+            seen = {}
         if now - saved > SAVE_EVERY or step + 1 == schedule.steps:
             _save(state, step + 1, networks, optimizer)
             saved = now
@@ -98,7 +98,7 @@ def _save(path: Path, step: int, networks: nn.ModuleDict, optimizer: torch.optim
     scratch = path.with_suffix(".new")
     state = {"step": step, "networks": networks.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(state, scratch)
-    os.replace(scratch, path)
+    scratch.replace(path)
 
 
 def _resume(path: Path, networks: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> int:

@@ -26,13 +26,33 @@ class FilmRecipe:
 
 
 @dataclass(frozen=True)
-class UnetRecipe:
-    """Each step sees `batch` films, at first no more than `short` frames of each."""
+class Phase:
+    """So many steps, of `batch` films each: their first frames, and a window in them."""
 
-    schedule: Schedule
+    steps: int
     batch: int
-    short: int
-    short_steps: int
+    frames: int
+    window: int | None  # latent pixels along each side; None: all
+
+
+@dataclass(frozen=True)
+class UnetRecipe:
+    """The phases, one after another: what is local is learned from what is small."""
+
+    learning_rate: float
+    phases: tuple[Phase, ...]
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(sum(phase.steps for phase in self.phases), self.learning_rate)
+
+    def phase(self, step: int) -> Phase:
+        """The one that a step belongs to."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        raise ValueError("the step is past the last phase")
 
 
 @dataclass(frozen=True)
@@ -48,11 +68,23 @@ RECIPES = {
         vae=VaeRecipe(
             Schedule(steps=2200, learning_rate=1e-3), shapes=((2, 4, 64), (2, 4, 64), (1, 2, 128))
         ),
-        film=FilmRecipe(clips=480, frames=14),
+        film=FilmRecipe(clips=216, frames=14),
         unet=UnetRecipe(
-            Schedule(steps=1700, learning_rate=1e-3), batch=2, short=8, short_steps=1000
+            learning_rate=1e-3,
+            phases=(Phase(600, 8, 2, 8), Phase(2800, 2, 14, 8), Phase(400, 1, 14, None)),
         ),
         workers=0,
+    ),
+    "gpu": Recipe(
+        vae=VaeRecipe(
+            Schedule(steps=4000, learning_rate=5e-4), shapes=((8, 4, 64), (8, 4, 64), (4, 2, 128))
+        ),
+        film=FilmRecipe(clips=4000, frames=14),
+        unet=UnetRecipe(
+            learning_rate=1e-3,
+            phases=(Phase(1000, 64, 2, 8), Phase(6000, 32, 14, 8), Phase(2000, 16, 14, None)),
+        ),
+        workers=14,
     ),
 }
 

@@ -36,18 +36,18 @@ def unet_config() -> dict[str, Any]:
     return {
         "_class_name": "UNetSpatioTemporalConditionModel",
         "addition_time_embed_dim": 64,
-        "block_out_channels": [96, 96, 64],
+        "block_out_channels": [96, 96, 96],
         "cross_attention_dim": CLIP_WIDTH,
-        "down_block_types": [kind.format("Down") for kind in (attention, attention, plain)],
+        "down_block_types": [kind.format("Down") for kind in (plain, attention, plain)],
         "in_channels": 32,
         "layers_per_block": 1,
-        "num_attention_heads": [3, 3, 2],
+        "num_attention_heads": [3, 3, 3],
         "num_frames": 14,
         "out_channels": 16,
         "projection_class_embeddings_input_dim": 192,
         "sample_size": 16,
         "transformer_layers_per_block": 1,
-        "up_block_types": [kind.format("Up") for kind in (plain, attention, attention)],
+        "up_block_types": [kind.format("Up") for kind in (plain, attention, plain)],
     }
 
 
