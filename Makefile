@@ -6,7 +6,7 @@ DEPENDENCIES := pyproject.toml deploy/constraints.txt
 
 .PHONY: demo serve test check clean
 
-demo: .venv/.run ## render the example pictures with the `tiny` model
+demo: .venv/.run ## render the example pictures with the `nano` model
 	$(BIN)/python -m farm.batch examples/pictures --out demo --store demo/store --seeds 0-1
 
 serve: .venv/.run ## the farm over HTTP at http://127.0.0.1:8000, with a page to use it by

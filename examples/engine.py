@@ -8,9 +8,9 @@ from svd_engine import Engine, RenderParams
 picture = sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pictures/coffee.jpg"
 out = sys.argv[2] if len(sys.argv) > 2 else "clip.mp4"
 
-# `tiny` has random weights and shows noise. With a GPU and the published weights:
+# `nano` is a small model that comes with the package. With a GPU and the published weights:
 # Engine.from_pretrained("svd-xt", device="cuda", dtype=torch.float16, variant="fp16")
-engine = Engine.from_pretrained("tiny")
+engine = Engine.from_pretrained("nano")
 params = RenderParams(seed=7, motion_bucket_id=90, fps=8, fit="crop")
 clip = engine.render(picture, params, on_step=lambda done, _: print(f"step {done}", end="\r"))
 

@@ -9,7 +9,7 @@ import torch
 from svd_engine import RenderParams, open_checkpoint, stages
 from svd_engine.picture import open_picture
 
-checkpoint = open_checkpoint("tiny")
+checkpoint = open_checkpoint("nano")
 place = torch.device("cpu"), torch.float32
 params = RenderParams(num_inference_steps=12, seed=3).resolve(checkpoint.render_defaults)
 params
@@ -18,7 +18,7 @@ params
 # All noise is drawn once, on the CPU, from the seed: the picture's first, then the latents'.
 
 # %%
-noise = stages.draw_noise(params, torch.float32)
+noise = stages.draw_noise(params, torch.float32, checkpoint.vae_config.latent_channels)
 print("noise", tuple(noise.picture.shape), tuple(noise.latents.shape))
 
 # %% [markdown]

@@ -17,7 +17,7 @@ class Model(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    name: str = "tiny"
+    name: str = "nano"
     variant: str | None = None
     dtype: Dtype = "float32"
 

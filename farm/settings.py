@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     segment_steps: int = Field(5, ge=1)  # denoising steps between two checkpoints
     keys: dict[Annotated[str, Sha256], Key] = {}  # by the sha256 of a bearer key, as JSON
     # That may be asked for over HTTP, the default first.
-    models: tuple[str, ...] = ("tiny", "svd", "svd-xt", "svd-xt-1.1")
+    models: tuple[str, ...] = ("nano", "tiny", "svd", "svd-xt", "svd-xt-1.1")
     cors_origins: tuple[str, ...] = ()  # whose pages may ask, beside the farm's own
     max_body: int = Field(64 * 2**20, ge=1024)  # bytes of an HTTP request
     # That pictures may be fetched from, `*.` for all below a name; redirects included.

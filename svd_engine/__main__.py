@@ -12,7 +12,7 @@ from svd_engine.video import SUFFIXES
 
 RENDER_EXAMPLES = """\
 examples:
-  python -m svd_engine render photo.jpg --model tiny --out clip.mp4
+  python -m svd_engine render photo.jpg --out clip.mp4
   python -m svd_engine render photo.jpg --model svd-xt --variant fp16 --device cuda \\
       --dtype float16 --decode-chunk-size 8 --seed 42 --out clip.mp4
   python -m svd_engine render photo.jpg --model ./my-checkpoint --fit crop --out frames/

@@ -15,9 +15,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which weights, and in which type."""
     parser.add_argument(
         "--model",
-        default="tiny",
+        default="nano",
         help="a folder in the diffusers layout, a hub id, svd, svd-xt, svd-xt-1.1, "
-        "or tiny (default; random weights, so noise)",
+        "nano (default; small, in the package), or tiny (random weights, so noise)",
     )
     parser.add_argument("--variant", help="which weights of the model, such as fp16")
     parser.add_argument(

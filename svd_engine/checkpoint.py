@@ -38,6 +38,7 @@ HUB_NAMES = {
     "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
     "svd-xt-1.1": "stabilityai/stable-video-diffusion-img2vid-xt-1-1",
 }
+NANO = Path(__file__).parent / "nano"
 WEIGHT_NAMES = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -56,9 +57,12 @@ class CheckpointError(ValueError):
 
 
 def open_checkpoint(
-    model: str | os.PathLike[str] = "tiny", variant: str | None = None
+    model: str | os.PathLike[str] = "nano", variant: str | None = None
 ) -> "Checkpoint":
-    """Find a model: a folder, a hub id (downloaded once), `svd`, `svd-xt`, `svd-xt-1.1`, `tiny`.
+    """Find a model: a folder, a hub id (downloaded once), or one of the names below.
+
+    `nano` is in the package; `tiny` is made on this machine; `svd`, `svd-xt` and `svd-xt-1.1` are
+    the published ones.
 
     variant: `fp16` takes the weights saved as `*.fp16.safetensors`.
     Raises CheckpointError where there is no such model or it is not one of SVD.
@@ -66,6 +70,8 @@ def open_checkpoint(
     if Path(model).is_dir():
         return Checkpoint(Path(model), variant)
     name = str(model)
+    if name == "nano":
+        return Checkpoint(NANO, variant)
     if name == "tiny":
         return Checkpoint(cached_tiny(), variant)
     hub_id = HUB_NAMES.get(name, name)
@@ -73,7 +79,7 @@ def open_checkpoint(
         return Checkpoint(_download(hub_id, variant), variant)
     raise CheckpointError(
         f"no model {name!r}: give a folder in the diffusers layout, a hub id (owner/name), "
-        f"or one of {', '.join([*HUB_NAMES, 'tiny'])}"
+        f"or one of {', '.join([*HUB_NAMES, 'nano', 'tiny'])}"
     )
 
 

@@ -50,7 +50,7 @@ class Engine:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | os.PathLike[str] = "tiny",
+        model: str | os.PathLike[str] = "nano",
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         variant: str | None = None,

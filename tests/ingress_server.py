@@ -16,7 +16,7 @@ from tests.ray_cluster import local_cluster
 @contextmanager
 def serving(store: Path | str, **settings: Any) -> Iterator[str]:
     """The base URL of a farm on that store. settings: as FARM_* has them."""
-    values = {"store": str(store), "segment_steps": 2, **settings}
+    values = {"store": str(store), "segment_steps": 2, "models": ["tiny", "svd"], **settings}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value)

@@ -96,4 +96,4 @@ def test_examples(script: str, tmp_path: Path) -> None:
     done = python(ROOT / "examples" / script, *arguments, cache=tmp_path)
     assert done.returncode == 0, done.stderr
     if arguments:
-        assert count_frames_and_secs(str(out))[0] == 8
+        assert count_frames_and_secs(str(out))[0] == 14

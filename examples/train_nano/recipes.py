@@ -71,7 +71,7 @@ RECIPES = {
         film=FilmRecipe(clips=216, frames=14),
         unet=UnetRecipe(
             learning_rate=1e-3,
-            phases=(Phase(600, 8, 2, 8), Phase(2800, 2, 14, 8), Phase(400, 1, 14, None)),
+            phases=(Phase(600, 8, 2, 8), Phase(7800, 2, 14, 8), Phase(1000, 1, 14, None)),
         ),
         workers=0,
     ),

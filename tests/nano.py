@@ -1,0 +1,176 @@
+"""What `nano`'s clips are like: measures over pictures that it was not trained on.
+
+    python -m tests.nano [--model FOLDER] [--out SHEET.png]
+
+Frames are (F, H, W, 3), uint8, as clips have them; flow is Farneback's, in pixels per frame.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from svd_engine import Engine, RenderParams
+from svd_engine.image import fit_picture, vae_pixels
+from svd_engine.recipe import to_uint8
+
+ROOT = Path(__file__).parent.parent
+SIDE = 128
+BUCKETS = (20, 100, 200)
+Frames = np.ndarray
+
+
+def held_out() -> dict[str, Image.Image]:
+    """Eight pictures, SIDE x SIDE."""
+    paths = [*(ROOT / "examples/pictures").iterdir(), *(ROOT / "tests/pictures").iterdir()]
+    found = {}
+    for path in sorted(path for path in paths if path.suffix != ".md"):
+        image = fit_picture(Image.open(path).convert("RGB"), SIDE, SIDE, "crop")
+        found[path.stem] = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return found
+
+
+def psnr(a: Frames, b: Frames) -> float:
+    """In dB, of 8-bit levels."""
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def flows(frames: Frames) -> list[np.ndarray]:
+    """The flow (H, W, 2) from each frame to the next."""
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    return [
+        cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+        for a, b in pairwise(grey)
+    ]
+
+
+def motion(frames: Frames) -> float:
+    """Mean length of the flow."""
+    return float(np.mean([np.linalg.norm(flow, axis=-1) for flow in flows(frames)]))
+
+
+def warping_error(frames: Frames, shown: Frames) -> float:
+    """How far each frame of `shown` is, in levels, from the next one brought back to it.
+
+    It is brought back by the flow of `frames`: with `shown` in another order it does not fit.
+    """
+    y, x = np.mgrid[0 : frames.shape[1], 0 : frames.shape[2]].astype(np.float32)
+    errors = []
+    for flow, a, b in zip(flows(frames), shown, shown[1:], strict=False):
+        back = cv2.remap(b, x + flow[..., 0], y + flow[..., 1], cv2.INTER_LINEAR)
+        inside = (x + flow[..., 0] >= 0) & (x + flow[..., 0] <= x.max())
+        inside &= (y + flow[..., 1] >= 0) & (y + flow[..., 1] <= y.max())
+        errors.append(np.abs(back.astype(float) - a.astype(float))[inside].mean())
+    return float(np.mean(errors))
+
+
+def shuffled(frames: Frames) -> Frames:
+    """The same frames in another order, the same each time."""
+    return frames[np.random.default_rng(0).permutation(len(frames))]
+
+
+@dataclass(frozen=True)
+class Nano:
+    """A model's engine, and what it makes of the held-out pictures. Each clip is rendered once."""
+
+    engine: Engine
+    steps: int = 10
+
+    @cached_property
+    def pictures(self) -> dict[str, Image.Image]:
+        return held_out()
+
+    @cached_property
+    def clips(self) -> dict[tuple[str, int], Frames]:
+        """By picture and motion bucket."""
+        return {(n, b): self.render(n, motion_bucket_id=b) for n in self.pictures for b in BUCKETS}
+
+    def render(self, name: str, recipe: object = None, **asked: object) -> Frames:
+        params = RenderParams(**{"num_inference_steps": self.steps, **asked})
+        return self.engine.render(self.pictures[name], params, recipe=recipe).frames
+
+    def round_trip(self, name: str) -> float:
+        """PSNR of the picture, encoded and decoded."""
+        return psnr(self.still(name, 1)[0], np.asarray(self.pictures[name]))
+
+    @torch.no_grad()
+    def still(self, name: str, frames: int) -> Frames:
+        """The picture's own latent, decoded as so many equal frames."""
+        mean, _ = self.engine.vae.encode(vae_pixels(self.pictures[name], SIDE, SIDE))
+        return to_uint8(self.engine.vae.decode(mean.repeat(frames, 1, 1, 1))).numpy()
+
+    def first_frame(self, name: str) -> float:
+        """PSNR of the first frame against the picture."""
+        return psnr(self.clips[name, 100][0], np.asarray(self.pictures[name]))
+
+    def nearest(self, name: str) -> str:
+        """The picture that the first frame is nearest to."""
+        first = self.clips[name, 100][0]
+        return max(self.pictures, key=lambda other: psnr(first, np.asarray(self.pictures[other])))
+
+    def motions(self, name: str) -> list[float]:
+        """Mean flow at each of BUCKETS."""
+        return [motion(self.clips[name, bucket]) for bucket in BUCKETS]
+
+    def consistency(self, name: str) -> float:
+        """Warping error over that of shuffled frames."""
+        clip = self.clips[name, 200]
+        return warping_error(clip, clip) / warping_error(clip, shuffled(clip))
+
+    def flicker(self, name: str) -> float:
+        """Of a still picture: how far frames are from the mean of their neighbours, in levels."""
+        frames = self.still(name, 6).astype(float)
+        return float(np.abs(frames[1:-1] - (frames[:-2] + frames[2:]) / 2).mean())
+
+
+def sheet(clips: dict[tuple[str, int], Frames], every: int = 3) -> Image.Image:
+    """A clip a row."""
+    rows = [np.concatenate(list(frames[::every]), axis=1) for frames in clips.values()]
+    return Image.fromarray(np.concatenate(rows))
+
+
+def table(nano: Nano) -> Iterator[str]:
+    columns: dict[str, Callable[[str], object]] = {
+        "VAE, dB": nano.round_trip,
+        "first frame, dB": nano.first_frame,
+        "nearest to": nano.nearest,
+        "flow at 20, 100, 200": nano.motions,
+        "warping error / shuffled": nano.consistency,
+        "flicker, levels": nano.flicker,
+    }
+    yield "| picture | " + " | ".join(columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for name in nano.pictures:
+        yield f"| {name} | " + " | ".join(_text(of(name)) for of in columns.values()) + " |"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(f"{one:.2f}" for one in value)
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--out", type=Path, help="a contact sheet of the clips")
+    options = parser.parse_args(arguments)
+    nano = Nano(Engine.from_pretrained(options.model), options.steps)
+    for line in table(nano):
+        print(line, flush=True)
+    if options.out:
+        sheet(nano.clips).save(options.out)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
