@@ -16,6 +16,7 @@ Two things would stop a linear code: the norm and the SiLU before each last conv
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from weights import APPEARANCE
 
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE, Encoder, FrameAttention, TemporalDecoder
@@ -34,7 +35,7 @@ def principal_components(pictures: Tensor, count: int) -> Tensor:
     patches = F.unfold(pictures, 8, stride=8).transpose(1, 2).flatten(0, 1)
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
-    scale = values**-0.25 / values[:16].sqrt().mean().sqrt()
+    scale = values**-0.25 / values[:APPEARANCE].sqrt().mean().sqrt()
     return (vectors * scale).T.reshape(count, 3, 8, 8)
 
 
@@ -46,6 +47,7 @@ def begin_vae(vae: VAE, pictures: Tensor) -> None:
     vae.quant_conv.weight.view(*vae.quant_conv.weight.shape[:2]).fill_diagonal_(1)
     vae.quant_conv.bias[vae.config.latent_channels :] = LOG_VARIANCE
     latents, _ = vae.encode(pictures)
+    vae.decoder.conv_in.weight[:, APPEARANCE:] = 0  # pixels do not depend on how far they have come
     _begin_decoder(vae.decoder, latents, pictures)
 
 
@@ -60,7 +62,7 @@ def _begin_encoder(encoder: Encoder, components: Tensor) -> None:
     _refer(encoder.down_blocks[3].resnets[0].conv_shortcut, len(components))
     _add_half_mean(encoder.mid_block.attentions[0], len(components))
     encoder.conv_out.weight.zero_()
-    for k in range(encoder.conv_out.out_channels // 2):
+    for k in range(APPEARANCE):
         for sign, channel in ((1, 4 * k), (-1, 4 * k + 1)):
             encoder.conv_out.weight[k, channel, 1, 1] = sign * REFERENCE / 2**0.5
 

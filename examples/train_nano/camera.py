@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from pictures import draw_picture, flip, integer, uniform
 from torch import Generator, Tensor
 
-REFERENCE_SPEED = 0.6  # pixels per frame in a picture of 128, at motion bucket 127 and 7 fps
+REFERENCE_SPEED = 0.6  # pixels per frame, at motion bucket 127 and 7 fps
 SUPERSAMPLING = 2  # pixels looked up along each side for one of the clip
+FAR, NEAR = 0.7, 1.5  # depths: how much faster than the camera a layer passes
+CELL = 8  # pixels along each side of a latent's
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Clip:
     """What one training example shows, and the parameters that it was filmed with."""
 
     frames: Tensor  # (F, 3, H, W) in [-1, 1]
+    displacement: (
+        Tensor  # (F, 2, H/8, W/8): x and y, in pixels, to where this was in the first frame
+    )
     fps: int
     motion_bucket_id: int
 
@@ -36,12 +41,12 @@ class Camera:
 
 
 def speed(motion_bucket_id: int, fps: int) -> float:
-    """Root mean square of the pixels' movement per frame, in half heights of the picture."""
-    return REFERENCE_SPEED / 64 * (motion_bucket_id / 127) * (7 / fps)
+    """Root mean square of the pixels' movement per frame, in pixels."""
+    return REFERENCE_SPEED * (motion_bucket_id / 127) * (7 / fps)
 
 
 def draw_camera(distance: float, aspect: float, rng: Generator) -> Camera:
-    """A random direction; the pixels of a picture move by `distance` per frame (rms)."""
+    """A random direction; pixels move by `distance` half heights per frame (rms)."""
     direction = torch.randn(4, generator=rng)
     if flip(rng, 0.5):  # one kind of movement alone
         kind = integer(rng, 0, 3)
@@ -61,19 +66,25 @@ def draw_clip(
     fps = integer(rng, 4, 16)
     bucket = integer(rng, 0, 256)
     height, width = size
-    camera = draw_camera(speed(bucket, fps), width / height, rng)
+    camera = draw_camera(speed(bucket, fps) / (height / 2), width / height, rng)
     far = draw_picture(photographs, rng)
     # How much of the picture is in view: the same detail whatever the clip's size.
     scale = uniform(rng, 0.5, 1.0) * min(1.0, min(size) / 128)
     if flip(rng, 0.4):
         near, mask = draw_picture(photographs, rng), draw_mask(rng)
-        far_clip = film(far, camera, frames, size, scale, depth=0.7)
-        near_clip = film(near, camera, frames, size, scale, depth=1.5)
-        mask_clip = film(mask, camera, frames, size, 1.0, depth=1.5, padding="border")
+        far_clip = film(far, camera, frames, size, scale, depth=FAR)
+        near_clip = film(near, camera, frames, size, scale, depth=NEAR)
+        mask_clip = film(mask, camera, frames, size, 1.0, depth=NEAR, padding="border")
         clip = torch.lerp(far_clip, near_clip, mask_clip)
+        moved = torch.lerp(
+            displacement(camera, frames, size, FAR),
+            displacement(camera, frames, size, NEAR),
+            F.avg_pool2d(mask_clip, CELL),
+        )
     else:
         clip = film(far, camera, frames, size, scale)
-    return Clip(clip, fps, bucket)
+        moved = displacement(camera, frames, size)
+    return Clip(clip, moved, fps, bucket)
 
 
 def draw_mask(rng: Generator) -> Tensor:
@@ -94,27 +105,43 @@ def film(
 ) -> Tensor:
     """(F, C, H, W): the picture as the camera moves; the first frame is where it starts.
 
-    scale: the part of the picture that is in view. depth: how much faster than the camera a layer
-    passes. Each pixel is the mean of SUPERSAMPLING^2 looked up, so that all frames are as sharp.
+    scale: the part of the picture that is in view. Each pixel is the mean of SUPERSAMPLING^2 looked
+    up, so that all frames are as sharp.
     """
     height, width = size
-    rows, columns = SUPERSAMPLING * height, SUPERSAMPLING * width
+    seen, _ = views(camera, frames, SUPERSAMPLING * height, SUPERSAMPLING * width, depth)
+    # From half heights of the view to grid_sample's half sides of the picture.
+    side = scale * min(picture.shape[1], picture.shape[2] * height / width)
+    seen = seen * torch.tensor([side / picture.shape[2], side / picture.shape[1]])
+    source = picture.expand(frames, *picture.shape)
+    sampled = F.grid_sample(
+        source, seen, mode="bilinear", padding_mode=padding, align_corners=False
+    )
+    return F.avg_pool2d(sampled, SUPERSAMPLING)
+
+
+def displacement(camera: Camera, frames: int, size: tuple[int, int], depth: float = 1.0) -> Tensor:
+    """(F, 2, H/8, W/8): how far from each place is what the first frame shows of it, in pixels."""
+    height, width = size
+    seen, first = views(camera, frames, height // CELL, width // CELL, depth)
+    return (seen - first).permute(0, 3, 1, 2) * (height / 2)
+
+
+def views(
+    camera: Camera, frames: int, rows: int, columns: int, depth: float
+) -> tuple[Tensor, Tensor]:
+    """Where each frame's points look: (F, rows, columns, 2), and where the first frame's do.
+
+    x and y, in half heights of the view.
+    """
     y = (2 * torch.arange(rows) + 1) / rows - 1
-    x = ((2 * torch.arange(columns) + 1) / columns - 1) * width / height
-    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)  # (rows, columns, 2)
+    x = ((2 * torch.arange(columns) + 1) / columns - 1) * columns / rows
+    grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
     steps = torch.arange(frames, dtype=torch.float32)
     turn, grow = camera.roll * steps, (camera.zoom * steps).exp()
     rotation = torch.stack(
         [torch.stack([turn.cos(), -turn.sin()], -1), torch.stack([turn.sin(), turn.cos()], -1)], -2
     )
     pan = depth * torch.tensor(camera.pan) * steps[:, None]
-    view = torch.einsum("fij,hwj->fhwi", rotation * grow[:, None, None], grid)
-    view = view + pan[:, None, None]
-    # From half heights of the view to grid_sample's half sides of the picture.
-    side = scale * min(picture.shape[1], picture.shape[2] * height / width)
-    view = view * torch.tensor([side / picture.shape[2], side / picture.shape[1]])
-    source = picture.expand(frames, *picture.shape)
-    sampled = F.grid_sample(
-        source, view, mode="bilinear", padding_mode=padding, align_corners=False
-    )
-    return F.avg_pool2d(sampled, SUPERSAMPLING)
+    seen = torch.einsum("fij,hwj->fhwi", rotation * grow[:, None, None], grid)
+    return seen + pan[:, None, None], grid

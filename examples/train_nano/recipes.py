@@ -17,27 +17,17 @@ class VaeRecipe:
 
 
 @dataclass(frozen=True)
-class FilmRecipe:
-    """So many clips, of (height, width) in turn."""
-
-    clips: int
-    frames: int
-    sizes: tuple[tuple[int, int], ...] = ((128, 128), (128, 128), (96, 160), (160, 96))
-
-
-@dataclass(frozen=True)
 class Phase:
-    """So many steps, of `batch` films each: their first frames, and a window in them."""
+    """So many steps, of `batch` films each, of (height, width) in turn."""
 
     steps: int
     batch: int
-    frames: int
-    window: int | None  # latent pixels along each side; None: all
+    sizes: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class UnetRecipe:
-    """The phases, one after another: what is local is learned from what is small."""
+    """The phases, one after another: what is local is learned from small films."""
 
     learning_rate: float
     phases: tuple[Phase, ...]
@@ -58,31 +48,27 @@ class UnetRecipe:
 @dataclass(frozen=True)
 class Recipe:
     vae: VaeRecipe
-    film: FilmRecipe
     unet: UnetRecipe
     workers: int  # processes that make the data
 
 
+SMALL = ((64, 64),)
+WHOLE = ((128, 128), (128, 128), (96, 160), (160, 96))
+
 RECIPES = {
     "cpu": Recipe(
         vae=VaeRecipe(
-            Schedule(steps=2200, learning_rate=1e-3), shapes=((2, 4, 64), (2, 4, 64), (1, 2, 128))
+            Schedule(steps=1000, learning_rate=3e-5), shapes=((2, 4, 64), (2, 4, 64), (1, 2, 128))
         ),
-        film=FilmRecipe(clips=216, frames=14),
-        unet=UnetRecipe(
-            learning_rate=1e-3,
-            phases=(Phase(600, 8, 2, 8), Phase(7800, 2, 14, 8), Phase(1000, 1, 14, None)),
-        ),
+        unet=UnetRecipe(learning_rate=1e-3, phases=(Phase(7000, 3, SMALL), Phase(2000, 1, WHOLE))),
         workers=0,
     ),
     "gpu": Recipe(
         vae=VaeRecipe(
-            Schedule(steps=4000, learning_rate=5e-4), shapes=((8, 4, 64), (8, 4, 64), (4, 2, 128))
+            Schedule(steps=4000, learning_rate=1e-4), shapes=((8, 4, 64), (8, 4, 64), (4, 2, 128))
         ),
-        film=FilmRecipe(clips=4000, frames=14),
         unet=UnetRecipe(
-            learning_rate=1e-3,
-            phases=(Phase(1000, 64, 2, 8), Phase(6000, 32, 14, 8), Phase(2000, 16, 14, None)),
+            learning_rate=1e-3, phases=(Phase(6000, 48, SMALL), Phase(2000, 16, WHOLE))
         ),
         workers=14,
     ),

@@ -17,7 +17,7 @@ from pictures import load_photographs
 from recipes import VaeRecipe, arguments
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from weights import initialise, vae_config
+from weights import APPEARANCE, MOTION_UNIT, initialise, vae_config
 
 from svd_engine.config import VAEConfig
 from svd_engine.vae import VAE
@@ -25,8 +25,8 @@ from svd_engine.vae import VAE
 BEGIN_WITH = 192  # pictures that the principal components are taken of
 
 
-class Crops(Dataset[Tensor]):
-    """Small clips, a batch an item: (clips, F, 3, H, W)."""
+class Crops(Dataset[tuple[Tensor, Tensor]]):
+    """Small clips, a batch an item: (clips, F, 3, H, W), and their displacement."""
 
     def __init__(self, recipe: VaeRecipe, start: int) -> None:
         self.recipe, self.start, self.photographs = recipe, start, load_photographs()
@@ -34,19 +34,25 @@ class Crops(Dataset[Tensor]):
     def __len__(self) -> int:
         return self.recipe.schedule.steps - self.start
 
-    def __getitem__(self, item: int) -> Tensor:
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
         step = self.start + item
         rng = generator(1, step)
         clips, frames, side = self.recipe.shapes[step % len(self.recipe.shapes)]
         drawn = [draw_clip(self.photographs, frames, (side, side), rng) for _ in range(clips)]
-        return torch.stack([clip.frames for clip in drawn])
+        return (
+            torch.stack([clip.frames for clip in drawn]),
+            torch.stack([clip.displacement for clip in drawn]),
+        )
 
 
-def losses(vae: VAE, frames: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+def losses(
+    vae: VAE, frames: Tensor, displacement: Tensor, rng: torch.Generator
+) -> dict[str, Tensor]:
     """The colours' squared and absolute error. frames: (clips, F, 3, H, W)."""
     pictures = frames.flatten(0, 1)
     with torch.no_grad():
         mean, log_variance = vae.encode(pictures)
+        mean[:, APPEARANCE:] = displacement.flatten(0, 1) / MOTION_UNIT
     noise = torch.randn(mean.shape, generator=rng).to(mean)
     latents = mean + (0.5 * log_variance).exp() * noise
     decoded = vae.decoder(latents, frames=frames.shape[1])
@@ -73,8 +79,9 @@ def main() -> None:
     recipe, out, device = arguments(__doc__)
     vae = begin().to(device)
 
-    def loss(step: int, frames: Tensor) -> dict[str, Tensor]:
-        return losses(vae, frames.to(device), generator(2, step))
+    def loss(step: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        frames, displacement = (part.to(device) for part in batch)
+        return losses(vae, frames, displacement, generator(2, step))
 
     train(
         "vae",

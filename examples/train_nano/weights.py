@@ -9,6 +9,11 @@ from torch import Generator, nn
 from svd_engine.config import VAEConfig
 from svd_engine.vae import VAE
 
+APPEARANCE = 16  # channels of a latent that say how a frame looks
+MOTION = 2  # and those that say how far it has moved; a picture has zeros there
+MOTION_UNIT = 4.0  # pixels: so that both kinds are about as loud
+CHANNELS = APPEARANCE + MOTION
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -19,7 +24,7 @@ def vae_config() -> dict[str, Any]:
         "down_block_types": ["DownEncoderBlock2D"] * 4,
         "force_upcast": True,
         "in_channels": 3,
-        "latent_channels": 16,
+        "latent_channels": CHANNELS,
         "layers_per_block": 1,
         "out_channels": 3,
         "sample_size": 128,
@@ -31,23 +36,25 @@ CLIP_WIDTH = 64  # of the picture's embedding
 
 
 def unet_config() -> dict[str, Any]:
+    # What moves is looked up in the picture by how far it has moved: that is a product, and the
+    # gated layers of the transformers, at full size, learn it best.
     attention = "CrossAttn{}BlockSpatioTemporal"
     plain = "{}BlockSpatioTemporal"
     return {
         "_class_name": "UNetSpatioTemporalConditionModel",
         "addition_time_embed_dim": 64,
-        "block_out_channels": [96, 96, 96],
+        "block_out_channels": [96, 96],
         "cross_attention_dim": CLIP_WIDTH,
-        "down_block_types": [kind.format("Down") for kind in (plain, attention, plain)],
-        "in_channels": 32,
+        "down_block_types": [kind.format("Down") for kind in (attention, plain)],
+        "in_channels": 2 * CHANNELS,
         "layers_per_block": 1,
-        "num_attention_heads": [3, 3, 3],
+        "num_attention_heads": [3, 3],
         "num_frames": 14,
-        "out_channels": 16,
+        "out_channels": CHANNELS,
         "projection_class_embeddings_input_dim": 192,
         "sample_size": 16,
         "transformer_layers_per_block": 1,
-        "up_block_types": [kind.format("Up") for kind in (plain, attention, plain)],
+        "up_block_types": [kind.format("Up") for kind in (plain, attention)],
     }
 
 
@@ -73,7 +80,7 @@ def initialise(network: Network, rng: Generator) -> Network:
 
     So the network begins as a nearly linear one, and learns to be more.
     """
-    last = ("conv2", "to_out.0", "ff.net.2", "ff_in.net.2", "proj_out")
+    last = ("conv2", "proj_out", "attentions.0.to_out.0")
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.Linear):
             fan_in = module.weight[0].numel()
