@@ -17,6 +17,7 @@ REFERENCE_SPEED = 0.6  # pixels per frame, at motion bucket 127 and 7 fps
 SUPERSAMPLING = 2  # pixels looked up along each side for one of the clip
 FAR, NEAR = 0.7, 1.5  # depths: how much faster than the camera a layer passes
 CELL = 8  # pixels along each side of a latent's
+MOTION_UNIT = 4.0  # pixels: so that a latent's displacement is about as loud as its looks
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,7 @@ class Clip:
     """What one training example shows, and the parameters that it was filmed with."""
 
     frames: Tensor  # (F, 3, H, W) in [-1, 1]
-    displacement: (
-        Tensor  # (F, 2, H/8, W/8): x and y, in pixels, to where this was in the first frame
-    )
+    displacement: Tensor  # (F, 2, H/8, W/8), see there
     fps: int
     motion_bucket_id: int
 
@@ -87,6 +86,11 @@ def draw_clip(
     return Clip(clip, moved, fps, bucket)
 
 
+def draw_stills(photographs: list[Tensor], count: int, side: int, rng: Generator) -> Tensor:
+    """(count, 3, side, side): first frames."""
+    return torch.cat([draw_clip(photographs, 1, (side, side), rng).frames for _ in range(count)])
+
+
 def draw_mask(rng: Generator) -> Tensor:
     """(1, 256, 256) in [0, 1]: where the near layer is: a blob, soft at its edge."""
     grid = torch.randn(1, 1, 5, 5, generator=rng)
@@ -121,10 +125,10 @@ def film(
 
 
 def displacement(camera: Camera, frames: int, size: tuple[int, int], depth: float = 1.0) -> Tensor:
-    """(F, 2, H/8, W/8): how far from each place is what the first frame shows of it, in pixels."""
+    """(F, 2, H/8, W/8): x and y to where the first frame has what is here, in MOTION_UNITs."""
     height, width = size
     seen, first = views(camera, frames, height // CELL, width // CELL, depth)
-    return (seen - first).permute(0, 3, 1, 2) * (height / 2)
+    return (seen - first).permute(0, 3, 1, 2) * (height / 2 / MOTION_UNIT)
 
 
 def views(

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from recipes import arguments
 from safetensors.torch import save_file
-from weights import clip_config, unet_config, vae_config
+from weights import FRAMES, clip_config, unet_config, vae_config
 
 from svd_engine.tiny import MODEL_INDEX, PREPROCESSOR, SCHEDULER
 
-RENDER_DEFAULTS = {"width": 128, "height": 128, "num_frames": 14}
+RENDER_DEFAULTS = {"width": 128, "height": 128, "num_frames": FRAMES}
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from camera import CELL, Clip
 from torch import Tensor
-from weights import APPEARANCE, MOTION, MOTION_UNIT
+from weights import APPEARANCE, MOTION
 
 from svd_engine.vae import VAE
 
@@ -23,18 +23,15 @@ class LinearEncoder:
         target = latents[:, :APPEARANCE].flatten(2).transpose(1, 2).flatten(0, 1)
         rows = _rows(pictures).flatten(0, 1)
         self.matrix = torch.linalg.lstsq(rows.double(), target.double()).solution.float()
-
-    @property
-    def gain(self) -> Tensor:
-        """How loud unit noise on the pixels is in each channel of a latent: (C, 1, 1)."""
+        # How loud unit noise on the pixels is in each channel of a latent: (C, 1, 1).
         loudness = self.matrix[: 3 * CELL**2].pow(2).sum(0).sqrt()
-        return torch.cat([loudness, torch.zeros(MOTION)])[:, None, None]
+        self.gain = torch.cat([loudness, torch.zeros(MOTION)])[:, None, None]
 
     def __call__(self, clip: Clip) -> Tensor:
         """(F, C, H/8, W/8)."""
         height, width = (side // CELL for side in clip.frames.shape[-2:])
         looks = (_rows(clip.frames) @ self.matrix).transpose(1, 2).unflatten(2, (height, width))
-        return torch.cat([looks, clip.displacement / MOTION_UNIT], dim=1)
+        return torch.cat([looks, clip.displacement], dim=1)
 
 
 def _rows(pictures: Tensor) -> Tensor:

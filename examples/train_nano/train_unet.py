@@ -16,14 +16,14 @@ import math
 
 import torch
 from begin import begin_unet
-from camera import draw_clip
+from camera import draw_clip, draw_stills
 from latents import LinearEncoder
 from loop import generator, loader, train
 from pictures import flip, load_photographs
 from recipes import UnetRecipe, arguments
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
-from weights import APPEARANCE, clip_config, initialise, load_vae, unet_config
+from weights import APPEARANCE, FRAMES, clip_config, initialise, load_vae, unet_config
 
 from svd_engine.clip import build_image_encoder, embed
 from svd_engine.config import UNetConfig
@@ -33,7 +33,6 @@ from svd_engine.unet import UNet
 
 SIGMA_MEAN, SIGMA_DEVIATION = 1.0, 1.4  # of ln(sigma): P_mean and P_std; SVD has 1.0 and 1.6
 AUGMENTATION_MEAN, AUGMENTATION_DEVIATION = -3.0, 1.0  # of ln(noise_aug_strength)
-FRAMES = 14
 FIT_TO = 64  # pictures that the linear encoder is fitted to
 BOTH_LEFT_OUT, ONE_LEFT_OUT = 0.1, 0.05  # chances: latent and embedding; each of them alone
 
@@ -43,9 +42,11 @@ Batch = dict[str, Tensor]
 class Batches(Dataset[Batch]):
     """Films with their noise, a batch an item; the films of a batch have the same size."""
 
-    def __init__(self, recipe: UnetRecipe, encode: LinearEncoder, start: int) -> None:
-        self.recipe, self.encode, self.start = recipe, encode, start
-        self.photographs = load_photographs()
+    def __init__(
+        self, recipe: UnetRecipe, encode: LinearEncoder, photographs: list[Tensor], start: int
+    ) -> None:
+        self.recipe, self.encode, self.photographs = recipe, encode, photographs
+        self.start = start
 
     def __len__(self) -> int:
         return self.recipe.schedule.steps - self.start
@@ -120,9 +121,8 @@ def _bands(errors: Tensor, sigma: Tensor, told: Tensor) -> Batch:
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    rng, photographs = generator(4), load_photographs()
-    stills = [draw_clip(photographs, 1, (128, 128), rng).frames for _ in range(FIT_TO)]
-    encode = LinearEncoder(load_vae(out), torch.cat(stills))
+    photographs = load_photographs()
+    encode = LinearEncoder(load_vae(out), draw_stills(photographs, FIT_TO, 128, generator(4)))
     unet = initialise(UNet(UNetConfig.model_validate(unet_config())), generator(6))
     begin_unet(unet)
     torch.manual_seed(7)  # transformers draws its weights from the global generator
@@ -138,7 +138,7 @@ def main() -> None:
         out,
         networks,
         recipe.unet.schedule,
-        lambda start: loader(Batches(recipe.unet, encode, start), recipe.workers),
+        lambda start: loader(Batches(recipe.unet, encode, photographs, start), recipe.workers),
         loss,
     )
 

@@ -11,13 +11,13 @@ little noise, so that it forgives the UNet's errors.
 import torch
 import torch.nn.functional as F
 from begin import begin_vae
-from camera import draw_clip
+from camera import draw_clip, draw_stills
 from loop import generator, loader, train
 from pictures import load_photographs
 from recipes import VaeRecipe, arguments
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from weights import APPEARANCE, MOTION_UNIT, initialise, vae_config
+from weights import APPEARANCE, initialise, vae_config
 
 from svd_engine.config import VAEConfig
 from svd_engine.vae import VAE
@@ -52,7 +52,7 @@ def losses(
     pictures = frames.flatten(0, 1)
     with torch.no_grad():
         mean, log_variance = vae.encode(pictures)
-        mean[:, APPEARANCE:] = displacement.flatten(0, 1) / MOTION_UNIT
+        mean[:, APPEARANCE:] = displacement.flatten(0, 1)
     noise = torch.randn(mean.shape, generator=rng).to(mean)
     latents = mean + (0.5 * log_variance).exp() * noise
     decoded = vae.decoder(latents, frames=frames.shape[1])
@@ -67,9 +67,7 @@ def losses(
 def begin() -> VAE:
     """The VAE before its training."""
     vae = initialise(VAE(VAEConfig.model_validate(vae_config())), generator(0))
-    photographs, rng = load_photographs(), generator(4)
-    clips = [draw_clip(photographs, 1, (64, 64), rng) for _ in range(BEGIN_WITH)]
-    begin_vae(vae, torch.cat([clip.frames for clip in clips]))
+    begin_vae(vae, draw_stills(load_photographs(), BEGIN_WITH, 64, generator(4)))
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     return vae

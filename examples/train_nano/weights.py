@@ -11,8 +11,8 @@ from svd_engine.vae import VAE
 
 APPEARANCE = 16  # channels of a latent that say how a frame looks
 MOTION = 2  # and those that say how far it has moved; a picture has zeros there
-MOTION_UNIT = 4.0  # pixels: so that both kinds are about as loud
 CHANNELS = APPEARANCE + MOTION
+FRAMES = 14  # of a clip
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -49,7 +49,7 @@ def unet_config() -> dict[str, Any]:
         "in_channels": 2 * CHANNELS,
         "layers_per_block": 1,
         "num_attention_heads": [3, 3],
-        "num_frames": 14,
+        "num_frames": FRAMES,
         "out_channels": CHANNELS,
         "projection_class_embeddings_input_dim": 192,
         "sample_size": 16,
