@@ -1,9 +1,8 @@
-"""Where the VAE's weights begin: as the best linear code of 8 x 8 patches, and its inverse.
+"""Where the weights begin: the VAE's as a linear code, the UNet's as a still picture.
 
 A VAE that begins at random needs hours to learn what a linear code has from the start. Here the
-encoder is set to the first principal components of patches, exactly, along its strided
-convolutions. The decoder undoes them as well as nearest neighbours and 3 x 3 convolutions can, by
-least squares, a stage at a time. All residual branches are zero, and learn the rest.
+VAE is set to the code of `linear_code.py`, along its strided convolutions and its upsamplings. All
+residual branches are zero, and learn the rest.
 
 Two things would stop a linear code: the norm and the SiLU before each last convolution.
 - A norm divides by what passes through it. Each of its groups therefore also gets the constants
@@ -14,7 +13,7 @@ Two things would stop a linear code: the norm and the SiLU before each last conv
 """
 
 import torch
-import torch.nn.functional as F
+from linear_code import WIDTH, LinearCode
 from torch import Tensor, nn
 from weights import APPEARANCE
 
@@ -22,37 +21,24 @@ from svd_engine.unet import UNet
 from svd_engine.vae import VAE, Encoder, FrameAttention, TemporalDecoder
 
 REFERENCE = 10.0
+STEADY = 30.0  # the same in the encoder, whose signals are louder
 QUIET = 0.3  # what is not set keeps its random weights, at this scale
 LOG_VARIANCE = -4.0  # of the posterior, to begin with
 
 
-def principal_components(pictures: Tensor, count: int) -> Tensor:
-    """Of the pictures' 8 x 8 patches: (count, 3, 8, 8), strongest first.
-
-    A component's deviation is the fourth root of its variance, and their mean square is 1: between
-    a plain code, in which colours drown all detail, and a whitened one, in which detail is as loud.
-    """
-    patches = F.unfold(pictures, 8, stride=8).transpose(1, 2).flatten(0, 1)
-    values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
-    values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]
-    scale = values**-0.25 / values[:APPEARANCE].sqrt().mean().sqrt()
-    return (vectors * scale).T.reshape(count, 3, 8, 8)
-
-
 @torch.no_grad()
-def begin_vae(vae: VAE, pictures: Tensor) -> None:
-    """Set a VAE that `initialise` has been through. pictures: (N, 3, H, W), some hundred."""
-    _begin_encoder(vae.encoder, principal_components(pictures, 32))
+def begin_vae(vae: VAE, code: LinearCode) -> None:
+    """Set a VAE that `initialise` has been through."""
+    _begin_encoder(vae.encoder, code)
     vae.quant_conv.weight.zero_()
     vae.quant_conv.weight.view(*vae.quant_conv.weight.shape[:2]).fill_diagonal_(1)
     vae.quant_conv.bias[vae.config.latent_channels :] = LOG_VARIANCE
-    latents, _ = vae.encode(pictures)
-    vae.decoder.conv_in.weight[:, APPEARANCE:] = 0  # pixels do not depend on how far they have come
-    _begin_decoder(vae.decoder, latents, pictures)
+    _begin_decoder(vae.decoder, code)
 
 
-def _begin_encoder(encoder: Encoder, components: Tensor) -> None:
+def _begin_encoder(encoder: Encoder, code: LinearCode) -> None:
     """Pixels are gathered from 2 x 2 into channels, twice; then come the components."""
+    components = code.components
     _identity(encoder.conv_in, 3)
     _gather(encoder.down_blocks[0].downsamplers[0].conv, 3)
     _identity(encoder.down_blocks[1].resnets[0].conv_shortcut, 12)
@@ -62,9 +48,10 @@ def _begin_encoder(encoder: Encoder, components: Tensor) -> None:
     _refer(encoder.down_blocks[3].resnets[0].conv_shortcut, len(components))
     _add_half_mean(encoder.mid_block.attentions[0], len(components))
     encoder.conv_out.weight.zero_()
-    for k in range(APPEARANCE):
-        for sign, channel in ((1, 4 * k), (-1, 4 * k + 1)):
-            encoder.conv_out.weight[k, channel, 1, 1] = sign * REFERENCE / 2**0.5
+    for sign, first in ((1, 0), (-1, 1)):
+        encoder.conv_out.weight[:APPEARANCE, first::4] = (
+            sign * STEADY / 2**0.5 * code.encoder.weight
+        )
 
 
 def _identity(conv: nn.Conv2d, channels: int) -> None:
@@ -104,8 +91,8 @@ def _refer(shortcut: nn.Conv2d, count: int) -> None:
     for k in range(count):
         shortcut.weight[4 * k, k] = 1
         shortcut.weight[4 * k + 1, k] = -1
-        shortcut.bias[4 * k + 2] = REFERENCE
-        shortcut.bias[4 * k + 3] = -REFERENCE
+        shortcut.bias[4 * k + 2] = STEADY
+        shortcut.bias[4 * k + 3] = -STEADY
 
 
 def _add_half_mean(attention: FrameAttention, count: int) -> None:
@@ -113,56 +100,28 @@ def _add_half_mean(attention: FrameAttention, count: int) -> None:
     for layer in (attention.to_q, attention.to_k, attention.to_v, attention.to_out[0]):
         layer.weight.zero_()
     for k in range(count):
-        attention.to_v.weight[k, 4 * k] = REFERENCE / 2**0.5
+        attention.to_v.weight[k, 4 * k] = STEADY / 2**0.5
         attention.to_out[0].weight[4 * k, k] = 0.5
         attention.to_out[0].weight[4 * k + 1, k] = -0.5
 
 
-def _begin_decoder(decoder: TemporalDecoder, latents: Tensor, pictures: Tensor) -> None:
-    """Least squares at each stage: pixels gathered from 4 x 4, from 2 x 2, and as they are."""
-    pictures = pictures + 0.5 * pictures.mean((2, 3), keepdim=True)  # see _add_half_mean
-    _identity(decoder.conv_in, latents.shape[1])
-    features = latents
-    for block, side in zip(decoder.up_blocks[:2], (4, 2), strict=True):
-        target = F.pixel_unshuffle(pictures, side)
-        features = _regress(block.upsamplers[0].conv, features, target)
-        features = features[:, :64]
+def _begin_decoder(decoder: TemporalDecoder, code: LinearCode) -> None:
+    """The code's convolutions are those behind the upsamplings."""
+    _identity(decoder.conv_in, APPEARANCE)  # and is deaf to how far a place has moved
+    for block, conv in zip(decoder.up_blocks, code.decoder, strict=False):
+        target = block.upsamplers[0].conv
+        target.weight.mul_(QUIET)
+        target.weight[: conv.out_channels] = 0
+        target.weight[: conv.out_channels, : conv.in_channels] = conv.weight
+        target.bias[: conv.out_channels] = conv.bias
+    decoder.conv_in.weight[:, APPEARANCE:] = 0
     for block in decoder.up_blocks[1:3]:
-        _identity(block.resnets[0].spatial_res_block.conv_shortcut, 64)
-    last = decoder.up_blocks[2].upsamplers[0].conv
-    _regress(last, features, pictures)
+        _identity(block.resnets[0].spatial_res_block.conv_shortcut, WIDTH)
     shortcut = decoder.up_blocks[3].resnets[0].spatial_res_block.conv_shortcut
     _read_colours(shortcut, decoder.conv_out)
     decoder.time_conv_out.weight.zero_()
     for c in range(3):
         decoder.time_conv_out.weight[c, c, 1] = 1
-
-
-def _regress(conv: nn.Conv2d, features: Tensor, target: Tensor) -> Tensor:
-    """Fit the convolution behind a nearest-neighbour upsampling; the features that it then gives.
-
-    features: (N, C, h, w), the first channels of its input. target: (N, T, 2h, 2w), its first
-    outputs; the next are the features themselves.
-    """
-    channels, wanted = features.shape[1], target.shape[1]
-    larger = F.interpolate(features, scale_factor=2.0, mode="nearest")
-    normal = torch.zeros(9 * channels + 1, 9 * channels + 1, dtype=torch.float64)
-    right = torch.zeros(9 * channels + 1, wanted, dtype=torch.float64)
-    for one, goal in zip(larger.split(8), target.split(8), strict=True):
-        rows = F.unfold(one, 3, padding=1).transpose(1, 2).flatten(0, 1)
-        rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)
-        normal += (rows.T @ rows).double()
-        right += (rows.T @ goal.flatten(2).transpose(1, 2).flatten(0, 1)).double()
-    ridge = 1e-5 * normal.diagonal().mean() * torch.eye(len(normal), dtype=torch.float64)
-    solution = torch.linalg.solve(normal + ridge, right).float()
-    conv.weight.mul_(QUIET)
-    used = min(wanted + channels, len(conv.weight))
-    conv.weight[:used] = 0
-    conv.weight[:wanted, :channels] = solution[:-1].T.reshape(wanted, channels, 3, 3)
-    conv.bias[:wanted] = solution[-1]
-    for c in range(used - wanted):
-        conv.weight[wanted + c, c, 1, 1] = 1
-    return F.conv2d(larger, conv.weight[:used, :channels], conv.bias[:used], padding=1)
 
 
 def _read_colours(shortcut: nn.Conv2d, out: nn.Conv2d) -> None:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from linear_code import CELL
 from pictures import draw_picture, flip, integer, uniform
 from torch import Generator, Tensor
 
-REFERENCE_SPEED = 0.6  # pixels per frame, at motion bucket 127 and 7 fps
+REFERENCE_SPEED = 0.5  # pixels per frame, at motion bucket 127 and 7 fps
 SUPERSAMPLING = 2  # pixels looked up along each side for one of the clip
 FAR, NEAR = 0.7, 1.5  # depths: how much faster than the camera a layer passes
-CELL = 8  # pixels along each side of a latent's
-MOTION_UNIT = 4.0  # pixels: so that a latent's displacement is about as loud as its looks
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,12 @@ def draw_camera(distance: float, aspect: float, rng: Generator) -> Camera:
 
 
 def draw_clip(
-    photographs: list[Tensor], frames: int, size: tuple[int, int], rng: Generator
+    photographs: list[Tensor], times: Tensor, size: tuple[int, int], rng: Generator
 ) -> Clip:
-    """A picture, filmed. size: (height, width) in pixels."""
+    """A picture, filmed.
+
+    times: (F,) of each frame, in frames since the first. size: (height, width) in pixels.
+    """
     fps = integer(rng, 4, 16)
     bucket = integer(rng, 0, 256)
     height, width = size
@@ -71,24 +73,26 @@ def draw_clip(
     scale = uniform(rng, 0.5, 1.0) * min(1.0, min(size) / 128)
     if flip(rng, 0.4):
         near, mask = draw_picture(photographs, rng), draw_mask(rng)
-        far_clip = film(far, camera, frames, size, scale, depth=FAR)
-        near_clip = film(near, camera, frames, size, scale, depth=NEAR)
-        mask_clip = film(mask, camera, frames, size, 1.0, depth=NEAR, padding="border")
+        far_clip = film(far, camera, times, size, scale, depth=FAR)
+        near_clip = film(near, camera, times, size, scale, depth=NEAR)
+        mask_clip = film(mask, camera, times, size, 1.0, depth=NEAR, padding="border")
         clip = torch.lerp(far_clip, near_clip, mask_clip)
         moved = torch.lerp(
-            displacement(camera, frames, size, FAR),
-            displacement(camera, frames, size, NEAR),
+            displacement(camera, times, size, FAR),
+            displacement(camera, times, size, NEAR),
             F.avg_pool2d(mask_clip, CELL),
         )
     else:
-        clip = film(far, camera, frames, size, scale)
-        moved = displacement(camera, frames, size)
+        clip = film(far, camera, times, size, scale)
+        moved = displacement(camera, times, size)
     return Clip(clip, moved, fps, bucket)
 
 
 def draw_stills(photographs: list[Tensor], count: int, side: int, rng: Generator) -> Tensor:
     """(count, 3, side, side): first frames."""
-    return torch.cat([draw_clip(photographs, 1, (side, side), rng).frames for _ in range(count)])
+    start = torch.zeros(1)
+    clips = [draw_clip(photographs, start, (side, side), rng) for _ in range(count)]
+    return torch.cat([clip.frames for clip in clips])
 
 
 def draw_mask(rng: Generator) -> Tensor:
@@ -101,7 +105,7 @@ def draw_mask(rng: Generator) -> Tensor:
 def film(
     picture: Tensor,
     camera: Camera,
-    frames: int,
+    times: Tensor,
     size: tuple[int, int],
     scale: float,
     depth: float = 1.0,
@@ -113,26 +117,28 @@ def film(
     up, so that all frames are as sharp.
     """
     height, width = size
-    seen, _ = views(camera, frames, SUPERSAMPLING * height, SUPERSAMPLING * width, depth)
+    seen, _ = views(camera, times, SUPERSAMPLING * height, SUPERSAMPLING * width, depth)
     # From half heights of the view to grid_sample's half sides of the picture.
     side = scale * min(picture.shape[1], picture.shape[2] * height / width)
     seen = seen * torch.tensor([side / picture.shape[2], side / picture.shape[1]])
-    source = picture.expand(frames, *picture.shape)
+    source = picture.expand(len(times), *picture.shape)
     sampled = F.grid_sample(
         source, seen, mode="bilinear", padding_mode=padding, align_corners=False
     )
     return F.avg_pool2d(sampled, SUPERSAMPLING)
 
 
-def displacement(camera: Camera, frames: int, size: tuple[int, int], depth: float = 1.0) -> Tensor:
-    """(F, 2, H/8, W/8): x and y to where the first frame has what is here, in MOTION_UNITs."""
+def displacement(
+    camera: Camera, times: Tensor, size: tuple[int, int], depth: float = 1.0
+) -> Tensor:
+    """(F, 2, H/8, W/8): x and y to where the first frame has what is here, in pixels."""
     height, width = size
-    seen, first = views(camera, frames, height // CELL, width // CELL, depth)
-    return (seen - first).permute(0, 3, 1, 2) * (height / 2 / MOTION_UNIT)
+    seen, first = views(camera, times, height // CELL, width // CELL, depth)
+    return (seen - first).permute(0, 3, 1, 2) * (height / 2)
 
 
 def views(
-    camera: Camera, frames: int, rows: int, columns: int, depth: float
+    camera: Camera, times: Tensor, rows: int, columns: int, depth: float
 ) -> tuple[Tensor, Tensor]:
     """Where each frame's points look: (F, rows, columns, 2), and where the first frame's do.
 
@@ -141,11 +147,10 @@ def views(
     y = (2 * torch.arange(rows) + 1) / rows - 1
     x = ((2 * torch.arange(columns) + 1) / columns - 1) * columns / rows
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
-    steps = torch.arange(frames, dtype=torch.float32)
-    turn, grow = camera.roll * steps, (camera.zoom * steps).exp()
+    turn, grow = camera.roll * times, (camera.zoom * times).exp()
     rotation = torch.stack(
         [torch.stack([turn.cos(), -turn.sin()], -1), torch.stack([turn.sin(), turn.cos()], -1)], -2
     )
-    pan = depth * torch.tensor(camera.pan) * steps[:, None]
+    pan = depth * torch.tensor(camera.pan) * times[:, None]
     seen = torch.einsum("fij,hwj->fhwi", rotation * grow[:, None, None], grid)
     return seen + pan[:, None, None], grid

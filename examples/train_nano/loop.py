@@ -7,7 +7,7 @@ and started again sees what it would have seen.
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,10 +109,3 @@ def _resume(path: Path, networks: nn.ModuleDict, optimizer: torch.optim.Optimize
     optimizer.load_state_dict(state["optimizer"])
     print(f"{path.name}: going on at step {state['step']}", flush=True)
     return state["step"]
-
-
-def numbered(start: int) -> Iterator[int]:
-    """start, start + 1, ..."""
-    while True:
-        yield start
-        start += 1

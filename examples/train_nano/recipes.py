@@ -9,6 +9,15 @@ from loop import Schedule
 
 
 @dataclass(frozen=True)
+class CodeRecipe:
+    """Each step sees `batch` of so many stills."""
+
+    schedule: Schedule
+    stills: int
+    batch: int
+
+
+@dataclass(frozen=True)
 class VaeRecipe:
     """Each step sees `clips` clips of `frames` frames of side x side pixels, in turn."""
 
@@ -18,16 +27,21 @@ class VaeRecipe:
 
 @dataclass(frozen=True)
 class Phase:
-    """So many steps, of `batch` films each, of (height, width) in turn."""
+    """So many steps, of `films` each, of (height, width) in turn.
+
+    alone: so many frames of a film are seen, each as a clip of its own that is told how far it has
+    moved; 0 for whole films.
+    """
 
     steps: int
-    batch: int
+    films: int
     sizes: tuple[tuple[int, int], ...]
+    alone: int = 0
 
 
 @dataclass(frozen=True)
 class UnetRecipe:
-    """The phases, one after another: what is local is learned from small films."""
+    """The phases, one after another: how a frame moves, then small films, then whole ones."""
 
     learning_rate: float
     phases: tuple[Phase, ...]
@@ -47,28 +61,40 @@ class UnetRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
+    code: CodeRecipe
     vae: VaeRecipe
     unet: UnetRecipe
     workers: int  # processes that make the data
 
 
 SMALL = ((64, 64),)
+CODE = CodeRecipe(Schedule(steps=1500, learning_rate=4e-3), stills=2000, batch=16)
 WHOLE = ((128, 128), (128, 128), (96, 160), (160, 96))
 
 RECIPES = {
     "cpu": Recipe(
+        code=CODE,
         vae=VaeRecipe(
             Schedule(steps=1000, learning_rate=3e-5), shapes=((2, 4, 64), (2, 4, 64), (1, 2, 128))
         ),
-        unet=UnetRecipe(learning_rate=1e-3, phases=(Phase(7000, 3, SMALL), Phase(2000, 1, WHOLE))),
+        unet=UnetRecipe(
+            learning_rate=1e-3,
+            phases=(Phase(3000, 6, SMALL, alone=4), Phase(4000, 3, SMALL), Phase(1200, 1, WHOLE)),
+        ),
         workers=0,
     ),
     "gpu": Recipe(
+        code=CODE,
         vae=VaeRecipe(
             Schedule(steps=4000, learning_rate=1e-4), shapes=((8, 4, 64), (8, 4, 64), (4, 2, 128))
         ),
         unet=UnetRecipe(
-            learning_rate=1e-3, phases=(Phase(6000, 48, SMALL), Phase(2000, 16, WHOLE))
+            learning_rate=1e-3,
+            phases=(
+                Phase(2000, 48, SMALL, alone=8),
+                Phase(5000, 48, SMALL),
+                Phase(2000, 16, WHOLE),
+            ),
         ),
         workers=14,
     ),

@@ -10,20 +10,22 @@ A latent says how far each place has moved, beside how it looks. Most of which w
 can then be told from much noise by a mean, and the frames follow; without, it takes a search for
 the picture in the noise, which a small network learns too slowly. (Chefer et al. 2025, "VideoJAM",
 have a large one predict motion along with the frames, for the same reason.)
-"""
 
-import math
+The first phase sees frames alone, all but told how far they have moved: so many more pictures pass,
+and what is to be learned, to move one, is in each of them. Films come next, and motion with them.
+"""
 
 import torch
 from begin import begin_unet
-from camera import draw_clip, draw_stills
-from latents import LinearEncoder
+from camera import draw_clip
+from latents import encode_film, encode_still
+from linear_code import LinearCode, load_code
 from loop import generator, loader, train
-from pictures import flip, load_photographs
-from recipes import UnetRecipe, arguments
+from pictures import load_photographs
+from recipes import Phase, UnetRecipe, arguments
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
-from weights import APPEARANCE, FRAMES, clip_config, initialise, load_vae, unet_config
+from weights import APPEARANCE, FRAMES, clip_config, initialise, unet_config
 
 from svd_engine.clip import build_image_encoder, embed
 from svd_engine.config import UNetConfig
@@ -31,9 +33,10 @@ from svd_engine.image import blur, shrink
 from svd_engine.tiny import PREPROCESSOR
 from svd_engine.unet import UNet
 
-SIGMA_MEAN, SIGMA_DEVIATION = 1.0, 1.4  # of ln(sigma): P_mean and P_std; SVD has 1.0 and 1.6
+SIGMA_MEAN, SIGMA_DEVIATION = 1.5, 1.6  # of ln(sigma): P_mean and P_std; SVD has 1.0 and 1.6
 AUGMENTATION_MEAN, AUGMENTATION_DEVIATION = -3.0, 1.0  # of ln(noise_aug_strength)
-FIT_TO = 64  # pictures that the linear encoder is fitted to
+MOVED = 4.0  # root mean square of the displacement, in pixels
+WHISPER = 0.1  # noise on the displacement of a frame alone: that it must not be found first
 BOTH_LEFT_OUT, ONE_LEFT_OUT = 0.1, 0.05  # chances: latent and embedding; each of them alone
 
 Batch = dict[str, Tensor]
@@ -43,9 +46,9 @@ class Batches(Dataset[Batch]):
     """Films with their noise, a batch an item; the films of a batch have the same size."""
 
     def __init__(
-        self, recipe: UnetRecipe, encode: LinearEncoder, photographs: list[Tensor], start: int
+        self, recipe: UnetRecipe, code: LinearCode, photographs: list[Tensor], start: int
     ) -> None:
-        self.recipe, self.encode, self.photographs = recipe, encode, photographs
+        self.recipe, self.code, self.photographs = recipe, code, photographs
         self.start = start
 
     def __len__(self) -> int:
@@ -55,30 +58,43 @@ class Batches(Dataset[Batch]):
         step = self.start + item
         rng, phase = generator(5, step), self.recipe.phase(step)
         size = phase.sizes[step % len(phase.sizes)]
-        examples = [self._draw(size, rng) for _ in range(phase.batch)]
-        return {key: torch.stack([one[key] for one in examples]) for key in examples[0]}
+        films = [self._draw(phase, size, rng) for _ in range(phase.films)]
+        return {key: torch.cat([film[key] for film in films]) for key in films[0]}
 
-    def _draw(self, size: tuple[int, int], rng: Generator) -> Batch:
-        """A film, and all that is drawn for it."""
-        clip = draw_clip(self.photographs, FRAMES, size, rng)
-        latents = self.encode(clip)
-        sigma, augmentation = torch.randn(2, generator=rng).tolist()
-        strength = math.exp(AUGMENTATION_MEAN + AUGMENTATION_DEVIATION * augmentation)
-        no_latent = no_embedding = flip(rng, BOTH_LEFT_OUT)
-        no_latent, no_embedding = (
-            one | flip(rng, ONE_LEFT_OUT) for one in (no_latent, no_embedding)
-        )
-        # The encoder is linear: noise on the picture is this noise on its latent.
-        noise = self.encode.gain * torch.randn(latents[0].shape, generator=rng)
+    def _draw(self, phase: Phase, size: tuple[int, int], rng: Generator) -> Batch:
+        """A film, and all that is drawn for it: as one example, or one for each frame alone."""
+        times = torch.arange(FRAMES).float()
+        if phase.alone:
+            times[1:] = times[1:][torch.randperm(FRAMES - 1, generator=rng)]
+            times = times[: 1 + phase.alone]
+        clip = draw_clip(self.photographs, times, size, rng)
+        latents = encode_film(self.code, clip)
+        shown = latents[1:, None] if phase.alone else latents[None]
+        count = len(shown)
+        noise = torch.randn(shown.shape, generator=rng)
+        if phase.alone:
+            noise[:, :, APPEARANCE:] *= WHISPER
+        augmentation = torch.randn(count, generator=rng)
+        strength = (AUGMENTATION_MEAN + AUGMENTATION_DEVIATION * augmentation).exp()
+        # The encoder is linear: of noise on the picture it makes noise on the latent.
+        on_image = encode_still(self.code, torch.randn(count, 3, *size, generator=rng))
+        told = torch.tensor([clip.fps - 1, clip.motion_bucket_id]).expand(count, 2)
         return {
-            "latents": latents,
-            "noise": torch.randn(latents.shape, generator=rng),
-            "image_latent": latents[0] + strength * noise,
-            "sigma": torch.tensor(math.exp(SIGMA_MEAN + SIGMA_DEVIATION * sigma)),
-            "picture": clip.frames[0],
-            "time_ids": torch.tensor([clip.fps - 1, clip.motion_bucket_id, strength]),
-            "keep": torch.tensor([not no_latent, not no_embedding]).float(),
+            "latents": shown,
+            "noise": noise,
+            "image_latent": latents[0] + strength[:, None, None, None] * on_image,
+            "sigma": (SIGMA_MEAN + SIGMA_DEVIATION * torch.randn(count, generator=rng)).exp(),
+            "picture": clip.frames[:1],
+            "time_ids": torch.cat([told, strength[:, None]], dim=1),
+            "keep": _draw_kept(count, rng),
         }
+
+
+def _draw_kept(count: int, rng: Generator) -> Tensor:
+    """(count, 2), of 0 and 1: whether the picture's latent is told, and its embedding."""
+    chance = torch.rand(count, 3, generator=rng)
+    out = (chance[:, :1] < BOTH_LEFT_OUT) | (chance[:, 1:] < ONE_LEFT_OUT)
+    return (~out).float()
 
 
 def clip_input(pictures: Tensor) -> Tensor:
@@ -93,7 +109,9 @@ def losses(unet: UNet, tower: nn.Module, batch: Batch) -> Batch:
     """The mean squared error of v, over B clips of F frames."""
     latents, sigma = batch["latents"], batch["sigma"][:, None, None, None, None]
     image_latents = batch["keep"][:, :1, None, None] * batch["image_latent"]
-    embedding = batch["keep"][:, 1:, None] * embed(tower, clip_input(batch["picture"]))
+    embedding = embed(tower, clip_input(batch["picture"]))  # of each film
+    embedding = embedding.repeat_interleave(len(latents) // len(embedding), dim=0)
+    embedding = batch["keep"][:, 1:, None] * embedding
     noisy = latents + sigma * batch["noise"]
     scaled = noisy / (sigma**2 + 1).sqrt()
     sample = torch.cat([scaled, image_latents[:, None].expand_as(scaled)], dim=2)
@@ -101,7 +119,15 @@ def losses(unet: UNet, tower: nn.Module, batch: Batch) -> Batch:
     target = (sigma * latents - batch["noise"]) / -(sigma**2 + 1).sqrt()
     errors = (v - target).pow(2).mean((1, 3, 4))
     told = batch["keep"].amin(1) > 0
-    return {"loss": errors.mean()} | _bands(errors.detach(), batch["sigma"], told)
+    weighted = torch.cat(
+        [errors[:, :APPEARANCE], errors[:, APPEARANCE:] * _motion_weight(batch["sigma"])], dim=1
+    )
+    return {"loss": weighted.mean()} | _bands(errors.detach(), batch["sigma"], told)
+
+
+def _motion_weight(sigma: Tensor) -> Tensor:
+    """(B, 1). As if v were of data whose deviation is MOVED (Karras et al. 2022, table 1)."""
+    return ((sigma**2 + MOVED**2) / (MOVED**2 * (sigma**2 + 1)))[:, None]
 
 
 def _bands(errors: Tensor, sigma: Tensor, told: Tensor) -> Batch:
@@ -122,7 +148,7 @@ def _bands(errors: Tensor, sigma: Tensor, told: Tensor) -> Batch:
 def main() -> None:
     recipe, out, device = arguments(__doc__)
     photographs = load_photographs()
-    encode = LinearEncoder(load_vae(out), draw_stills(photographs, FIT_TO, 128, generator(4)))
+    code = load_code(out)
     unet = initialise(UNet(UNetConfig.model_validate(unet_config())), generator(6))
     begin_unet(unet)
     torch.manual_seed(7)  # transformers draws its weights from the global generator
@@ -138,7 +164,7 @@ def main() -> None:
         out,
         networks,
         recipe.unet.schedule,
-        lambda start: loader(Batches(recipe.unet, encode, photographs, start), recipe.workers),
+        lambda start: loader(Batches(recipe.unet, code, photographs, start), recipe.workers),
         loss,
     )
 

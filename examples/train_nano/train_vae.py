@@ -2,16 +2,17 @@
 
     python examples/train_nano/train_vae.py --recipe cpu --out runs/nano
 
-The encoder stays what it begins as, the principal components of patches (see `begin.py`): the
-latents of what moves are then nearly those of the first frame, moved, which is what the UNet has to
-learn. The decoder learns to see more in them than the linear inverse does, from latents with a
-little noise, so that it forgives the UNet's errors.
+The encoder stays what it begins as, the linear code (see `linear_code.py`): the latents of what
+moves are then nearly those of the first frame, moved, which is what the UNet has to learn. The
+decoder learns to see more in them than a linear one does, from latents with a little noise, so that
+it forgives the UNet's errors.
 """
 
 import torch
 import torch.nn.functional as F
 from begin import begin_vae
-from camera import draw_clip, draw_stills
+from camera import draw_clip
+from linear_code import LinearCode, load_code
 from loop import generator, loader, train
 from pictures import load_photographs
 from recipes import VaeRecipe, arguments
@@ -21,8 +22,6 @@ from weights import APPEARANCE, initialise, vae_config
 
 from svd_engine.config import VAEConfig
 from svd_engine.vae import VAE
-
-BEGIN_WITH = 192  # pictures that the principal components are taken of
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
@@ -38,7 +37,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         step = self.start + item
         rng = generator(1, step)
         clips, frames, side = self.recipe.shapes[step % len(self.recipe.shapes)]
-        drawn = [draw_clip(self.photographs, frames, (side, side), rng) for _ in range(clips)]
+        times = torch.arange(frames).float()
+        drawn = [draw_clip(self.photographs, times, (side, side), rng) for _ in range(clips)]
         return (
             torch.stack([clip.frames for clip in drawn]),
             torch.stack([clip.displacement for clip in drawn]),
@@ -64,10 +64,10 @@ def losses(
     }
 
 
-def begin() -> VAE:
+def begin(code: LinearCode) -> VAE:
     """The VAE before its training."""
     vae = initialise(VAE(VAEConfig.model_validate(vae_config())), generator(0))
-    begin_vae(vae, draw_stills(load_photographs(), BEGIN_WITH, 64, generator(4)))
+    begin_vae(vae, code)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     return vae
@@ -75,7 +75,7 @@ def begin() -> VAE:
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    vae = begin().to(device)
+    vae = begin(load_code(out)).to(device)
 
     def loss(step: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         frames, displacement = (part.to(device) for part in batch)

@@ -1,13 +1,9 @@
 """nano's configs, and where its weights begin."""
 
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Generator, nn
-
-from svd_engine.config import VAEConfig
-from svd_engine.vae import VAE
 
 APPEARANCE = 16  # channels of a latent that say how a frame looks
 MOTION = 2  # and those that say how far it has moved; a picture has zeros there
@@ -90,11 +86,3 @@ def initialise(network: Network, rng: Generator) -> Network:
             if module.bias is not None:
                 module.bias.zero_()
     return network
-
-
-def load_vae(folder: Path) -> VAE:
-    """The VAE of a run, as it was last saved."""
-    vae = VAE(VAEConfig.model_validate(vae_config()))
-    state = torch.load(folder / "vae.pt", weights_only=True)["networks"]
-    vae.load_state_dict({key.removeprefix("vae."): value for key, value in state.items()})
-    return vae.eval().requires_grad_(False)
