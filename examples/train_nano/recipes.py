@@ -79,7 +79,7 @@ RECIPES = {
         ),
         unet=UnetRecipe(
             learning_rate=1e-3,
-            phases=(Phase(3000, 6, SMALL, alone=4), Phase(4000, 3, SMALL), Phase(1200, 1, WHOLE)),
+            phases=(Phase(5000, 6, SMALL, alone=4), Phase(4000, 3, SMALL), Phase(1000, 1, WHOLE)),
         ),
         workers=0,
     ),
@@ -91,8 +91,8 @@ RECIPES = {
         unet=UnetRecipe(
             learning_rate=1e-3,
             phases=(
-                Phase(2000, 48, SMALL, alone=8),
-                Phase(5000, 48, SMALL),
+                Phase(4000, 48, SMALL, alone=4),
+                Phase(4000, 48, SMALL),
                 Phase(2000, 16, WHOLE),
             ),
         ),
