@@ -1,7 +1,7 @@
 """Where the weights begin: the VAE's as a linear code, the UNet's as a still picture.
 
-A VAE that begins at random needs hours to learn what a linear code has from the start. Here the
-VAE is set to the code of `linear_code.py`, along its strided convolutions and its upsamplings. All
+A VAE that begins at random needs hours to learn what a linear code has from the start. Here it
+is set to the code of `linear_code.py`, along its strided convolutions and its upsamplings. All
 residual branches are zero, and learn the rest.
 
 Two things would stop a linear code: the norm and the SiLU before each last convolution.
@@ -107,14 +107,14 @@ def _add_half_mean(attention: FrameAttention, count: int) -> None:
 
 def _begin_decoder(decoder: TemporalDecoder, code: LinearCode) -> None:
     """The code's convolutions are those behind the upsamplings."""
-    _identity(decoder.conv_in, APPEARANCE)  # and is deaf to how far a place has moved
+    _identity(decoder.conv_in, APPEARANCE)
+    decoder.conv_in.weight[:, APPEARANCE:] = 0  # pixels do not depend on how far they have come
     for block, conv in zip(decoder.up_blocks, code.decoder, strict=False):
         target = block.upsamplers[0].conv
         target.weight.mul_(QUIET)
         target.weight[: conv.out_channels] = 0
         target.weight[: conv.out_channels, : conv.in_channels] = conv.weight
         target.bias[: conv.out_channels] = conv.bias
-    decoder.conv_in.weight[:, APPEARANCE:] = 0
     for block in decoder.up_blocks[1:3]:
         _identity(block.resnets[0].spatial_res_block.conv_shortcut, WIDTH)
     shortcut = decoder.up_blocks[3].resnets[0].spatial_res_block.conv_shortcut

@@ -1,6 +1,8 @@
 """Learn the linear code that the VAE begins as (see `linear_code.py`).
 
-python examples/train_nano/train_code.py --recipe cpu --out runs/nano
+    python examples/train_nano/train_code.py --recipe cpu --out runs/nano
+
+The stills are drawn once: there are far fewer weights than pixels to learn from.
 """
 
 import torch

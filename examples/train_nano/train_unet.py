@@ -36,7 +36,7 @@ from svd_engine.unet import UNet
 SIGMA_MEAN, SIGMA_DEVIATION = 1.5, 1.6  # of ln(sigma): P_mean and P_std; SVD has 1.0 and 1.6
 AUGMENTATION_MEAN, AUGMENTATION_DEVIATION = -3.0, 1.0  # of ln(noise_aug_strength)
 MOVED = 4.0  # root mean square of the displacement, in pixels
-WHISPER = 0.1  # noise on the displacement of a frame alone: that it must not be found first
+WHISPER = 0.1  # noise on the displacement of a frame alone, so that it need not be found first
 BOTH_LEFT_OUT, ONE_LEFT_OUT = 0.1, 0.05  # chances: latent and embedding; each of them alone
 
 Batch = dict[str, Tensor]
