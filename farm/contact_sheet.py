@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from farm.summary import Row
 from farm.sweep import label, written
-from svd_engine.params import RenderParams
+from svd_engine.params import RenderDefaults, RenderParams
 
 # A browser that plays hundreds of clips does nothing else; these wait to be asked.
 AUTOPLAY_UP_TO = 64
@@ -148,7 +148,7 @@ def _figure(row: Row, heading: str, facts: Sequence[str], playing: bool) -> str:
 def _facts(params: RenderParams, axes: set[str]) -> list[str]:
     """What is to be said of parameters, but for those that the headings say."""
     said = [text.format(params) for names, text in _FACTS.items() if not axes.issuperset(names)]
-    fields = RenderParams.model_fields
+    fields = RenderParams.model_fields | RenderDefaults.model_fields
     others = [name for name in fields if name not in _TOLD and name not in axes]
     for name in others:
         value = getattr(params, name)

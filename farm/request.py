@@ -46,7 +46,7 @@ class RenderRequest(BaseModel):
     @model_validator(mode="after")
     def _resolved(self) -> "RenderRequest":
         params = self.params
-        if params.width is None or params.height is None or params.num_frames is None:
+        if any(getattr(params, name) is None for name in RenderDefaults.model_fields):
             raise ValueError("params are open: resolve them with the model's defaults first")
         if params.seed + self.num_videos - 1 > MAX_SEED:
             raise ValueError(f"num_videos: seeds from {params.seed} on would pass 2^64")

@@ -22,6 +22,7 @@ class RenderDefaults(BaseModel):
     width: Side = 1024
     height: Side = 576
     num_frames: int = Field(ge=1, le=1024)
+    max_guidance_scale: Guidance = 3.0
 
 
 class RenderParams(BaseModel):
@@ -45,7 +46,9 @@ class RenderParams(BaseModel):
         None, description="noise levels, falling, the last one where denoising ends (usually 0)"
     )
     min_guidance_scale: Guidance = Field(1.0, description="guidance of the first frame")
-    max_guidance_scale: Guidance = Field(3.0, description="guidance of the last frame")
+    max_guidance_scale: Guidance | None = Field(
+        None, description="guidance of the last frame (default: the checkpoint's; SVD's is 3.0)"
+    )
     fps: int = Field(
         7, ge=1, le=240, description="frames per second, of the motion and of the video"
     )
@@ -93,15 +96,22 @@ class RenderParams(BaseModel):
         return len(self.sigmas) - 1 if self.sigmas else self.num_inference_steps
 
     @property
+    def guidance(self) -> tuple[float, float]:
+        """Of the first frame and of the last; ValueError where it is open."""
+        if self.max_guidance_scale is None:
+            raise ValueError("max_guidance_scale is open: resolve the params first")
+        return self.min_guidance_scale, self.max_guidance_scale
+
+    @property
     def guided(self) -> bool:
         """Whether any frame is guided, so that the UNet runs on a pair.
 
         diffusers asks this twice in two ways and crashes where they differ (minimum above 1,
         maximum not); here a frame above 1 is enough.
         """
-        return max(self.min_guidance_scale, self.max_guidance_scale) > 1.0
+        return max(self.guidance) > 1.0
 
     def resolve(self, defaults: RenderDefaults) -> Self:
-        """The same parameters with width, height and num_frames filled in."""
-        own = {name: getattr(self, name) or value for name, value in defaults}
+        """The same parameters with the checkpoint's where they are open."""
+        own = {name: value for name, value in defaults if getattr(self, name) is None}
         return self.model_copy(update=own)

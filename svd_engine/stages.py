@@ -79,9 +79,7 @@ def denoise(
     context, image_latents, time_ids = recipe.pair(
         conditioning.to(weights.device), frames, params.guided
     )
-    guidance = recipe.guidance_scales(
-        params.min_guidance_scale, params.max_guidance_scale, frames, params.steps
-    ).to(weights)
+    guidance = recipe.guidance_scales(*params.guidance, frames, params.steps).to(weights)
     for step in range(start, params.steps):
         sigma, sigma_next = sigmas[step], sigmas[step + 1]
         sample = recipe.join(recipe.scale_input(latents, sigma), image_latents)

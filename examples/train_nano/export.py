@@ -15,7 +15,9 @@ from weights import FRAMES, clip_config, unet_config, vae_config
 
 from svd_engine.tiny import MODEL_INDEX, PREPROCESSOR, SCHEDULER
 
-RENDER_DEFAULTS = {"width": 128, "height": 128, "num_frames": FRAMES}
+# Strong guidance burns out the colours of a model this small.
+RENDER_DEFAULTS = {"width": 128, "height": 128, "num_frames": FRAMES, "max_guidance_scale": 1.5}
+SIGMA_MAX = 100.0  # two deviations of the training's noise levels; SVD's 700 is far outside them
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
@@ -45,7 +47,7 @@ def main() -> None:
     write_network(folder / "image_encoder", "model", clip_config(), states["image_encoder"])
     write_json(folder / "model_index.json", MODEL_INDEX)
     write_json(folder / "render_defaults.json", RENDER_DEFAULTS)
-    write_json(folder / "scheduler/scheduler_config.json", SCHEDULER)
+    write_json(folder / "scheduler/scheduler_config.json", SCHEDULER | {"sigma_max": SIGMA_MAX})
     write_json(folder / "feature_extractor/preprocessor_config.json", PREPROCESSOR)
     print(folder)
 

@@ -75,11 +75,11 @@ RECIPES = {
     "cpu": Recipe(
         code=CODE,
         vae=VaeRecipe(
-            Schedule(steps=1000, learning_rate=3e-5), shapes=((2, 4, 64), (2, 4, 64), (1, 2, 128))
+            Schedule(steps=400, learning_rate=1e-4), shapes=((2, 4, 64), (2, 4, 64), (1, 2, 128))
         ),
         unet=UnetRecipe(
             learning_rate=1e-3,
-            phases=(Phase(5000, 6, SMALL, alone=4), Phase(4000, 3, SMALL), Phase(1000, 1, WHOLE)),
+            phases=(Phase(5000, 6, SMALL, alone=4), Phase(3400, 3, SMALL), Phase(800, 1, WHOLE)),
         ),
         workers=0,
     ),

@@ -8,27 +8,35 @@ decoder learns to see more in them than a linear one does, from latents with a l
 it forgives the UNet's errors.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
-from begin import begin_vae
+from begin import LOG_VARIANCE, begin_vae
 from camera import draw_clip
+from latents import encode_film
 from linear_code import LinearCode, load_code
 from loop import generator, loader, train
 from pictures import load_photographs
 from recipes import VaeRecipe, arguments
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from weights import APPEARANCE, initialise, vae_config
+from weights import initialise, vae_config
 
 from svd_engine.config import VAEConfig
-from svd_engine.vae import VAE
+from svd_engine.vae import VAE, TemporalDecoder
+
+DEVIATION = math.exp(0.5 * LOG_VARIANCE)  # of the posterior
 
 
 class Crops(Dataset[tuple[Tensor, Tensor]]):
-    """Small clips, a batch an item: (clips, F, 3, H, W), and their displacement."""
+    """Small clips, a batch an item: frames (clips, F, 3, H, W), and latents (clips, F, C, h, w)."""
 
-    def __init__(self, recipe: VaeRecipe, start: int) -> None:
-        self.recipe, self.start, self.photographs = recipe, start, load_photographs()
+    def __init__(
+        self, recipe: VaeRecipe, code: LinearCode, photographs: list[Tensor], start: int
+    ) -> None:
+        self.recipe, self.code, self.photographs = recipe, code, photographs
+        self.start = start
 
     def __len__(self) -> int:
         return self.recipe.schedule.steps - self.start
@@ -39,23 +47,15 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         clips, frames, side = self.recipe.shapes[step % len(self.recipe.shapes)]
         times = torch.arange(frames).float()
         drawn = [draw_clip(self.photographs, times, (side, side), rng) for _ in range(clips)]
-        return (
-            torch.stack([clip.frames for clip in drawn]),
-            torch.stack([clip.displacement for clip in drawn]),
-        )
+        latents = torch.stack([encode_film(self.code, clip) for clip in drawn])
+        noise = torch.randn(latents.shape, generator=rng)
+        return torch.stack([clip.frames for clip in drawn]), latents + DEVIATION * noise
 
 
-def losses(
-    vae: VAE, frames: Tensor, displacement: Tensor, rng: torch.Generator
-) -> dict[str, Tensor]:
+def losses(decoder: TemporalDecoder, frames: Tensor, latents: Tensor) -> dict[str, Tensor]:
     """The colours' squared and absolute error. frames: (clips, F, 3, H, W)."""
     pictures = frames.flatten(0, 1)
-    with torch.no_grad():
-        mean, log_variance = vae.encode(pictures)
-        mean[:, APPEARANCE:] = displacement.flatten(0, 1)
-    noise = torch.randn(mean.shape, generator=rng).to(mean)
-    latents = mean + (0.5 * log_variance).exp() * noise
-    decoded = vae.decoder(latents, frames=frames.shape[1])
+    decoded = decoder(latents.flatten(0, 1), frames=frames.shape[1])
     squared = F.mse_loss(decoded, pictures)
     error = (decoded - pictures).detach().pow(2).mean((1, 2, 3))
     return {
@@ -75,18 +75,20 @@ def begin(code: LinearCode) -> VAE:
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    vae = begin(load_code(out)).to(device)
+    photographs = load_photographs()
+    code = load_code(out)
+    vae = begin(code).to(device)
 
-    def loss(step: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        frames, displacement = (part.to(device) for part in batch)
-        return losses(vae, frames, displacement, generator(2, step))
+    def loss(_step: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        frames, latents = (part.to(device) for part in batch)
+        return losses(vae.decoder, frames, latents)
 
     train(
         "vae",
         out,
         nn.ModuleDict({"vae": vae}),
         recipe.vae.schedule,
-        lambda start: loader(Crops(recipe.vae, start), recipe.workers),
+        lambda start: loader(Crops(recipe.vae, code, photographs, start), recipe.workers),
         loss,
     )
 

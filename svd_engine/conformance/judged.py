@@ -114,9 +114,7 @@ def guidance(given: Given, recipe: Recipe, _: int) -> Tensor:
     """(F), or (S) where theirs has one for each step, or (S, F)."""
     params = given.params
     frames = given.shape[0]
-    scales = recipe.guidance_scales(
-        params.min_guidance_scale, params.max_guidance_scale, frames, params.steps
-    )
+    scales = recipe.guidance_scales(*params.guidance, frames, params.steps)
     if given.trace["guidance"].numel() == scales.numel():
         return scales
     return scales[0] if (scales == scales[0]).all() else scales[:, 0]
@@ -170,9 +168,7 @@ def guided(given: Given, recipe: Recipe, step: int) -> Tensor:
         return output
     theirs = given.trace.get("guidance")
     if theirs is None:
-        params = given.params
-        bounds = params.min_guidance_scale, params.max_guidance_scale
-        scales = recipe.guidance_scales(*bounds, frames, steps)[step]
+        scales = recipe.guidance_scales(*given.params.guidance, frames, steps)[step]
     elif theirs.numel() == frames:
         scales = theirs.flatten().float()
     else:

@@ -7,9 +7,9 @@ const input = form.elements.input_reference;
 const preview = document.getElementById("preview");
 const drop = document.getElementById("drop");
 const PRESETS = {
-  subtle: { motion_bucket_id: 40, noise_aug_strength: 0.02, max_guidance_scale: 2.5, fps: 8 },
-  balanced: { motion_bucket_id: 127, noise_aug_strength: 0.02, max_guidance_scale: 3, fps: 7 },
-  strong: { motion_bucket_id: 200, noise_aug_strength: 0.08, max_guidance_scale: 3, fps: 7 },
+  subtle: { motion_bucket_id: 40, noise_aug_strength: 0.02, fps: 8 },
+  balanced: { motion_bucket_id: 127, noise_aug_strength: 0.02, fps: 7 },
+  strong: { motion_bucket_id: 200, noise_aug_strength: 0.08, fps: 7 },
 };
 const SEEDS = 1_000_000; // that are drawn: short enough to be read out
 const LOST = "the farm may have it all the same; press Render again, and it is not rendered twice";
