@@ -79,7 +79,7 @@ RECIPES = {
         ),
         unet=UnetRecipe(
             learning_rate=1e-3,
-            phases=(Phase(5000, 6, SMALL, alone=4), Phase(3400, 3, SMALL), Phase(800, 1, WHOLE)),
+            phases=(Phase(5000, 6, SMALL, alone=4), Phase(3400, 3, SMALL), Phase(500, 1, WHOLE)),
         ),
         workers=0,
     ),
