@@ -1,0 +1,110 @@
+"""`nano` shows pictures that move: measured over eight pictures that it was not trained on."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from svd_engine import Engine, RenderParams
+from svd_engine.checkpoint import NANO, open_checkpoint
+from svd_engine.recipe import RIGHT
+from tests.nano import Frames, Nano, motion, psnr
+
+MEGABYTES = 24
+
+
+def distance(one: Frames, other: Frames) -> float:
+    """Mean, in levels."""
+    return float(np.abs(one.astype(float) - other.astype(float)).mean())
+
+
+@pytest.fixture(scope="module")
+def nano() -> Nano:
+    return Nano(Engine.from_pretrained("nano"), steps=5)
+
+
+def test_it_is_whole_and_small() -> None:
+    checkpoint = open_checkpoint("nano")
+    checkpoint.check()
+    files = [path for path in NANO.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MEGABYTES * 1e6
+    assert (NANO / "README.md").exists()
+    config = json.loads((NANO / "vae/config.json").read_text())
+    assert config["_class_name"] == "AutoencoderKLTemporalDecoder"
+
+
+def test_diffusers_loads_it_and_agrees(nano: Nano) -> None:
+    from tests.reference import load_pipeline
+
+    picture = nano.pictures["coffee"]
+    params = RenderParams(num_inference_steps=2, seed=3).resolve(nano.engine.defaults)
+    ours = nano.engine.render(picture, params)
+    theirs = load_pipeline(NANO)(
+        picture,
+        height=128,
+        width=128,
+        num_inference_steps=2,
+        max_guidance_scale=params.guidance[1],
+        generator=torch.Generator("cpu").manual_seed(3),
+        output_type="latent",
+    ).frames
+    torch.testing.assert_close(ours.latents, theirs[0], rtol=1e-3, atol=2e-3)
+
+
+def test_the_vae_keeps_the_picture(nano: Nano) -> None:
+    decibels = {name: nano.round_trip(name) for name in nano.pictures}
+    assert np.mean(list(decibels.values())) >= 24, decibels
+
+
+def test_the_first_frame_is_the_picture(nano: Nano) -> None:
+    decibels = {name: nano.first_frame(name) for name in nano.pictures}
+    assert min(decibels.values()) >= 20, decibels
+    assert {name: nano.nearest(name) for name in nano.pictures} == {n: n for n in nano.pictures}
+
+
+def test_motion_grows_with_the_motion_bucket(nano: Nano) -> None:
+    motions = {name: nano.motions(name) for name in nano.pictures}
+    growing = [few < more < most for few, more, most in motions.values()]
+    assert sum(growing) >= 7, motions
+
+
+def test_frames_follow_from_one_another(nano: Nano) -> None:
+    ratios = {name: nano.consistency(name) for name in nano.pictures}
+    assert sum(ratio <= 0.5 for ratio in ratios.values()) >= 7, ratios
+
+
+def test_a_still_latent_does_not_flicker(nano: Nano) -> None:
+    levels = {name: nano.flicker(name) for name in nano.pictures}
+    assert max(levels.values()) <= 2, levels
+
+
+@pytest.mark.parametrize("deviation", ["guidance_per_step", "fps_not_reduced"])
+def test_a_known_mistake_changes_the_clip(deviation: str, nano: Nano) -> None:
+    wrong = nano.render("coffee", motion_bucket_id=100, deviations=deviation)
+    assert distance(nano.clips["coffee", 100], wrong) > 0.5
+
+
+def test_without_the_image_latent_the_picture_is_lost(nano: Nano) -> None:
+    def forget(*given: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        context, image_latents, ids = RIGHT.pair(*given)
+        return context, torch.zeros_like(image_latents), ids
+
+    clip = nano.render("coffee", replace(RIGHT, pair=forget), motion_bucket_id=100)
+    picture = np.asarray(nano.pictures["coffee"])
+    assert psnr(clip[0], picture) < 15 < nano.first_frame("coffee")
+
+
+def test_every_parameter_does_something(nano: Nano) -> None:
+    usual = nano.clips["flower", 200]
+
+    def other(**asked: Any) -> Frames:
+        return nano.render("flower", motion_bucket_id=200, **asked)
+
+    assert distance(usual[-1], other(seed=1)[-1]) > 3
+    assert distance(usual, other(max_guidance_scale=1.0)) > 0.5
+    assert motion(other(fps=15)) < 0.8 * motion(usual)
+    picture = np.asarray(nano.pictures["flower"])
+    assert psnr(other(noise_aug_strength=0.5)[0], picture) < psnr(usual[0], picture) - 1
