@@ -14,7 +14,7 @@ serve: .venv/.run ## the farm over HTTP at http://127.0.0.1:8000, with a page to
 	$(BIN)/serve run farm.ingress.serve_app:app
 
 test: .venv/.test ## all tests that need no GPU and no long time
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 check: .venv/.dev ## lint and types
 	$(BIN)/ruff format --check .
