@@ -8,7 +8,7 @@ DEPENDENCIES := pyproject.toml deploy/constraints.txt
 
 demo: .venv/.run ## render the example pictures with the `nano` model
 	$(BIN)/python -m farm.batch examples/pictures --out demo --store demo/store --seeds 0-1 \
-	  --fit crop --motion-bucket-id 200 --num-inference-steps 10
+	  --fit crop --num-inference-steps 10
 
 serve: .venv/.run ## the farm over HTTP at http://127.0.0.1:8000, with a page to use it by
 	$(BIN)/serve run farm.ingress.serve_app:app
