@@ -8,7 +8,7 @@ Frames are (F, H, W, 3), uint8, as clips have them; flow is Farneback's, in pixe
 import argparse
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -80,19 +80,21 @@ def shuffled(frames: Frames) -> Frames:
 
 @dataclass(frozen=True)
 class Nano:
-    """A model's engine, and what it makes of the held-out pictures. Each clip is rendered once."""
+    """A model's engine, and what it makes of the held-out pictures."""
 
     engine: Engine
     steps: int = 10
+    _clips: dict[tuple[str, int], Frames] = field(default_factory=dict)
 
     @cached_property
     def pictures(self) -> dict[str, Image.Image]:
         return held_out()
 
-    @cached_property
-    def clips(self) -> dict[tuple[str, int], Frames]:
-        """By picture and motion bucket."""
-        return {(n, b): self.render(n, motion_bucket_id=b) for n in self.pictures for b in BUCKETS}
+    def clip(self, name: str, bucket: int) -> Frames:
+        """Of a motion bucket; rendered once."""
+        if (name, bucket) not in self._clips:
+            self._clips[name, bucket] = self.render(name, motion_bucket_id=bucket)
+        return self._clips[name, bucket]
 
     def render(self, name: str, recipe: object = None, **asked: object) -> Frames:
         params = RenderParams(**{"num_inference_steps": self.steps, **asked})
@@ -110,20 +112,20 @@ class Nano:
 
     def first_frame(self, name: str) -> float:
         """PSNR of the first frame against the picture."""
-        return psnr(self.clips[name, 100][0], np.asarray(self.pictures[name]))
+        return psnr(self.clip(name, 100)[0], np.asarray(self.pictures[name]))
 
     def nearest(self, name: str) -> str:
         """The picture that the first frame is nearest to."""
-        first = self.clips[name, 100][0]
+        first = self.clip(name, 100)[0]
         return max(self.pictures, key=lambda other: psnr(first, np.asarray(self.pictures[other])))
 
     def motions(self, name: str) -> list[float]:
         """Mean flow at each of BUCKETS."""
-        return [motion(self.clips[name, bucket]) for bucket in BUCKETS]
+        return [motion(self.clip(name, bucket)) for bucket in BUCKETS]
 
     def consistency(self, name: str) -> float:
         """Warping error over that of shuffled frames."""
-        clip = self.clips[name, 200]
+        clip = self.clip(name, 200)
         return warping_error(clip, clip) / warping_error(clip, shuffled(clip))
 
     def flicker(self, name: str) -> float:
@@ -132,9 +134,10 @@ class Nano:
         return float(np.abs(frames[1:-1] - (frames[:-2] + frames[2:]) / 2).mean())
 
 
-def sheet(clips: dict[tuple[str, int], Frames], every: int = 3) -> Image.Image:
-    """A clip a row."""
-    rows = [np.concatenate(list(frames[::every]), axis=1) for frames in clips.values()]
+def sheet(nano: Nano, every: int = 3) -> Image.Image:
+    """A clip a row: each picture's, by motion bucket."""
+    clips = [nano.clip(name, bucket) for name in nano.pictures for bucket in BUCKETS]
+    rows = [np.concatenate(list(frames[::every]), axis=1) for frames in clips]
     return Image.fromarray(np.concatenate(rows))
 
 
@@ -169,7 +172,7 @@ def main(arguments: list[str]) -> None:
     for line in table(nano):
         print(line, flush=True)
     if options.out:
-        sheet(nano.clips).save(options.out)
+        sheet(nano).save(options.out)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_a_still_latent_does_not_flicker(nano: Nano) -> None:
 @pytest.mark.parametrize("deviation", ["guidance_per_step", "fps_not_reduced"])
 def test_a_known_mistake_changes_the_clip(deviation: str, nano: Nano) -> None:
     wrong = nano.render("coffee", motion_bucket_id=100, deviations=deviation)
-    assert distance(nano.clips["coffee", 100], wrong) > 0.5
+    assert distance(nano.clip("coffee", 100), wrong) > 0.5
 
 
 def test_without_the_image_latent_the_picture_is_lost(nano: Nano) -> None:
@@ -98,7 +98,7 @@ def test_without_the_image_latent_the_picture_is_lost(nano: Nano) -> None:
 
 
 def test_every_parameter_does_something(nano: Nano) -> None:
-    usual = nano.clips["flower", 200]
+    usual = nano.clip("flower", 200)
 
     def other(**asked: Any) -> Frames:
         return nano.render("flower", motion_bucket_id=200, **asked)
