@@ -102,10 +102,12 @@ def test_schedule(name: str, engines: dict[str, Engine], recordings: dict[str, R
 
 
 @names
-def test_guidance_and_euler_step_at_every_step(name: str, recordings: dict[str, Recording]) -> None:
-    tape, asked = recordings[name], params(name)
+def test_guidance_and_euler_step_at_every_step(
+    name: str, engines: dict[str, Engine], recordings: dict[str, Recording]
+) -> None:
+    tape, asked = recordings[name], params(name).resolve(engines[name].defaults)
     frames = tape.latents[0].shape[1]
-    (scales,) = guidance_scales(asked.min_guidance_scale, asked.max_guidance_scale, frames, 1)
+    (scales,) = guidance_scales(*asked.guidance, frames, 1)
     for step in range(1, 25):
         ours = euler_step(
             tape.latents[step - 1],
