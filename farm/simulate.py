@@ -24,7 +24,7 @@ from farm.plan import Kind, Stage, plan
 from farm.request import RenderRequest
 from farm.run import AGING_S, Assignment, Fault, Run
 from farm.scheduler import Scheduler
-from svd_engine.params import RenderParams
+from svd_engine.params import RenderDefaults, RenderParams
 
 T = TypeVar("T")
 SEGMENT = 5
@@ -258,7 +258,7 @@ class Simulation:
 
 def _request() -> RenderRequest:
     # Of one chunk: nobody shares a decode here.
-    params = RenderParams(width=1024, height=576, num_frames=25, decode_chunk_size=25)
+    params = RenderParams(decode_chunk_size=25).resolve(RenderDefaults(num_frames=25))
     return RenderRequest(picture="0" * 64, weights="0" * 64, dtype="float16", params=params)
 
 

@@ -21,8 +21,8 @@ from tests.farm_jobs import SMALL, picture_bytes
 
 
 def order(model: Path, task: Task, lean: bool = False, **changes: Any) -> Order:
-    params = RenderParams(**{**SMALL, **changes})
     facts = describe(Model(name=str(model)))
+    params = RenderParams(**{**SMALL, **changes}).resolve(facts.defaults)
     request = RenderRequest(
         picture=digest_of(picture_bytes()), weights=facts.digest, dtype="float32", params=params
     )

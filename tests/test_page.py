@@ -95,7 +95,7 @@ def expect_playing(page: Page) -> None:
 def test_from_a_picture_to_a_video_that_plays(page: Page) -> None:
     render(opened(page), seed="7")
     expect_playing(page)
-    page.wait_for_function("document.getElementById('video').currentTime > 0")
+    page.wait_for_function("() => document.getElementById('video').currentTime > 0")
     assert page.evaluate("document.getElementById('video').videoWidth") == 64
     expect(page.locator("#facts")).to_contain_text("5 frames · 7 fps · seed 7")
     expect(page.locator("#stage")).to_be_in_viewport(ratio=0.99)
