@@ -78,7 +78,7 @@ def _blur_last(x: Tensor) -> Tensor:
     channels, side = x.shape[1], x.shape[3]
     sigma = max((side / CLIP_SIDE - 1.0) / 2.0, 0.001)
     size = int(max(4.0 * sigma, 3)) // 2 * 2 + 1  # made odd
-    offsets = torch.arange(size, dtype=torch.float32) - size // 2
+    offsets = torch.arange(size, dtype=torch.float32, device=x.device) - size // 2
     kernel = torch.exp(-(offsets**2) / (2 * torch.tensor(sigma) ** 2))
     kernel = (kernel / kernel.sum()).expand(channels, 1, 1, size)
     padded = F.pad(x, (size // 2, size // 2, 0, 0), mode="reflect")

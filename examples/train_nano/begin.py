@@ -2,7 +2,7 @@
 
 A VAE that begins at random needs hours to learn what a linear code has from the start. Here it
 is set to the code of `linear_code.py`, along its strided convolutions and its upsamplings. All
-residual branches are zero, and learn the rest.
+residual branches are zero; the decoder's learn the rest.
 
 Two things would stop a linear code: the norm and the SiLU before each last convolution.
 - A norm divides by what passes through it. Each of its groups therefore also gets the constants
@@ -23,7 +23,10 @@ from svd_engine.vae import VAE, Encoder, FrameAttention, TemporalDecoder
 REFERENCE = 10.0
 STEADY = 30.0  # the same in the encoder, whose signals are louder
 QUIET = 0.3  # what is not set keeps its random weights, at this scale
-LOG_VARIANCE = -4.0  # of the posterior, to begin with
+LOG_VARIANCE = -4.0  # of the posterior
+# v of a still picture, by what is noisy and by the picture: about least squares over the training's
+# noise levels (0.32, -0.97).
+OF_NOISY, OF_PICTURE = 0.35, -1.05
 
 
 @torch.no_grad()
@@ -154,11 +157,11 @@ def begin_unet(unet: UNet) -> None:
     shortcut.weight[: 3 * channels] = 0
     unet.conv_out.weight.zero_()
     skip = shortcut.in_channels - unet.conv_in.out_channels
-    reference, slope = 2 * REFERENCE, 0.8263  # of silu at 1 / sqrt(2)
+    reference, slope = 2 * REFERENCE, 0.8263  # slope: of silu at 1 / sqrt(2)
     for k in range(channels):
         # Beside its negative and one constant a signal keeps its mean.
         for sign, channel in ((1, 3 * k), (-1, 3 * k + 1)):
-            shortcut.weight[channel, skip + k] = sign * 0.35
-            shortcut.weight[channel, skip + channels + k] = sign * -1.05
+            shortcut.weight[channel, skip + k] = sign * OF_NOISY
+            shortcut.weight[channel, skip + channels + k] = sign * OF_PICTURE
             unet.conv_out.weight[k, channel, 1, 1] = sign * reference / (3 * 2**0.5 * slope)
         shortcut.bias[3 * k + 2] = -reference

@@ -24,14 +24,14 @@ class Clip:
     """What one training example shows, and the parameters that it was filmed with."""
 
     frames: Tensor  # (F, 3, H, W) in [-1, 1]
-    displacement: Tensor  # (F, 2, H/8, W/8), see there
+    displacement: Tensor  # (F, 2, H/8, W/8), of `displacement()`
     fps: int
     motion_bucket_id: int
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Movement per frame, in half heights of the picture; zoom and roll per frame, in radians."""
+    """Movement per frame: pan in half heights of the picture, roll in radians, zoom's logarithm."""
 
     pan: tuple[float, float]
     zoom: float

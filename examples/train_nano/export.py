@@ -8,12 +8,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
+from loop import load_state
 from recipes import arguments
 from safetensors.torch import save_file
-from weights import FRAMES, clip_config, unet_config, vae_config
+from weights import FRAMES, unet_config, vae_config
 
-from svd_engine.tiny import MODEL_INDEX, PREPROCESSOR, SCHEDULER
+from svd_engine.tiny import CLIP_CONFIG, MODEL_INDEX, PREPROCESSOR, SCHEDULER
 
 # Strong guidance burns out the colours of a model this small.
 RENDER_DEFAULTS = {"width": 128, "height": 128, "num_frames": FRAMES, "max_guidance_scale": 1.5}
@@ -33,18 +33,19 @@ def write_network(folder: Path, name: str, config: dict[str, Any], state: dict[s
 
 
 def main() -> None:
-    _, out, _ = arguments(__doc__)
+    recipe, out, _ = arguments(__doc__)
     folder = out / "checkpoint"
     states: dict[str, dict[str, Any]] = {"vae": {}, "unet": {}, "image_encoder": {}}
-    for run in ("vae", "unet"):
-        networks = torch.load(out / f"{run}.pt", weights_only=True, map_location="cpu")["networks"]
-        for key, value in networks.items():
-            component, _, name = key.partition(".")
-            states[component][name] = value
+    for name, schedule in (("vae", recipe.vae.schedule), ("unet", recipe.unet.schedule)):
+        state = load_state(out / f"{name}.pt")
+        print(f"{name}: step {state['step']} of {schedule.steps}")
+        for key, value in state["networks"].items():
+            component, _, own = key.partition(".")
+            states[component][own] = value
     stem = "diffusion_pytorch_model"
     write_network(folder / "vae", stem, vae_config(), states["vae"])
     write_network(folder / "unet", stem, unet_config(), states["unet"])
-    write_network(folder / "image_encoder", "model", clip_config(), states["image_encoder"])
+    write_network(folder / "image_encoder", "model", CLIP_CONFIG, states["image_encoder"])
     write_json(folder / "model_index.json", MODEL_INDEX)
     write_json(folder / "render_defaults.json", RENDER_DEFAULTS)
     write_json(folder / "scheduler/scheduler_config.json", SCHEDULER | {"sigma_max": SIGMA_MAX})

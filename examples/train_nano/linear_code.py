@@ -2,7 +2,8 @@
 
 To encode is to take the first principal components of 8 x 8 patches and convolve them, 3 x 3; to
 decode is three times to double by nearest neighbours and convolve, 3 x 3. Nearest neighbours blur
-what a patch alone says (23.5 dB): both sides learn together what to say instead (25.2 dB).
+what a patch alone says (pictures come back with 23.5 dB): both sides learn together what to say
+instead (25.2 dB).
 """
 
 from itertools import pairwise
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from loop import load_state
 from torch import Generator, Tensor, nn
 from weights import APPEARANCE
 
@@ -70,9 +72,13 @@ def principal_components(pictures: Tensor, count: int) -> Tensor:
     return (vectors * scale).T.reshape(count, 3, CELL, CELL)
 
 
-def load_code(folder: Path) -> LinearCode:
-    """The code of a run."""
+def load_code(folder: Path, steps: int) -> LinearCode:
+    """The code of a run, once it has been trained for so many steps; SystemExit before."""
+    path = folder / "code.pt"
+    state = load_state(path) if path.exists() else {"step": 0}
+    if state["step"] < steps:
+        raise SystemExit(f"{path}: step {state['step']} of {steps}; run train_code.py first")
     code = LinearCode()
-    state = torch.load(folder / "code.pt", weights_only=True)["networks"]
-    code.load_state_dict({key.removeprefix("code."): value for key, value in state.items()})
+    networks = {key.removeprefix("code."): value for key, value in state["networks"].items()}
+    code.load_state_dict(networks)
     return code.requires_grad_(False)

@@ -7,7 +7,7 @@ and started again sees what it would have seen.
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 SAVE_EVERY = 120.0  # seconds
 LOG_EVERY = 20  # steps
+
+Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,29 +43,50 @@ def generator(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+class Steps(Dataset[Batch]):
+    """The batches of the steps from `start` on, one an item."""
+
+    def __init__(self, draw: Callable[[int], Batch], start: int, stop: int) -> None:
+        self.draw, self.start, self.stop = draw, start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, item: int) -> Batch:
+        return self.draw(self.start + item)
+
+
 def train(
     name: str,
     folder: Path,
     networks: nn.ModuleDict,
     schedule: Schedule,
-    batches: Callable[[int], Iterable[Any]],
-    loss: Callable[[int, Any], dict[str, Tensor]],
+    draw: Callable[[int], Batch],
+    loss: Callable[[Batch], Batch],
+    workers: int = 0,
 ) -> None:
-    """Minimise loss(step, batch)["loss"]; the rest of what it gives is logged.
+    """Minimise loss(batch)["loss"]; the rest of what it gives is logged.
 
-    batches(start) gives the batches of the steps from `start` on.
+    draw(step) makes the batch of a step, in one of so many processes; 0 for this one.
+    FloatingPointError where the loss is not finite: what was saved before it stays.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     weights = [p for p in networks.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.99), weight_decay=0.0)
     state = folder / f"{name}.pt"
     start = _resume(state, networks, optimizer)
+    print(f"{name}: step {start} of {schedule.steps}", flush=True)
+    if start >= schedule.steps:
+        return
+    device = weights[0].device
     begun = saved = time.monotonic()
     seen: dict[str, list[float]] = {}
-    for step, batch in zip(range(start, schedule.steps), batches(start), strict=False):
+    batches = DataLoader(Steps(draw, start, schedule.steps), batch_size=None, num_workers=workers)
+    for step, batch in enumerate(batches, start):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
-        losses = loss(step, batch)
+        losses = loss({key: value.to(device) for key, value in batch.items()})
+        if not losses["loss"].isfinite():
+            raise FloatingPointError(f"{name}: the loss of step {step} is {losses['loss'].item()}")
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         nn.utils.clip_grad_norm_(weights, 1.0)
@@ -81,9 +104,10 @@ def train(
             saved = now
 
 
-def loader(data: Dataset[Any], workers: int) -> DataLoader[Any]:
-    """The examples of a dataset whose items are whole batches, in order."""
-    return DataLoader(data, batch_size=None, shuffle=False, num_workers=workers)
+def load_state(path: Path) -> dict[str, Any]:
+    """What a training has saved: `step`, `networks`, `optimizer`."""
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    return state
 
 
 def _log(path: Path, row: dict[str, float]) -> None:
@@ -104,8 +128,7 @@ def _save(path: Path, step: int, networks: nn.ModuleDict, optimizer: torch.optim
 def _resume(path: Path, networks: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = load_state(path)
     networks.load_state_dict(state["networks"])
     optimizer.load_state_dict(state["optimizer"])
-    print(f"{path.name}: going on at step {state['step']}", flush=True)
-    return state["step"]
+    return int(state["step"])

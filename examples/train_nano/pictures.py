@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Generator, Tensor
 
-FOLDER = Path(__file__).parent / "pictures"
+FOLDER = Path(__file__).parent / "photographs"
 SIDE = 512  # of a procedural picture, in pixels
 
 

@@ -1,7 +1,8 @@
-"""How much to train: one recipe for two CPU cores, one for a GPU."""
+"""How much to train: recipes for two CPU cores and for a GPU; one to see whether it runs."""
 
 import argparse
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -79,9 +80,18 @@ RECIPES = {
         ),
         unet=UnetRecipe(
             learning_rate=1e-3,
-            phases=(Phase(5000, 6, SMALL, alone=4), Phase(3400, 3, SMALL), Phase(500, 1, WHOLE)),
+            phases=(Phase(5000, 6, SMALL, alone=4), Phase(5000, 3, SMALL), Phase(3500, 1, WHOLE)),
         ),
         workers=0,
+    ),
+    "trial": Recipe(
+        code=CodeRecipe(Schedule(steps=4, learning_rate=4e-3), stills=20, batch=4),
+        vae=VaeRecipe(Schedule(steps=2, learning_rate=1e-4), shapes=((1, 2, 64),)),
+        unet=UnetRecipe(
+            learning_rate=1e-3,
+            phases=(Phase(2, 1, SMALL, alone=2), Phase(1, 1, SMALL), Phase(1, 1, WHOLE)),
+        ),
+        workers=1,
     ),
     "gpu": Recipe(
         code=CODE,
@@ -102,12 +112,26 @@ RECIPES = {
 
 
 def arguments(description: str | None) -> tuple[Recipe, Path, torch.device]:
-    """The recipe, the folder of the run, and the device, from the command line."""
+    """The recipe, the folder of the run, and the device, from the command line.
+
+    A folder is of one recipe: SystemExit for another than it was begun with.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--recipe", choices=sorted(RECIPES), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     options = parser.parse_args()
+    recipe = RECIPES[options.recipe]
+    _keep(recipe, options.out / "recipe.json")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return RECIPES[options.recipe], options.out, device
+    return recipe, options.out, device
+
+
+def _keep(recipe: Recipe, path: Path) -> None:
+    text = json.dumps(asdict(recipe), indent=2) + "\n"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    elif path.read_text() != text:
+        raise SystemExit(f"{path.parent} was begun with another recipe ({path.name}): take another")

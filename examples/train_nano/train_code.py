@@ -8,27 +8,19 @@ The stills are drawn once: there are far fewer weights than pixels to learn from
 import torch
 from camera import draw_stills
 from linear_code import LinearCode
-from loop import generator, loader, train
+from loop import Batch, generator, train
 from pictures import load_photographs
-from recipes import CodeRecipe, arguments
+from recipes import arguments
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 SIDE = 64
 
 
-class Picks(Dataset[Tensor]):
-    """Batches of the stills: (batch, 3, SIDE, SIDE)."""
-
-    def __init__(self, recipe: CodeRecipe, stills: Tensor, start: int) -> None:
-        self.recipe, self.stills, self.start = recipe, stills, start
-
-    def __len__(self) -> int:
-        return self.recipe.schedule.steps - self.start
-
-    def __getitem__(self, item: int) -> Tensor:
-        rng = generator(1, self.start + item)
-        return self.stills[torch.randint(len(self.stills), (self.recipe.batch,), generator=rng)]
+def losses(code: LinearCode, pictures: Tensor) -> Batch:
+    """The colours' squared error."""
+    error = (code.decode(code.encode(pictures)) - pictures).pow(2)
+    psnr = 10 * (4 / error.detach().mean((1, 2, 3))).log10().mean()
+    return {"loss": error.mean(), "psnr": psnr}
 
 
 def main() -> None:
@@ -36,19 +28,18 @@ def main() -> None:
     stills = draw_stills(load_photographs(), recipe.code.stills, SIDE, generator(4))
     code = LinearCode().begin(stills, generator(0)).to(device)
 
-    def loss(_step: int, pictures: Tensor) -> dict[str, Tensor]:
-        pictures = pictures.to(device)
-        error = (code.decode(code.encode(pictures)) - pictures).pow(2)
-        psnr = 10 * (4 / error.detach().mean((1, 2, 3))).log10().mean()
-        return {"loss": error.mean(), "psnr": psnr}
+    def draw(step: int) -> Batch:
+        rng = generator(1, step)
+        picked = torch.randint(len(stills), (recipe.code.batch,), generator=rng)
+        return {"pictures": stills[picked]}
 
     train(
         "code",
         out,
         nn.ModuleDict({"code": code}),
         recipe.code.schedule,
-        lambda start: loader(Picks(recipe.code, stills, start), 0),
-        loss,
+        draw,
+        lambda batch: losses(code, batch["pictures"]),
     )
 
 

@@ -6,31 +6,32 @@ The objective is SVD's (Blattmann et al. 2023, appendix D): v-prediction at nois
 a log-normal distribution, told of the picture by its latent along the channels and its embedding,
 each of which is left out at times, so that guidance has something to lead away from.
 
-A latent says how far each place has moved, beside how it looks. Most of which way the camera goes
-can then be told from much noise by a mean, and the frames follow; without, it takes a search for
-the picture in the noise, which a small network learns too slowly. (Chefer et al. 2025, "VideoJAM",
-have a large one predict motion along with the frames, for the same reason.)
+A latent says how far each place has moved, beside how it looks. In much noise the camera's
+direction can then be read off a mean of those channels, and the frames follow; without them the
+picture would have to be found in the noise, which a small network learns too slowly. (Chefer et al.
+2025, "VideoJAM", have a large one predict motion along with the frames, for the same reason.)
 
-The first phase sees frames alone, all but told how far they have moved: so many more pictures pass,
-and what is to be learned, to move one, is in each of them. Films come next, and motion with them.
+The first phase sees single frames and is told, nearly without noise, how far they have moved: more
+pictures pass in the same time, and each teaches how to move one. Later phases see whole films.
 """
+
+from dataclasses import dataclass
 
 import torch
 from begin import begin_unet
 from camera import draw_clip
 from latents import encode_film, encode_still
 from linear_code import LinearCode, load_code
-from loop import generator, loader, train
+from loop import Batch, generator, train
 from pictures import load_photographs
 from recipes import Phase, UnetRecipe, arguments
 from torch import Generator, Tensor, nn
-from torch.utils.data import Dataset
-from weights import APPEARANCE, FRAMES, clip_config, initialise, unet_config
+from weights import APPEARANCE, FRAMES, initialise, unet_config
 
 from svd_engine.clip import build_image_encoder, embed
 from svd_engine.config import UNetConfig
 from svd_engine.image import blur, shrink
-from svd_engine.tiny import PREPROCESSOR
+from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR
 from svd_engine.unet import UNet
 
 SIGMA_MEAN, SIGMA_DEVIATION = 1.5, 1.6  # of ln(sigma): P_mean and P_std; SVD has 1.0 and 1.6
@@ -39,23 +40,17 @@ MOVED = 4.0  # root mean square of the displacement, in pixels
 WHISPER = 0.1  # noise on the displacement of a frame alone, so that it need not be found first
 BOTH_LEFT_OUT, ONE_LEFT_OUT = 0.1, 0.05  # chances: latent and embedding; each of them alone
 
-Batch = dict[str, Tensor]
 
+@dataclass(frozen=True)
+class Films:
+    """Films with their noise."""
 
-class Batches(Dataset[Batch]):
-    """Films with their noise, a batch an item; the films of a batch have the same size."""
+    recipe: UnetRecipe
+    code: LinearCode
+    photographs: list[Tensor]
 
-    def __init__(
-        self, recipe: UnetRecipe, code: LinearCode, photographs: list[Tensor], start: int
-    ) -> None:
-        self.recipe, self.code, self.photographs = recipe, code, photographs
-        self.start = start
-
-    def __len__(self) -> int:
-        return self.recipe.schedule.steps - self.start
-
-    def __getitem__(self, item: int) -> Batch:
-        step = self.start + item
+    def draw(self, step: int) -> Batch:
+        """The films of a step; they have the same size."""
         rng, phase = generator(5, step), self.recipe.phase(step)
         size = phase.sizes[step % len(phase.sizes)]
         films = [self._draw(phase, size, rng) for _ in range(phase.films)]
@@ -98,15 +93,15 @@ def _draw_kept(count: int, rng: Generator) -> Tensor:
 
 
 def clip_input(pictures: Tensor) -> Tensor:
-    """What CLIP's tower sees (B, 3, 224, 224) of pictures in [-1, 1], as the engine makes it."""
+    """What the engine shows CLIP's tower, (B, 3, 224, 224), of pictures in [-1, 1]."""
     mean, deviation = (
-        torch.tensor(PREPROCESSOR[key])[:, None, None] for key in ("image_mean", "image_std")
+        pictures.new_tensor(PREPROCESSOR[key])[:, None, None] for key in ("image_mean", "image_std")
     )
     return ((shrink(blur(pictures)) + 1) / 2 - mean) / deviation
 
 
 def losses(unet: UNet, tower: nn.Module, batch: Batch) -> Batch:
-    """The mean squared error of v, over B clips of F frames."""
+    """The mean squared error of v, over B clips of F frames: of how they look, and of motion."""
     latents, sigma = batch["latents"], batch["sigma"][:, None, None, None, None]
     image_latents = batch["keep"][:, :1, None, None] * batch["image_latent"]
     embedding = embed(tower, clip_input(batch["picture"]))  # of each film
@@ -119,10 +114,10 @@ def losses(unet: UNet, tower: nn.Module, batch: Batch) -> Batch:
     target = (sigma * latents - batch["noise"]) / -(sigma**2 + 1).sqrt()
     errors = (v - target).pow(2).mean((1, 3, 4))
     told = batch["keep"].amin(1) > 0
-    weighted = torch.cat(
-        [errors[:, :APPEARANCE], errors[:, APPEARANCE:] * _motion_weight(batch["sigma"])], dim=1
-    )
-    return {"loss": weighted.mean()} | _bands(errors.detach(), batch["sigma"], told)
+    # Two channels of motion count as much as all those of how frames look.
+    moved = errors[:, APPEARANCE:] * _motion_weight(batch["sigma"])
+    loss = errors[:, :APPEARANCE].mean() + moved.mean()
+    return {"loss": loss} | _bands(errors.detach(), batch["sigma"], told)
 
 
 def _motion_weight(sigma: Tensor) -> Tensor:
@@ -147,25 +142,20 @@ def _bands(errors: Tensor, sigma: Tensor, told: Tensor) -> Batch:
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    photographs = load_photographs()
-    code = load_code(out)
+    code = load_code(out, recipe.code.schedule.steps)
+    films = Films(recipe.unet, code, load_photographs())
     unet = initialise(UNet(UNetConfig.model_validate(unet_config())), generator(6))
     begin_unet(unet)
     torch.manual_seed(7)  # transformers draws its weights from the global generator
-    networks = nn.ModuleDict({"unet": unet, "image_encoder": build_image_encoder(clip_config())})
-    networks.to(device)
-
-    def loss(_step: int, batch: Batch) -> Batch:
-        moved = {key: value.to(device) for key, value in batch.items()}
-        return losses(unet, networks["image_encoder"], moved)
-
+    tower = build_image_encoder(CLIP_CONFIG)
     train(
         "unet",
         out,
-        networks,
+        nn.ModuleDict({"unet": unet, "image_encoder": tower}).to(device),
         recipe.unet.schedule,
-        lambda start: loader(Batches(recipe.unet, code, photographs, start), recipe.workers),
-        loss,
+        films.draw,
+        lambda batch: losses(unet, tower, batch),
+        recipe.workers,
     )
 
 

@@ -1,4 +1,4 @@
-"""Train the VAE: a picture's encoder, and the decoder that sees a few frames at a time.
+"""Train the VAE's decoder, which sees a few frames at a time.
 
     python examples/train_nano/train_vae.py --recipe cpu --out runs/nano
 
@@ -9,6 +9,7 @@ it forgives the UNet's errors.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +17,11 @@ from begin import LOG_VARIANCE, begin_vae
 from camera import draw_clip
 from latents import encode_film
 from linear_code import LinearCode, load_code
-from loop import generator, loader, train
+from loop import Batch, generator, train
 from pictures import load_photographs
 from recipes import VaeRecipe, arguments
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from weights import initialise, vae_config
+from weights import APPEARANCE, initialise, vae_config
 
 from svd_engine.config import VAEConfig
 from svd_engine.vae import VAE, TemporalDecoder
@@ -29,30 +29,27 @@ from svd_engine.vae import VAE, TemporalDecoder
 DEVIATION = math.exp(0.5 * LOG_VARIANCE)  # of the posterior
 
 
-class Crops(Dataset[tuple[Tensor, Tensor]]):
-    """Small clips, a batch an item: frames (clips, F, 3, H, W), and latents (clips, F, C, h, w)."""
+@dataclass(frozen=True)
+class Crops:
+    """Small clips."""
 
-    def __init__(
-        self, recipe: VaeRecipe, code: LinearCode, photographs: list[Tensor], start: int
-    ) -> None:
-        self.recipe, self.code, self.photographs = recipe, code, photographs
-        self.start = start
+    recipe: VaeRecipe
+    code: LinearCode
+    photographs: list[Tensor]
 
-    def __len__(self) -> int:
-        return self.recipe.schedule.steps - self.start
-
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
-        step = self.start + item
+    def draw(self, step: int) -> Batch:
+        """The clips of a step: frames (clips, F, 3, H, W), and latents (clips, F, C, h, w)."""
         rng = generator(1, step)
         clips, frames, side = self.recipe.shapes[step % len(self.recipe.shapes)]
         times = torch.arange(frames).float()
         drawn = [draw_clip(self.photographs, times, (side, side), rng) for _ in range(clips)]
         latents = torch.stack([encode_film(self.code, clip) for clip in drawn])
-        noise = torch.randn(latents.shape, generator=rng)
-        return torch.stack([clip.frames for clip in drawn]), latents + DEVIATION * noise
+        latents = latents + DEVIATION * torch.randn(latents.shape, generator=rng)
+        latents[:, :, APPEARANCE:] = 0  # pixels do not depend on how far they have come
+        return {"frames": torch.stack([clip.frames for clip in drawn]), "latents": latents}
 
 
-def losses(decoder: TemporalDecoder, frames: Tensor, latents: Tensor) -> dict[str, Tensor]:
+def losses(decoder: TemporalDecoder, frames: Tensor, latents: Tensor) -> Batch:
     """The colours' squared and absolute error. frames: (clips, F, 3, H, W)."""
     pictures = frames.flatten(0, 1)
     decoded = decoder(latents.flatten(0, 1), frames=frames.shape[1])
@@ -64,32 +61,22 @@ def losses(decoder: TemporalDecoder, frames: Tensor, latents: Tensor) -> dict[st
     }
 
 
-def begin(code: LinearCode) -> VAE:
-    """The VAE before its training."""
+def main() -> None:
+    recipe, out, device = arguments(__doc__)
+    code = load_code(out, recipe.code.schedule.steps)
+    crops = Crops(recipe.vae, code, load_photographs())
     vae = initialise(VAE(VAEConfig.model_validate(vae_config())), generator(0))
     begin_vae(vae, code)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
-    return vae
-
-
-def main() -> None:
-    recipe, out, device = arguments(__doc__)
-    photographs = load_photographs()
-    code = load_code(out)
-    vae = begin(code).to(device)
-
-    def loss(_step: int, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        frames, latents = (part.to(device) for part in batch)
-        return losses(vae.decoder, frames, latents)
-
     train(
         "vae",
         out,
-        nn.ModuleDict({"vae": vae}),
+        nn.ModuleDict({"vae": vae}).to(device),
         recipe.vae.schedule,
-        lambda start: loader(Crops(recipe.vae, code, photographs, start), recipe.workers),
-        loss,
+        crops.draw,
+        lambda batch: losses(vae.decoder, batch["frames"], batch["latents"]),
+        recipe.workers,
     )
 
 

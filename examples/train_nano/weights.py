@@ -1,9 +1,11 @@
-"""nano's configs, and where its weights begin."""
+"""nano's configs (CLIP's tower has tiny's), and random weights that pass signals on."""
 
 from typing import Any, TypeVar
 
 import torch
 from torch import Generator, nn
+
+from svd_engine.tiny import CLIP_CONFIG
 
 APPEARANCE = 16  # channels of a latent that say how a frame looks
 MOTION = 2  # and those that say how far it has moved; a picture has zeros there
@@ -28,19 +30,16 @@ def vae_config() -> dict[str, Any]:
     }
 
 
-CLIP_WIDTH = 64  # of the picture's embedding
-
-
 def unet_config() -> dict[str, Any]:
-    # What moves is looked up in the picture by how far it has moved: that is a product, and the
-    # gated layers of the transformers, at full size, learn it best.
+    # A frame is fetched from the picture at an offset that is predicted. That is a product of the
+    # two; the gated layers of the transformers, at full resolution, learn it best.
     attention = "CrossAttn{}BlockSpatioTemporal"
     plain = "{}BlockSpatioTemporal"
     return {
         "_class_name": "UNetSpatioTemporalConditionModel",
         "addition_time_embed_dim": 64,
         "block_out_channels": [96, 96],
-        "cross_attention_dim": CLIP_WIDTH,
+        "cross_attention_dim": CLIP_CONFIG["projection_dim"],
         "down_block_types": [kind.format("Down") for kind in (attention, plain)],
         "in_channels": 2 * CHANNELS,
         "layers_per_block": 1,
@@ -51,22 +50,6 @@ def unet_config() -> dict[str, Any]:
         "sample_size": 16,
         "transformer_layers_per_block": 1,
         "up_block_types": [kind.format("Up") for kind in (plain, attention)],
-    }
-
-
-def clip_config() -> dict[str, Any]:
-    return {
-        "architectures": ["CLIPVisionModelWithProjection"],
-        "model_type": "clip_vision_model",
-        "hidden_act": "gelu",
-        "hidden_size": 64,
-        "image_size": 224,
-        "intermediate_size": 128,
-        "num_attention_heads": 4,
-        "num_channels": 3,
-        "num_hidden_layers": 2,
-        "patch_size": 32,
-        "projection_dim": CLIP_WIDTH,
     }
 
 
