@@ -48,7 +48,7 @@ _PAGE = """\
 </main>
 </html>
 """
-# What is said of clips, and of which parameters that tells; of the others, what is not the default.
+# What is said of clips, and of which parameters that tells; of others, what is not SVD's default.
 _FACTS = {
     ("width", "height"): "{0.width} x {0.height}",
     ("num_frames",): "{0.num_frames} frames",

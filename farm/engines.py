@@ -43,7 +43,7 @@ class Latents:
     """A clip part of the way, with all that denoising goes on from; on the CPU."""
 
     step: int  # steps done
-    latents: Tensor  # (1, F, 4, h, w)
+    latents: Tensor  # (1, F, C, h, w)
     conditioning: Conditioning
 
     def to_bytes(self) -> bytes:
@@ -146,7 +146,7 @@ class Decoder:
     def decode(
         self, request: RenderRequest, latents: Tensor, frames: tuple[int, int]
     ) -> video.Frames:
-        """Latents (F, 4, h, w) to the frames of one chunk (n, H, W, 3), uint8."""
+        """Latents (F, C, h, w) to the frames of one chunk (n, H, W, 3), uint8."""
         return self._decode(request, latents[slice(*frames)])
 
     def decode_part(

@@ -23,8 +23,8 @@ PREVIEWS = 6  # of a clip, or one fewer
 class Sketch:
     """What a preview is drawn of; on the CPU."""
 
-    latents: Tensor  # (F, 4, h, w), as foreseen without noise
-    image_latent: Tensor  # (1, 4, h, w), unscaled
+    latents: Tensor  # (F, C, h, w), as foreseen without noise
+    image_latent: Tensor  # (1, C, h, w), unscaled
     scaling_factor: float  # of the VAE
 
 

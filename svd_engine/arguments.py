@@ -32,7 +32,7 @@ def add_param_options(
 
     several: its text may be a comma separated list, for its reader to take apart.
     """
-    title = "what to render (names and defaults are diffusers'"
+    title = "what to render (named as in diffusers"
     title += "; several values, as in 7,12, are a clip of each)" if several else ")"
     group = parser.add_argument_group(title)
     for name, field in RenderParams.model_fields.items():

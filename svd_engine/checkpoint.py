@@ -125,7 +125,7 @@ class Checkpoint:
 
     @cached_property
     def render_defaults(self) -> RenderDefaults:
-        """Size and frames rendered when the request does not say."""
+        """What is rendered when the request does not say."""
         own = {"num_frames": self.unet_config.num_frames}
         if (self.folder / "render_defaults.json").exists():
             own |= self._json("render_defaults.json")

@@ -17,7 +17,7 @@ class Noise:
     """All noise of one clip, on the CPU."""
 
     picture: Tensor  # (1, 3, H, W), float32
-    latents: Tensor  # (1, F, 4, h, w), model dtype
+    latents: Tensor  # (1, F, C, h, w), model dtype
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Conditioning:
     """What the UNet is told of the picture and of the clip wanted."""
 
     embedding: Tensor  # (1, 1, D)
-    image_latent: Tensor  # (1, 4, h, w), unscaled
+    image_latent: Tensor  # (1, C, h, w), unscaled
     time_ids: Tensor  # (1, 3): fps - 1, motion bucket, augmentation strength
 
     def to(self, device: torch.device) -> "Conditioning":
@@ -62,7 +62,7 @@ def augment(pixels: Tensor, noise: Tensor, strength: float) -> Tensor:
 
 @torch.no_grad()
 def encode_latent(vae: VAE, pixels: Tensor) -> Tensor:
-    """Pixels (1, 3, H, W) in [-1, 1], float32, to the mean of their posterior (1, 4, h, w).
+    """Pixels (1, 3, H, W) in [-1, 1], float32, to the mean of their posterior (1, C, h, w).
 
     A float16 VAE that overflows (`force_upcast`) encodes in float32 with its own weights.
     """
@@ -92,7 +92,7 @@ def time_ids(params: RenderParams) -> Tensor:
 
 
 def pair(conditioning: Conditioning, frames: int, guided: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Context (B, 1, D), image latents (B, F, 4, h, w), time ids (B, 3).
+    """Context (B, 1, D), image latents (B, F, C, h, w), time ids (B, 3).
 
     B is 2 with guidance: first the unconditional half, all zeros but for the time ids.
     """
@@ -109,5 +109,5 @@ def pair(conditioning: Conditioning, frames: int, guided: bool) -> tuple[Tensor,
 
 
 def join(latents: Tensor, image_latents: Tensor) -> Tensor:
-    """What the UNet sees (B, F, 8, h, w): along the channels, noise latents first."""
+    """What the UNet sees (B, F, 2C, h, w): along the channels, noise latents first."""
     return torch.cat([latents.expand(len(image_latents), -1, -1, -1, -1), image_latents], dim=2)

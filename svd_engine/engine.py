@@ -28,7 +28,7 @@ class Clip:
     """A rendered clip."""
 
     frames: video.Frames  # (F, H, W, 3), uint8
-    latents: Tensor  # (F, 4, h, w), on the CPU
+    latents: Tensor  # (F, C, h, w), on the CPU; C is 4 in the published checkpoints
     fps: int
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -80,7 +80,7 @@ class Engine:
     ) -> Clip:
         """Turn a picture (PIL image, path or bytes) into a clip.
 
-        on_step: called after each step with how many are done and the latents (1, F, 4, h, w).
+        on_step: called after each step with how many are done and the latents (1, F, C, h, w).
         recipe: the functions it is made by; default: the right ones, but for `params.deviations`.
         Raises ValueError or FileNotFoundError for a picture that cannot be used.
         """

@@ -49,7 +49,7 @@ class NoSeam:
 def decode_slices(
     vae: VAE, latents: Tensor, slices: int | None = None, seam: Seam | None = None
 ) -> Tensor:
-    """Unscaled latents (F, 4, h, w) to frames (F, 3, H, W) in [-1, 1].
+    """Unscaled latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1].
 
     They are those of the clip, or of the part of it that is here. slices: of these; None is one for
     each frame, and so are more. Uneven ones differ by one frame.

@@ -21,7 +21,7 @@ QUALITY = 75  # of WebP
 def fit_colours(picture: Image.Image, image_latent: Tensor, params: RenderParams) -> Tensor:
     """The affine map (5, 3) from a latent pixel to RGB in [-1, 1] that suits this picture best.
 
-    image_latent: (1, 4, h, w), unscaled, of the picture, which is as big as it was given.
+    image_latent: (1, C, h, w), unscaled, of the picture, which is as big as it was given.
     """
     height, width = (8 * side for side in image_latent.shape[-2:])
     pixels = vae_pixels(fit_picture(picture, width, height, params.fit), width, height)
@@ -30,7 +30,7 @@ def fit_colours(picture: Image.Image, image_latent: Tensor, params: RenderParams
 
 
 def draw_preview(latents: Tensor, colours: Tensor, scaling_factor: float, fps: int) -> bytes:
-    """Latents without noise (F, 4, h, w) to a moving WebP, a pixel for each of theirs."""
+    """Latents without noise (F, C, h, w) to a moving WebP, a pixel for each of theirs."""
     height, width = latents.shape[-2:]
     rgb = _with_ones(latents.float().cpu() / scaling_factor) @ colours
     frames = to_uint8(rgb.reshape(-1, height, width, 3).permute(0, 3, 1, 2)).numpy()
@@ -50,5 +50,5 @@ def draw_preview(latents: Tensor, colours: Tensor, scaling_factor: float, fps: i
 
 
 def _with_ones(latents: Tensor) -> Tensor:
-    """Latents (N, 4, h, w) as rows (N*h*w, 5), each with a 1."""
+    """Latents (N, C, h, w) as rows (N*h*w, C + 1), each with a 1."""
     return F.pad(latents.permute(0, 2, 3, 1).flatten(0, 2), (0, 1), value=1.0)

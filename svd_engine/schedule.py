@@ -53,7 +53,7 @@ def scale_input(latents: Tensor, sigma: Tensor) -> Tensor:
 
 
 def guide(prediction: Tensor, guidance: Tensor) -> Tensor:
-    """Classifier-free guidance: (2, F, 4, h, w), unconditional first, to (1, F, 4, h, w)."""
+    """Classifier-free guidance: (2, F, C, h, w), unconditional first, to (1, F, C, h, w)."""
     unconditional, conditional = prediction.chunk(2)
     scale = guidance[None, :, None, None, None]
     return unconditional + scale * (conditional - unconditional)

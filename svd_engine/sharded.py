@@ -145,7 +145,7 @@ def share_of(frames: int, rank: int, size: int) -> tuple[int, int]:
 
 
 def decode_share(vae: VAE, latents: Tensor, gang: Gang) -> Tensor:
-    """A process's share of unscaled latents (F, 4, h, w), as frames (n, 3, H, W) in [-1, 1].
+    """A process's share of unscaled latents (F, C, h, w), as frames (n, 3, H, W) in [-1, 1].
 
     Every process is given all latents: they are small. GangError.
     """

@@ -62,7 +62,7 @@ def denoise(
     start: int = 0,
     recipe: Recipe = RIGHT,
 ) -> Iterator[Tensor]:
-    """Denoise, yielding the latents (1, F, 4, h, w) after each step from `start` to the last.
+    """Denoise, yielding the latents (1, F, C, h, w) after each step from `start` to the last.
 
     latents: unit noise where `start` is 0, else what this yielded `start` steps in. There is no
     other state: stopped, moved and resumed, the result is bit-identical on the same kind of device.
@@ -98,7 +98,7 @@ def decode(
     slices: int | None = None,
     seam: Seam | None = None,
 ) -> Tensor:
-    """Latents (F, 4, h, w) to frames (F, 3, H, W) in [-1, 1], float32.
+    """Latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1], float32.
 
     chunk_size: None decodes the clip as one; a number decodes so many frames at a time, as
     diffusers does, each chunk blind to the next: the seams are part of the result.

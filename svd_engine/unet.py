@@ -180,9 +180,9 @@ class UNet(nn.Module):
     def forward(
         self, sample: Tensor, timestep: Tensor, context: Tensor, time_ids: Tensor
     ) -> Tensor:
-        """v-prediction (B, F, 4, h, w) of one step.
+        """v-prediction (B, F, C, h, w) of one step.
 
-        sample: (B, F, 8, h, w), scaled noise latents, then the image latents, along the channels.
+        sample: (B, F, 2C, h, w), scaled noise latents, then the image latents, along the channels.
         timestep: 0.25 * ln(sigma), float32, no dimension.
         context: (B, 1, D), the picture's embedding. time_ids: (B, 3).
         """

@@ -75,7 +75,7 @@ class EncoderMidBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (N, 3, H, W) in [-1, 1] to the posterior's mean and log variance (N, 8, h, w)."""
+    """Pictures (N, 3, H, W) in [-1, 1] to the posterior's mean and log variance (N, 2C, h, w)."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class DecoderMidBlock(nn.Module):
 
 
 class TemporalDecoder(nn.Module):
-    """Latents (B*F, 4, h, w) to frames (B*F, 3, H, W) in [-1, 1], each clip as one."""
+    """Latents (B*F, C, h, w) to frames (B*F, 3, H, W) in [-1, 1], each clip as one."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -196,11 +196,11 @@ class VAE(nn.Module):
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (N, 3, H, W) in [-1, 1] to the mean and the log variance of their posterior.
 
-        Each (N, 4, h, w), unscaled.
+        Each (N, C, h, w), unscaled.
         """
         mean, log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
         return mean, log_variance
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Unscaled latents (F, 4, h, w) of one clip to its frames (F, 3, H, W) in [-1, 1]."""
+        """Unscaled latents (F, C, h, w) of one clip to its frames (F, 3, H, W) in [-1, 1]."""
         return self.decoder(latents, frames=len(latents))

@@ -1,6 +1,6 @@
 """What `nano`'s clips are like: measures over pictures that it was not trained on.
 
-    python -m tests.nano [--model FOLDER] [--out SHEET.png]
+    python -m tests.nano [--model FOLDER] [--steps 10] [--out SHEET.png]
 
 Frames are (F, H, W, 3), uint8, as clips have them; flow is Farneback's, in pixels per frame.
 """
@@ -29,12 +29,11 @@ Frames = np.ndarray
 
 
 def held_out() -> dict[str, Image.Image]:
-    """Eight pictures, SIDE x SIDE."""
+    """Eight square pictures."""
     paths = [*(ROOT / "examples/pictures").iterdir(), *(ROOT / "tests/pictures").iterdir()]
     found = {}
     for path in sorted(path for path in paths if path.suffix != ".md"):
-        image = fit_picture(Image.open(path).convert("RGB"), SIDE, SIDE, "crop")
-        found[path.stem] = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        found[path.stem] = fit_picture(Image.open(path).convert("RGB"), SIDE, SIDE, "crop")
     return found
 
 
@@ -90,6 +89,13 @@ class Nano:
     def pictures(self) -> dict[str, Image.Image]:
         return held_out()
 
+    @cached_property
+    def shown(self) -> dict[str, Frames]:
+        """The pictures as the VAE is shown them: (SIDE, SIDE, 3)."""
+        size = (SIDE, SIDE)
+        resized = Image.Resampling.LANCZOS
+        return {name: np.asarray(p.resize(size, resized)) for name, p in self.pictures.items()}
+
     def clip(self, name: str, bucket: int) -> Frames:
         """Of a motion bucket; rendered once."""
         if (name, bucket) not in self._clips:
@@ -102,7 +108,7 @@ class Nano:
 
     def round_trip(self, name: str) -> float:
         """PSNR of the picture, encoded and decoded."""
-        return psnr(self.still(name, 1)[0], np.asarray(self.pictures[name]))
+        return psnr(self.still(name, 1)[0], self.shown[name])
 
     @torch.no_grad()
     def still(self, name: str, frames: int) -> Frames:
@@ -112,12 +118,12 @@ class Nano:
 
     def first_frame(self, name: str) -> float:
         """PSNR of the first frame against the picture."""
-        return psnr(self.clip(name, 100)[0], np.asarray(self.pictures[name]))
+        return psnr(self.clip(name, 100)[0], self.shown[name])
 
     def nearest(self, name: str) -> str:
         """The picture that the first frame is nearest to."""
         first = self.clip(name, 100)[0]
-        return max(self.pictures, key=lambda other: psnr(first, np.asarray(self.pictures[other])))
+        return max(self.shown, key=lambda other: psnr(first, self.shown[other]))
 
     def motions(self, name: str) -> list[float]:
         """Mean flow at each of BUCKETS."""
@@ -134,10 +140,10 @@ class Nano:
         return float(np.abs(frames[1:-1] - (frames[:-2] + frames[2:]) / 2).mean())
 
 
-def sheet(nano: Nano, every: int = 3) -> Image.Image:
-    """A clip a row: each picture's, by motion bucket."""
+def sheet(nano: Nano) -> Image.Image:
+    """A clip a row, of every third frame: each picture's, by motion bucket."""
     clips = [nano.clip(name, bucket) for name in nano.pictures for bucket in BUCKETS]
-    rows = [np.concatenate(list(frames[::every]), axis=1) for frames in clips]
+    rows = [np.concatenate(list(frames[::3]), axis=1) for frames in clips]
     return Image.fromarray(np.concatenate(rows))
 
 

@@ -1,7 +1,7 @@
 """A film's latents: how each frame looks, and how far it has moved.
 
-The VAE's encoder is its linear code but for a percent (see `begin.py`), and as costly as a training
-step. The code itself costs nothing, so that no clip is seen twice.
+The VAE's encoder says the same within a percent, and is as costly as a training step. The code
+itself costs nothing, so that no clip is seen twice.
 """
 
 import torch

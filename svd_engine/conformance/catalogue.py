@@ -74,7 +74,7 @@ CATALOGUE = {
         ),
         Entry(
             "image_latent_scaled",
-            "the picture's latent is multiplied by 0.18215",
+            "the picture's latent is multiplied by the scaling factor (0.18215)",
             "the UNet was trained on it unscaled",
             "conditioning:encode_latent",
             ("image.latent",),
@@ -177,7 +177,7 @@ CATALOGUE = {
         Entry(
             "decode_not_unscaled",
             "the latents are decoded as they are",
-            "they are divided by 0.18215 first",
+            "they are divided by the scaling factor (0.18215) first",
             "recipe:unscale",
             ("decode.latents",),
         ),

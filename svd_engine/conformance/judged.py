@@ -50,7 +50,7 @@ class Given:
         return aligned[0].float()
 
     def latents(self, step: int) -> Tensor:
-        """Those that a step begins with (1, F, 4, h, w)."""
+        """Those that a step begins with (1, F, C, h, w)."""
         frames, height, width = self.shape
         key = "latents.init" if step == 0 else step_key(step - 1, "latents")
         return self.tensor(key, (1, frames, self.channels, height, width))

@@ -1,12 +1,12 @@
 """A trace: what a render computed, by name, in the order of computation.
 
 clip.pixels (1, 3, 224, 224)         clip.embedding (1, 1, D)
-image.noise, image.augmented (1, 3, H, W)              image.latent (1, 4, h, w)
+image.noise, image.augmented (1, 3, H, W)              image.latent (1, C, h, w)
 time_ids (1, 3)    guidance (F)      sigmas (S + 1)    timesteps (S)
-latents.init (1, F, 4, h, w)
-step.000.model_input (2, F, 8, h, w)     step.000.model_output (2, F, 4, h, w)
-step.000.guided, step.000.latents (1, F, 4, h, w)      and so on to the last step
-decode.latents (F, 4, h, w)          frames (F, 3, H, W) in [-1, 1]
+latents.init (1, F, C, h, w)
+step.000.model_input (2, F, 2C, h, w)     step.000.model_output (2, F, C, h, w)
+step.000.guided, step.000.latents (1, F, C, h, w)      and so on to the last step
+decode.latents (F, C, h, w)          frames (F, 3, H, W) in [-1, 1]
 frames.uint8 (F, H, W, 3)
 """
 
