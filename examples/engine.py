@@ -11,7 +11,7 @@ out = sys.argv[2] if len(sys.argv) > 2 else "clip.mp4"
 # `nano` is a small model that comes with the package. With a GPU and the published weights:
 # Engine.from_pretrained("svd-xt", device="cuda", dtype=torch.float16, variant="fp16")
 engine = Engine.from_pretrained("nano")
-params = RenderParams(seed=7, motion_bucket_id=90, fps=8, fit="crop")
+params = RenderParams(seed=7, num_inference_steps=10, fps=8, fit="crop")
 clip = engine.render(picture, params, on_step=lambda done, _: print(f"step {done}", end="\r"))
 
 print(clip.frames.shape, clip.frames.dtype, clip.save(out))

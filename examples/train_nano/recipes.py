@@ -90,11 +90,11 @@ RECIPES = {
     "cpu": _on_cpu(5000, 3400, 500),
     "package": _on_cpu(5000, 5000, 3500),  # the weights in the package
     "trial": Recipe(
-        code=CodeRecipe(Schedule(steps=4, learning_rate=4e-3), stills=20, batch=4),
-        vae=VaeRecipe(Schedule(steps=2, learning_rate=1e-4), shapes=((1, 2, 64),)),
+        code=CodeRecipe(Schedule(steps=4, learning_rate=4e-3), stills=8, batch=4),
+        vae=VaeRecipe(Schedule(steps=1, learning_rate=1e-4), shapes=((1, 2, 64),)),
         unet=UnetRecipe(
             learning_rate=1e-3,
-            phases=(Phase(2, 1, SMALL, alone=2), Phase(1, 1, SMALL), Phase(1, 1, WHOLE)),
+            phases=(Phase(1, 1, SMALL, alone=2), Phase(1, 1, SMALL), Phase(1, 1, WHOLE)),
         ),
         workers=1,
     ),
