@@ -16,6 +16,7 @@ from farm.job import Event, Job, LogEntry, advance
 from farm.keys import JOBS, OPEN, events_key, events_prefix, job_key, open_key
 from farm.loop import Background
 from farm.store import Store
+from farm.store.protocol import is_key
 
 log = logging.getLogger("farm")
 
@@ -113,6 +114,8 @@ class Book:
         """The job, out of the store where it is not in memory."""
         if job in self._shown:
             return self._shown[job]
+        if not is_key(job_key(job)):
+            return None
         stored = await self._background.call(self._store.get, job_key(job))
         return Job.model_validate_json(stored.data) if stored else None
 

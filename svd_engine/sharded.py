@@ -28,12 +28,12 @@ class GangError(RuntimeError):
 class Gang:
     """A seam between processes: rank r has the frames before those of rank r + 1."""
 
-    def __init__(self, rank: int, size: int, frames: int) -> None:
-        """frames: of the clip."""
+    def __init__(self, rank: int, size: int, frames: int, limit: timedelta) -> None:
+        """frames: of the clip. limit: of each exchange."""
         self.rank, self.size = rank, size
         self.share = share_of(frames, rank, size)
         self.bytes = 0  # given away
-        self._frames = frames
+        self._frames, self._limit = frames, limit
 
     def edges(self, first: Tensor, last: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """See `exact.Seam`. GangError."""
@@ -50,7 +50,7 @@ class Gang:
                 self.bytes += given.nbytes
         with _faults():
             for work in dist.batch_isend_irecv(exchanges) if exchanges else ():
-                work.wait()
+                work.wait(self._limit)
         return before, after
 
     def sum(self, statistics: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Gang:
         of_frames[slice(*self.share)] = statistics
         self.bytes += of_frames.nbytes
         with _faults():
-            dist.all_reduce(of_frames)
+            dist.all_reduce(of_frames, async_op=True).wait(self._limit)
         return of_frames.sum(dim=0)
 
 
@@ -102,17 +102,18 @@ class Meeting:
     @contextmanager
     def join(self, frames: int, device: torch.device, limit_s: float) -> Iterator[Gang]:
         """The gang for a clip, once all have come. limit_s: of each exchange. GangError."""
+        limit, on_gpu = timedelta(seconds=limit_s), device.type == "cuda"
         with _faults():
             dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo",
+                "nccl" if on_gpu else "gloo",
                 store=self._store,
                 rank=self._rank,
                 world_size=self._size,
-                timeout=timedelta(seconds=limit_s),
-                device_id=device if device.type == "cuda" else None,
+                timeout=limit,
+                device_id=torch.cuda.current_device() if on_gpu else None,
             )
         try:
-            yield Gang(self._rank, self._size, frames)
+            yield Gang(self._rank, self._size, frames, limit)
         finally:
             dist.destroy_process_group()
 

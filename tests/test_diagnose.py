@@ -149,6 +149,19 @@ def test_a_partial_trace_gives_a_partial_answer(
     assert ("step.001.model_output" in found.record_next) == (status == 2)
 
 
+def test_what_has_no_known_shape_is_told_apart(
+    engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    name = NAMES[0]
+    params = params_of(name, engines[name])
+    right = trace(engines[name], picture, params)
+    odd = {"guidance": torch.tensor([3.0]), "time_ids": torch.ones(4)}
+    found = diagnosed(Trace({**right, **odd}), engines[name], picture, params)
+    unknown = {f.key for f in found.findings if f.verdict is Verdict.UNKNOWN}
+    assert {"time_ids", "guidance"} <= unknown
+    assert found.deviations == ()
+
+
 def test_noise_of_another_generator(
     engines: dict[str, Engine], picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -270,8 +270,8 @@ def test_pictures_that_are_none(http: httpx2.Client) -> None:
 
 
 def test_what_there_is_not(http: httpx2.Client) -> None:
-    for path in ("/v1/videos/nobody", "/v1/videos/nobody/content", "/v1/videos/nobody/events"):
-        answer = http.get(path)
+    for path in ("nobody", "nobody/content", "nobody/events", ".farm-nobody"):
+        answer = http.get(f"/v1/videos/{path}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     assert http.get("/nowhere").json()["error"]["code"] == "not_found"
     assert http.post("/v1/videos/edits").json()["error"]["code"] == "unsupported"

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from PIL import ExifTags, Image
 
 from tests.conftest import draw_picture
 from tests.farm_jobs import picture_bytes, wait_for
@@ -42,9 +43,10 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def large(width: int = 768, height: int = 768, kind: str = "JPEG") -> bytes:
-    buffer = BytesIO()
-    draw_picture(width, height).save(buffer, kind)
+def large(width: int = 768, height: int = 768, kind: str = "JPEG", orientation: int = 1) -> bytes:
+    buffer, exif = BytesIO(), Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    draw_picture(width, height).save(buffer, kind, exif=exif)
     return buffer.getvalue()
 
 
@@ -88,6 +90,13 @@ def test_a_seed_of_0_is_one_by_chance(http: httpx2.Client) -> None:
     assert seeds[0] != seeds[1]
     for job in jobs:
         http.delete(f"/v1/videos/{job}")
+
+
+def test_a_picture_on_its_side_is_stood_up(http: httpx2.Client) -> None:
+    name = start(http, large(1024, 576, orientation=6)).json()["id"]
+    job = bytes.fromhex(name).rstrip(b"\0").decode()
+    assert http.get(f"/v1/videos/{job}").json()["size"] == "576x1024"
+    http.delete(f"/v1/videos/{job}")
 
 
 def test_a_result_is_a_video_or_json(http: httpx2.Client) -> None:

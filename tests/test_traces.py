@@ -84,6 +84,16 @@ def test_diffusers_gives_the_same(
     assert len(comparison.rows) == len(SHAPES)
 
 
+def test_sigmas_are_diffusers_too(
+    engine: Engine, checkpoints: dict[str, Path], picture: Image.Image
+) -> None:
+    params = params_of(NAME, engine, sigmas=(80.0, 10.0, 0.5))
+    theirs = reference_trace(checkpoints[NAME], picture, params, torch.float32)
+    comparison = compare(theirs, trace(engine, picture, params))
+    assert comparison.first_departure is None
+    assert comparison.only_first == comparison.only_second == ()
+
+
 def test_the_command_line(
     checkpoints: dict[str, Path],
     picture: Image.Image,

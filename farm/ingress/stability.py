@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
-from PIL import Image
+from PIL import ExifTags, Image
 from pydantic import BaseModel
 
 from farm.errors import RequestError
@@ -180,7 +180,8 @@ def _size(picture: bytes) -> tuple[int, int]:
     """The picture's size, which is the video's; ApiError 400 or 422."""
     try:
         with Image.open(BytesIO(picture), formats=("JPEG", "PNG")) as image:
-            size = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+            size = image.size[::-1] if turned else image.size
     except Exception as error:  # Pillow's parsers raise anything on broken data
         raise ApiError(422, "image: not a JPEG or PNG picture, or broken") from error
     if size not in SIZES:

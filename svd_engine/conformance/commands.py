@@ -79,6 +79,7 @@ def trace(options: argparse.Namespace) -> int:
     if out.suffix != ".safetensors":
         raise ValueError(f"--out: give a .safetensors file, got {options.out!r}")
     recorder = record.Recorder(options.only or (), _steps(options.at))
+    _keep_float32()
     picture, dtype = open_picture(options.picture), getattr(torch, options.dtype)
     checkpoint = open_checkpoint(options.model, options.variant)
     params = params_from(options).resolve(checkpoint.render_defaults)
@@ -104,6 +105,13 @@ def trace(options: argparse.Namespace) -> int:
     Trace(recorder.tensors, about).save(out)
     print(f"{out}: {len(recorder.tensors)} tensors")
     return 0
+
+
+def _keep_float32() -> None:
+    """Convolutions on a GPU round float32 to TF32, a thousandth off, unless told not to."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _steps(text: str | None) -> set[int] | None:
@@ -155,6 +163,7 @@ def diagnose(options: argparse.Namespace) -> int:
     except TraceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    _keep_float32()
     engine = Engine.from_pretrained(options.model, options.device, torch.float32, options.variant)
     params = _params_of(options, theirs.about).resolve(engine.defaults)
     assert params.width is not None

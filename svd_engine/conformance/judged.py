@@ -171,8 +171,10 @@ def guided(given: Given, recipe: Recipe, step: int) -> Tensor:
         scales = recipe.guidance_scales(*given.params.guidance, frames, steps)[step]
     elif theirs.numel() == frames:
         scales = theirs.flatten().float()
-    else:
+    elif theirs.numel() in (steps, steps * frames):
         scales = theirs.float().reshape(steps, -1)[step].expand(frames)
+    else:
+        raise NeedsError(f"guidance of shape {[frames]}")
     return recipe.guide(output, scales)
 
 

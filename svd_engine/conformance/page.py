@@ -147,7 +147,7 @@ def _maps(
     for row in shown:
         aligned = align(second[row.key], row.shape)
         assert aligned is not None
-        a, b = (x.float().flatten(0, -4) for x in (first[row.key], aligned[0]))
+        a, b = (x.float().reshape(-1, *x.shape[-3:]) for x in (first[row.key], aligned[0]))
         largest = (a - b).abs().max().item()
         for frame in sorted({0, len(a) // 2, len(a) - 1}):
             pictures = (_picture(a[frame]), _picture(b[frame]), _heat(a[frame] - b[frame], largest))

@@ -51,7 +51,7 @@ def record_reference(
             width=width,
             num_frames=frames,
             num_inference_steps=params.steps,
-            sigmas=None if params.sigmas is None else list(params.sigmas[:-1]),
+            sigmas=None if params.sigmas is None else list(params.sigmas),
             min_guidance_scale=params.min_guidance_scale,
             max_guidance_scale=params.max_guidance_scale,
             fps=params.fps,

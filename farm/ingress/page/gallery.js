@@ -97,5 +97,8 @@ async function picture(well, video) {
 }
 
 export function prepare(failed) {
-  more.addEventListener("click", () => showOlder().catch(failed));
+  more.addEventListener("click", () => {
+    more.disabled = true;
+    showOlder().catch(failed).finally(() => (more.disabled = false));
+  });
 }

@@ -64,6 +64,7 @@ function begin(asked) {
   for (const line of ["stage-error", "line", "facts"]) $(line).textContent = "";
   $("stage-title").textContent = "Clip";
   $("progress").hidden = true;
+  $("index").replaceChildren();
   delete $("stage").dataset.state;
 }
 
@@ -119,16 +120,18 @@ function showActions(video) {
   }
 }
 
+const chosen = (video) => (video.num_videos > 1 ? Number($("index").value) : 0);
+
 async function play(video) {
   if (video.num_videos > 1 && $("index").length !== video.num_videos) {
     const numbers = Array.from({ length: video.num_videos }, (_, n) => new Option(n + 1, n));
     $("index").replaceChildren(...numbers);
   }
   const mine = turn;
-  const index = video.num_videos > 1 ? Number($("index").value) : 0;
+  const index = chosen(video);
   try {
     const [source, poster] = await Promise.all([media(video.id, "video", index), media(video.id, "thumbnail", index)]);
-    if (turn !== mine) return;
+    if (turn !== mine || chosen(video) !== index) return;
     Object.assign(player, { poster, src: source, hidden: false, autoplay: !still.matches });
     player.setAttribute("aria-label", `The clip: ${words.facts(video)}`);
     $("backdrop").hidden = true;
