@@ -6,7 +6,7 @@ A job is shown as the store has it: what it has become is told once it is writte
 import asyncio
 import logging
 import time
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -52,13 +52,17 @@ class Book:
         self._locks: dict[str, asyncio.Lock] = {}
         self._last: dict[str, int] = {}  # number of the last log entry
         self._pending: dict[str, list[LogEntry]] = {}
+        self._flushing: dict[str, asyncio.Lock] = {}
 
     async def create(self, job: Job) -> tuple[Job, bool]:
         """Write a new job; it and True, or the one that was there under its id and False.
 
         JobError where that one is another.
         """
-        job = job.model_copy(update={"fence": self._fence})
+        async with self._locks.setdefault(job.id, asyncio.Lock()):
+            return await self._create(job.model_copy(update={"fence": self._fence}))
+
+    async def _create(self, job: Job) -> tuple[Job, bool]:
         await self._background.call(self._store.put, open_key(job.id), b"")
         data = job.model_dump_json().encode()
         try:
@@ -66,17 +70,24 @@ class Book:
                 lambda: self._store.put(job_key(job.id), data, if_none_match=True)
             )
         except ConflictError:
-            former = await self.read(job.id)
+            stored = await self._background.call(self._store.get, job_key(job.id))
+            former = Job.model_validate_json(stored.data) if stored else None
             if former is None or (former.request, former.tenant) != (job.request, job.tenant):
                 raise JobError(
                     f"{job.id} is another job: give a new id or idempotency key"
                 ) from None
             if not former.state.is_open:
                 await self._background.call(self._store.delete, open_key(job.id))
-            return former, False
+            if not former.state.is_open or job.id in self.open:
+                return former, False
+            # An earlier call wrote it, was told that it had not, and left it to nobody.
+            assert stored is not None
+            job, etag = former, stored.etag
         self._etags[job.id] = etag
         if self._ids is not None:
-            insort(self._ids, job.id)
+            place = bisect_left(self._ids, job.id)
+            if self._ids[place : place + 1] != [job.id]:  # listed just now, else
+                self._ids.insert(place, job.id)
         self._last[job.id] = 0
         self.open[job.id] = job
         self._show(job)
@@ -100,10 +111,6 @@ class Book:
     def save(self, job: str) -> "asyncio.Task[Job]":
         """Write an open job as it is now; tried until the store takes it."""
         return self._background.start(self._save(job))
-
-    def shown(self, job: str) -> Job | None:
-        """The job as it was last written, where it is open or was finished lately."""
-        return self._shown.get(job)
 
     def lately_finished(self, count: int) -> list[float]:
         """When the last jobs were finished, in order."""
@@ -235,6 +242,7 @@ class Book:
 
     async def _close(self, name: str) -> None:
         await self._flush(name)
+        self._flushing.pop(name, None)
         self.open.pop(name, None)
         self._etags.pop(name, None)
         self._last.pop(name, None)
@@ -244,19 +252,21 @@ class Book:
             log.warning("%s: left in the index until the next start: %s", name, error)
 
     async def _flush(self, name: str) -> None:
-        entries = self._pending.pop(name, [])
-        if not entries:
-            return
-        lines = "".join(entry.model_dump_json() + "\n" for entry in entries)
-        try:
-            await self._background.call(
-                self._store.put, events_key(name, entries[-1].seq), lines.encode()
-            )
-        except StoreError as error:
-            log.warning("%s: cannot write its log yet: %s", name, error)
-            self._pending[name] = entries + self._pending.get(name, [])
-        else:
-            self._changed(name)
+        """One write after another: followers read on from the last that they have."""
+        async with self._flushing.setdefault(name, asyncio.Lock()):
+            entries = self._pending.pop(name, [])
+            if not entries:
+                return
+            lines = "".join(entry.model_dump_json() + "\n" for entry in entries)
+            try:
+                await self._background.call(
+                    self._store.put, events_key(name, entries[-1].seq), lines.encode()
+                )
+            except StoreError as error:
+                log.warning("%s: cannot write its log yet: %s", name, error)
+                self._pending[name] = entries + self._pending.get(name, [])
+            else:
+                self._changed(name)
 
     def _show(self, job: Job) -> None:
         self._shown[job.id] = job

@@ -30,6 +30,7 @@ class Clip:
     renderer: str = ""
     refs: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # results, by task
     muxes: list[str] = field(default_factory=list)  # attempts that may have stored artifacts
+    committing: bool = False  # what its last task stored is about to be named, or is already
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
 

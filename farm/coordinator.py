@@ -50,6 +50,7 @@ class Coordinator:
         self._background = Background(THREADS)
         self._models = Models(self._background)
         self._trouble = ""  # why it has not begun yet
+        self._stops: dict[str, asyncio.Task[None]] = {}  # of jobs that are being cancelled
         self._begun = self._background.start(self._begin())
 
     # Calls
@@ -159,15 +160,19 @@ class Coordinator:
         record = await self._book.read(job)
         if record is None or record.state is State.CANCELLED:
             return await self.show(job)
+        if job not in self._stops:
+            self._stops[job] = self._background.start(self._stop(job))
+            self._stops[job].add_done_callback(lambda _: self._stops.pop(job))
+        await asyncio.shield(self._stops[job])
+        return await self.show(job)
+
+    async def _stop(self, job: str) -> None:
         await self._book.tell(job, Event.CANCEL)
         clips = self._sharing.part(job)
         await asyncio.gather(*(self._dispatcher.cancel(clip) for clip in clips))
-        if job in self._book.open:
-            seconds = sum(clip.gpu_seconds for clip in clips)
-            spent = self._book.open[job].gpu_seconds + round(seconds, 4)
-            await self._book.tell(job, Event.STOPPED, gpu_seconds=spent)
-        self._dispatcher.poke()
-        return await self.show(job)
+        seconds = sum(clip.gpu_seconds for clip in clips)
+        spent = self._book.open[job].gpu_seconds + round(seconds, 4)
+        await self._book.tell(job, Event.STOPPED, gpu_seconds=spent)
 
     async def delete(self, job: str) -> None:
         """Stop a job, and forget it. Its clips stay: others may have asked for the same."""

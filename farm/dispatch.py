@@ -59,13 +59,9 @@ class Dispatcher:
         self._scheduler.add(clip.run, plan(clip.request, self._segment, step))
         self.poke()
 
-    async def cancel(self, clip: Clip) -> None:
-        """Stop a clip at its next step or chunk; back once no worker is at it."""
-        await self._stop(clip, self._withdraw(clip))
-
-    def drop(self, clip: Clip) -> None:
-        """Stop a clip, without waiting for it."""
-        self._background.start(self._stop(clip, self._withdraw(clip)))
+    def cancel(self, clip: Clip) -> "asyncio.Task[None]":
+        """Stop a clip at its next step or chunk; await the task to know that no worker is at it."""
+        return self._background.start(self._stop(clip, self._withdraw(clip)))
 
     def end_stalled(self, limit_s: float) -> None:
         """End workers whose task showed no sign of going on for so long; it counts as lost."""
@@ -98,7 +94,10 @@ class Dispatcher:
             self._wake.clear()
             now = time.time()
             for assignment in self._scheduler.assign(now):
-                self._background.start(self._carry_out(assignment))
+                clip = self._at_work[assignment] = self.clips[assignment.run.id]
+                self._signs[assignment] = time.monotonic()
+                clip.stopped.clear()
+                self._background.start(self._carry_out(assignment, clip))
             due = self._scheduler.next_retry()
             try:
                 await asyncio.wait_for(self._wake.wait(), max(0.01, due - now) if due else None)
@@ -107,11 +106,8 @@ class Dispatcher:
 
     # The inside
 
-    async def _carry_out(self, assignment: Assignment) -> None:
-        clip, task = self.clips[assignment.run.id], assignment.task
-        self._at_work[assignment] = clip
-        self._signs[assignment] = time.monotonic()
-        clip.stopped.clear()
+    async def _carry_out(self, assignment: Assignment, clip: Clip) -> None:
+        task = assignment.task
         clip.stage, clip.attempts = task.stage, max(clip.attempts, assignment.attempt)
         if task.kind is Kind.RENDERER:
             clip.renderer = f"{assignment.worker}@{self._pool.places.get(assignment.worker, '')}"
@@ -139,7 +135,6 @@ class Dispatcher:
         else:
             clip.gpu_seconds += sum(seconds)
             self._done(assignment, clip, refs, made, max(seconds))
-        self.poke()
 
     def _done(
         self,
@@ -149,9 +144,12 @@ class Dispatcher:
         made: Made | None,
         seconds: float,
     ) -> None:
+        if not self._is_at(assignment.worker, assignment):
+            return  # judged already: one of its members died
         task, current = assignment.task, self._scheduler.is_current(assignment)
         self._scheduler.finish(assignment.worker)
         self._off_work(assignment)
+        self.poke()
         if not current:
             return
         clip.refs[task.key] = tuple(refs)
@@ -162,15 +160,16 @@ class Dispatcher:
         clip.chunks += task.stage is Stage.DECODE
         self._listener.progressed(clip)
         if made is not None:
+            clip.committing = True
             self._background.start(self._commit(clip, made))
 
     def _failed(self, assignment: Assignment, fault: TaskError, name: str) -> None:
         """Judge a worker's fault, once: its death is told of by its task and by the pool."""
-        worker = self._scheduler.workers.get(name)
-        if worker is None or worker.task is not assignment:
+        if not self._is_at(name, assignment):
             return
         current = self._scheduler.is_current(assignment)
         verdict = self._scheduler.fail(name, fault.fault, time.time())
+        self.poke()
         if verdict.set_aside:
             log.warning("%s failed several clips in a row and is restarted", name)
         if verdict.set_aside or fault.fault is Fault.LOST:
@@ -194,8 +193,12 @@ class Dispatcher:
             return f"{tries}, the last one so: {fault}"
         return str(fault)
 
+    def _is_at(self, name: str, assignment: Assignment) -> bool:
+        worker = self._scheduler.workers.get(name)
+        return worker is not None and worker.task is assignment
+
     def _give_up(self, clip: Clip, error: str) -> None:
-        self.drop(clip)
+        self.cancel(clip)
         self._listener.failed(clip, error)
 
     def _withdraw(self, clip: Clip) -> list[str]:
@@ -214,9 +217,12 @@ class Dispatcher:
                 await asyncio.wait_for(clip.stopped.wait(), STOP_GRACE_S)
         except TimeoutError:
             for name in workers:
-                log.warning("%s: %s does not stop and is ended", clip.label, name)
-                self._pool.restart(name)
-        self._background.start(self._clear(clip))
+                worker = self._scheduler.workers.get(name)
+                if worker and worker.task and worker.task.run is clip.run:
+                    log.warning("%s: %s does not stop and is ended", clip.label, name)
+                    self._pool.restart(name)
+        if not clip.committing:
+            self._background.start(self._clear(clip))
 
     async def _rewind(self, clip: Clip) -> None:
         """Go on from the last checkpoint: results that were kept are gone with their node."""
@@ -237,7 +243,10 @@ class Dispatcher:
         self.poke()
 
     async def _commit(self, clip: Clip, made: Made) -> None:
-        """Name the clip's artifacts in the store: from then on it is done, once and for all."""
+        """Name the clip's artifacts in the store: from then on it is done, once and for all.
+
+        Even where it is cancelled meanwhile: whether it is named already, nobody can tell.
+        """
         result = ClipResult(
             request=clip.request,
             **vars(made),
@@ -248,17 +257,17 @@ class Dispatcher:
             fence=self._fence,
             finished_at=time.time(),
         )
-        while self.clips.get(clip.run.id) is clip:
+        while True:
             try:
                 result = await self._background.call(commit, self._store, result, clip.force)
                 break
             except StoreError as error:
                 log.warning("%s: cannot commit yet: %s", clip.label, error)
                 await asyncio.sleep(RETRY_S)
-        if self.clips.pop(clip.run.id, None) is None:
-            return  # cancelled meanwhile
-        self._scheduler.withdraw(clip.run)
-        self._listener.finished(clip, result)
+        if self.clips.get(clip.run.id) is clip:
+            del self.clips[clip.run.id]
+            self._scheduler.withdraw(clip.run)
+            self._listener.finished(clip, result)
         await self._clear(clip, result)
 
     async def _clear(self, clip: Clip, result: ClipResult | None = None) -> None:

@@ -28,6 +28,7 @@ CONNECT_S = 10.0
 READ_S = 30.0
 SLOW_S = 600.0  # a submit may read a model's weights, a cancel waits for the end of a step
 SILENCE_S = 90.0  # of an event stream, which is kept alive
+HELD_S = 5.0  # an event stream that was open for so long was answered
 POLL_S = 0.1  # the first pause between two looks at a job; they grow to TICK_S
 SHOWN = 300  # characters of an answer that is not JSON
 
@@ -116,6 +117,7 @@ class HttpRemote:
         patience = Patience()
         while True:
             open_still = self.state(job).state.is_open  # asked first: none is then missed
+            began = time.monotonic()
             try:
                 for entry in self._stream(job, after):
                     after = entry.seq
@@ -128,6 +130,8 @@ class HttpRemote:
                 failure = self._silent(error)
             if failure is None and not open_still:
                 return
+            if time.monotonic() - began > HELD_S:
+                patience = Patience()
             if not patience.pause():
                 raise failure or ServerError(f"{self._url}: the events of {job} come to no end")
 

@@ -198,11 +198,6 @@ class Pool:
         if name in self._actors:
             self._actors[name].stop.remote(attempt)
 
-    def close(self) -> None:
-        """End all workers."""
-        for name in list(self.slots):
-            self.retire(name)
-
     async def _watch(self, name: str) -> None:
         """Keep one worker alive, for as long as it has a slot."""
         backoff = 0.0

@@ -46,7 +46,10 @@ class Sharing:
 
     async def admit(self, job: Job, steps: dict[str, int] | None = None) -> None:
         """Answer a job's clips from the store, share those under way, render the others."""
+        there = {result.request for result in job.results}  # paid for, by a former coordinator
         for request in job.request.clips():
+            if request in there:
+                continue
             result = await self._result(request.digest, job)
             if not self._wants_clips(job.id):
                 return  # cancelled meanwhile, or another of its clips has failed
@@ -56,6 +59,7 @@ class Sharing:
                 continue
             self._jobs_of.setdefault(request.digest, []).append(job.id)
             self._clips_of.setdefault(job.id, []).append(request.digest)
+            self._place(job.id)
             if request.digest in self.dispatcher.clips:
                 continue
             run = Run(request.digest, job.tenant, job.request.weights, job.created_at, job.priority)
@@ -125,15 +129,21 @@ class Sharing:
             # Who came first pays; to the others it was there.
             self._add_result(job, result if number == 0 else _unpaid(result))
             self._close_if_done(job)
+            if self._wants_clips(job):
+                self._book.save(job)
 
     def failed(self, clip: Clip, error: str) -> None:
         """So are its jobs, and clips that nobody else waits for."""
-        for number, job in enumerate(self._jobs_of.pop(clip.run.id, [])):
+        jobs = self._jobs_of.pop(clip.run.id, [])
+        for job in jobs:  # of all of them first: they may share other clips, too
             self._clips_of[job].remove(clip.run.id)
+        for number, job in enumerate(jobs):
+            if not self._wants_clips(job):
+                continue  # it is being cancelled
             spent = self._book.open[job].gpu_seconds + (clip.gpu_seconds if number == 0 else 0)
             self._book.tell(job, Event.FAIL, error=error, gpu_seconds=round(spent, 4))
             for other in self.part(job):
-                self.dispatcher.drop(other)
+                self.dispatcher.cancel(other)
 
     def _place(self, job: str) -> None:
         if self._clips_of.get(job):

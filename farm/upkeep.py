@@ -79,7 +79,7 @@ class Upkeep:
         spent = self._book.open[job].gpu_seconds + sum(clip.gpu_seconds for clip in clips)
         self._book.tell(job, Event.FAIL, error=error, gpu_seconds=spent)
         for clip in clips:
-            self._dispatcher.drop(clip)
+            self._dispatcher.cancel(clip)
 
     def _retire(self, name: str) -> None:
         """End a worker that has no slot any more, when its task is done."""
@@ -89,4 +89,5 @@ class Upkeep:
             return
         if worker is not None:
             self._scheduler.leave(name)
+        self._drained.discard(name)  # a new worker may get its name
         self._pool.retire(name)

@@ -12,7 +12,6 @@ import torch
 
 from farm.engines import Decoder, Latents, Renderer
 from farm.errors import (
-    FarmError,
     GpuMemoryError,
     MissingError,
     RequestError,
@@ -59,8 +58,6 @@ class Worker:
             message = self._what_fits(order, str(error))
             del error  # its traceback holds the tensors
             raise GpuMemoryError(message) from None
-        except FarmError:
-            raise
         except (ValueError, FileNotFoundError) as error:
             raise RequestError(str(error)) from error
         finally:

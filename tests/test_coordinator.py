@@ -162,6 +162,28 @@ def test_cancel_stops_at_the_next_step_and_says_what_it_took(farm: Farm, tiny: P
         farm.pause(job)
 
 
+def test_a_cancel_that_is_asked_for_twice_is_one(farm: Farm, tiny: Path) -> None:
+    job = farm.submit(submission(tiny, seed=53, num_inference_steps=900), PICTURE).job.id
+    under_way(farm, job)
+    with ThreadPoolExecutor(2) as threads:
+        views = list(threads.map(farm.cancel, [job, job]))
+    assert [view.job.state for view in views] == [State.CANCELLED] * 2
+    assert all(view.job.gpu_seconds > 0 for view in views)
+
+
+def test_jobs_that_share_clips_that_fail_all_end(farm: Farm, tiny: Path) -> None:
+    before = farm.submit(submission(tiny, seed=54, num_inference_steps=900), PICTURE).job.id
+    under_way(farm, before)
+    poisoned = submission(tiny, num_videos=2, seed=55, sigmas=(1e38, 1.0, 0.0))
+    jobs = [
+        farm.submit(poisoned.model_copy(update={"id": name}), PICTURE).job.id
+        for name in ("shares-0", "shares-1")
+    ]
+    farm.cancel(before)
+    views = finish(farm, *jobs)
+    assert [views[job].job.state for job in jobs] == [State.FAILED] * 2
+
+
 def test_cancelling_one_of_two_leaves_the_other_its_clip(farm: Farm, tiny: Path) -> None:
     jobs = [farm.submit(submission(tiny, seed=51), PICTURE).job.id for _ in range(2)]
     assert farm.cancel(jobs[0]).job.state is State.CANCELLED
