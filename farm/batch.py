@@ -3,28 +3,23 @@
 import argparse
 import logging
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from farm.client import Farm, fetch
+from farm.batch_run import Batch, BatchRun, Clip
+from farm.client import Farm
 from farm.contact_sheet import contact_sheet
-from farm.errors import FarmError, QueueFullError, RequestError, StoreError
-from farm.inputs import Picture, find_pictures, read
-from farm.job import Job, JobView, State, Submission
-from farm.progress import Reporter, open_reporter
+from farm.errors import FarmError, RequestError, StoreError
+from farm.inputs import find_pictures
+from farm.progress import open_reporter
 from farm.request import Model, ModelFacts, RenderRequest
 from farm.settings import Settings, load_settings
-from farm.store import Store, open_store
-from farm.summary import Row, Summary
-from farm.sweep import Sweep, parse_sweep, title
+from farm.store import open_store
+from farm.summary import Summary
+from farm.sweep import parse_sweep
 from svd_engine.arguments import add_model_options, add_param_options, given_params
 from svd_engine.params import RenderParams
 
-SUBMITTERS = 8  # submissions under way at once
 EXAMPLES = """\
 examples:
   python -m farm.batch examples/pictures --out demo
@@ -38,33 +33,6 @@ a row of a manifest (.csv, .jsonl) is a picture, and parameters of its own
 a model that is a folder must be there on every node of the cluster
 exit status: 0 every clip is done, 1 some failed, 2 wrong usage, 130 stopped
 """
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip of the batch: a picture, and parameters with nothing left open."""
-
-    picture: Picture
-    params: RenderParams
-    variation: dict[str, Any]
-    digest: str  # of its request; empty where the picture cannot be read
-
-    @property
-    def title(self) -> str:
-        return title(self.picture.name, self.variation)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What was asked for on the command line."""
-
-    out: Store
-    summary: Summary
-    model: Model
-    pictures: Sequence[Picture]
-    sweep: Sweep
-    priority: int
-    force: bool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -194,7 +162,7 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
     # Former rows must not name files that change, should this end between the two.
     batch.summary.remove(*(clip.title for clip in todo))
     with open_reporter(len(clips), len(clips) - len(todo), steps) as reporter:
-        run = _Run(farm, batch, reporter)
+        run = BatchRun(farm, batch, reporter)
         try:
             run.render(todo)
         except KeyboardInterrupt:
@@ -207,117 +175,6 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
     done = len(_done(batch, clips))
     print(f"{done} of {len(clips)} clips are done; watch them: {batch.out.where('index.html')}")
     return 0 if done == len(clips) else 1
-
-
-class _Run:
-    """The clips of a batch on their way: submitted, watched, fetched."""
-
-    def __init__(self, farm: Farm, batch: Batch, reporter: Reporter) -> None:
-        self._farm, self._batch, self._reporter = farm, batch, reporter
-        self._store = farm.store()
-        self._clips: dict[str, Clip] = {}  # by job, those under way
-        self._full = False  # said once
-
-    def render(self, clips: Sequence[Clip]) -> None:
-        """Submit all, then take each as it is finished."""
-        with ThreadPoolExecutor(SUBMITTERS) as submitters:
-            for clip, job in zip(clips, submitters.map(self._submit, clips), strict=True):
-                if isinstance(job, FarmError):
-                    self._finish(self._row(clip, status="failed", error=str(job)))
-                else:
-                    self._clips[job.id] = clip
-        for views in self._farm.watch(list(self._clips)):
-            for view in views:
-                self._take(view)
-
-    def interrupted(self) -> None:
-        """Ask once what is to become of the jobs."""
-        answer = "d"
-        if sys.stdin.isatty():
-            try:
-                answer = input("\nlet the farm go on (d, detach) or stop it (c, cancel)? [d] ")
-            except (KeyboardInterrupt, EOFError):
-                print(file=sys.stderr)
-        if answer.strip().lower().startswith("c"):
-            with ThreadPoolExecutor(SUBMITTERS) as threads:
-                list(threads.map(self._cancel, list(self._clips)))
-            print("cancelled; run it again to go on with what is missing", file=sys.stderr)
-        else:
-            print("detached; run it again to fetch the clips and go on", file=sys.stderr)
-
-    def _cancel(self, job: str) -> None:
-        try:
-            self._farm.cancel(job)
-        except FarmError as error:  # finished just now
-            logging.getLogger("farm").info("%s", error)
-
-    def _submit(self, clip: Clip) -> Job | FarmError:
-        batch = self._batch
-        submission = Submission(
-            model=batch.model, params=clip.params, priority=batch.priority, force=batch.force
-        )
-        try:
-            data = read(clip.picture)
-            while True:
-                try:
-                    return self._farm.submit(submission, data).job
-                except QueueFullError as error:
-                    if not self._full:
-                        logging.getLogger("farm").warning("%s; waiting for room", error)
-                    self._full = True
-                    time.sleep(min(30.0, error.retry_after_s))
-        except FarmError as error:
-            return error
-
-    def _take(self, view: JobView) -> None:
-        job, clip = view.job, self._clips[view.job.id]
-        if job.state.is_open:
-            self._reporter.progress(clip.title, view)
-            return
-        del self._clips[job.id]
-        if job.state is not State.COMPLETED:
-            status = "cancelled" if job.state is State.CANCELLED else "failed"
-            self._finish(self._row(clip, job, status=status, error=job.error or "cancelled"))
-            return
-        try:
-            self._finish(self._fetched(clip, job))
-        except StoreError as error:
-            self._finish(self._row(clip, job, status="failed", error=str(error)))
-
-    def _fetched(self, clip: Clip, job: Job) -> Row:
-        """Put the clip's files where the batch is to have them; the row that names them."""
-        (result,) = job.results
-        row = self._row(
-            clip,
-            job,
-            status="done",
-            sha256=result.sha256,
-            seconds={stage.value: round(s, 3) for stage, s in result.seconds.items()},
-            worker=result.worker,
-            digest=clip.digest,
-        )
-        video, thumbnail = fetch(self._store, result)
-        self._batch.out.put(row.video, video)
-        self._batch.out.put(row.thumbnail, thumbnail)
-        return row
-
-    def _row(self, clip: Clip, job: Job | None = None, **values: Any) -> Row:
-        spent = {}
-        if job is not None:
-            spent = {"job": job.id, "attempts": job.attempts, "gpu_seconds": job.gpu_seconds}
-        return Row(
-            name=clip.picture.name,
-            picture=clip.picture.source,
-            seed=clip.params.seed,
-            variation=clip.variation,
-            parameters=clip.params,
-            **spent,
-            **values,
-        )
-
-    def _finish(self, row: Row) -> None:
-        self._batch.summary.add(row)
-        self._reporter.finished(row)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ from farm.errors import ConflictError, JobError, StoreError
 from farm.job import Event, Job, LogEntry, advance
 from farm.keys import JOBS, OPEN, events_key, events_prefix, job_key, open_key
 from farm.loop import Background
-from farm.store import Store
-from farm.store.protocol import is_key
+from farm.store import Store, is_key
 
 log = logging.getLogger("farm")
 

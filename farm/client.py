@@ -1,9 +1,10 @@
 """What a client does with a farm: submit, watch, cancel, fetch. It knows nothing of Ray."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
-from farm.errors import StoreError
+from farm.errors import JobError, StoreError
 from farm.job import ClipResult, Job, JobView, LogEntry, Submission
 from farm.request import Model, ModelFacts
 from farm.store import Store, open_store
@@ -38,7 +39,10 @@ class Farm:
         return jobs
 
     def watch(self, jobs: Sequence[str], tick_s: float = 10.0) -> Iterator[list[JobView]]:
-        """Yield the jobs as they change, until all are finished; an empty list every `tick_s`."""
+        """Yield the jobs as they change, until all are finished; an empty list every `tick_s`.
+
+        A job that somebody deletes meanwhile is left out.
+        """
         version, left = -1, dict.fromkeys(jobs)
         while left:
             version, views = self._call("watch", list(left), version, tick_s)
@@ -46,6 +50,12 @@ class Farm:
                 if not view.job.state.is_open:
                     left.pop(view.job.id, None)
             yield views
+            if not views:
+                job = next(iter(left))  # what is deleted makes no news: look at each in its turn
+                del left[job]
+                with suppress(JobError):
+                    self.show(job)
+                    left[job] = None
 
     def events(self, job: str, after: int = 0) -> list[LogEntry]:
         """A job's event log from after entry `after` on."""

@@ -113,11 +113,8 @@ class ClusterRemote:
             yield [_snapshot(view) for view in views]
             if until is not None and time.monotonic() >= until:
                 return
-            if not views and left:
-                # A job that somebody deleted makes no news: look at each in its turn.
-                job = next(iter(left))
-                self.state(job)
-                left[job] = left.pop(job)
+        for job in left:
+            self.state(job)  # JobError: somebody deleted it
 
     def cancel(self, job: str) -> Snapshot:
         try:

@@ -107,7 +107,9 @@ ALLOWED: dict[str, set[str]] = {
     "summary": {"farm.errors", "farm.store", "farm.sweep", PARAMS},
     "contact_sheet": {"farm.summary", "farm.sweep", PARAMS},
     "progress": {"farm.job", "farm.summary"},
-    "batch": {"farm.client", "farm.contact_sheet", "farm.errors", "farm.inputs", "farm.job"}
+    "batch_run": {"farm.client", "farm.errors", "farm.inputs", "farm.job", "farm.progress"}
+    | {"farm.request", "farm.store", "farm.summary", "farm.sweep", PARAMS},
+    "batch": {"farm.batch_run", "farm.client", "farm.contact_sheet", "farm.errors", "farm.inputs"}
     | {"farm.link", "farm.progress", "farm.request", "farm.settings", "farm.store"}
     | {"farm.summary", "farm.sweep", "svd_engine.arguments", PARAMS},
     "__main__": {"farm.client", "farm.errors", "farm.job", "farm.link", "farm.settings"},

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import farm
+from farm.client import Farm
 from farm.errors import (
     JobCancelledError,
     JobError,
@@ -183,17 +184,15 @@ def test_a_full_farm_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_that_is_deleted_is_not_waited_for() -> None:
-    class Forgetful:
-        def watch(self, *_: Any) -> Iterator[list[Any]]:
-            while True:  # as the coordinator, which has no news of a job that is not there
-                yield []
+    def coordinator(method: str, *given: Any) -> Any:
+        if method == "watch":
+            return 1, []  # it has no news of a job that is not there
+        raise JobError(f"there is no job {given[0]!r}")
 
-        def show(self, job: str) -> Any:
-            raise JobError(f"there is no job {job!r}")
-
-    forgetful: Any = Forgetful()
+    farm = Farm(coordinator)
+    assert list(farm.watch(["job-1"])) == [[]]
     with pytest.raises(JobError, match="there is no job 'job-1'"):
-        list(ClusterRemote(forgetful).watch(["job-1"], None))
+        list(ClusterRemote(farm).watch(["job-1"], None))
 
 
 PROGRAM = """

@@ -6,9 +6,9 @@ from urllib.parse import unquote_to_bytes
 
 from farm.errors import StoreError
 from farm.store.local import LocalStore
-from farm.store.protocol import Store, Stored
+from farm.store.protocol import Store, Stored, is_key
 
-__all__ = ["Store", "Stored", "open_store"]
+__all__ = ["Store", "Stored", "is_key", "open_store"]
 
 USAGE = "give a folder, file:///folder or s3://bucket/prefix"
 
