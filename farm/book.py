@@ -47,6 +47,7 @@ class Book:
         self._store, self._background = store, background
         self._shown: OrderedDict[str, Job] = OrderedDict()
         self._ids: list[str] | None = None  # of all jobs, sorted; read when first asked for
+        self._tenants: dict[str, str] = {}  # of jobs that were asked for
         self._etags: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._last: dict[str, int] = {}  # number of the last log entry
@@ -130,6 +131,12 @@ class Book:
         found = await asyncio.gather(*(self.read(job) for job in jobs))
         return [job for job in found if job is not None]
 
+    async def read_of(self, tenant: str, jobs: Iterable[str]) -> list[Job]:
+        """Those of the jobs that are a tenant's; what is another's is read once at most."""
+        found = await self.read_all(j for j in jobs if self._tenants.get(j, tenant) == tenant)
+        self._tenants.update((job.id, job.tenant) for job in found)
+        return [job for job in found if job.tenant == tenant]
+
     async def ids(self, after: str, limit: int, newest_first: bool = False) -> list[str]:
         """Ids of all jobs there ever were, oldest or newest first, those after `after`."""
         if self._ids is None:
@@ -150,6 +157,7 @@ class Book:
             for key in events:
                 await self._background.call(self._store.delete, key)
             self._shown.pop(job, None)
+            self._tenants.pop(job, None)
             if self._ids is not None and job in self._ids:
                 self._ids.remove(job)
         self._locks.pop(job, None)

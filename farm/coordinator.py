@@ -133,7 +133,7 @@ class Coordinator:
         found: list[Job] = []
         while len(found) < limit and (ids := await self._book.ids(after, limit, newest_first)):
             after = ids[-1]
-            found += [job for job in await self._book.read_all(ids) if job.tenant == tenant]
+            found += await self._book.read_of(tenant, ids)
         return [self._view(job) for job in found[:limit]]
 
     async def watch(

@@ -1,6 +1,7 @@
 """What comes in: a submission is checked, made a job, and its picture kept."""
 
 import time
+from math import prod
 
 from pydantic import ValidationError
 
@@ -20,6 +21,7 @@ from svd_engine.picture import check_picture
 KEY_S = 24 * 3600.0  # for which an idempotency key names its job
 REPEAT_S = 600.0  # for which the same request without a key is the same job
 KEPT = 10_000  # pictures that are remembered
+MAX_CLIP_PIXELS = 2**29  # of all its frames: 1.6 GB of uint8; a small request must take no more
 
 
 class Intake:
@@ -45,6 +47,7 @@ class Intake:
                 params=submission.params.resolve(facts.defaults),
                 num_videos=submission.num_videos,
             )
+            _check_size(request)
         except ValidationError as error:
             fault = error.errors()[0]
             raise RequestError(f"{fault['msg']}, got {fault['input']!r}") from error
@@ -76,3 +79,13 @@ class Intake:
             if not await self._background.call(self._store.exists, key):
                 await self._background.call(self._store.put, key, picture)
             self._pictures[digest] = None
+
+
+def _check_size(request: RenderRequest) -> None:
+    params = request.params
+    sides = params.width or 0, params.height or 0, params.num_frames or 0
+    if prod(sides) > MAX_CLIP_PIXELS:
+        raise ValueError(
+            f"width x height x num_frames: {' x '.join(map(str, sides))} pixels in a clip, "
+            f"over {MAX_CLIP_PIXELS}"
+        )

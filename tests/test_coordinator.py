@@ -117,6 +117,7 @@ def test_a_submission_repeated_is_the_same_job(farm: Farm, tiny: Path) -> None:
         ({}, b"", "empty"),
         ({}, b"nonsense", "not a picture"),
         ({"num_videos": 2, "seed": 2**64 - 1}, PICTURE, "2\\^64"),
+        ({"width": 8192, "height": 8192, "num_frames": 9}, PICTURE, "8192 x 8192 x 9 pixels"),
     ],
 )
 def test_bad_requests_are_refused(
