@@ -1,10 +1,12 @@
 """A clip being rendered, and who is told of it."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from farm.job import ClipResult
+from farm.order import Made
 from farm.plan import Stage
 from farm.request import Model, RenderRequest
 from farm.run import Run
@@ -32,6 +34,19 @@ class Clip:
     muxes: list[str] = field(default_factory=list)  # attempts that may have stored artifacts
     committing: bool = False  # what its last task stored is about to be named, or is already
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def result(self, made: Made, fence: int) -> ClipResult:
+        """What is told of it, now that it is made."""
+        return ClipResult(
+            request=self.request,
+            **vars(made),
+            seconds={stage: round(s, 4) for stage, s in self.seconds.items()},
+            gpu_seconds=round(self.gpu_seconds, 4),
+            attempts=self.attempts,
+            worker=self.renderer,
+            fence=fence,
+            finished_at=time.time(),
+        )
 
 
 class Listener(Protocol):

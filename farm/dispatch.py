@@ -247,16 +247,7 @@ class Dispatcher:
 
         Even where it is cancelled meanwhile: whether it is named already, nobody can tell.
         """
-        result = ClipResult(
-            request=clip.request,
-            **vars(made),
-            seconds={stage: round(s, 4) for stage, s in clip.seconds.items()},
-            gpu_seconds=round(clip.gpu_seconds, 4),
-            attempts=clip.attempts,
-            worker=clip.renderer,
-            fence=self._fence,
-            finished_at=time.time(),
-        )
+        result = clip.result(made, self._fence)
         while True:
             try:
                 result = await self._background.call(commit, self._store, result, clip.force)

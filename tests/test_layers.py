@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.settings", "farm.store"},
     "places": set(),
     "gang": {"farm.order", "farm.pool", "farm.run"},
-    "clips": {"farm.job", "farm.plan", "farm.request", "farm.run"},
+    "clips": {"farm.job", "farm.order", "farm.plan", "farm.request", "farm.run"},
     "dispatch": PURE - {"farm.request"}
     | {
         "farm.clips",
