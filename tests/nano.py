@@ -129,6 +129,21 @@ class Nano:
         """Mean flow at each of BUCKETS."""
         return [motion(self.clip(name, bucket)) for bucket in BUCKETS]
 
+    def filmed(self, name: str) -> list[float]:
+        """Mean flow at each of BUCKETS where the training's camera films the picture, at 7 fps."""
+        sys.path.insert(0, str(ROOT / "examples/train_nano"))
+        from camera import draw_camera, film, speed
+
+        picture = vae_pixels(self.pictures[name], *self.pictures[name].size)[0]
+        times, motions = torch.arange(14).float(), []
+        for bucket in BUCKETS:
+            rng = torch.Generator().manual_seed(0)
+            camera = draw_camera(speed(bucket, 7) / (SIDE / 2), 1.0, rng)
+            motions.append(
+                motion(to_uint8(film(picture, camera, times, (SIDE, SIDE), 0.9)).numpy())
+            )
+        return motions
+
     def consistency(self, name: str) -> float:
         """Warping error over that of shuffled frames."""
         clip = self.clip(name, 200)
@@ -153,6 +168,7 @@ def table(nano: Nano) -> Iterator[str]:
         "first frame, dB": nano.first_frame,
         "nearest to": nano.nearest,
         "flow at 20, 100, 200": nano.motions,
+        "of films": nano.filmed,
         "warping error / shuffled": nano.consistency,
         "flicker, levels": nano.flicker,
     }

@@ -72,23 +72,18 @@ SMALL = ((64, 64),)
 CODE = CodeRecipe(Schedule(steps=1500, learning_rate=4e-3), stills=2000, batch=16)
 WHOLE = ((128, 128), (128, 128), (96, 160), (160, 96))
 
-
-def _on_cpu(alone: int, small: int, whole: int) -> Recipe:
-    """So many steps of the UNet's three phases."""
-    phases = (Phase(alone, 6, SMALL, alone=4), Phase(small, 3, SMALL), Phase(whole, 1, WHOLE))
-    return Recipe(
+RECIPES = {
+    "cpu": Recipe(
         code=CODE,
         vae=VaeRecipe(
             Schedule(steps=400, learning_rate=1e-4), shapes=((2, 4, 64), (2, 4, 64), (1, 2, 128))
         ),
-        unet=UnetRecipe(learning_rate=1e-3, phases=phases),
+        unet=UnetRecipe(
+            learning_rate=1e-3,
+            phases=(Phase(5000, 6, SMALL, alone=4), Phase(3400, 3, SMALL), Phase(500, 1, WHOLE)),
+        ),
         workers=0,
-    )
-
-
-RECIPES = {
-    "cpu": _on_cpu(5000, 3400, 500),
-    "package": _on_cpu(5000, 5000, 2900),  # the weights in the package
+    ),
     "trial": Recipe(
         code=CodeRecipe(Schedule(steps=4, learning_rate=4e-3), stills=8, batch=4),
         vae=VaeRecipe(Schedule(steps=1, learning_rate=1e-4), shapes=((1, 2, 64),)),

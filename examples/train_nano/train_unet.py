@@ -101,7 +101,7 @@ def clip_input(pictures: Tensor) -> Tensor:
 
 
 def losses(unet: UNet, tower: nn.Module, batch: Batch) -> Batch:
-    """The mean squared error of v, over B clips of F frames: of how they look, and of motion."""
+    """The mean squared error of v, over B clips of F frames."""
     latents, sigma = batch["latents"], batch["sigma"][:, None, None, None, None]
     image_latents = batch["keep"][:, :1, None, None] * batch["image_latent"]
     embedding = embed(tower, clip_input(batch["picture"]))  # of each film
@@ -114,9 +114,8 @@ def losses(unet: UNet, tower: nn.Module, batch: Batch) -> Batch:
     target = (sigma * latents - batch["noise"]) / -(sigma**2 + 1).sqrt()
     errors = (v - target).pow(2).mean((1, 3, 4))
     told = batch["keep"].amin(1) > 0
-    # Two channels of motion count as much as all those of how frames look.
     moved = errors[:, APPEARANCE:] * _motion_weight(batch["sigma"])
-    loss = errors[:, :APPEARANCE].mean() + moved.mean()
+    loss = torch.cat([errors[:, :APPEARANCE], moved], dim=1).mean()
     return {"loss": loss} | _bands(errors.detach(), batch["sigma"], told)
 
 
