@@ -28,12 +28,12 @@ BUCKETS = (20, 100, 200)
 Frames = np.ndarray
 
 
-def held_out() -> dict[str, Image.Image]:
+def held_out(side: int = SIDE) -> dict[str, Image.Image]:
     """Eight square pictures."""
     paths = [*(ROOT / "examples/pictures").iterdir(), *(ROOT / "tests/pictures").iterdir()]
     found = {}
     for path in sorted(path for path in paths if path.suffix != ".md"):
-        found[path.stem] = fit_picture(Image.open(path).convert("RGB"), SIDE, SIDE, "crop")
+        found[path.stem] = fit_picture(Image.open(path).convert("RGB"), side, side, "crop")
     return found
 
 
@@ -83,16 +83,17 @@ class Nano:
 
     engine: Engine
     steps: int = 10
+    side: int = SIDE  # of the clips, in pixels
     _clips: dict[tuple[str, int], Frames] = field(default_factory=dict)
 
     @cached_property
     def pictures(self) -> dict[str, Image.Image]:
-        return held_out()
+        return held_out(self.side)
 
     @cached_property
     def shown(self) -> dict[str, Frames]:
-        """The pictures as the VAE is shown them: (SIDE, SIDE, 3)."""
-        size = (SIDE, SIDE)
+        """The pictures as the VAE is shown them: (side, side, 3)."""
+        size = (self.side, self.side)
         resized = Image.Resampling.LANCZOS
         return {name: np.asarray(p.resize(size, resized)) for name, p in self.pictures.items()}
 
@@ -103,7 +104,8 @@ class Nano:
         return self._clips[name, bucket]
 
     def render(self, name: str, recipe: object = None, **asked: object) -> Frames:
-        params = RenderParams(**{"num_inference_steps": self.steps, **asked})
+        size = {"width": self.side, "height": self.side}
+        params = RenderParams(**size, **{"num_inference_steps": self.steps, **asked})
         return self.engine.render(self.pictures[name], params, recipe=recipe).frames
 
     def round_trip(self, name: str) -> float:
@@ -113,7 +115,7 @@ class Nano:
     @torch.no_grad()
     def still(self, name: str, frames: int) -> Frames:
         """The picture's own latent, decoded as so many equal frames."""
-        mean, _ = self.engine.vae.encode(vae_pixels(self.pictures[name], SIDE, SIDE))
+        mean, _ = self.engine.vae.encode(vae_pixels(self.pictures[name], self.side, self.side))
         return to_uint8(self.engine.vae.decode(mean.repeat(frames, 1, 1, 1))).numpy()
 
     def first_frame(self, name: str) -> float:
@@ -138,9 +140,9 @@ class Nano:
         times, motions = torch.arange(14).float(), []
         for bucket in BUCKETS:
             rng = torch.Generator().manual_seed(0)
-            camera = draw_camera(speed(bucket, 7) / (SIDE / 2), 1.0, rng)
+            camera = draw_camera(speed(bucket, 7) / (self.side / 2), 1.0, rng)
             motions.append(
-                motion(to_uint8(film(picture, camera, times, (SIDE, SIDE), 0.9)).numpy())
+                motion(to_uint8(film(picture, camera, times, (self.side, self.side), 0.9)).numpy())
             )
         return motions
 

@@ -145,9 +145,9 @@ def test_what_is_wrong_is_said_before_anything_is_sent(page: Page) -> None:
 
 
 def test_a_long_job_is_paused_resumed_and_cancelled(page: Page) -> None:
-    render(opened(page), num_inference_steps="1000")
+    render(opened(page), num_inference_steps="400")
     expect_title(page, "Rendering")
-    expect(page.locator("#line")).to_contain_text("of 1000")
+    expect(page.locator("#line")).to_contain_text("of 400")
     foreseen = re.compile("^data:image/webp")
     expect(page.locator("#backdrop")).to_have_attribute("src", foreseen, timeout=RENDER_MS)
     page.get_by_role("button", name="Pause").click()

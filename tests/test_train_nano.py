@@ -34,10 +34,11 @@ def training() -> Iterator[Any]:
 
 
 def test_from_pictures_to_a_checkpoint_that_renders(tmp_path: Path) -> None:
-    for script in ("train_code", "train_vae", "train_unet", "export"):
+    for script in ("train_code", "train_vae", "train_unet", "calibrate", "export"):
         done = run(script, tmp_path)
         assert done.returncode == 0, done.stderr
     assert "unet: step 3 of 3" in done.stdout
+    assert "calibration: step 2 of 2" in done.stdout
     clip = Engine.from_pretrained(tmp_path / "checkpoint").render(
         held_out()["coffee"], RenderParams(num_inference_steps=1, num_frames=2)
     )
@@ -106,3 +107,19 @@ def test_clip_sees_in_training_what_the_engine_shows_it(training: Any) -> None:
     mean, deviation = (tuple(train_unet.PREPROCESSOR[key]) for key in ("image_mean", "image_std"))
     shown = train_unet.clip_input(vae_pixels(picture, *picture.size))
     torch.testing.assert_close(shown, clip_pixels(picture, mean, deviation))
+
+
+def test_a_faster_camera_is_asked_for_within_what_was_taught(training: Any) -> None:
+    from calibrate import GAIN, faster  # beside the scripts that the fixture makes known
+    from camera import BUCKETS, FPS, speed
+
+    fps, bucket = torch.cartesian_prod(torch.arange(1.0, 31), torch.arange(256.0)).unbind(1)
+    meant_fps, meant_bucket = faster(fps, bucket)
+    assert meant_fps.min() >= FPS[0] - 1e-3
+    assert meant_fps.max() <= FPS[-1]
+    assert meant_bucket.max() <= BUCKETS[-1] + 1e-3
+    gain = speed(meant_bucket, meant_fps) / speed(bucket, fps)
+    assert gain[speed(bucket, fps) < 0.3].nan_to_num(GAIN).min() > 0.95 * GAIN
+    by_bucket = speed(meant_bucket, meant_fps).reshape(30, 256)
+    assert (by_bucket.diff(dim=1) > 0).all()
+    assert (by_bucket.diff(dim=0) <= 0).all()

@@ -7,6 +7,7 @@ from these clips, and the direction is left to the seed.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,9 @@ from pictures import draw_picture, flip, integer, uniform
 from torch import Generator, Tensor
 
 REFERENCE_SPEED = 0.5  # pixels per frame, at motion bucket 127 and 7 fps
+FPS, BUCKETS = range(4, 16), range(256)  # that films have
 SUPERSAMPLING = 2  # pixels looked up along each side for one of the clip
+Number = Any  # a number, or a tensor of them
 FAR, NEAR = 0.7, 1.5  # depths: how much faster than the camera a layer passes
 
 
@@ -38,9 +41,14 @@ class Camera:
     roll: float
 
 
-def speed(motion_bucket_id: int, fps: int) -> float:
+def speed(motion_bucket_id: Number, fps: Number) -> Number:
     """Root mean square of the pixels' movement per frame, in pixels."""
     return REFERENCE_SPEED * (motion_bucket_id / 127) * (7 / fps)
+
+
+def bucket_of(speed: Number, fps: Number) -> Number:
+    """The motion bucket of a speed."""
+    return 127 * (speed / REFERENCE_SPEED) * (fps / 7)
 
 
 def draw_camera(distance: float, aspect: float, rng: Generator) -> Camera:
@@ -64,8 +72,8 @@ def draw_clip(
 
     times: (F,) of each frame, in frames since the first. size: (height, width) in pixels.
     """
-    fps = integer(rng, 4, 16)
-    bucket = integer(rng, 0, 256)
+    fps = integer(rng, FPS[0], FPS[-1] + 1)
+    bucket = integer(rng, BUCKETS[0], BUCKETS[-1] + 1)
     height, width = size
     camera = draw_camera(speed(bucket, fps) / (height / 2), width / height, rng)
     far = draw_picture(photographs, rng)

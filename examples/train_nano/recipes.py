@@ -65,9 +65,11 @@ class Recipe:
     code: CodeRecipe
     vae: VaeRecipe
     unet: UnetRecipe
+    calibration: Schedule
     workers: int  # processes that make the data
 
 
+CALIBRATION = Schedule(steps=4000, learning_rate=1e-3)
 SMALL = ((64, 64),)
 CODE = CodeRecipe(Schedule(steps=1500, learning_rate=4e-3), stills=2000, batch=16)
 WHOLE = ((128, 128), (128, 128), (96, 160), (160, 96))
@@ -82,6 +84,7 @@ RECIPES = {
             learning_rate=1e-3,
             phases=(Phase(5000, 6, SMALL, alone=4), Phase(3400, 3, SMALL), Phase(500, 1, WHOLE)),
         ),
+        calibration=CALIBRATION,
         workers=0,
     ),
     "trial": Recipe(
@@ -91,6 +94,7 @@ RECIPES = {
             learning_rate=1e-3,
             phases=(Phase(1, 1, SMALL, alone=2), Phase(1, 1, SMALL), Phase(1, 1, WHOLE)),
         ),
+        calibration=Schedule(steps=2, learning_rate=1e-3),
         workers=1,
     ),
     "gpu": Recipe(
@@ -106,6 +110,7 @@ RECIPES = {
                 Phase(2000, 16, WHOLE),
             ),
         ),
+        calibration=CALIBRATION,
         workers=14,
     ),
 }
