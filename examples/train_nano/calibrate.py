@@ -18,7 +18,7 @@ from train_unet import load_unet
 
 from svd_engine.layers import sinusoid
 
-GAIN = 2.0
+GAIN = 1.5  # of 2, the last frames lost the picture
 SHARPNESS = 4  # of the bend between GAIN and the fastest
 ASKED_FPS = range(1, 31)  # more than FPS: both numbers tell of nothing but the speed
 BATCH = 512
