@@ -28,12 +28,12 @@ BUCKETS = (20, 100, 200)
 Frames = np.ndarray
 
 
-def held_out(side: int = SIDE) -> dict[str, Image.Image]:
-    """Eight square pictures."""
+def held_out() -> dict[str, Image.Image]:
+    """Eight pictures, cut square; as large as they are."""
     paths = [*(ROOT / "examples/pictures").iterdir(), *(ROOT / "tests/pictures").iterdir()]
     found = {}
     for path in sorted(path for path in paths if path.suffix != ".md"):
-        found[path.stem] = fit_picture(Image.open(path).convert("RGB"), side, side, "crop")
+        found[path.stem] = fit_picture(Image.open(path).convert("RGB"), SIDE, SIDE, "crop")
     return found
 
 
@@ -88,7 +88,7 @@ class Nano:
 
     @cached_property
     def pictures(self) -> dict[str, Image.Image]:
-        return held_out(self.side)
+        return held_out()
 
     @cached_property
     def shown(self) -> dict[str, Frames]:

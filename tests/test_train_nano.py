@@ -48,10 +48,17 @@ def test_from_pictures_to_a_checkpoint_that_renders(tmp_path: Path) -> None:
     assert "was begun with another recipe" in other.stderr
 
 
-def test_a_vae_is_not_begun_as_half_a_code(tmp_path: Path) -> None:
-    done = run("train_vae", tmp_path)
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("train_vae", "step 0 of 4; run train_code.py first"),
+        ("calibrate", "step 0 of 3; run train_unet.py first"),
+    ],
+)
+def test_nothing_is_built_on_what_is_half_learned(script: str, words: str, tmp_path: Path) -> None:
+    done = run(script, tmp_path)
     assert done.returncode == 1
-    assert "step 0 of 4; run train_code.py first" in done.stderr
+    assert words in done.stderr
 
 
 def test_a_training_that_is_stopped_goes_on(

@@ -11,12 +11,15 @@ from functools import partial
 
 import torch
 from camera import BUCKETS, FPS, bucket_of, speed
-from loop import Batch, generator, train
+from loop import Batch, generator, load_trained, train
 from recipes import arguments
 from torch import Tensor, nn
-from train_unet import load_unet
+from train_unet import AUGMENTATION_DEVIATION, AUGMENTATION_MEAN
+from weights import unet_config
 
+from svd_engine.config import UNetConfig
 from svd_engine.layers import sinusoid
+from svd_engine.unet import UNet
 
 GAIN = 1.5  # of 2, the last frames lost the picture
 SHARPNESS = 4  # of the bend between GAIN and the fastest
@@ -43,7 +46,9 @@ def draw(step: int) -> Batch:
         return torch.randint(among[0], among[-1] + 1, (BATCH,), generator=rng).float()
 
     fps, bucket = integers(ASKED_FPS), integers(BUCKETS)
-    strength = (2 * torch.randn(BATCH, generator=rng) - 3).exp()
+    augmentation = torch.randn(BATCH, generator=rng)
+    # Twice as wide as in the UNet's training: what it says of any noise is to stay.
+    strength = (AUGMENTATION_MEAN + 2 * AUGMENTATION_DEVIATION * augmentation).exp()
     meant_fps, meant_bucket = faster(fps, bucket)
     return {
         "asked": torch.stack([fps - 1, bucket, strength], dim=1),
@@ -60,7 +65,8 @@ def loss(before: nn.Module, after: nn.Module, width: int, batch: Batch) -> Batch
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    unet = load_unet(out)
+    unet = UNet(UNetConfig.model_validate(unet_config()))
+    unet.load_state_dict(load_trained(out, "unet", recipe.unet.schedule.steps))
     before = unet.add_embedding.requires_grad_(False).to(device)
     after = deepcopy(before).requires_grad_(True)
     width = unet.config.addition_time_embed_dim

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from loop import load_state
+from loop import load_trained
 from torch import Generator, Tensor, nn
 from weights import APPEARANCE
 
@@ -74,11 +74,6 @@ def principal_components(pictures: Tensor, count: int) -> Tensor:
 
 def load_code(folder: Path, steps: int) -> LinearCode:
     """The code of a run, once it has been trained for so many steps; SystemExit before."""
-    path = folder / "code.pt"
-    state = load_state(path) if path.exists() else {"step": 0}
-    if state["step"] < steps:
-        raise SystemExit(f"{path}: step {state['step']} of {steps}; run train_code.py first")
     code = LinearCode()
-    networks = {key.removeprefix("code."): value for key, value in state["networks"].items()}
-    code.load_state_dict(networks)
+    code.load_state_dict(load_trained(folder, "code", steps))
     return code.requires_grad_(False)

@@ -110,6 +110,20 @@ def load_state(path: Path) -> dict[str, Any]:
     return state
 
 
+def load_trained(folder: Path, name: str, steps: int) -> dict[str, Tensor]:
+    """The weights of a run's code, vae or unet once it is trained for so many steps.
+
+    SystemExit before: nothing is built on what is half learned.
+    """
+    path = folder / f"{name}.pt"
+    state = load_state(path) if path.exists() else {"step": 0}
+    if state["step"] < steps:
+        raise SystemExit(f"{path}: step {state['step']} of {steps}; run train_{name}.py first")
+    mine = f"{name}."
+    networks = state["networks"].items()
+    return {key.removeprefix(mine): value for key, value in networks if key.startswith(mine)}
+
+
 def _log(path: Path, row: dict[str, float]) -> None:
     line = json.dumps({k: round(v, 5) for k, v in row.items()})
     print(line, flush=True)

@@ -16,14 +16,13 @@ pictures pass in the same time, and each teaches how to move one. Later phases s
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from begin import begin_unet
 from camera import draw_clip
 from latents import encode_film, encode_still
 from linear_code import LinearCode, load_code
-from loop import Batch, generator, load_state, train
+from loop import Batch, generator, train
 from pictures import load_photographs
 from recipes import Phase, UnetRecipe, arguments
 from torch import Generator, Tensor, nn
@@ -138,15 +137,6 @@ def _bands(errors: Tensor, sigma: Tensor, told: Tensor) -> Batch:
             bands[name] = errors[inside, :APPEARANCE].mean()
             bands[f"{name} motion"] = errors[inside, APPEARANCE:].mean()
     return bands
-
-
-def load_unet(out: Path) -> UNet:
-    """The one of a run, as far as it is trained."""
-    unet = UNet(UNetConfig.model_validate(unet_config()))
-    networks = load_state(out / "unet.pt")["networks"]
-    mine = {key.removeprefix("unet."): key for key in networks if key.startswith("unet.")}
-    unet.load_state_dict({name: networks[key] for name, key in mine.items()})
-    return unet
 
 
 def main() -> None:
