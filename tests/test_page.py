@@ -159,6 +159,50 @@ def test_a_long_job_is_paused_resumed_and_cancelled(page: Page) -> None:
     expect(page.locator("#gallery [aria-current]")).to_contain_text("Cancelled")
 
 
+def test_clicks_on_a_clip_are_sent_in_turn(page: Page) -> None:
+    urls: list[str] = []  # of requests and of their answers, as they come
+    resume = page.get_by_role("button", name="Resume")
+
+    def late(route: Route) -> None:
+        expect(resume).to_be_focused()
+        page.get_by_role("button", name="Cancel").click()
+        route.continue_()
+
+    page.route("**/resume", late)
+    render(opened(page), num_inference_steps="400")
+    page.get_by_role("button", name="Pause").click()
+    expect_title(page, "Paused")
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("response", lambda response: urls.append(response.url))
+    resume.press("Enter")
+    expect_title(page, "Cancelled")
+    actions = [url.rpartition("/")[2] for url in urls if url.endswith(("/resume", "/cancel"))]
+    assert actions[:3] == ["resume", "resume", "cancel"]
+
+
+def test_a_look_that_began_before_a_click_was_answered_is_not_shown(page: Page) -> None:
+    looks = re.compile(r"/v1/videos/[\w.-]+$")
+    title = page.locator("#stage-title")
+    titles: list[str] = []  # at each look
+
+    def look(route: Route) -> None:
+        titles.append(title.inner_text())
+        answer = route.fetch()
+        if len(titles) == 1:
+            page.get_by_role("button", name="Pause").click()
+            expect(title).to_have_text("Paused")
+        route.fulfill(response=answer)
+
+    render(opened(page), num_inference_steps="400")
+    expect_title(page, "Rendering")
+    with page.expect_event("requestfinished", lambda _: len(titles) > 1):
+        page.route(looks, look)
+    page.unroute(looks)
+    assert titles == ["Rendering", "Paused"]
+    page.get_by_role("button", name="Cancel").click()
+    expect_title(page, "Cancelled")
+
+
 def test_by_the_keyboard_alone(page: Page) -> None:
     page.on("filechooser", lambda _: None)  # known to Chromium by the time the key is pressed
     opened(page)

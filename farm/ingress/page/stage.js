@@ -13,6 +13,7 @@ const still = matchMedia("(prefers-reduced-motion: reduce)");
 let current = null; // the video shown
 let turn = 0; // of following; an older one ends
 let previews = new AbortController(); // of the clip at hand
+let answered = Promise.resolve(); // what was last asked of it
 let changed = () => {}; // called with a video that is new, or in a new state
 
 export const shown = () => current;
@@ -24,11 +25,12 @@ export async function follow(id, asked) {
   let pause = POLL_MS;
   begin(asked);
   while (turn === mine) {
+    const before = current;
     try {
       const video = await call(path(id));
       if (turn !== mine) return;
-      show(video);
-      if (!words.isOpen(video)) return;
+      if (current === before) show(video); // else the answer to a click is newer
+      if (!words.isOpen(current)) return;
       pause = POLL_MS;
       $("stage-error").textContent = "";
     } catch (error) {
@@ -51,6 +53,7 @@ export function leave() {
 
 function begin(asked) {
   current = null;
+  answered = Promise.resolve();
   previews.abort();
   previews = new AbortController();
   $("empty").hidden = true;
@@ -60,7 +63,9 @@ function begin(asked) {
   player.removeAttribute("src");
   player.removeAttribute("poster");
   player.load(); // or the clip before goes on playing
-  for (const button of $("told").querySelectorAll(".actions > *")) button.hidden = true;
+  for (const button of $("told").querySelectorAll(".actions > *")) {
+    Object.assign(button, { hidden: true, ariaDisabled: null });
+  }
   for (const line of ["stage-error", "line", "facts"]) $(line).textContent = "";
   $("stage-title").textContent = "Clip";
   $("progress").hidden = true;
@@ -144,20 +149,29 @@ async function play(video) {
   }
 }
 
-async function ask(button, action, options = { method: "POST" }) {
+// One at a time, in the order of the clicks: two on their way at once may overtake each other.
+// Meanwhile the button is not `disabled`, which would lose the focus.
+function ask(button, action, options = { method: "POST" }) {
   const id = current?.id;
-  if (!id) return null;
-  button.disabled = true;
+  if (!id || button.ariaDisabled) return null;
+  button.ariaDisabled = "true";
   $("stage-error").textContent = "";
+  answered = answered
+    .then(() => send(id, button, action, options))
+    .finally(() => (button.ariaDisabled = null));
+  return answered;
+}
+
+async function send(id, button, action, options) {
+  const here = () => current?.id === id;
+  if (here() && button.hidden) return null; // no longer to be had, after the answer before
   try {
     const answer = await call(path(id, action), options);
-    if (current?.id === id && answer.object === "video") show(answer);
+    if (here() && answer.object === "video") show(answer);
     return answer;
   } catch (error) {
-    $("stage-error").textContent = error.message;
+    if (here()) $("stage-error").textContent = error.message;
     return null;
-  } finally {
-    button.disabled = false;
   }
 }
 
