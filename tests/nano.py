@@ -134,16 +134,17 @@ class Nano:
     def filmed(self, name: str) -> list[float]:
         """Mean flow at each of BUCKETS where the training's camera films the picture, at 7 fps."""
         sys.path.insert(0, str(ROOT / "examples/train_nano"))
-        from camera import draw_camera, film, speed
+        from camera import View, draw_cameras, film, speed
 
-        picture = vae_pixels(self.pictures[name], *self.pictures[name].size)[0]
-        times, motions = torch.arange(14).float(), []
+        picture = vae_pixels(self.pictures[name], *self.pictures[name].size)
+        size, times, motions = (self.side, self.side), torch.arange(14.0)[None], []
+        view, depth = View(torch.tensor([0.9]), torch.zeros(1, 2)), torch.ones(1)
         for bucket in BUCKETS:
             rng = torch.Generator().manual_seed(0)
-            camera = draw_camera(speed(bucket, 7) / (self.side / 2), 1.0, rng)
-            motions.append(
-                motion(to_uint8(film(picture, camera, times, (self.side, self.side), 0.9)).numpy())
-            )
+            distance = torch.tensor([speed(bucket, 7) / (self.side / 2)])
+            cameras = draw_cameras(distance, 1.0, rng)
+            films = film(picture, cameras, times, size, view, depth)
+            motions.append(motion(to_uint8(films[0]).numpy()))
         return motions
 
     def consistency(self, name: str) -> float:

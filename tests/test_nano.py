@@ -64,7 +64,7 @@ def test_diffusers_loads_it_and_agrees(small: Nano) -> None:
 
 def test_the_vae_keeps_the_picture(nano: Nano) -> None:
     decibels = {name: nano.round_trip(name) for name in nano.pictures}
-    assert np.mean(list(decibels.values())) >= 24, decibels
+    assert min(decibels.values()) >= 24, decibels
 
 
 def test_the_first_frame_is_the_picture(nano: Nano) -> None:
@@ -81,7 +81,7 @@ def test_motion_grows_with_the_motion_bucket(nano: Nano) -> None:
 
 def test_frames_follow_from_one_another(nano: Nano) -> None:
     ratios = {name: nano.consistency(name) for name in nano.pictures}
-    assert sum(ratio <= 0.5 for ratio in ratios.values()) >= 7, ratios
+    assert max(ratios.values()) <= 0.5, ratios
 
 
 def test_a_still_latent_does_not_flicker(nano: Nano) -> None:

@@ -12,33 +12,44 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from linear_code import CELL
-from pictures import draw_picture, flip, integer, uniform
+from pictures import pick
 from torch import Generator, Tensor
 
 REFERENCE_SPEED = 0.5  # pixels per frame, at motion bucket 127 and 7 fps
 FPS, BUCKETS = range(4, 16), range(256)  # that films have
-SUPERSAMPLING = 2  # pixels looked up along each side for one of the clip
+SUPERSAMPLING = 2  # pixels looked up along each side for one of a film
 Number = Any  # a number, or a tensor of them
 FAR, NEAR = 0.7, 1.5  # depths: how much faster than the camera a layer passes
+LAYERED = 0.4  # the part of films that have a near layer
+# Which of (pan x, pan y, zoom, roll) a camera does: half of them one kind of movement alone.
+KINDS = ((1, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1))
 
 
 @dataclass(frozen=True)
-class Clip:
-    """What one training example shows, and the parameters that it was filmed with."""
+class Films:
+    """N films, and what they were filmed with."""
 
-    frames: Tensor  # (F, 3, H, W) in [-1, 1]
-    displacement: Tensor  # (F, 2, H/8, W/8), of `displacement()`
-    fps: int
-    motion_bucket_id: int
+    frames: Tensor  # (N, F, 3, H, W) in [-1, 1]
+    displacement: Tensor  # (N, F, 2, H/8, W/8), of `displacement()`
+    fps: Tensor  # (N,)
+    motion_bucket_id: Tensor  # (N,)
 
 
 @dataclass(frozen=True)
-class Camera:
-    """Movement per frame: pan in half heights of the picture, roll in radians, zoom's logarithm."""
+class Cameras:
+    """N cameras' movement per frame."""
 
-    pan: tuple[float, float]
-    zoom: float
-    roll: float
+    pan: Tensor  # (N, 2), in half heights of the view
+    zoom: Tensor  # (N,), logarithm
+    roll: Tensor  # (N,), in radians
+
+
+@dataclass(frozen=True)
+class View:
+    """What of N square pictures is in view at first."""
+
+    scale: Tensor  # (N,): the part of their side
+    centre: Tensor  # (N, 2): x and y, in half sides
 
 
 def speed(motion_bucket_id: Number, fps: Number) -> Number:
@@ -46,119 +57,115 @@ def speed(motion_bucket_id: Number, fps: Number) -> Number:
     return REFERENCE_SPEED * (motion_bucket_id / 127) * (7 / fps)
 
 
-def bucket_of(speed: Number, fps: Number) -> Number:
-    """The motion bucket of a speed."""
-    return 127 * (speed / REFERENCE_SPEED) * (fps / 7)
-
-
-def draw_camera(distance: float, aspect: float, rng: Generator) -> Camera:
-    """A random direction; pixels move by `distance` half heights per frame (rms)."""
-    direction = torch.randn(4, generator=rng)
-    if flip(rng, 0.5):  # one kind of movement alone
-        kind = integer(rng, 0, 3)
-        keep = torch.tensor([kind == 0, kind == 0, kind == 1, kind == 2])
-        direction = direction * keep
-    x, y, zoom, roll = direction.tolist()
+def draw_cameras(distance: Tensor, aspect: float, rng: Generator) -> Cameras:
+    """Random directions; pixels move by `distance` (N,) half heights per frame (rms)."""
+    count, device = len(distance), rng.device
+    kind = torch.randint(len(KINDS), (count,), generator=rng, device=device)
+    does = torch.tensor(KINDS, device=device)[kind]
+    direction = torch.randn(count, 4, generator=rng, device=device) * does
     radius = ((1 + aspect**2) / 3) ** 0.5  # rms distance of a pixel from the centre
-    length = (x**2 + y**2 + (zoom**2 + roll**2) * radius**2) ** 0.5
-    scale = distance / max(length, 1e-6)
-    return Camera((x * scale, y * scale), zoom * scale, roll * scale)
+    weights = torch.tensor([1, 1, radius, radius], device=device)
+    length = (direction * weights).norm(dim=1).clamp(min=1e-6)
+    moves = direction * (distance / length)[:, None]
+    return Cameras(moves[:, :2], moves[:, 2], moves[:, 3])
 
 
-def draw_clip(
-    photographs: list[Tensor], times: Tensor, size: tuple[int, int], rng: Generator
-) -> Clip:
-    """A picture, filmed.
+def draw_films(pictures: Tensor, times: Tensor, size: tuple[int, int], rng: Generator) -> Films:
+    """Some of the pictures, filmed.
 
-    times: (F,) of each frame, in frames since the first. size: (height, width) in pixels.
+    pictures: (P, 3, S, S), uint8. times: (N, F) of each frame, in frames since the first. size:
+    (height, width) in pixels. All are on the device of rng.
     """
-    fps = integer(rng, FPS[0], FPS[-1] + 1)
-    bucket = integer(rng, BUCKETS[0], BUCKETS[-1] + 1)
-    height, width = size
-    camera = draw_camera(speed(bucket, fps) / (height / 2), width / height, rng)
-    far = draw_picture(photographs, rng)
-    # How much of the picture is in view: the same detail whatever the clip's size.
-    scale = uniform(rng, 0.5, 1.0) * min(1.0, min(size) / 128)
-    if flip(rng, 0.4):
-        near, mask = draw_picture(photographs, rng), draw_mask(rng)
-        far_clip = film(far, camera, times, size, scale, depth=FAR)
-        near_clip = film(near, camera, times, size, scale, depth=NEAR)
-        mask_clip = film(mask, camera, times, size, 1.0, depth=NEAR, padding="border")
-        clip = torch.lerp(far_clip, near_clip, mask_clip)
-        moved = torch.lerp(
-            displacement(camera, times, size, FAR),
-            displacement(camera, times, size, NEAR),
-            F.avg_pool2d(mask_clip, CELL),
-        )
-    else:
-        clip = film(far, camera, times, size, scale)
-        moved = displacement(camera, times, size)
-    return Clip(clip, moved, fps, bucket)
+    count, (height, width), device = len(times), size, rng.device
+    fps = torch.randint(FPS[0], FPS[-1] + 1, (count,), generator=rng, device=device)
+    bucket = torch.randint(BUCKETS[0], BUCKETS[-1] + 1, (count,), generator=rng, device=device)
+    cameras = draw_cameras(speed(bucket, fps) / (height / 2), width / height, rng)
+    far, near = (pick(pictures, count, rng) for _ in range(2))
+    view = draw_view(count, size, rng)
+    masks, whole = draw_masks(count, rng), View(torch.ones_like(view.scale), 0 * view.centre)
+    fast = torch.full_like(view.scale, NEAR)
+    slow = torch.where(masks.amax((1, 2, 3)) > 0, FAR, 1.0)
+    covered = film(masks, cameras, times, size, whole, fast, padding="border")
+    frames = torch.lerp(
+        film(far, cameras, times, size, view, slow),
+        film(near, cameras, times, size, view, fast),
+        covered,
+    )
+    moved = torch.lerp(
+        displacement(cameras, times, size, slow),
+        displacement(cameras, times, size, fast),
+        F.avg_pool2d(covered.flatten(0, 1), CELL).unflatten(0, times.shape),
+    )
+    return Films(frames, moved, fps, bucket)
 
 
-def draw_stills(photographs: list[Tensor], count: int, side: int, rng: Generator) -> Tensor:
+def draw_stills(pictures: Tensor, count: int, side: int, rng: Generator) -> Tensor:
     """(count, 3, side, side): first frames."""
-    start = torch.zeros(1)
-    clips = [draw_clip(photographs, start, (side, side), rng) for _ in range(count)]
-    return torch.cat([clip.frames for clip in clips])
+    start = torch.zeros(count, 1, device=rng.device)
+    return draw_films(pictures, start, (side, side), rng).frames[:, 0]
 
 
-def draw_mask(rng: Generator) -> Tensor:
-    """(1, 256, 256) in [0, 1]: where the near layer is: a blob, soft at its edge."""
-    grid = torch.randn(1, 1, 5, 5, generator=rng)
-    field = F.interpolate(grid, (256, 256), mode="bicubic", align_corners=True)[0]
-    return ((field - uniform(rng, 0.3, 1.0)) * 40).sigmoid()
+def draw_view(count: int, size: tuple[int, int], rng: Generator) -> View:
+    """Anywhere in the picture, with the same detail whatever the film's size."""
+    chance = torch.rand(count, 3, generator=rng, device=rng.device)
+    scale = (0.5 + 0.5 * chance[:, 0]) * min(1.0, min(size) / 128)
+    height, width = size
+    seen = torch.tensor([min(1, width / height), min(1, height / width)], device=rng.device)
+    return View(scale, (2 * chance[:, 1:] - 1) * (1 - scale[:, None] * seen))
+
+
+def draw_masks(count: int, rng: Generator) -> Tensor:
+    """(count, 1, 128, 128) in [0, 1]: where the near layer is: blobs, soft at their edges."""
+    grid = torch.randn(count, 1, 5, 5, generator=rng, device=rng.device)
+    fields = F.interpolate(grid, (128, 128), mode="bicubic", align_corners=True)
+    chance = torch.rand(2, count, 1, 1, 1, generator=rng, device=rng.device)
+    return ((fields - (0.3 + 0.7 * chance[0])) * 40).sigmoid() * (chance[1] < LAYERED)
 
 
 def film(
-    picture: Tensor,
-    camera: Camera,
+    pictures: Tensor,
+    cameras: Cameras,
     times: Tensor,
     size: tuple[int, int],
-    scale: float,
-    depth: float = 1.0,
+    view: View,
+    depth: Tensor,
     padding: str = "reflection",
 ) -> Tensor:
-    """(F, C, H, W): the picture as the camera moves; the first frame is where it starts.
+    """(N, F, C, H, W): N square pictures as the cameras move, at depths (N,).
 
-    scale: the part of the picture that is in view. Each pixel is the mean of SUPERSAMPLING^2 looked
-    up, so that all frames are as sharp.
+    Each pixel is the mean of SUPERSAMPLING^2 looked up, so that all frames are as sharp.
     """
     height, width = size
-    seen, _ = views(camera, times, SUPERSAMPLING * height, SUPERSAMPLING * width, depth)
-    # From half heights of the view to grid_sample's half sides of the picture.
-    side = scale * min(picture.shape[1], picture.shape[2] * height / width)
-    seen = seen * torch.tensor([side / picture.shape[2], side / picture.shape[1]])
-    source = picture.expand(len(times), *picture.shape)
+    seen, _ = views(cameras, times, SUPERSAMPLING * height, SUPERSAMPLING * width, depth)
+    # From half heights of the view to half sides of the picture.
+    side = view.scale * min(1, height / width)
+    seen = seen * side.view(-1, 1, 1, 1, 1) + view.centre.view(-1, 1, 1, 1, 2)
     sampled = F.grid_sample(
-        source, seen, mode="bilinear", padding_mode=padding, align_corners=False
+        pictures, seen.flatten(1, 2), mode="bilinear", padding_mode=padding, align_corners=False
     )
-    return F.avg_pool2d(sampled, SUPERSAMPLING)
+    return F.avg_pool2d(sampled, SUPERSAMPLING).unflatten(2, (-1, height)).transpose(1, 2)
 
 
-def displacement(
-    camera: Camera, times: Tensor, size: tuple[int, int], depth: float = 1.0
-) -> Tensor:
-    """(F, 2, H/8, W/8): x and y to where the first frame has what is here, in pixels."""
+def displacement(cameras: Cameras, times: Tensor, size: tuple[int, int], depth: Tensor) -> Tensor:
+    """(N, F, 2, H/8, W/8): x and y to where the first frame has what is here, in pixels."""
     height, width = size
-    seen, first = views(camera, times, height // CELL, width // CELL, depth)
-    return (seen - first).permute(0, 3, 1, 2) * (height / 2)
+    seen, first = views(cameras, times, height // CELL, width // CELL, depth)
+    return (seen - first).movedim(-1, 2) * (height / 2)
 
 
 def views(
-    camera: Camera, times: Tensor, rows: int, columns: int, depth: float
+    cameras: Cameras, times: Tensor, rows: int, columns: int, depth: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Where each frame's points look: (F, rows, columns, 2), and where the first frame's do.
+    """Where each frame's points look: (N, F, rows, columns, 2), and where the first frame's do.
 
     x and y, in half heights of the view.
     """
-    y = (2 * torch.arange(rows) + 1) / rows - 1
-    x = ((2 * torch.arange(columns) + 1) / columns - 1) * columns / rows
+    y = (2 * torch.arange(rows, device=times.device) + 1) / rows - 1
+    x = ((2 * torch.arange(columns, device=times.device) + 1) / columns - 1) * columns / rows
     grid = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
-    turn, grow = camera.roll * times, (camera.zoom * times).exp()
-    rotation = torch.stack(
-        [torch.stack([turn.cos(), -turn.sin()], -1), torch.stack([turn.sin(), turn.cos()], -1)], -2
-    )
-    pan = depth * torch.tensor(camera.pan) * times[:, None]
-    seen = torch.einsum("fij,hwj->fhwi", rotation * grow[:, None, None], grid)
-    return seen + pan[:, None, None], grid
+    turn, grow = cameras.roll[:, None] * times, (cameras.zoom[:, None] * times).exp()
+    rows_of = [turn.cos(), -turn.sin()], [turn.sin(), turn.cos()]
+    rotation = torch.stack([torch.stack(row, -1) for row in rows_of], -2) * grow[..., None, None]
+    seen = torch.einsum("nfij,hwj->nfhwi", rotation, grid)
+    pan = (depth[:, None] * cameras.pan)[:, None] * times[..., None]
+    return seen + pan[:, :, None, None], grid

@@ -36,12 +36,7 @@ def main() -> None:
     recipe, out, _ = arguments(__doc__)
     folder = out / "checkpoint"
     states: dict[str, dict[str, Any]] = {"vae": {}, "unet": {}, "image_encoder": {}}
-    schedules = {
-        "vae": recipe.vae.schedule,
-        "unet": recipe.unet.schedule,
-        "calibration": recipe.calibration,  # over what the UNet had
-    }
-    for name, schedule in schedules.items():
+    for name, schedule in {"vae": recipe.vae.schedule, "unet": recipe.unet.schedule}.items():
         state = load_state(out / f"{name}.pt")
         print(f"{name}: step {state['step']} of {schedule.steps}")
         for key, value in state["networks"].items():

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 SAVE_EVERY = 120.0  # seconds
 LOG_EVERY = 20  # steps
@@ -35,25 +34,53 @@ class Schedule:
         return warm * self.learning_rate * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
-def generator(*numbers: int) -> torch.Generator:
+def generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A generator of its own for each combination of numbers."""
     seed = 0
     for number in numbers:
         seed = (seed * 1_000_003 + number + 1) % 2**63
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator(device).manual_seed(seed)
 
 
-class Steps(Dataset[Batch]):
-    """The batches of the steps from `start` on, one an item."""
+class Weights:
+    """The trained weights of networks that compute in another dtype: these stay float32.
 
-    def __init__(self, draw: Callable[[int], Batch], start: int, stop: int) -> None:
-        self.draw, self.start, self.stop = draw, start, stop
+    A small step would be rounded away in half precision.
+    """
 
-    def __len__(self) -> int:
-        return self.stop - self.start
+    def __init__(self, networks: nn.ModuleDict, dtype: torch.dtype) -> None:
+        self.networks = networks
+        self.used: dict[str, Tensor] = {
+            key: weight for key, weight in networks.named_parameters() if weight.requires_grad
+        }
+        self.kept = self.used
+        if dtype is not torch.float32:
+            self.kept = {k: p.detach().clone().requires_grad_() for k, p in self.used.items()}
+            for weight in self.used.values():
+                weight.data = weight.data.to(dtype)
 
-    def __getitem__(self, item: int) -> Batch:
-        return self.draw(self.start + item)
+    def take_gradients(self) -> None:
+        """From the networks."""
+        if self.kept is self.used:
+            return
+        found = {k: p.grad for k, p in self.used.items() if p.grad is not None}
+        for key, grad in found.items():
+            self.kept[key].grad = torch.empty_like(grad, dtype=torch.float32)
+        torch._foreach_copy_([self.kept[k].grad for k in found], list(found.values()))
+
+    @torch.no_grad()
+    def give(self) -> None:
+        """To the networks."""
+        if self.kept is not self.used:
+            torch._foreach_copy_(list(self.used.values()), list(self.kept.values()))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.networks.state_dict() | {k: p.detach() for k, p in self.kept.items()}
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """What large networks compute in: bfloat16 on a GPU."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def train(
@@ -63,45 +90,54 @@ def train(
     schedule: Schedule,
     draw: Callable[[int], Batch],
     loss: Callable[[Batch], Batch],
-    workers: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Minimise loss(batch)["loss"]; the rest of what it gives is logged.
 
-    draw(step) makes the batch of a step, in one of so many processes; 0 for this one.
-    FloatingPointError where the loss is not finite: what was saved before it stays.
+    draw(step) makes the batch of a step. dtype: what the networks compute in. FloatingPointError
+    where a loss is not finite: what was saved before it stays.
     """
-    weights = [p for p in networks.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, betas=(0.9, 0.99), weight_decay=0.0)
-    state = folder / f"{name}.pt"
-    start = _resume(state, networks, optimizer)
+    path = folder / f"{name}.pt"
+    state = load_state(path) if path.exists() else None
+    if state:
+        networks.load_state_dict(state["networks"])
+    weights = Weights(networks, dtype)
+    optimizer = torch.optim.AdamW(weights.kept.values(), betas=(0.9, 0.99), weight_decay=0.0)
+    if state:
+        optimizer.load_state_dict(state["optimizer"])
+    start = int(state["step"]) if state else 0
     print(f"{name}: step {start} of {schedule.steps}", flush=True)
-    if start >= schedule.steps:
-        return
-    device = weights[0].device
     begun = saved = time.monotonic()
-    seen: dict[str, list[float]] = {}
-    batches = DataLoader(Steps(draw, start, schedule.steps), batch_size=None, num_workers=workers)
-    for step, batch in enumerate(batches, start):
+    seen: dict[str, list[Tensor]] = {}
+    for step in range(start, schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
-        losses = loss({key: value.to(device) for key, value in batch.items()})
-        if not losses["loss"].isfinite():
-            raise FloatingPointError(f"{name}: the loss of step {step} is {losses['loss'].item()}")
-        optimizer.zero_grad(set_to_none=True)
+        losses = loss(draw(step))
+        networks.zero_grad(set_to_none=True)
         losses["loss"].backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
+        weights.take_gradients()
+        nn.utils.clip_grad_norm_(weights.kept.values(), 1.0)
         optimizer.step()
+        weights.give()
         for key, value in losses.items():
-            seen.setdefault(key, []).append(value.item())
-        now = time.monotonic()
-        if (step + 1) % LOG_EVERY == 0:
-            pace = (now - begun) / (step + 1 - start)
-            means = {key: sum(values) / len(values) for key, values in seen.items()}
+            seen.setdefault(key, []).append(value.detach())
+        # Numbers are read off seldom: a GPU would be waited for each time.
+        if (step + 1) % LOG_EVERY == 0 or step + 1 == schedule.steps:
+            means = {key: torch.stack(values).nanmean().item() for key, values in seen.items()}
+            _check(name, seen["loss"], step + 1)
+            pace = (time.monotonic() - begun) / (step + 1 - start)
             _log(folder / f"{name}.jsonl", {"step": step + 1, **means, "seconds_per_step": pace})
             seen = {}
-        if now - saved > SAVE_EVERY or step + 1 == schedule.steps:
-            _save(state, step + 1, networks, optimizer)
-            saved = now
+            if time.monotonic() - saved > SAVE_EVERY or step + 1 == schedule.steps:
+                _save(path, step + 1, weights, optimizer)
+                saved = time.monotonic()
+
+
+def _check(name: str, losses: list[Tensor], stop: int) -> None:
+    """losses: of the steps before `stop`."""
+    for step, loss in enumerate(losses, stop - len(losses)):
+        if not loss.isfinite():
+            raise FloatingPointError(f"{name}: the loss of step {step} is {loss.item()}")
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -125,24 +161,15 @@ def load_trained(folder: Path, name: str, steps: int) -> dict[str, Tensor]:
 
 
 def _log(path: Path, row: dict[str, float]) -> None:
-    line = json.dumps({k: round(v, 5) for k, v in row.items()})
+    line = json.dumps({k: round(v, 5) for k, v in row.items() if math.isfinite(v)})
     print(line, flush=True)
     with path.open("a") as file:
         file.write(line + "\n")
 
 
-def _save(path: Path, step: int, networks: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> None:
+def _save(path: Path, step: int, weights: Weights, optimizer: torch.optim.Optimizer) -> None:
     """Whole or not at all: a run that is killed here keeps what was saved before."""
     scratch = path.with_suffix(".new")
-    state = {"step": step, "networks": networks.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {"step": step, "networks": weights.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(state, scratch)
     scratch.replace(path)
-
-
-def _resume(path: Path, networks: nn.ModuleDict, optimizer: torch.optim.Optimizer) -> int:
-    if not path.exists():
-        return 0
-    state = load_state(path)
-    networks.load_state_dict(state["networks"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])

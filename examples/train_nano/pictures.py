@@ -1,39 +1,81 @@
-"""Pictures to film: ten photographs, and procedural ones drawn anew each time.
+"""Pictures to film: cuts of photographs, and procedural ones.
 
-A picture is (3, H, W) in [-1, 1]; all randomness comes from the generator passed in.
+    python examples/train_nano/draw_pictures.py --recipe cpu --out runs/nano
+
+A picture is (3, SIDE, SIDE) in [-1, 1]; the nth depends on n alone.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from loop import generator
 from PIL import Image, ImageDraw
 from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
 
 FOLDER = Path(__file__).parent / "photographs"
-SIDE = 512  # of a procedural picture, in pixels
+SIDE = 384  # pixels
 
 
-def load_photographs() -> list[Tensor]:
+@dataclass(frozen=True)
+class Album(Dataset[Tensor]):
+    """So many pictures, uint8."""
+
+    photographs: list[Image.Image]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Tensor:
+        if number >= self.count:
+            raise IndexError(number)
+        picture = draw_picture(self.photographs, generator(9, number))
+        return ((picture + 1) * 127.5).round().to(torch.uint8)
+
+
+def draw_pictures(count: int, workers: int) -> Tensor:
+    """(count, 3, SIDE, SIDE), uint8, drawn in so many processes; 0 for this one."""
+    album = Album(load_photographs(), count)
+    return torch.stack(list(DataLoader(album, batch_size=None, num_workers=workers)))
+
+
+def load_photographs() -> list[Image.Image]:
     """The photographs beside this file."""
-    photographs = []
-    for path in sorted(FOLDER.glob("*.jpg")):
-        pixels = np.array(Image.open(path).convert("RGB"))
-        photographs.append(torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1)
-    return photographs
+    return [Image.open(path).convert("RGB") for path in sorted(FOLDER.glob("*.jpg"))]
 
 
-def draw_picture(photographs: list[Tensor], rng: Generator) -> Tensor:
-    """A photograph (two times in three), leaves that cover one another, or a cloudscape."""
+def draw_picture(photographs: list[Image.Image], rng: Generator) -> Tensor:
+    """A cut of a photograph (two times in three), leaves that cover one another, or clouds."""
     if flip(rng, 2 / 3):
-        picture = photographs[integer(rng, 0, len(photographs))]
-        if flip(rng, 0.5):
-            picture = picture.flip(-1)
-    else:
-        picture = dead_leaves(rng) if flip(rng, 2 / 3) else clouds(rng)
-    return recolour(picture, rng)
+        return cut(photographs[integer(rng, 0, len(photographs))], rng)
+    return dead_leaves(rng) if flip(rng, 2 / 3) else clouds(rng)
+
+
+def cut(photograph: Image.Image, rng: Generator) -> Tensor:
+    """A square of it, scaled."""
+    side = uniform(rng, 0.7, 1.0) * min(photograph.size)
+    left, top = (uniform(rng, 0, length - side) for length in photograph.size)
+    box = (left, top, left + side, top + side)
+    return _tensor(photograph.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box))
+
+
+def pick(pictures: Tensor, count: int, rng: Generator) -> Tensor:
+    """(count, 3, SIDE, SIDE) in [-1, 1]: some of them, half of them mirrored, in other colours."""
+    picked = pictures[torch.randint(len(pictures), (count,), generator=rng, device=rng.device)]
+    chance = torch.rand(5, count, 1, 1, 1, generator=rng, device=rng.device)
+    picked = torch.where(chance[0] < 0.5, picked, picked.flip(-1)) / 127.5 - 1
+    grey = picked.mean(1, keepdim=True)
+    picked = grey + (0.5 + 0.8 * chance[1]) * (picked - grey)
+    # Another hue, in one case of eight.
+    order = torch.rand(count, 3, generator=rng, device=rng.device).argsort(1)
+    order = torch.where(chance[2].flatten(1) < 1 / 8, order, torch.arange(3, device=rng.device))
+    picked = picked.gather(1, order[..., None, None].expand_as(picked))
+    return ((0.7 + 0.45 * chance[3]) * picked + 0.4 * (chance[4] - 0.5)).clamp(-1, 1)
 
 
 def uniform(rng: Generator, low: float, high: float) -> float:
@@ -49,13 +91,8 @@ def flip(rng: Generator, chance: float) -> bool:
     return uniform(rng, 0, 1) < chance
 
 
-def recolour(picture: Tensor, rng: Generator) -> Tensor:
-    """Another contrast, brightness and saturation, and in one case of eight another hue."""
-    grey = picture.mean(0, keepdim=True)
-    picture = grey + uniform(rng, 0.5, 1.3) * (picture - grey)
-    if flip(rng, 1 / 8):
-        picture = picture[torch.randperm(3, generator=rng)]
-    return (uniform(rng, 0.7, 1.15) * picture + uniform(rng, -0.2, 0.2)).clamp(-1, 1)
+def _tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 127.5 - 1
 
 
 def fractal(rng: Generator, channels: int, roughness: float) -> Tensor:
@@ -90,7 +127,7 @@ def dead_leaves(rng: Generator) -> Tensor:
         radius = 6 / max(uniform(rng, 0, 1), 0.03)  # sizes fall off as a power, as in nature
         x, y = uniform(rng, 0, SIDE), uniform(rng, 0, SIDE)
         draw.polygon(_leaf(rng, x, y, radius), fill=_colour(rng))
-    leaves = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 127.5 - 1
+    leaves = _tensor(image)
     texture = fractal(rng, 1, uniform(rng, 0.2, 1.0))
     return (leaves + uniform(rng, 0, 0.25) * texture).clamp(-1, 1)
 

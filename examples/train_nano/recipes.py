@@ -20,7 +20,7 @@ class CodeRecipe:
 
 @dataclass(frozen=True)
 class VaeRecipe:
-    """Each step sees `clips` clips of `frames` frames of side x side pixels, in turn."""
+    """Each step sees `films` films of `frames` frames of side x side pixels, in turn."""
 
     schedule: Schedule
     shapes: tuple[tuple[int, int, int], ...]
@@ -62,20 +62,19 @@ class UnetRecipe:
 
 @dataclass(frozen=True)
 class Recipe:
+    pictures: int  # that are filmed
     code: CodeRecipe
     vae: VaeRecipe
     unet: UnetRecipe
-    calibration: Schedule
-    workers: int  # processes that make the data
 
 
-CALIBRATION = Schedule(steps=4000, learning_rate=1e-3)
 SMALL = ((64, 64),)
 CODE = CodeRecipe(Schedule(steps=1500, learning_rate=4e-3), stills=2000, batch=16)
 WHOLE = ((128, 128), (128, 128), (96, 160), (160, 96))
 
 RECIPES = {
     "cpu": Recipe(
+        pictures=1000,
         code=CODE,
         vae=VaeRecipe(
             Schedule(steps=400, learning_rate=1e-4), shapes=((2, 4, 64), (2, 4, 64), (1, 2, 128))
@@ -84,34 +83,28 @@ RECIPES = {
             learning_rate=1e-3,
             phases=(Phase(5000, 6, SMALL, alone=4), Phase(3400, 3, SMALL), Phase(500, 1, WHOLE)),
         ),
-        calibration=CALIBRATION,
-        workers=0,
+    ),
+    "gpu": Recipe(
+        pictures=4000,
+        code=CODE,
+        vae=VaeRecipe(Schedule(steps=1550, learning_rate=5e-4), shapes=((24, 3, 128), (40, 6, 64))),
+        unet=UnetRecipe(
+            learning_rate=1.5e-3,
+            phases=(
+                Phase(600, 160, SMALL, alone=4),
+                Phase(800, 160, SMALL),
+                Phase(1800, 64, WHOLE),
+            ),
+        ),
     ),
     "trial": Recipe(
+        pictures=3,
         code=CodeRecipe(Schedule(steps=4, learning_rate=4e-3), stills=8, batch=4),
         vae=VaeRecipe(Schedule(steps=1, learning_rate=1e-4), shapes=((1, 2, 64),)),
         unet=UnetRecipe(
             learning_rate=1e-3,
             phases=(Phase(1, 1, SMALL, alone=2), Phase(1, 1, SMALL), Phase(1, 1, WHOLE)),
         ),
-        calibration=Schedule(steps=2, learning_rate=1e-3),
-        workers=1,
-    ),
-    "gpu": Recipe(
-        code=CODE,
-        vae=VaeRecipe(
-            Schedule(steps=4000, learning_rate=1e-4), shapes=((8, 4, 64), (8, 4, 64), (4, 2, 128))
-        ),
-        unet=UnetRecipe(
-            learning_rate=1e-3,
-            phases=(
-                Phase(4000, 48, SMALL, alone=4),
-                Phase(4000, 48, SMALL),
-                Phase(2000, 16, WHOLE),
-            ),
-        ),
-        calibration=CALIBRATION,
-        workers=14,
     ),
 }
 

@@ -7,13 +7,14 @@ The stills are drawn once: there are far fewer weights than pixels to learn from
 
 import torch
 from camera import draw_stills
+from draw_pictures import load_pictures
 from linear_code import LinearCode
 from loop import Batch, generator, train
-from pictures import load_photographs
 from recipes import arguments
 from torch import Tensor, nn
 
 SIDE = 64
+AT_ONCE = 8  # stills drawn together: for the memory's sake
 
 
 def losses(code: LinearCode, pictures: Tensor) -> Batch:
@@ -25,13 +26,17 @@ def losses(code: LinearCode, pictures: Tensor) -> Batch:
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    stills = draw_stills(load_photographs(), recipe.code.stills, SIDE, generator(4))
-    code = LinearCode().begin(stills, generator(0)).to(device)
+    pictures = load_pictures(out, device)
+    rng = generator(4, device=device)
+    stills = torch.cat(
+        [draw_stills(pictures, AT_ONCE, SIDE, rng) for _ in range(recipe.code.stills // AT_ONCE)]
+    )
+    code = LinearCode().to(device).begin(stills, generator(0, device=device))
 
     def draw(step: int) -> Batch:
-        rng = generator(1, step)
-        picked = torch.randint(len(stills), (recipe.code.batch,), generator=rng)
-        return {"pictures": stills[picked]}
+        rng = generator(1, step, device=device)
+        chosen = torch.randint(len(stills), (recipe.code.batch,), generator=rng, device=device)
+        return {"pictures": stills[chosen]}
 
     train(
         "code",

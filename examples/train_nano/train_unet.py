@@ -18,12 +18,13 @@ pictures pass in the same time, and each teaches how to move one. Later phases s
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from begin import begin_unet
-from camera import draw_clip
-from latents import encode_film, encode_still
+from camera import draw_films
+from draw_pictures import load_pictures
+from latents import encode_films, encode_stills
 from linear_code import LinearCode, load_code
-from loop import Batch, generator, train
-from pictures import load_photographs
+from loop import Batch, compute_dtype, generator, train
 from recipes import Phase, UnetRecipe, arguments
 from torch import Generator, Tensor, nn
 from weights import APPEARANCE, FRAMES, initialise, unet_config
@@ -42,52 +43,57 @@ BOTH_LEFT_OUT, ONE_LEFT_OUT = 0.1, 0.05  # chances: latent and embedding; each o
 
 
 @dataclass(frozen=True)
-class Films:
+class Examples:
     """Films with their noise."""
 
     recipe: UnetRecipe
     code: LinearCode
-    photographs: list[Tensor]
+    pictures: Tensor
 
     def draw(self, step: int) -> Batch:
-        """The films of a step; they have the same size."""
-        rng, phase = generator(5, step), self.recipe.phase(step)
+        """The films of a step, whole, or each of some frames as a clip of its own."""
+        rng, phase = generator(5, step, device=self.pictures.device), self.recipe.phase(step)
         size = phase.sizes[step % len(phase.sizes)]
-        films = [self._draw(phase, size, rng) for _ in range(phase.films)]
-        return {key: torch.cat([film[key] for film in films]) for key in films[0]}
-
-    def _draw(self, phase: Phase, size: tuple[int, int], rng: Generator) -> Batch:
-        """A film, and all that is drawn for it: as one example, or one for each frame alone."""
-        times = torch.arange(FRAMES).float()
+        films = draw_films(self.pictures, draw_times(phase, rng), size, rng)
+        latents = encode_films(self.code, films)
+        first = latents[:, 0]
+        told = torch.stack([films.fps - 1, films.motion_bucket_id], dim=1)
         if phase.alone:
-            times[1:] = times[1:][torch.randperm(FRAMES - 1, generator=rng)]
-            times = times[: 1 + phase.alone]
-        clip = draw_clip(self.photographs, times, size, rng)
-        latents = encode_film(self.code, clip)
-        shown = latents[1:, None] if phase.alone else latents[None]
-        count = len(shown)
-        noise = torch.randn(shown.shape, generator=rng)
+            latents = latents[:, 1:].flatten(0, 1)[:, None]
+            first, told = (x.repeat_interleave(phase.alone, dim=0) for x in (first, told))
+        count = len(latents)
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=rng, device=rng.device)
+
+        noise = normal(*latents.shape)
         if phase.alone:
             noise[:, :, APPEARANCE:] *= WHISPER
-        augmentation = torch.randn(count, generator=rng)
-        strength = (AUGMENTATION_MEAN + AUGMENTATION_DEVIATION * augmentation).exp()
+        strength = (AUGMENTATION_MEAN + AUGMENTATION_DEVIATION * normal(count)).exp()
         # The encoder is linear: of noise on the picture it makes noise on the latent.
-        on_image = encode_still(self.code, torch.randn(count, 3, *size, generator=rng))
-        told = torch.tensor([clip.fps - 1, clip.motion_bucket_id]).expand(count, 2)
+        on_image = encode_stills(self.code, normal(count, 3, *size))
         return {
-            "latents": shown,
+            "latents": latents,
             "noise": noise,
-            "image_latent": latents[0] + strength[:, None, None, None] * on_image,
-            "sigma": (SIGMA_MEAN + SIGMA_DEVIATION * torch.randn(count, generator=rng)).exp(),
-            "picture": clip.frames[:1],
+            "image_latent": first + strength[:, None, None, None] * on_image,
+            "sigma": (SIGMA_MEAN + SIGMA_DEVIATION * normal(count)).exp(),
+            "picture": films.frames[:, 0],
             "time_ids": torch.cat([told, strength[:, None]], dim=1),
             "keep": _draw_kept(count, rng),
         }
 
 
+def draw_times(phase: Phase, rng: Generator) -> Tensor:
+    """(films, F): all of a film's frames, or the first and some others."""
+    if not phase.alone:
+        return torch.arange(FRAMES, device=rng.device).float().expand(phase.films, FRAMES)
+    order = torch.rand(phase.films, FRAMES - 1, generator=rng, device=rng.device).argsort(1)
+    return F.pad(1.0 + order[:, : phase.alone], (1, 0))
+
+
 def _draw_kept(count: int, rng: Generator) -> Tensor:
     """(count, 2), of 0 and 1: whether the picture's latent is told, and its embedding."""
-    chance = torch.rand(count, 3, generator=rng)
+    chance = torch.rand(count, 3, generator=rng, device=rng.device)
     out = (chance[:, :1] < BOTH_LEFT_OUT) | (chance[:, 1:] < ONE_LEFT_OUT)
     return (~out).float()
 
@@ -110,7 +116,8 @@ def losses(unet: UNet, tower: nn.Module, batch: Batch) -> Batch:
     noisy = latents + sigma * batch["noise"]
     scaled = noisy / (sigma**2 + 1).sqrt()
     sample = torch.cat([scaled, image_latents[:, None].expand_as(scaled)], dim=2)
-    v = unet(sample, 0.25 * batch["sigma"].log(), embedding, batch["time_ids"])
+    sample, embedding = sample.to(unet.dtype), embedding.to(unet.dtype)
+    v = unet(sample, 0.25 * batch["sigma"].log(), embedding, batch["time_ids"]).float()
     target = (sigma * latents - batch["noise"]) / -(sigma**2 + 1).sqrt()
     errors = (v - target).pow(2).mean((1, 3, 4))
     told = batch["keep"].amin(1) > 0
@@ -132,17 +139,17 @@ def _bands(errors: Tensor, sigma: Tensor, told: Tensor) -> Batch:
     edges = {"low": (0.0, 1.0), "middle": (1.0, 8.0), "high": (8.0, float("inf"))}
     bands = {}
     for name, (low, high) in edges.items():
-        inside = told & (sigma >= low) & (sigma < high)
-        if inside.any():
-            bands[name] = errors[inside, :APPEARANCE].mean()
-            bands[f"{name} motion"] = errors[inside, APPEARANCE:].mean()
+        inside = (told & (sigma >= low) & (sigma < high)).float()
+        means = (inside @ errors) / inside.sum()  # not a number where there is none
+        bands[name] = means[:APPEARANCE].mean()
+        bands[f"{name} motion"] = means[APPEARANCE:].mean()
     return bands
 
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    code = load_code(out, recipe.code.schedule.steps)
-    films = Films(recipe.unet, code, load_photographs())
+    code = load_code(out, recipe.code.schedule.steps).to(device)
+    examples = Examples(recipe.unet, code, load_pictures(out, device))
     unet = initialise(UNet(UNetConfig.model_validate(unet_config())), generator(6))
     begin_unet(unet)
     torch.manual_seed(7)  # transformers draws its weights from the global generator
@@ -152,9 +159,9 @@ def main() -> None:
         out,
         nn.ModuleDict({"unet": unet, "image_encoder": tower}).to(device),
         recipe.unet.schedule,
-        films.draw,
+        examples.draw,
         lambda batch: losses(unet, tower, batch),
-        recipe.workers,
+        compute_dtype(device),
     )
 
 

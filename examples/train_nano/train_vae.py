@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from begin import LOG_VARIANCE, begin_vae
-from camera import draw_clip
-from latents import encode_film
+from camera import draw_films
+from draw_pictures import load_pictures
+from latents import encode_films
 from linear_code import LinearCode, load_code
-from loop import Batch, generator, train
-from pictures import load_photographs
+from loop import Batch, compute_dtype, generator, train
 from recipes import VaeRecipe, arguments
 from torch import Tensor, nn
 from weights import APPEARANCE, initialise, vae_config
@@ -31,28 +31,31 @@ DEVIATION = math.exp(0.5 * LOG_VARIANCE)  # of the posterior
 
 @dataclass(frozen=True)
 class Crops:
-    """Small clips."""
+    """Small films."""
 
     recipe: VaeRecipe
     code: LinearCode
-    photographs: list[Tensor]
+    pictures: Tensor
 
     def draw(self, step: int) -> Batch:
-        """The clips of a step: frames (clips, F, 3, H, W), and latents (clips, F, C, h, w)."""
-        rng = generator(1, step)
-        clips, frames, side = self.recipe.shapes[step % len(self.recipe.shapes)]
-        times = torch.arange(frames).float()
-        drawn = [draw_clip(self.photographs, times, (side, side), rng) for _ in range(clips)]
-        latents = torch.stack([encode_film(self.code, clip) for clip in drawn])
-        latents = latents + DEVIATION * torch.randn(latents.shape, generator=rng)
+        """The films of a step: frames (N, F, 3, H, W), and latents (N, F, C, h, w)."""
+        device = self.pictures.device
+        rng = generator(1, step, device=device)
+        count, frames, side = self.recipe.shapes[step % len(self.recipe.shapes)]
+        times = torch.arange(frames, device=device).float().expand(count, frames)
+        films = draw_films(self.pictures, times, (side, side), rng)
+        latents = encode_films(self.code, films)
+        noise = torch.randn(latents.shape, generator=rng, device=device)
+        latents = latents + DEVIATION * noise
         latents[:, :, APPEARANCE:] = 0  # pixels do not depend on how far they have come
-        return {"frames": torch.stack([clip.frames for clip in drawn]), "latents": latents}
+        return {"frames": films.frames, "latents": latents}
 
 
 def losses(decoder: TemporalDecoder, frames: Tensor, latents: Tensor) -> Batch:
-    """The colours' squared and absolute error. frames: (clips, F, 3, H, W)."""
+    """The colours' squared and absolute error. frames: (N, F, 3, H, W)."""
     pictures = frames.flatten(0, 1)
-    decoded = decoder(latents.flatten(0, 1), frames=frames.shape[1])
+    latents = latents.flatten(0, 1).to(decoder.conv_in.weight.dtype)
+    decoded = decoder(latents, frames=frames.shape[1]).float()
     squared = F.mse_loss(decoded, pictures)
     error = (decoded - pictures).detach().pow(2).mean((1, 2, 3))
     return {
@@ -63,20 +66,20 @@ def losses(decoder: TemporalDecoder, frames: Tensor, latents: Tensor) -> Batch:
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    code = load_code(out, recipe.code.schedule.steps)
-    crops = Crops(recipe.vae, code, load_photographs())
-    vae = initialise(VAE(VAEConfig.model_validate(vae_config())), generator(0))
+    code = load_code(out, recipe.code.schedule.steps).to(device)
+    crops = Crops(recipe.vae, code, load_pictures(out, device))
+    vae = initialise(VAE(VAEConfig.model_validate(vae_config())), generator(0)).to(device)
     begin_vae(vae, code)
     vae.encoder.requires_grad_(False)
     vae.quant_conv.requires_grad_(False)
     train(
         "vae",
         out,
-        nn.ModuleDict({"vae": vae}).to(device),
+        nn.ModuleDict({"vae": vae}),
         recipe.vae.schedule,
         crops.draw,
         lambda batch: losses(vae.decoder, batch["frames"], batch["latents"]),
-        recipe.workers,
+        compute_dtype(device),
     )
 
 

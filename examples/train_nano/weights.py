@@ -7,7 +7,7 @@ from torch import Generator, nn
 
 from svd_engine.tiny import CLIP_CONFIG
 
-APPEARANCE = 16  # channels of a latent that say how a frame looks
+APPEARANCE = 28  # channels of a latent that say how a frame looks
 MOTION = 2  # and those that say how far it has moved; a picture has zeros there
 CHANNELS = APPEARANCE + MOTION
 FRAMES = 14  # of a clip
