@@ -9,16 +9,18 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
 
-from svd_engine import Engine, RenderParams
+from svd_engine import Clip, Engine, RenderParams
 from svd_engine.image import fit_picture, vae_pixels
 from svd_engine.recipe import to_uint8
 
@@ -77,6 +79,15 @@ def shuffled(frames: Frames) -> Frames:
     return frames[np.random.default_rng(0).permutation(len(frames))]
 
 
+@cache
+def the_camera() -> ModuleType:
+    """The module that films for the training; its folder is no package."""
+    sys.path.insert(0, str(ROOT / "examples/train_nano"))
+    module = import_module("camera")
+    del sys.path[0]
+    return module
+
+
 @dataclass(frozen=True)
 class Nano:
     """A model's engine, and what it makes of the held-out pictures."""
@@ -84,7 +95,7 @@ class Nano:
     engine: Engine
     steps: int = 10
     side: int = SIDE  # of the clips, in pixels
-    _clips: dict[tuple[str, int], Frames] = field(default_factory=dict)
+    _clips: dict[tuple[str, int], Clip] = field(default_factory=dict)
 
     @cached_property
     def pictures(self) -> dict[str, Image.Image]:
@@ -98,15 +109,21 @@ class Nano:
         return {name: np.asarray(p.resize(size, resized)) for name, p in self.pictures.items()}
 
     def clip(self, name: str, bucket: int) -> Frames:
-        """Of a motion bucket; rendered once."""
-        if (name, bucket) not in self._clips:
-            self._clips[name, bucket] = self.render(name, motion_bucket_id=bucket)
-        return self._clips[name, bucket]
+        """Of a motion bucket."""
+        return self._rendered(name, bucket).frames
 
     def render(self, name: str, recipe: object = None, **asked: object) -> Frames:
+        return self._render(name, recipe, **asked).frames
+
+    def _rendered(self, name: str, bucket: int) -> Clip:
+        if (name, bucket) not in self._clips:
+            self._clips[name, bucket] = self._render(name, motion_bucket_id=bucket)
+        return self._clips[name, bucket]
+
+    def _render(self, name: str, recipe: object = None, **asked: object) -> Clip:
         size = {"width": self.side, "height": self.side}
         params = RenderParams(**size, **{"num_inference_steps": self.steps, **asked})
-        return self.engine.render(self.pictures[name], params, recipe=recipe).frames
+        return self.engine.render(self.pictures[name], params, recipe=recipe)
 
     def round_trip(self, name: str) -> float:
         """PSNR of the picture, encoded and decoded."""
@@ -131,19 +148,24 @@ class Nano:
         """Mean flow at each of BUCKETS."""
         return [motion(self.clip(name, bucket)) for bucket in BUCKETS]
 
+    def displacements(self, name: str) -> list[float]:
+        """How far the last frame has moved by its latents (rms), over what is asked."""
+        speed = the_camera().speed
+        moved = (self._rendered(name, bucket).latents[-1, -2:] for bucket in BUCKETS)
+        lengths = [float(latents.square().sum(0).mean().sqrt()) for latents in moved]
+        return [one / (13 * speed(b, 7)) for one, b in zip(lengths, BUCKETS, strict=True)]
+
     def filmed(self, name: str) -> list[float]:
         """Mean flow at each of BUCKETS where the training's camera films the picture, at 7 fps."""
-        sys.path.insert(0, str(ROOT / "examples/train_nano"))
-        from camera import View, draw_cameras, film, speed
-
+        camera = the_camera()
         picture = vae_pixels(self.pictures[name], *self.pictures[name].size)
         size, times, motions = (self.side, self.side), torch.arange(14.0)[None], []
-        view, depth = View(torch.tensor([0.9]), torch.zeros(1, 2)), torch.ones(1)
+        view, depth = camera.View(torch.tensor([0.9]), torch.zeros(1, 2)), torch.ones(1)
         for bucket in BUCKETS:
             rng = torch.Generator().manual_seed(0)
-            distance = torch.tensor([speed(bucket, 7) / (self.side / 2)])
-            cameras = draw_cameras(distance, 1.0, rng)
-            films = film(picture, cameras, times, size, view, depth)
+            distance = torch.tensor([camera.speed(bucket, 7) / (self.side / 2)])
+            cameras = camera.draw_cameras(distance, 1.0, rng)
+            films = camera.film(picture, cameras, times, size, view, depth)
             motions.append(motion(to_uint8(films[0]).numpy()))
         return motions
 
@@ -172,6 +194,7 @@ def table(nano: Nano) -> Iterator[str]:
         "nearest to": nano.nearest,
         "flow at 20, 100, 200": nano.motions,
         "of films": nano.filmed,
+        "displacement / asked": nano.displacements,
         "warping error / shuffled": nano.consistency,
         "flicker, levels": nano.flicker,
     }

@@ -79,6 +79,12 @@ def test_motion_grows_with_the_motion_bucket(nano: Nano) -> None:
     assert sum(growing) >= 7, motions
 
 
+def test_the_camera_goes_as_far_as_asked(nano: Nano) -> None:
+    gone = np.array([nano.displacements(name) for name in nano.pictures])
+    assert (0.7 < gone.mean(0)).all(), gone
+    assert (gone.mean(0) < 1.3).all(), gone
+
+
 def test_frames_follow_from_one_another(nano: Nano) -> None:
     ratios = {name: nano.consistency(name) for name in nano.pictures}
     assert max(ratios.values()) <= 0.5, ratios

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svd_engine import Engine, RenderParams
@@ -60,8 +61,9 @@ def test_nothing_is_built_on_what_is_half_learned(script: str, words: str, tmp_p
     assert words in done.stderr
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_training_that_is_stopped_goes_on(
-    training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop, _ = training
     monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
@@ -75,13 +77,13 @@ def test_a_training_that_is_stopped_goes_on(
         def draw(step: int) -> dict[str, Tensor]:
             if step > last:
                 raise InterruptedError
-            return {"x": torch.randn(8, 3, generator=loop.generator(step))}
+            return {"x": torch.randn(8, 3, generator=loop.generator(step)).to(dtype)}
 
         def loss(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             return {"loss": (layer(batch["x"]) - batch["x"].sum(1, keepdim=True)).pow(2).mean()}
 
         schedule = loop.Schedule(steps=9, learning_rate=0.1, warm_up=2)
-        loop.train("line", folder, nn.ModuleDict({"layer": layer}), schedule, draw, loss)
+        loop.train("line", folder, nn.ModuleDict({"layer": layer}), schedule, draw, loss, dtype)
         return layer.weight.detach()
 
     with pytest.raises(InterruptedError):
@@ -142,31 +144,55 @@ def test_weights_of_half_precision_learn_in_whole(training: Any, tmp_path: Path)
     assert layer.weight.item() == kept.bfloat16().item() < 1
 
 
-def test_a_film_moves_as_it_says(training: Any) -> None:
+@pytest.mark.parametrize("size", [(32, 64), (64, 32)])
+@pytest.mark.parametrize("move", ["pan", "zoom", "roll"])
+def test_a_film_moves_as_it_says(move: str, size: tuple[int, int], training: Any) -> None:
     from camera import Cameras, View, displacement, film  # beside the scripts of the fixture
-    from pictures import draw_pictures
+    from linear_code import CELL
 
-    none, size, times = torch.zeros(1), (32, 64), torch.arange(2.0)[None]
-    to_the_right = Cameras(pan=torch.tensor([[4 / 16, 0]]), zoom=none, roll=none)
-    view = View(scale=torch.tensor([0.5]), centre=torch.zeros(1, 2))
-    depth = torch.ones(1)
-    picture = draw_pictures(1, 0) / 127.5 - 1
-    first, then = film(picture, to_the_right, times, size, view, depth)[0]
-    torch.testing.assert_close(then[..., :-4], first[..., 4:], atol=1e-4, rtol=0)
-    moved = displacement(to_the_right, times, size, depth)[0, 1]
-    torch.testing.assert_close(moved.mean((1, 2)), torch.tensor([4.0, 0.0]))
+    still = {"pan": torch.zeros(1, 2), "zoom": torch.zeros(1), "roll": torch.zeros(1)}
+    cameras = Cameras(**still | {move: torch.full_like(still[move], 0.1)})
+    times, depth = torch.arange(3.0)[None], torch.tensor([1.5])
+    view = View(scale=torch.tensor([0.5]), centre=torch.tensor([[0.1, -0.2]]))
+    # A picture whose colours say where they are: they differ as far as the camera has moved.
+    side = 128
+    ramp = torch.arange(side) / side
+    picture = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)])[None]
+    films = film(picture, cameras, times, size, view, depth)[0]
+    seen = F.avg_pool2d(films - films[:1], CELL) * max(size) / 0.5
+    said = displacement(cameras, times, size, depth)[0]
+    assert said[2].abs().max() > 1
+    torch.testing.assert_close(seen, said, atol=1e-3, rtol=1e-3)
 
 
 def test_films_are_as_fast_as_they_say(training: Any) -> None:
     from camera import draw_films, speed
-    from pictures import draw_pictures
+    from pictures import draw_album
 
     loop, _ = training
     times = torch.arange(3.0).expand(64, 3)
-    films = draw_films(draw_pictures(2, 0), times, (32, 64), loop.generator(0))
+    films = draw_films(draw_album(2, 0), times, (32, 64), loop.generator(0))
     assert films.frames.shape == (64, 3, 3, 32, 64)
     assert films.frames.abs().max() <= 1
     assert (films.displacement[:, 0] == 0).all()
     moved = films.displacement[:, 1].square().sum(1).mean((1, 2)).sqrt()
     asked = speed(films.motion_bucket_id, films.fps)
     assert 0.8 < moved.mean() / asked.mean() < 1.2
+
+
+def test_a_frame_alone_is_told_of_its_own_picture(training: Any) -> None:
+    from linear_code import LinearCode
+    from pictures import draw_album
+    from recipes import Phase, UnetRecipe
+
+    loop, train_unet = training
+    album, films, alone = draw_album(8, 0), 4, 2
+    code = LinearCode().begin(album[:, :, :64, :64] / 127.5 - 1, loop.generator(0))
+    recipe = UnetRecipe(1e-3, (Phase(1, films, ((64, 64),), alone),))
+    batch = train_unet.Examples(recipe, code.requires_grad_(False), album).draw(0)
+    assert batch["latents"].shape[:2] == (films * alone, 1)
+    firsts = batch["image_latent"][::alone]
+    nearest = [
+        (firsts - latents).square().mean((1, 2, 3)).argmin().item() for latents in batch["latents"]
+    ]
+    assert nearest == [n // alone for n in range(films * alone)]

@@ -70,20 +70,21 @@ def draw_cameras(distance: Tensor, aspect: float, rng: Generator) -> Cameras:
     return Cameras(moves[:, :2], moves[:, 2], moves[:, 3])
 
 
-def draw_films(pictures: Tensor, times: Tensor, size: tuple[int, int], rng: Generator) -> Films:
+def draw_films(album: Tensor, times: Tensor, size: tuple[int, int], rng: Generator) -> Films:
     """Some of the pictures, filmed.
 
-    pictures: (P, 3, S, S), uint8. times: (N, F) of each frame, in frames since the first. size:
+    album: (P, 3, S, S), uint8. times: (N, F) of each frame, in frames since the first. size:
     (height, width) in pixels. All are on the device of rng.
     """
     count, (height, width), device = len(times), size, rng.device
     fps = torch.randint(FPS[0], FPS[-1] + 1, (count,), generator=rng, device=device)
     bucket = torch.randint(BUCKETS[0], BUCKETS[-1] + 1, (count,), generator=rng, device=device)
     cameras = draw_cameras(speed(bucket, fps) / (height / 2), width / height, rng)
-    far, near = (pick(pictures, count, rng) for _ in range(2))
+    far, near = (pick(album, count, rng) for _ in range(2))
     view = draw_view(count, size, rng)
     masks, whole = draw_masks(count, rng), View(torch.ones_like(view.scale), 0 * view.centre)
     fast = torch.full_like(view.scale, NEAR)
+    # A mask is 0 all over where there is one layer alone; it then moves as the camera says.
     slow = torch.where(masks.amax((1, 2, 3)) > 0, FAR, 1.0)
     covered = film(masks, cameras, times, size, whole, fast, padding="border")
     frames = torch.lerp(
@@ -99,10 +100,10 @@ def draw_films(pictures: Tensor, times: Tensor, size: tuple[int, int], rng: Gene
     return Films(frames, moved, fps, bucket)
 
 
-def draw_stills(pictures: Tensor, count: int, side: int, rng: Generator) -> Tensor:
+def draw_stills(album: Tensor, count: int, side: int, rng: Generator) -> Tensor:
     """(count, 3, side, side): first frames."""
     start = torch.zeros(count, 1, device=rng.device)
-    return draw_films(pictures, start, (side, side), rng).frames[:, 0]
+    return draw_films(album, start, (side, side), rng).frames[:, 0]
 
 
 def draw_view(count: int, size: tuple[int, int], rng: Generator) -> View:

@@ -1,6 +1,6 @@
 """Write a run's networks as a checkpoint in the published layout, in half precision.
 
-python examples/train_nano/export.py --recipe cpu --out runs/nano
+python examples/train_nano/export.py --recipe gpu --out runs/nano
 python -m svd_engine render photo.jpg --model runs/nano/checkpoint --out clip.mp4
 """
 
@@ -17,7 +17,7 @@ from svd_engine.tiny import CLIP_CONFIG, MODEL_INDEX, PREPROCESSOR, SCHEDULER
 
 # Strong guidance burns out the colours of a model this small.
 RENDER_DEFAULTS = {"width": 128, "height": 128, "num_frames": FRAMES, "max_guidance_scale": 1.5}
-SIGMA_MAX = 400.0  # SVD's 700 is seldom seen in the training; from 100, clips move a little less
+SIGMA_MAX = 400.0  # SVD's 700 is seldom seen in the training
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -12,14 +12,12 @@ from torch import Tensor
 from weights import MOTION
 
 
-@torch.no_grad()
 def encode_films(code: LinearCode, films: Films) -> Tensor:
     """(N, F, C, H/8, W/8)."""
     seen = code.encode(films.frames.flatten(0, 1)).unflatten(0, films.frames.shape[:2])
     return torch.cat([seen, films.displacement], dim=2)
 
 
-@torch.no_grad()
 def encode_stills(code: LinearCode, pictures: Tensor) -> Tensor:
     """(N, C, H/8, W/8): what has not moved."""
     return F.pad(code.encode(pictures), (0, 0, 0, 0, 0, MOTION))

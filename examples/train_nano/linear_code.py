@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from loop import load_trained
+from loop import load_state
 from torch import Generator, Tensor, nn
 from weights import APPEARANCE
 
@@ -72,7 +72,15 @@ def principal_components(pictures: Tensor, count: int) -> Tensor:
 
 
 def load_code(folder: Path, steps: int) -> LinearCode:
-    """The code of a run, once it has been trained for so many steps; SystemExit before."""
-    code = LinearCode()
-    code.load_state_dict(load_trained(folder, "code", steps))
-    return code.requires_grad_(False)
+    """The code of a run, once it has been trained for so many steps.
+
+    SystemExit before: nothing is built on what is half learned.
+    """
+    path = folder / "code.pt"
+    state = load_state(path) if path.exists() else {"step": 0}
+    if state["step"] < steps:
+        raise SystemExit(f"{path}: step {state['step']} of {steps}; run train_code.py first")
+    trained = nn.ModuleDict({"code": LinearCode()})
+    trained.load_state_dict(state["networks"])
+    code: LinearCode = trained["code"].requires_grad_(False)
+    return code

@@ -1,7 +1,7 @@
 """A training loop that logs, saves itself, and goes on where it was stopped.
 
-The batch of a step depends on the recipe and the step's number alone, so a run that was stopped
-and started again sees what it would have seen.
+On one kind of device, the batch of a step depends on the recipe and the step's number alone, so a
+run that was stopped and started again sees what it would have seen.
 """
 
 import json
@@ -59,20 +59,23 @@ class Weights:
             for weight in self.used.values():
                 weight.data = weight.data.to(dtype)
 
-    def take_gradients(self) -> None:
-        """From the networks."""
-        if self.kept is self.used:
-            return
-        found = {k: p.grad for k, p in self.used.items() if p.grad is not None}
-        for key, grad in found.items():
-            self.kept[key].grad = torch.empty_like(grad, dtype=torch.float32)
-        torch._foreach_copy_([self.kept[k].grad for k in found], list(found.values()))
-
-    @torch.no_grad()
-    def give(self) -> None:
-        """To the networks."""
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take the networks' gradients, step, and give the networks what came of it."""
         if self.kept is not self.used:
-            torch._foreach_copy_(list(self.used.values()), list(self.kept.values()))
+            self._take_gradients()
+        nn.utils.clip_grad_norm_(self.kept.values(), 1.0)
+        optimizer.step()
+        if self.kept is not self.used:
+            with torch.no_grad():
+                torch._foreach_copy_(list(self.used.values()), list(self.kept.values()))
+
+    def _take_gradients(self) -> None:
+        found = {}
+        for key, weight in self.kept.items():
+            weight.grad = None
+            if (grad := self.used[key].grad) is not None:
+                weight.grad, found[key] = torch.empty_like(weight), grad
+        torch._foreach_copy_([self.kept[key].grad for key in found], list(found.values()))
 
     def state_dict(self) -> dict[str, Tensor]:
         return self.networks.state_dict() | {k: p.detach() for k, p in self.kept.items()}
@@ -98,6 +101,35 @@ def train(
     where a loss is not finite: what was saved before it stays.
     """
     path = folder / f"{name}.pt"
+    weights, optimizer, start = _resume(path, networks, dtype)
+    print(f"{name}: step {start} of {schedule.steps}", flush=True)
+    begun = saved = time.monotonic()
+    seen: list[Batch] = []
+    for step in range(start, schedule.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        losses = loss(draw(step))
+        networks.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        weights.step(optimizer)
+        seen.append({key: value.detach() for key, value in losses.items()})
+        # Numbers are read off seldom: a GPU would be waited for each time.
+        done = step + 1
+        if done % LOG_EVERY == 0 or done == schedule.steps:
+            row = {"step": done} | _means(name, seen, done)
+            row["seconds_per_step"] = (time.monotonic() - begun) / (done - start)
+            _log(folder / f"{name}.jsonl", row)
+            seen = []
+            if time.monotonic() - saved > SAVE_EVERY or done == schedule.steps:
+                state = {"step": done, "networks": weights.state_dict()}
+                save(path, state | {"optimizer": optimizer.state_dict()})
+                saved = time.monotonic()
+
+
+def _resume(
+    path: Path, networks: nn.ModuleDict, dtype: torch.dtype
+) -> tuple[Weights, torch.optim.Optimizer, int]:
+    """As they were saved, and how many steps are done."""
     state = load_state(path) if path.exists() else None
     if state:
         networks.load_state_dict(state["networks"])
@@ -105,59 +137,21 @@ def train(
     optimizer = torch.optim.AdamW(weights.kept.values(), betas=(0.9, 0.99), weight_decay=0.0)
     if state:
         optimizer.load_state_dict(state["optimizer"])
-    start = int(state["step"]) if state else 0
-    print(f"{name}: step {start} of {schedule.steps}", flush=True)
-    begun = saved = time.monotonic()
-    seen: dict[str, list[Tensor]] = {}
-    for step in range(start, schedule.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
-        losses = loss(draw(step))
-        networks.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        weights.take_gradients()
-        nn.utils.clip_grad_norm_(weights.kept.values(), 1.0)
-        optimizer.step()
-        weights.give()
-        for key, value in losses.items():
-            seen.setdefault(key, []).append(value.detach())
-        # Numbers are read off seldom: a GPU would be waited for each time.
-        if (step + 1) % LOG_EVERY == 0 or step + 1 == schedule.steps:
-            means = {key: torch.stack(values).nanmean().item() for key, values in seen.items()}
-            _check(name, seen["loss"], step + 1)
-            pace = (time.monotonic() - begun) / (step + 1 - start)
-            _log(folder / f"{name}.jsonl", {"step": step + 1, **means, "seconds_per_step": pace})
-            seen = {}
-            if time.monotonic() - saved > SAVE_EVERY or step + 1 == schedule.steps:
-                _save(path, step + 1, weights, optimizer)
-                saved = time.monotonic()
+    return weights, optimizer, int(state["step"]) if state else 0
 
 
-def _check(name: str, losses: list[Tensor], stop: int) -> None:
-    """losses: of the steps before `stop`."""
-    for step, loss in enumerate(losses, stop - len(losses)):
-        if not loss.isfinite():
-            raise FloatingPointError(f"{name}: the loss of step {step} is {loss.item()}")
+def _means(name: str, seen: list[Batch], stop: int) -> dict[str, float]:
+    """Of what was seen in the steps before `stop`."""
+    for step, losses in enumerate(seen, stop - len(seen)):
+        if not losses["loss"].isfinite():
+            raise FloatingPointError(f"{name}: the loss of step {step} is {losses['loss'].item()}")
+    return {key: torch.stack([one[key] for one in seen]).nanmean().item() for key in seen[0]}
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """What a training has saved: `step`, `networks`, `optimizer`."""
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     return state
-
-
-def load_trained(folder: Path, name: str, steps: int) -> dict[str, Tensor]:
-    """The weights of a run's code, vae or unet once it is trained for so many steps.
-
-    SystemExit before: nothing is built on what is half learned.
-    """
-    path = folder / f"{name}.pt"
-    state = load_state(path) if path.exists() else {"step": 0}
-    if state["step"] < steps:
-        raise SystemExit(f"{path}: step {state['step']} of {steps}; run train_{name}.py first")
-    mine = f"{name}."
-    networks = state["networks"].items()
-    return {key.removeprefix(mine): value for key, value in networks if key.startswith(mine)}
 
 
 def _log(path: Path, row: dict[str, float]) -> None:
@@ -167,9 +161,8 @@ def _log(path: Path, row: dict[str, float]) -> None:
         file.write(line + "\n")
 
 
-def _save(path: Path, step: int, weights: Weights, optimizer: torch.optim.Optimizer) -> None:
+def save(path: Path, data: Any) -> None:
     """Whole or not at all: a run that is killed here keeps what was saved before."""
     scratch = path.with_suffix(".new")
-    state = {"step": step, "networks": weights.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save(state, scratch)
+    torch.save(data, scratch)
     scratch.replace(path)

@@ -1,8 +1,7 @@
 """Pictures to film: cuts of photographs, and procedural ones.
 
-    python examples/train_nano/draw_pictures.py --recipe cpu --out runs/nano
-
-A picture is (3, SIDE, SIDE) in [-1, 1]; the nth depends on n alone.
+A picture is (3, SIDE, SIDE): in [-1, 1], or uint8 in an album. The nth of an album depends on n
+alone.
 """
 
 import math
@@ -19,11 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 
 FOLDER = Path(__file__).parent / "photographs"
 SIDE = 384  # pixels
+ALBUM = "pictures.pt"
 
 
 @dataclass(frozen=True)
 class Album(Dataset[Tensor]):
-    """So many pictures, uint8."""
+    """So many pictures."""
 
     photographs: list[Image.Image]
     count: int
@@ -32,16 +32,26 @@ class Album(Dataset[Tensor]):
         return self.count
 
     def __getitem__(self, number: int) -> Tensor:
-        if number >= self.count:
-            raise IndexError(number)
         picture = draw_picture(self.photographs, generator(9, number))
         return ((picture + 1) * 127.5).round().to(torch.uint8)
 
 
-def draw_pictures(count: int, workers: int) -> Tensor:
-    """(count, 3, SIDE, SIDE), uint8, drawn in so many processes; 0 for this one."""
-    album = Album(load_photographs(), count)
-    return torch.stack(list(DataLoader(album, batch_size=None, num_workers=workers)))
+def draw_album(count: int, workers: int) -> Tensor:
+    """(count, 3, SIDE, SIDE), drawn in so many processes; 0 for this one."""
+    drawn = DataLoader(Album(load_photographs(), count), batch_size=None, num_workers=workers)
+    album = torch.empty(count, 3, SIDE, SIDE, dtype=torch.uint8)
+    for number, picture in enumerate(drawn):
+        album[number] = picture
+    return album
+
+
+def load_album(folder: Path, device: torch.device) -> Tensor:
+    """A run's; SystemExit before it is drawn."""
+    path = folder / ALBUM
+    if not path.exists():
+        raise SystemExit(f"{path}: no such file; run draw_pictures.py first")
+    album: Tensor = torch.load(path, weights_only=True)
+    return album.to(device)
 
 
 def load_photographs() -> list[Image.Image]:
@@ -64,9 +74,9 @@ def cut(photograph: Image.Image, rng: Generator) -> Tensor:
     return _tensor(photograph.resize((SIDE, SIDE), Image.Resampling.LANCZOS, box))
 
 
-def pick(pictures: Tensor, count: int, rng: Generator) -> Tensor:
+def pick(album: Tensor, count: int, rng: Generator) -> Tensor:
     """(count, 3, SIDE, SIDE) in [-1, 1]: some of them, half of them mirrored, in other colours."""
-    picked = pictures[torch.randint(len(pictures), (count,), generator=rng, device=rng.device)]
+    picked = album[torch.randint(len(album), (count,), generator=rng, device=rng.device)]
     chance = torch.rand(5, count, 1, 1, 1, generator=rng, device=rng.device)
     picked = torch.where(chance[0] < 0.5, picked, picked.flip(-1)) / 127.5 - 1
     grey = picked.mean(1, keepdim=True)

@@ -20,7 +20,7 @@ class CodeRecipe:
 
 @dataclass(frozen=True)
 class VaeRecipe:
-    """Each step sees `films` films of `frames` frames of side x side pixels, in turn."""
+    """Each step sees films of one of the shapes, in turn: (films, frames, side in pixels)."""
 
     schedule: Schedule
     shapes: tuple[tuple[int, int, int], ...]
@@ -123,6 +123,7 @@ def arguments(description: str | None) -> tuple[Recipe, Path, torch.device]:
     recipe = RECIPES[options.recipe]
     _keep(recipe, options.out / "recipe.json")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(f"{options.out}: recipe {options.recipe}, on {device.type}", flush=True)
     return recipe, options.out, device
 
 

@@ -1,15 +1,15 @@
 """Learn the linear code that the VAE begins as (see `linear_code.py`).
 
-    python examples/train_nano/train_code.py --recipe cpu --out runs/nano
+    python examples/train_nano/train_code.py --recipe gpu --out runs/nano
 
 The stills are drawn once: there are far fewer weights than pixels to learn from.
 """
 
 import torch
 from camera import draw_stills
-from draw_pictures import load_pictures
 from linear_code import LinearCode
 from loop import Batch, generator, train
+from pictures import load_album
 from recipes import arguments
 from torch import Tensor, nn
 
@@ -26,10 +26,10 @@ def losses(code: LinearCode, pictures: Tensor) -> Batch:
 
 def main() -> None:
     recipe, out, device = arguments(__doc__)
-    pictures = load_pictures(out, device)
+    album = load_album(out, device)
     rng = generator(4, device=device)
     stills = torch.cat(
-        [draw_stills(pictures, AT_ONCE, SIDE, rng) for _ in range(recipe.code.stills // AT_ONCE)]
+        [draw_stills(album, AT_ONCE, SIDE, rng) for _ in range(recipe.code.stills // AT_ONCE)]
     )
     code = LinearCode().to(device).begin(stills, generator(0, device=device))
 

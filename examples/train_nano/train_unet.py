@@ -1,6 +1,6 @@
 """Train the UNet, and with it CLIP's small tower, to say what is noise in a clip's latents.
 
-    python examples/train_nano/train_unet.py --recipe cpu --out runs/nano
+    python examples/train_nano/train_unet.py --recipe gpu --out runs/nano
 
 The objective is SVD's (Blattmann et al. 2023, appendix D): v-prediction at noise levels drawn from
 a log-normal distribution, told of the picture by its latent along the channels and its embedding,
@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from begin import begin_unet
 from camera import draw_films
-from draw_pictures import load_pictures
 from latents import encode_films, encode_stills
 from linear_code import LinearCode, load_code
 from loop import Batch, compute_dtype, generator, train
+from pictures import load_album
 from recipes import Phase, UnetRecipe, arguments
 from torch import Generator, Tensor, nn
 from weights import APPEARANCE, FRAMES, initialise, unet_config
@@ -48,13 +48,13 @@ class Examples:
 
     recipe: UnetRecipe
     code: LinearCode
-    pictures: Tensor
+    album: Tensor
 
     def draw(self, step: int) -> Batch:
         """The films of a step, whole, or each of some frames as a clip of its own."""
-        rng, phase = generator(5, step, device=self.pictures.device), self.recipe.phase(step)
+        rng, phase = generator(5, step, device=self.album.device), self.recipe.phase(step)
         size = phase.sizes[step % len(phase.sizes)]
-        films = draw_films(self.pictures, draw_times(phase, rng), size, rng)
+        films = draw_films(self.album, draw_times(phase, rng), size, rng)
         latents = encode_films(self.code, films)
         first = latents[:, 0]
         told = torch.stack([films.fps - 1, films.motion_bucket_id], dim=1)
@@ -149,7 +149,7 @@ def _bands(errors: Tensor, sigma: Tensor, told: Tensor) -> Batch:
 def main() -> None:
     recipe, out, device = arguments(__doc__)
     code = load_code(out, recipe.code.schedule.steps).to(device)
-    examples = Examples(recipe.unet, code, load_pictures(out, device))
+    examples = Examples(recipe.unet, code, load_album(out, device))
     unet = initialise(UNet(UNetConfig.model_validate(unet_config())), generator(6))
     begin_unet(unet)
     torch.manual_seed(7)  # transformers draws its weights from the global generator

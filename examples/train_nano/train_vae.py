@@ -1,6 +1,6 @@
 """Train the VAE's decoder, which sees a few frames at a time.
 
-    python examples/train_nano/train_vae.py --recipe cpu --out runs/nano
+    python examples/train_nano/train_vae.py --recipe gpu --out runs/nano
 
 The encoder stays what it begins as, the linear code (see `linear_code.py`): the latents of what
 moves are then nearly those of the first frame, moved, which is what the UNet has to learn. The
@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from begin import LOG_VARIANCE, begin_vae
 from camera import draw_films
-from draw_pictures import load_pictures
 from latents import encode_films
 from linear_code import LinearCode, load_code
 from loop import Batch, compute_dtype, generator, train
+from pictures import load_album
 from recipes import VaeRecipe, arguments
 from torch import Tensor, nn
 from weights import APPEARANCE, initialise, vae_config
@@ -30,20 +30,20 @@ DEVIATION = math.exp(0.5 * LOG_VARIANCE)  # of the posterior
 
 
 @dataclass(frozen=True)
-class Crops:
-    """Small films."""
+class SmallFilms:
+    """Films of a few frames."""
 
     recipe: VaeRecipe
     code: LinearCode
-    pictures: Tensor
+    album: Tensor
 
     def draw(self, step: int) -> Batch:
         """The films of a step: frames (N, F, 3, H, W), and latents (N, F, C, h, w)."""
-        device = self.pictures.device
+        device = self.album.device
         rng = generator(1, step, device=device)
         count, frames, side = self.recipe.shapes[step % len(self.recipe.shapes)]
         times = torch.arange(frames, device=device).float().expand(count, frames)
-        films = draw_films(self.pictures, times, (side, side), rng)
+        films = draw_films(self.album, times, (side, side), rng)
         latents = encode_films(self.code, films)
         noise = torch.randn(latents.shape, generator=rng, device=device)
         latents = latents + DEVIATION * noise
@@ -67,7 +67,7 @@ def losses(decoder: TemporalDecoder, frames: Tensor, latents: Tensor) -> Batch:
 def main() -> None:
     recipe, out, device = arguments(__doc__)
     code = load_code(out, recipe.code.schedule.steps).to(device)
-    crops = Crops(recipe.vae, code, load_pictures(out, device))
+    films = SmallFilms(recipe.vae, code, load_album(out, device))
     vae = initialise(VAE(VAEConfig.model_validate(vae_config())), generator(0)).to(device)
     begin_vae(vae, code)
     vae.encoder.requires_grad_(False)
@@ -77,7 +77,7 @@ def main() -> None:
         out,
         nn.ModuleDict({"vae": vae}),
         recipe.vae.schedule,
-        crops.draw,
+        films.draw,
         lambda batch: losses(vae.decoder, batch["frames"], batch["latents"]),
         compute_dtype(device),
     )
