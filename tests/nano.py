@@ -25,6 +25,7 @@ from svd_engine.image import fit_picture, vae_pixels
 from svd_engine.recipe import to_uint8
 
 ROOT = Path(__file__).parent.parent
+TRAINING = ROOT / "examples/train_nano"
 SIDE = 128
 BUCKETS = (20, 100, 200)
 Frames = np.ndarray
@@ -80,11 +81,11 @@ def shuffled(frames: Frames) -> Frames:
 
 
 @cache
-def the_camera() -> ModuleType:
-    """The module that films for the training; its folder is no package."""
-    sys.path.insert(0, str(ROOT / "examples/train_nano"))
-    module = import_module("camera")
-    del sys.path[0]
+def training_module(name: str) -> ModuleType:
+    """One of the training's, imported as its scripts import it: their folder is no package."""
+    sys.path.insert(0, str(TRAINING))
+    module = import_module(name)
+    sys.path.remove(str(TRAINING))
     return module
 
 
@@ -150,14 +151,14 @@ class Nano:
 
     def displacements(self, name: str) -> list[float]:
         """How far the last frame has moved by its latents (rms), over what is asked."""
-        speed = the_camera().speed
+        speed = training_module("camera").speed
         moved = (self._rendered(name, bucket).latents[-1, -2:] for bucket in BUCKETS)
         lengths = [float(latents.square().sum(0).mean().sqrt()) for latents in moved]
         return [one / (13 * speed(b, 7)) for one, b in zip(lengths, BUCKETS, strict=True)]
 
     def filmed(self, name: str) -> list[float]:
         """Mean flow at each of BUCKETS where the training's camera films the picture, at 7 fps."""
-        camera = the_camera()
+        camera = training_module("camera")
         picture = vae_pixels(self.pictures[name], *self.pictures[name].size)
         size, times, motions = (self.side, self.side), torch.arange(14.0)[None], []
         view, depth = camera.View(torch.tensor([0.9]), torch.zeros(1, 2)), torch.ones(1)

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,25 @@ from torch import Tensor, nn
 
 from svd_engine import Engine, RenderParams
 from svd_engine.image import clip_pixels, vae_pixels
-from tests.nano import held_out
-
-FOLDER = Path(__file__).parent.parent / "examples/train_nano"
+from tests.nano import TRAINING, held_out, training_module
 
 
 def run(script: str, out: Path, recipe: str = "trial") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(FOLDER / f"{script}.py"), "--recipe", recipe, "--out", str(out)]
+    command = [
+        sys.executable,
+        str(TRAINING / f"{script}.py"),
+        "--recipe",
+        recipe,
+        "--out",
+        str(out),
+    ]
     return subprocess.run(command, capture_output=True, text=True, timeout=200)
 
 
 @pytest.fixture
-def training() -> Iterator[Any]:
-    """Its loop and its UNet's script, imported as the scripts import them."""
-    sys.path.insert(0, str(FOLDER))
-    import loop
-    import train_unet
-
-    yield loop, train_unet
-    sys.path.remove(str(FOLDER))
+def training() -> Any:
+    """Its loop and its UNet's script."""
+    return training_module("loop"), training_module("train_unet")
 
 
 def test_from_pictures_to_a_checkpoint_that_renders(tmp_path: Path) -> None:
@@ -146,49 +145,40 @@ def test_weights_of_half_precision_learn_in_whole(training: Any, tmp_path: Path)
 
 @pytest.mark.parametrize("size", [(32, 64), (64, 32)])
 @pytest.mark.parametrize("move", ["pan", "zoom", "roll"])
-def test_a_film_moves_as_it_says(move: str, size: tuple[int, int], training: Any) -> None:
-    from camera import Cameras, View, displacement, film  # beside the scripts of the fixture
-    from linear_code import CELL
-
+def test_a_film_moves_as_it_says(move: str, size: tuple[int, int]) -> None:
+    camera = training_module("camera")
     still = {"pan": torch.zeros(1, 2), "zoom": torch.zeros(1), "roll": torch.zeros(1)}
-    cameras = Cameras(**still | {move: torch.full_like(still[move], 0.1)})
+    cameras = camera.Cameras(**still | {move: torch.full_like(still[move], 0.1)})
     times, depth = torch.arange(3.0)[None], torch.tensor([1.5])
-    view = View(scale=torch.tensor([0.5]), centre=torch.tensor([[0.1, -0.2]]))
+    view = camera.View(scale=torch.tensor([0.5]), centre=torch.tensor([[0.1, -0.2]]))
     # A picture whose colours say where they are: they differ as far as the camera has moved.
     side = 128
     ramp = torch.arange(side) / side
     picture = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)])[None]
-    films = film(picture, cameras, times, size, view, depth)[0]
-    seen = F.avg_pool2d(films - films[:1], CELL) * max(size) / 0.5
-    said = displacement(cameras, times, size, depth)[0]
+    films = camera.film(picture, cameras, times, size, view, depth)[0]
+    seen = F.avg_pool2d(films - films[:1], camera.CELL) * max(size) / 0.5
+    said = camera.displacement(cameras, times, size, depth)[0]
     assert said[2].abs().max() > 1
     torch.testing.assert_close(seen, said, atol=1e-3, rtol=1e-3)
 
 
-def test_films_are_as_fast_as_they_say(training: Any) -> None:
-    from camera import draw_films, speed
-    from pictures import draw_album
-
-    loop, _ = training
-    times = torch.arange(3.0).expand(64, 3)
-    films = draw_films(draw_album(2, 0), times, (32, 64), loop.generator(0))
+def test_films_are_as_fast_as_they_say() -> None:
+    camera, album = training_module("camera"), training_module("pictures").draw_album(2, 0)
+    times, rng = torch.arange(3.0).expand(64, 3), torch.Generator().manual_seed(0)
+    films = camera.draw_films(album, times, (32, 64), rng)
     assert films.frames.shape == (64, 3, 3, 32, 64)
     assert films.frames.abs().max() <= 1
     assert (films.displacement[:, 0] == 0).all()
     moved = films.displacement[:, 1].square().sum(1).mean((1, 2)).sqrt()
-    asked = speed(films.motion_bucket_id, films.fps)
+    asked = camera.speed(films.motion_bucket_id, films.fps)
     assert 0.8 < moved.mean() / asked.mean() < 1.2
 
 
 def test_a_frame_alone_is_told_of_its_own_picture(training: Any) -> None:
-    from linear_code import LinearCode
-    from pictures import draw_album
-    from recipes import Phase, UnetRecipe
-
     loop, train_unet = training
-    album, films, alone = draw_album(8, 0), 4, 2
-    code = LinearCode().begin(album[:, :, :64, :64] / 127.5 - 1, loop.generator(0))
-    recipe = UnetRecipe(1e-3, (Phase(1, films, ((64, 64),), alone),))
+    album, films, alone = training_module("pictures").draw_album(8, 0), 4, 2
+    code = train_unet.LinearCode().begin(album[:, :, :64, :64] / 127.5 - 1, loop.generator(0))
+    recipe = train_unet.UnetRecipe(1e-3, (train_unet.Phase(1, films, ((64, 64),), alone),))
     batch = train_unet.Examples(recipe, code.requires_grad_(False), album).draw(0)
     assert batch["latents"].shape[:2] == (films * alone, 1)
     firsts = batch["image_latent"][::alone]
