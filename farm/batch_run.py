@@ -144,7 +144,7 @@ class BatchRun:
             sha256=result.sha256,
             seconds={stage.value: round(s, 3) for stage, s in result.seconds.items()},
             worker=result.worker,
-            digest=clip.digest,
+            digest=result.request.digest,
         )
         video, thumbnail = fetch(self._store, result)
         self._batch.out.put(row.video, video)

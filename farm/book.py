@@ -16,6 +16,7 @@ from farm.job import Event, Job, LogEntry, advance
 from farm.keys import JOBS, OPEN, events_key, events_prefix, job_key, open_key
 from farm.loop import Background
 from farm.store import Store, is_key
+from svd_engine import NUMERICS
 
 log = logging.getLogger("farm")
 
@@ -72,7 +73,7 @@ class Book:
         except ConflictError:
             stored = await self._background.call(self._store.get, job_key(job.id))
             former = Job.model_validate_json(stored.data) if stored else None
-            if former is None or (former.request, former.tenant) != (job.request, job.tenant):
+            if former is None or not _is_same(former, job):
                 raise JobError(
                     f"{job.id} is another job: give a new id or idempotency key"
                 ) from None
@@ -213,7 +214,9 @@ class Book:
         self.open[name], self._etags[name] = job, stored.etag
         keys = await self._background.call(lambda: list(self._store.list(events_prefix(name))))
         self._last[name] = int(keys[-1].rpartition("/")[2].partition(".")[0]) if keys else 0
-        return await self.tell(name, Event.RECOVER)
+        # What is left of it is rendered here, and named so.
+        request = job.request.model_copy(update={"numerics": NUMERICS})
+        return await self.tell(name, Event.RECOVER, request=request)
 
     async def _save(self, name: str) -> Job:
         async with self._locks.setdefault(name, asyncio.Lock()):
@@ -283,3 +286,8 @@ class Book:
             del self._shown[oldest]
             self._locks.pop(oldest, None)
         self._changed(job.id)
+
+
+def _is_same(job: Job, other: Job) -> bool:
+    """Whether both ask the same for the same tenant."""
+    return (job.request.asked, job.tenant) == (other.request.asked, other.tenant)

@@ -64,6 +64,7 @@ class Coordinator:
         self._begun.result()
         return {
             "version": svd_engine.__version__,
+            "numerics": svd_engine.NUMERICS,
             "store": self._settings.store,
             "fence": self._fence,
             "pid": os.getpid(),

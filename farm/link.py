@@ -103,10 +103,14 @@ def connect(settings: Settings, engine: str = "farm.workers", start: bool = True
     join_cluster(start)
     link = Link(settings, engine)
     there = link("ready")
-    own = svd_engine.__version__
-    if _numbers(there["version"]) > _numbers(own):
-        raise WorkerError(f"the cluster's farm is version {there['version']}, this is {own}")
-    if there["version"] != own:
+    version, numerics = svd_engine.__version__, svd_engine.NUMERICS
+    its = there["version"], there.get("numerics", 0)  # not counted before 0.2.0
+    if _age(*its) > _age(version, numerics):
+        raise WorkerError(
+            "the cluster's farm is version {} with numerics {}, ".format(*its)
+            + f"this is {version} with numerics {numerics}"
+        )
+    if its != (version, numerics):
         ray.kill(ray.get_actor("coordinator", namespace="farm"))
         link = Link(settings, engine)
         there = link("ready")
@@ -118,5 +122,5 @@ def connect(settings: Settings, engine: str = "farm.workers", start: bool = True
     return link
 
 
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".") if part.isdecimal()]
+def _age(version: str, numerics: int) -> tuple[list[int], int]:
+    return [int(part) for part in version.split(".") if part.isdecimal()], numerics

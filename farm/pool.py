@@ -27,6 +27,7 @@ from farm.order import Order, Step
 from farm.placement import Slot
 from farm.plan import Kind
 from farm.run import Fault
+from svd_engine import NUMERICS
 
 log = logging.getLogger("farm")
 
@@ -89,6 +90,11 @@ class Host:
     def place(self) -> str:
         """Where it is, as `address:pid`; answered once it is there."""
         return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+
+    @ray.method(concurrency_group="control")
+    def numerics(self) -> int:
+        """The numerics of its engine: a node may have another version than the coordinator."""
+        return NUMERICS
 
     @ray.method(concurrency_group="control")
     def stepped(self) -> tuple[str, Step]:
@@ -207,10 +213,11 @@ class Pool:
             began = time.monotonic()
             try:
                 self.places[name] = await actor.place.remote()
+                await _check_numerics(actor)
                 self._joined(name, self.slots[name].kind, await actor.memory.remote())
                 await self._follow(actor)
-            except RayError as error:
-                self._actors.pop(name, None)
+            except (RayError, WorkerError) as error:
+                self._kill(name)
                 self.places.pop(name, None)
                 self._left(name, last_line(error))
             lived = time.monotonic() - began
@@ -244,6 +251,18 @@ class Pool:
         actor = self._actors.pop(name, None)
         if actor is not None:
             ray.kill(actor)
+
+
+async def _check_numerics(actor: Any) -> None:
+    """WorkerError for a worker of another engine: its clips would bear the wrong name."""
+    try:
+        found = await actor.numerics.remote()
+    except RayTaskError:  # from before they were counted
+        found = None
+    if found != NUMERICS:
+        raise WorkerError(
+            f"its engine has numerics {found}, the farm's {NUMERICS}: run one version on all nodes"
+        )
 
 
 _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (

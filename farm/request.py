@@ -1,15 +1,19 @@
 """What is asked: a picture, and parameters with nothing left open. Frozen, content-addressed."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-import svd_engine
+from svd_engine import NUMERICS
 from svd_engine.params import Dtype, RenderDefaults, RenderParams
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 MAX_SEED = 2**64 - 1
+UNCOUNTED = 0  # numerics of records that do not say: other than all that are counted
 
 
 class Model(BaseModel):
@@ -39,9 +43,18 @@ class RenderRequest(BaseModel):
     picture: str = Sha256  # of the file's bytes
     weights: str = Sha256  # of the model's configs and weights
     dtype: Dtype
-    engine: str = svd_engine.__version__
+    numerics: int = NUMERICS  # of the engine that renders it
     params: RenderParams
     num_videos: int = Field(1, ge=1, le=1000, description="clips, with seeds from `seed` on")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_version(cls, given: Any) -> Any:
+        """Records from before numerics were counted have the package's version in their place."""
+        if isinstance(given, dict) and "engine" in given:
+            given = {"numerics": UNCOUNTED, **given}
+            del given["engine"]
+        return given
 
     @model_validator(mode="after")
     def _resolved(self) -> "RenderRequest":
@@ -54,8 +67,32 @@ class RenderRequest(BaseModel):
 
     @cached_property
     def digest(self) -> str:
-        """The name of the result: equal requests have equal frames."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """The name of the result: equal requests have equal frames.
+
+        A parameter that a later version adds does not change it where it has its default.
+        """
+        return _digest({**self._given, "numerics": self.numerics})
+
+    @cached_property
+    def asked(self) -> str:
+        """The digest of what is asked, by whichever numerics it is rendered."""
+        return _digest(self._given)
+
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> "RenderRequest":
+        """As pydantic's, which would copy the digests as well."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("digest", "asked"):
+            copied.__dict__.pop(name, None)
+        return copied
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """What is not as it is by default."""
+        given = _not_default(self) | {"params": _not_default(self.params)}
+        given.pop("numerics", None)
+        return given
 
     def clips(self) -> tuple["RenderRequest", ...]:
         """A request of one video for each seed."""
@@ -66,6 +103,15 @@ class RenderRequest(BaseModel):
             )
             for seed in seeds
         )
+
+
+def _not_default(model: BaseModel) -> dict[str, Any]:
+    fields = {name: field.get_default() for name, field in type(model).model_fields.items()}
+    return {name: v for name, default in fields.items() if (v := getattr(model, name)) != default}
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return digest_of(json.dumps(values, sort_keys=True).encode())
 
 
 def digest_of(data: bytes) -> str:

@@ -46,9 +46,10 @@ class Sharing:
 
     async def admit(self, job: Job, steps: dict[str, int] | None = None) -> None:
         """Answer a job's clips from the store, share those under way, render the others."""
-        there = {result.request for result in job.results}  # paid for, by a former coordinator
+        # Paid for, by a former coordinator; perhaps one of other numerics, as their names say.
+        there = {result.request.asked for result in job.results}
         for request in job.request.clips():
-            if request in there:
+            if request.asked in there:
                 continue
             result = await self._result(request.digest, job)
             if not self._wants_clips(job.id):
@@ -154,7 +155,8 @@ class Sharing:
 
     def _add_result(self, job: str, result: ClipResult) -> None:
         record = self._book.open[job]
-        results = [*(r for r in record.results if r.request != result.request), result]
+        others = (r for r in record.results if r.request.asked != result.request.asked)
+        results = [*others, result]
         results.sort(key=lambda r: r.request.params.seed)
         seconds = dict(record.seconds)
         for stage, spent in result.seconds.items():

@@ -25,7 +25,7 @@ from farm.plan import Kind, Stage
 from farm.previews import Previewer
 from farm.request import Model, RenderRequest
 from farm.store import open_store
-from svd_engine import video
+from svd_engine import NUMERICS, video
 from svd_engine.conditioning import Conditioning
 
 log = logging.getLogger("farm")
@@ -51,6 +51,7 @@ class Worker:
         Raises RequestError, StoreError, WorkerError or GpuMemoryError; anything else is a bug.
         """
         try:
+            _check_numerics(order.request)
             engine = self._load(order)
             self._make_room(engine, order)
             return (yield from self._run(engine, order, *given))
@@ -183,3 +184,13 @@ class Worker:
         torch.cuda.reset_peak_memory_stats(self._device)
         total = torch.cuda.mem_get_info(self._device)[1]
         return what_fits(order, error, total, weights, peak)
+
+
+def _check_numerics(request: RenderRequest) -> None:
+    """WorkerError where the clip would be named by numerics that did not make it."""
+    wanted = getattr(request, "numerics", "none")  # a coordinator of an earlier version knows none
+    if wanted != NUMERICS:
+        raise WorkerError(
+            f"this worker's engine has numerics {NUMERICS}, the clip is to be of {wanted}: "
+            "run one version on all nodes"
+        )

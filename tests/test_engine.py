@@ -31,6 +31,7 @@ def test_public_names() -> None:
         "Checkpoint",
         "Clip",
         "Engine",
+        "NUMERICS",
         "RenderDefaults",
         "RenderParams",
         "__version__",

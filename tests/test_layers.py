@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     "workers": PURE - {"farm.run", "farm.job"}
     | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.store"}
     | {"svd_engine", "svd_engine.conditioning"},
-    "pool": PURE - {"farm.job", "farm.request"} | {"farm.engines", "farm.placement"},
+    "pool": PURE - {"farm.job", "farm.request"} | {"farm.engines", "farm.placement", "svd_engine"},
     "cluster": {
         "farm.errors",
         "farm.loop",
@@ -75,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
         "farm.loop",
     }
     | {"farm.pool", "farm.scheduler", "farm.store"},
-    "book": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.store"},
+    "book": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.store", "svd_engine"},
     "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
     | {"farm.loop", "farm.places", "farm.run", "farm.scheduler", "farm.store"},
     "views": {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},

@@ -46,7 +46,7 @@ def test_digest_is_of_what_decides_the_pixels() -> None:
         request(picture=B),
         request(weights=A),
         request(dtype="float16"),
-        request(engine="0.0.1"),
+        request(numerics=7),
         request(num_videos=2),
     ]
     assert len({base, *(other.digest for other in others)}) == 10
