@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -299,3 +300,18 @@ def test_health_models_and_workers(http: httpx2.Client) -> None:
     assert http.post("/v1/farm/workers/nobody/drain").status_code == 404
     foreign = http.get("/v1/videos", headers={"Origin": "https://elsewhere.example"})
     assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "other_origin")
+
+
+def test_without_keys_a_proxy_is_refused(http: httpx2.Client) -> None:
+    for name in ("X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "CF-Connecting-IP"):
+        answer = http.get("/v1/models", headers={name: "127.0.0.1"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "keys_needed"), name
+    page = http.get("/v1/models", headers={"Sec-Fetch-Site": "cross-site"})
+    assert (page.status_code, page.json()["error"]["code"]) == (403, "other_origin")
+    where = str(http.base_url.netloc.decode())
+    host, _, port = where.partition(":")
+    with socket.create_connection((host, int(port))) as nginx:  # as it asks by default
+        nginx.sendall(f"GET /v1/models HTTP/1.0\r\nHost: {where}\r\n\r\n".encode())
+        head, _, body = nginx.makefile("rb").read().partition(b"\r\n\r\n")
+    assert b" 403 " in head.splitlines()[0]
+    assert json.loads(body)["error"]["code"] == "keys_needed"

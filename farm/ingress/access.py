@@ -1,17 +1,16 @@
 """Who is asking: bearer keys, kept as hashes, each of a tenant."""
 
 import hashlib
-import ipaddress
 import math
 import time
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from farm.errors import RequestError
 from farm.ingress.errors import ApiError
+from farm.ingress.local import check_local, is_loopback
 from farm.ingress.rate import Rate
 from farm.settings import Key, Settings
 
@@ -29,7 +28,7 @@ def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
     """
     settings: Settings = request.app.state.settings
     if not settings.keys:
-        _from_here(request)
+        check_local(request, settings.cors_origins)
         return ANYBODY
     kind, _, key = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not key.strip():
@@ -78,33 +77,6 @@ def check_host(host: str, settings: Settings) -> None:
             f"the farm would listen at {host} and has no keys: set FARM_KEYS, or let Ray Serve "
             "listen at 127.0.0.1 (serve start --http-host 127.0.0.1)"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this machine, whatever a DNS server says."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _from_here(request: Request) -> None:
-    client = request.client.host if request.client else ""
-    # The name that was asked for, too: a page elsewhere may have its own name lead to this machine.
-    if not is_loopback(client) or not is_loopback(request.url.hostname or ""):
-        message = "this farm has no keys, so it serves its own machine alone: set FARM_KEYS"
-        raise ApiError(403, message, code="keys_needed")
-    origin = request.headers.get("origin")
-    own = origin is None or _host_of(origin) == request.headers.get("host")
-    if not own and origin not in request.app.state.settings.cors_origins:
-        raise ApiError(403, f"a page of {origin} may not ask this farm", code="other_origin")
-
-
-def _host_of(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:  # as for "http://["
-        return ""
 
 
 Tenant = Annotated[str, Depends(tenant_of)]

@@ -1,0 +1,119 @@
+"""Whether a request was made on this machine, by a program or by a page that may ask.
+
+A farm without keys gives everything to whoever asks, so a request that was passed on by a proxy is
+refused however near the proxy is, and so is one that a page of another site has made.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from fastapi import Request
+
+from farm.ingress.errors import ApiError
+
+# Words of a header's name that tell of a proxy: X-Forwarded-For, HTTP-Via, WL-Proxy-Client-IP.
+_WORD = re.compile(
+    "akamai|cdn|cf|cloudfront|envoy|fastly|fly|forward(ed|s)?|incap|ingress|ngrok|prox(ied|y|yuser)"
+    "|sucuri|tailscale|varnish|via"
+)
+# Whose address it is says only who passes a request on: Client-IP, X-Real-IP, X-Remote-Addr.
+_ADDRESS = re.compile(
+    r"(client|connecting|origin|peer|real|remote|source|true|user|visitor)?(ip|ipv?[46]|addr)"
+    r"|ipaddress|ipcountry"
+)
+# What load balancers, gateways and those who ask for a password add beside that.
+_PREFIXES = (
+    *("front-end-https", "remote-", "ssl-client-", "x-amz-cf-", "x-amzn-", "x-appengine-"),
+    *("x-appgw-", "x-arr-", "x-auth-request-", "x-azure-", "x-client-cert", "x-client-dn"),
+    *("x-client-verify", "x-coming-from", "x-consumer-", "x-forefront-", "x-goog-authenticated-"),
+    *("x-goog-iap-", "x-kong-", "x-nf-", "x-nginx-", "x-original-", "x-originating-", "x-real-"),
+    *("x-remote-", "x-rewrite-", "x-scheme", "x-ssl-", "x-url-scheme", "x-vercel-"),
+)
+
+
+def check_local(request: Request, pages: Iterable[str]) -> None:
+    """ApiError 403 for a request that is not of this machine, or of a page that may not ask.
+
+    pages: origins of other sites whose pages may.
+    """
+    headers = request.headers
+    hosts = headers.getlist("host")
+    # The name that was asked for, too: a page elsewhere may have its own name lead to this machine.
+    names = (request.client.host if request.client else "", *map(_name_of, hosts or [""]))
+    if not all(map(is_loopback, names)):
+        raise _keys_needed("this farm has no keys, so it serves its own machine alone")
+    # HTTP/1.0 is what nginx speaks to the servers behind it, with no header that tells of it.
+    sign = "HTTP/1.0" if request.scope.get("http_version") == "1.0" else _proxy_header(headers)
+    if sign:
+        raise _keys_needed(
+            f"the request came through a proxy ({sign[:80]}), and this farm has no keys, so it "
+            "serves its own machine alone"
+        )
+    _check_page(request, hosts, frozenset(pages))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine, whatever a DNS server says."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _keys_needed(why: str) -> ApiError:
+    return ApiError(403, f"{why}: set FARM_KEYS", code="keys_needed")
+
+
+def _proxy_header(names: Iterable[str]) -> str:
+    """The first header that a proxy has added; empty where there is none."""
+    for name in names:
+        spelt = name.lower().replace("_", "-")
+        words = spelt.split("-")
+        if (
+            any(map(_WORD.fullmatch, words))
+            or _ADDRESS.fullmatch(words[-1])
+            or spelt.startswith(_PREFIXES)
+            or spelt == "x-host"
+        ):
+            return name
+    return ""
+
+
+def _check_page(request: Request, hosts: list[str], pages: frozenset[str]) -> None:
+    """ApiError 403 where a browser says that another site's page has asked.
+
+    It names that page's origin, or says at least that it is another's: of a picture, a form or a
+    link there is no Origin.
+    """
+    origins = request.headers.getlist("origin")
+    for origin in origins:
+        if [_host_of(origin)] != hosts and origin not in pages:
+            raise _other_origin(f"a page of {origin} may not ask this farm")
+    allowed = bool(origins) and pages.issuperset(origins)
+    for site in request.headers.getlist("sec-fetch-site"):
+        if site.strip().lower() not in ("same-origin", "none") and not allowed:
+            message = f"another site's page may not ask this farm (Sec-Fetch-Site: {site})"
+            raise _other_origin(message)
+    for page in request.headers.getlist("referer"):
+        if [_host_of(page)] != hosts and not allowed:
+            raise _other_origin(f"the page {page} may not lead here")
+
+
+def _other_origin(message: str) -> ApiError:
+    return ApiError(403, message, code="other_origin")
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # as for "http://["
+        return ""
+
+
+def _name_of(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
