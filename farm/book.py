@@ -9,12 +9,14 @@ import time
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from farm.errors import ConflictError, JobError, StoreError
 from farm.job import Event, Job, LogEntry, advance
 from farm.keys import JOBS, OPEN, events_key, events_prefix, job_key, open_key
 from farm.loop import Background
+from farm.open_jobs import OpenJobs
 from farm.store import Store, is_key
 from svd_engine import NUMERICS
 
@@ -42,7 +44,7 @@ class Book:
         ended: awaited when a job's end is in the store, and before it is out of the index of open
         ones; the same end may be told of again. It may raise StoreError.
         """
-        self.open: dict[str, Job] = {}  # as they are; `shown` may be a moment behind
+        self.open = OpenJobs()  # as they are; `shown` may be a moment behind
         self._fence, self._changed = fence, changed
         self._ended, self._superseded = ended, superseded
         self._store, self._background = store, background
@@ -113,10 +115,14 @@ class Book:
         """Write an open job as it is now; tried until the store takes it."""
         return self._background.start(self._save(job))
 
-    def lately_finished(self, count: int) -> list[float]:
-        """When the last jobs were finished, in order."""
-        jobs = (job.finished_at for job in reversed(self._shown.values()) if job.finished_at)
-        return sorted(time for time, _ in zip(jobs, range(count)))  # noqa: B905
+    def lately_finished(self, count: int, tenant: str | None = None) -> list[float]:
+        """When the last jobs, of a tenant or of all, were finished, in order."""
+        jobs = (
+            job.finished_at
+            for job in reversed(self._shown.values())
+            if job.finished_at and tenant in (None, job.tenant)
+        )
+        return sorted(islice(jobs, count))
 
     async def read(self, job: str) -> Job | None:
         """The job, out of the store where it is not in memory."""

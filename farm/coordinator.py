@@ -12,10 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 import svd_engine
+from farm.admission import Admission
 from farm.book import Book
 from farm.cluster import Models
 from farm.dispatch import Dispatcher
-from farm.errors import JobError, QueueFullError, RequestError, StoreError
+from farm.errors import JobError, RequestError, StoreError
 from farm.fence import take_fence
 from farm.intake import Intake
 from farm.job import Event, Job, JobView, LogEntry, State, Submission
@@ -81,16 +82,12 @@ class Coordinator:
         StoreError, or JobError where the id is another job's.
         """
         await self.ready()
-        if len(self._book.open) >= self._settings.max_jobs and submission.id not in self._book.open:
-            raise QueueFullError(
-                f"the farm has {len(self._book.open)} open jobs, and takes no more than that",
-                round(self._room_in_s(), 1),
-            )
         job = await self._intake.job_of(submission, picture)
-        if submission.idempotency_key is not None:
-            job = await self._intake.once(job, submission.idempotency_key)
-        await self._intake.keep(job.request.picture, picture)
-        job, new = await self._book.create(job)
+        with self._admission.room_for(job):
+            if submission.idempotency_key is not None:
+                job = await self._intake.once(job, submission.idempotency_key)
+            await self._intake.keep(job.request.picture, picture)
+            job, new = await self._book.create(job)
         if new:
             await self._sharing.admit(job)
         return await self.show(job.id)
@@ -99,6 +96,7 @@ class Coordinator:
         """The job that `submit` would make, and how many of its clips are in the store already."""
         await self.ready()
         job = await self._intake.job_of(submission, picture)
+        self._admission.check_work(job.request)
         return job, await self._sharing.done_already(job)
 
     async def find(self, job: str) -> JobView | None:
@@ -248,6 +246,7 @@ class Coordinator:
         self._book = Book(
             self._store, background, self._fence, self._news.tell, webhooks.owe, lambda: os._exit(1)
         )
+        self._admission = Admission(settings, self._book)
         self._intake = Intake(settings, self._store, background, self._models, self._book)
         self._sharing = Sharing(
             self._store, background, self._book, self._scheduler, self._news.tell
@@ -296,8 +295,3 @@ class Coordinator:
 
     def _view(self, job: Job, placed: bool = True) -> JobView:
         return JobView(job=job, progress=progress_of(job, self._sharing, self._scheduler, placed))
-
-    def _room_in_s(self) -> float:
-        """When a job is likely to be finished and to leave room, from the last ones."""
-        times = self._book.lately_finished(100)
-        return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 30.0

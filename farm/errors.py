@@ -2,6 +2,7 @@
 
 FarmError
 ├── RequestError       it can never be rendered as asked: its parameters, picture or model
+│   └── SizeError      it asks for more work than is allowed
 ├── StoreError         the store cannot be read or written
 │   ├── ConflictError  an object is not what a conditional write expected
 │   └── MissingError   an object that was there before is gone
@@ -24,6 +25,10 @@ class FarmError(Exception):
 
 class RequestError(FarmError):
     """A request that can never be rendered as asked."""
+
+
+class SizeError(RequestError):
+    """More work than a clip may take, or a tenant may have open; the message has both numbers."""
 
 
 class StoreError(FarmError):

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from farm.book import Book
 from farm.cluster import Models
-from farm.errors import RequestError
+from farm.errors import RequestError, SizeError
 from farm.fence import Claim, claim
 from farm.job import Job, State, Submission
 from farm.keys import idempotency_key, picture_key
@@ -85,7 +85,7 @@ def _check_size(request: RenderRequest) -> None:
     params = request.params
     sides = params.width or 0, params.height or 0, params.num_frames or 0
     if prod(sides) > MAX_CLIP_PIXELS:
-        raise ValueError(
+        raise SizeError(
             f"width x height x num_frames: {' x '.join(map(str, sides))} pixels in a clip, "
             f"over {MAX_CLIP_PIXELS}"
         )

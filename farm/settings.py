@@ -54,7 +54,9 @@ class Settings(BaseSettings):
 
     store: str = Field(default_factory=_data_folder)  # the farm's only lasting memory
     workers: int | None = Field(None, ge=1)  # default: one per GPU, or one per node without any
-    max_jobs: int = Field(10_000, ge=1)  # open at once; past it, submit is refused
+    max_jobs: int = Field(10_000, ge=1)  # open at once in all; what a tenant's share is taken of
+    max_jobs_per_tenant: int | None = Field(None, ge=1)  # default: max_jobs
+    max_work: int = Field(10**13, ge=1)  # steps x pixels x frames x videos open, by tenant
     max_gpus: dict[str, int] = {}  # workers at once, by tenant; as JSON
     max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture given
     stall_s: float = Field(1800.0, gt=0)  # without a step or an end, until a task counts as lost

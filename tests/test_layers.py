@@ -75,14 +75,32 @@ ALLOWED: dict[str, set[str]] = {
         "farm.loop",
     }
     | {"farm.pool", "farm.scheduler", "farm.store"},
-    "book": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.store", "svd_engine"},
+    "open_jobs": {"farm.job", "farm.request"},
+    "admission": {"farm.book", "farm.errors", "farm.job", "farm.open_jobs", "farm.request"}
+    | {"farm.settings"},
+    "book": {
+        "farm.open_jobs",
+        "farm.errors",
+        "farm.job",
+        "farm.keys",
+        "farm.loop",
+        "farm.store",
+        "svd_engine",
+    },
     "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
     | {"farm.loop", "farm.places", "farm.run", "farm.scheduler", "farm.store"},
     "views": {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
     "upkeep": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.job"}
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
     | {"farm.sharing"},
-    "coordinator": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.fence"}
+    "coordinator": {
+        "farm.admission",
+        "farm.book",
+        "farm.cluster",
+        "farm.dispatch",
+        "farm.errors",
+        "farm.fence",
+    }
     | {"farm.intake", "farm.job", "farm.keys", "farm.leftovers", "farm.loop", "farm.pool"}
     | {"farm.request", "farm.scheduler", "farm.settings", "farm.sharing", "farm.store"}
     | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},

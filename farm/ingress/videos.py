@@ -8,7 +8,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from farm.errors import RequestError
+from farm.errors import RequestError, SizeError
 from farm.ingress.access import Tenant
 from farm.ingress.body import PICTURE, read_body
 from farm.ingress.content import content_answer
@@ -79,9 +79,14 @@ async def _asked(request: Request, tenant: str, key: str | None) -> tuple[Submis
 
 @contextmanager
 def _weights_named(submission: Submission) -> Iterator[None]:
-    """Name the parameter of a RequestError: past what is looked at here, it is the weights."""
+    """Name the parameter of a RequestError: past what is looked at here, it is the weights.
+
+    A SizeError is of no single parameter.
+    """
     try:
         yield
+    except SizeError:
+        raise
     except RequestError as error:
         param = "model" if submission.model.variant is None else "variant"
         raise bad_request(param, f"{param}: {error}") from error
