@@ -5,12 +5,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
 import psutil
 import pytest
 
+from farm.ingress.gate import STREAMS
 from tests.abuse import ANY, PICTURE, SMALL, STABILITY, Abuse, as_form, as_json
 from tests.abuse_bodies import bad_requests
 from tests.broken_pictures import mutated_pictures
@@ -98,6 +100,42 @@ def test_clients_that_go_away(http: httpx2.Client, store: Path) -> None:
         with socket.create_connection((body.url.host, body.url.port or 80)) as gone:
             gone.sendall(f"POST /v1/videos HTTP/1.1\r\n{head}\r\n".encode() + body.content[:kept])
     assert http.get("/readyz").status_code == 200
+    nothing_is_open(http, store)
+
+
+def test_event_streams_shut_nobody_out(http: httpx2.Client, store: Path) -> None:
+    fields = {name: str(value) for name, value in (SMALL | {"num_inference_steps": 900}).items()}
+    files = {"input_reference": ("a", PICTURE)}
+    video = http.post("/v1/videos", data=fields, files=files).json()["id"]
+    http.post(f"/v1/videos/{video}/pause").raise_for_status()
+    where = http.base_url.netloc.decode()
+    asked = f"GET /v1/videos/{video}/events HTTP/1.1\r\nHost: {where}\r\n\r\n".encode()
+    with ExitStack() as open_ones:
+        streams = []
+        for _ in range(2 * STREAMS):
+            stream = socket.create_connection((http.base_url.host, http.base_url.port or 80))
+            streams.append(open_ones.enter_context(stream))
+            stream.sendall(asked)
+        heads = [stream.recv(4096) for stream in streams]
+        taken = [head.startswith(b"HTTP/1.1 200 ") for head in heads]
+        assert 100 <= sum(taken) <= STREAMS // 2
+        for stream, head in zip(streams, heads, strict=True):
+            if not head.startswith(b"HTTP/1.1 200 "):
+                answer = head + stream.makefile("rb").read()  # it is closed, so as not to be kept
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"retry-after: 5\r\n" in answer
+                assert b'"code":"overloaded"' in answer
+        for path in ("/healthz", "/readyz", f"/v1/videos/{video}"):
+            assert http.get(path, timeout=30).status_code == 200
+        assert rendered(http, PICTURE, seed=5)
+
+    def free() -> bool:
+        with http.stream("GET", f"/v1/videos/{video}/events") as answer:
+            return answer.status_code == 200
+
+    wait_for(free)
+    http.delete(f"/v1/videos/{video}").raise_for_status()
+    wait_for(lambda: open_jobs(http) == 0)
     nothing_is_open(http, store)
 
 

@@ -167,7 +167,13 @@ ALLOWED |= {
         "access": "errors local rate",
         "local": "errors",
         "rate": "",
-        "body": "errors",
+        "slots": "",
+        "docs": "",
+        "health": "protocol",
+        "gate": "access body errors slots",
+        "form": "errors",
+        "json_body": "errors",
+        "body": "errors form json_body",
         "fields": "errors",
         "events": "protocol",
         "content": "errors protocol",
@@ -175,7 +181,7 @@ ALLOWED |= {
         "videos": "access body content errors events fields protocol video",
         "operator": "access errors videos",
         "stability": "access body content errors fields videos",
-        "app": "protocol rate",
+        "app": "body gate protocol rate",
     }.items()
 }
 ALLOWED["ingress/events"] |= {"farm.keys"}

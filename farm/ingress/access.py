@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
+from starlette.datastructures import Headers
 
 from farm.errors import RequestError
 from farm.ingress.errors import ApiError
@@ -20,7 +21,7 @@ ANYBODY = Key(tenant="default", operator=True)  # of this machine, where a farm 
 BEARER = HTTPBearer(auto_error=False, description="not asked for where the farm has no keys")
 
 
-def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
+async def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
     """What the caller may do; ApiError 401 or 403.
 
     Without keys only this machine is served, and of its browsers' pages the farm's own and those
@@ -30,10 +31,9 @@ def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
     if not settings.keys:
         check_local(request, settings.cors_origins)
         return ANYBODY
-    kind, _, key = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not key.strip():
+    name = _name_of(request.headers)
+    if not name:
         raise _refused("no key: send 'Authorization: Bearer KEY'", "missing_api_key")
-    name = hashlib.sha256(key.strip().encode()).hexdigest()
     found = settings.keys.get(name)
     if found is None:
         raise _refused("the key is not known here", "invalid_api_key")
@@ -42,15 +42,29 @@ def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
     return found
 
 
-def tenant_of(key: Annotated[Key, Depends(key_of)]) -> str:
+def caller_of(headers: Headers, settings: Settings) -> str:
+    """The name of the caller's key; empty for whoever has none that is known."""
+    name = _name_of(headers)
+    return name if name in settings.keys else ""
+
+
+async def tenant_of(key: Annotated[Key, Depends(key_of)]) -> str:
     """Whose jobs the caller sees."""
     return key.tenant
 
 
-def operator(key: Annotated[Key, Depends(key_of)]) -> None:
+async def operator(key: Annotated[Key, Depends(key_of)]) -> None:
     """ApiError 403 for a key without that right."""
     if not key.operator:
         raise ApiError(403, "the key is no operator's", code="operators_only")
+
+
+def _name_of(headers: Headers) -> str:
+    """What the setting has a bearer key by; empty where there is none."""
+    kind, _, key = headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not key.strip():
+        return ""
+    return hashlib.sha256(key.strip().encode()).hexdigest()
 
 
 def _refused(message: str, code: str) -> ApiError:

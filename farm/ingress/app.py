@@ -2,30 +2,19 @@
 
 from typing import Any
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
 
 import svd_engine
-from farm.errors import FarmError
-from farm.ingress import errors, operator, page, stability, videos
+from farm.ingress import docs, errors, health, operator, page, stability, videos
+from farm.ingress.body import THREADS
+from farm.ingress.gate import Gate, Policy
 from farm.ingress.protocol import Farm
 from farm.ingress.rate import Rate
 from farm.settings import Settings
 
 DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
-_READY = {
-    "type": "object",
-    "required": ["status"],
-    "properties": {
-        "status": {"type": "string", "enum": ["ok", "no worker yet", "no coordinator"]},
-        "workers": {"type": "integer"},
-        "why": {"type": "string"},
-    },
-}
-READINESS: dict[int | str, dict[str, Any]] = {
-    status: {"content": {"application/json": {"schema": _READY}}} for status in (200, 503)
-}
 
 
 class _App(FastAPI):
@@ -43,9 +32,19 @@ class _App(FastAPI):
 
 def make_app(farm: Farm, settings: Settings, replicas: int = 1) -> FastAPI:
     """The app before a farm. Stateless: any number of them may stand before the same one."""
-    app = _App(title="SVD render farm", version=svd_engine.__version__, description=DESCRIPTION)
+    app = _App(
+        title="SVD render farm",
+        version=svd_engine.__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
     app.state.farm, app.state.settings = farm, settings
     app.state.replicas, app.state.rates = replicas, dict[str, Rate]()
+    app.state.body_threads = CapacityLimiter(THREADS)
+    shapes = {stability.BELOW: stability.refusal}
+    # The last one that is added is the first that is asked.
+    app.add_middleware(Gate, shapes=shapes, max_body=settings.max_body, replicas=replicas)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -53,25 +52,11 @@ def make_app(farm: Farm, settings: Settings, replicas: int = 1) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    errors.install(app, {stability.PREFIX: stability.refusal})
+    app.add_middleware(Policy)
+    errors.install(app, shapes)
     for router in (videos.router, stability.router, operator.models, operator.router):
         app.include_router(router)
+    docs.install(app)
     page.install(app)
-
-    @app.get("/healthz", tags=["health"])
-    async def healthz() -> dict[str, str]:
-        """Whether the process is alive."""
-        return {"status": "ok"}
-
-    @app.get("/readyz", tags=["health"], responses=READINESS)
-    async def readyz() -> JSONResponse:
-        """Whether the coordinator answers, and there is a worker."""
-        try:
-            workers = (await farm.status())["workers"]
-        except FarmError as error:
-            return JSONResponse({"status": "no coordinator", "why": str(error)}, 503)
-        up = sum(bool(worker.get("place")) for worker in workers.values())
-        status = "ok" if up else "no worker yet"
-        return JSONResponse({"status": status, "workers": up}, 200 if up else 503)
-
+    health.install(app, farm)
     return app

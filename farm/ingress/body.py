@@ -1,26 +1,31 @@
 """A request's body to its fields: multipart or JSON, as browsers, curl and OpenAI's SDK send it."""
 
+import asyncio
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio.to_thread
 from fastapi import Request
-from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
+from starlette.datastructures import Headers
 
 from farm.errors import OutboundError
 from farm.ingress.errors import ApiError, bad_request
+from farm.ingress.form import Part, parse_form
+from farm.ingress.json_body import parse_json
 from farm.outbound import fetch
 
 PICTURE = "input_reference"
-MAX_FIELD = 64 * 1024  # bytes of a form field that is no file
-END = 512  # bytes of a body that hold a form's last boundary, and whatever comes after it
+THREADS = 8  # that parse bodies
+IDLE_S = 30.0  # between two pieces of a body
+UPLOAD_S = 600.0  # for all of it
+PIECE = 2**20  # characters of base64 decoded at once: all other threads wait meanwhile
 # Where a picture may come as a URL.
 URL_FIELDS = ("input_reference[image_url]", "image_url", "image_reference")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,78 +37,78 @@ class Body:
 
 
 async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Body:
-    """The body, at most `limit` bytes long, as is a picture elsewhere; ApiError 400, 413 or 415."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
+    """The body, at most `limit` bytes long, as is a picture elsewhere.
+
+    Raises ApiError 400, 408, 413 or 415.
+    """
+    if (declared_length(request.headers) or 0) > limit:
         raise _too_large(limit)  # before a byte of it is read
-    end = _limit_stream(request, limit)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "multipart/form-data":
-        fields, data = await _multipart(request, picture, end)
-    elif kind == "application/json":
-        fields, data = _json(await request.body(), picture), None
-    else:
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind not in ("multipart/form-data", "application/json"):
         raise ApiError(
             415,
             f"content type {kind or 'missing'}: send multipart/form-data or application/json",
             code="unsupported_media_type",
         )
+    body = await _receive(request, limit)
+    data: bytes | None = None
+    payloads: Sequence[bytes] = ()
+    if kind == "application/json":
+        fields, payloads = await _threaded(request, parse_json, body)
+        _flatten(fields, picture)
+    else:
+        fields, data = _fields_of(await _threaded(request, parse_form, body, content_type), picture)
     name, url = _take_url(fields, data, picture)
-    if name is not None:
-        data = await _picture_at(name, url, request.app.state.settings.picture_hosts, limit)
+    if name is not None and _is_of_the_web(url):
+        data = await _fetch(name, url, request.app.state.settings.picture_hosts, limit)
+    elif name is not None:
+        data = await _threaded(request, _data_url, name, url, payloads)
     return Body(fields, data)
 
 
-def _limit_stream(request: Request, limit: int) -> bytearray:
-    """Stop reading a body that grows past the limit, whatever its header says.
+def declared_length(headers: Headers) -> int | None:
+    """How long a body is by its header; None where that says nothing."""
+    text = headers.get("content-length", "")
+    return int(text[:18]) if text.isascii() and text.isdecimal() else None
 
-    What is returned holds the body's last bytes, once it is read.
-    """
-    receive, seen, end = request.receive, 0, bytearray()
 
-    async def limited() -> Any:
-        nonlocal seen
-        message = await receive()
-        part = message.get("body", b"")
-        seen += len(part)
-        if seen > limit:
-            raise _too_large(limit)
-        end.extend(part[-END:])
-        del end[:-END]
-        return message
+async def _threaded(request: Request, function: Callable[..., T], *arguments: Any) -> T:
+    """The function's result, from one of the threads that are for bodies alone."""
+    limiter = request.app.state.body_threads
+    return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)
 
-    request._receive = limited
-    return end
+
+async def _receive(request: Request, limit: int) -> bytearray:
+    """The body as it comes, whatever its header says of its length."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(UPLOAD_S), asyncio.timeout(IDLE_S) as idle:
+            async for part in request.stream():
+                if len(body) + len(part) > limit:
+                    raise _too_large(limit)
+                body += part
+                idle.reschedule(asyncio.get_running_loop().time() + IDLE_S)
+    except TimeoutError as error:
+        message = f"the body has not come within {IDLE_S:g} s, or {UPLOAD_S:g} s for all of it"
+        raise ApiError(408, message, code="timeout", headers={"Connection": "close"}) from error
+    return body
 
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"the body is over {limit} bytes", code="too_large")
 
 
-async def _multipart(
-    request: Request, picture: str, end: bytearray
-) -> tuple[dict[str, Any], bytes | None]:
-    try:
-        form = await request.form(max_files=1, max_part_size=MAX_FIELD)
-    except (MultiPartException, HTTPException) as error:
-        reason = error.detail if isinstance(error, HTTPException) else error.message
-        raise bad_request(None, f"the form cannot be read: {reason}") from error
-    _, options = parse_options_header(request.headers["content-type"])
-    # The parser leaves out, in silence, the field that it was at.
-    if b"--" + options.get(b"boundary", b"") + b"--" not in end:
-        raise bad_request(None, "the form is cut off: its last boundary is missing")
-    return await _fields_of(form, picture)
-
-
-async def _fields_of(form: FormData, picture: str) -> tuple[dict[str, Any], bytes | None]:
+def _fields_of(parts: Sequence[Part], picture: str) -> tuple[dict[str, Any], bytes | None]:
     fields: dict[str, Any] = {}
     lists: dict[str, list[str]] = {}
     data = None
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
+    for part in parts:
+        name, value = part.name, part.value
+        if isinstance(value, bytes):
             if name != picture:
                 raise bad_request(name, f"{name}: not a file field; the picture is {picture!r}")
-            data = await value.read()
+            data = value
         elif name.endswith("[]"):
             lists.setdefault(name[:-2], []).append(value)
         elif name in fields:
@@ -115,29 +120,12 @@ async def _fields_of(form: FormData, picture: str) -> tuple[dict[str, Any], byte
     return fields | lists, data
 
 
-def _json(data: bytes, picture: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(data, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise bad_request(None, f"the body is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise bad_request(None, "the body must be a JSON object")
+def _flatten(fields: dict[str, Any], picture: str) -> None:
+    """Spell a picture's object of JSON as a form does: `picture[image_url]`."""
     nested = fields.get(picture)
     if isinstance(nested, dict):
         fields |= {f"{picture}[{name}]": value for name, value in nested.items()}
         del fields[picture]
-    return fields
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise bad_request(name, f"{name}: given twice")
-            seen.add(name)
-    return fields
 
 
 def _take_url(fields: dict[str, Any], data: bytes | None, picture: str) -> tuple[str | None, Any]:
@@ -161,9 +149,11 @@ def _reference(value: Any) -> Any:
         raise bad_request("image_reference", message) from error
 
 
-async def _picture_at(name: str, url: Any, hosts: Sequence[str], limit: int) -> bytes:
-    if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
-        return _data_url(name, url)
+def _is_of_the_web(url: Any) -> bool:
+    return isinstance(url, str) and url[:8].lower().startswith(("http://", "https://"))
+
+
+async def _fetch(name: str, url: str, hosts: Sequence[str], limit: int) -> bytes:
     if not hosts:
         message = f"{name}: this farm fetches nothing from the web: send a file or a data URL"
         raise bad_request(name, f"{message}, or its operator may set FARM_PICTURE_HOSTS")
@@ -173,13 +163,23 @@ async def _picture_at(name: str, url: Any, hosts: Sequence[str], limit: int) -> 
         raise bad_request(name, f"{name}: {error}") from error
 
 
-def _data_url(name: str, value: Any) -> bytes:
-    head, comma, payload = value.partition(",") if isinstance(value, str) else ("", "", "")
+def _data_url(name: str, value: Any, payloads: Sequence[bytes]) -> bytes:
+    """The bytes of a data URL; its payload, where it is `#0`, is the first of those."""
+    head, comma, text = value.partition(",") if isinstance(value, str) else ("", "", "")
     if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
         raise bad_request(
             name, f"{name}: give a file, or a data URL as in data:image/png;base64,..."
         )
+    cut = {f"#{number}": payload for number, payload in enumerate(payloads)}
     try:
-        return base64.b64decode(payload, validate=True)
+        return _decode(cut[text] if text in cut else text.encode("ascii"))
     except ValueError as error:  # binascii's, or of what is not ASCII
         raise bad_request(name, f"{name}: not base64: {error}") from error
+
+
+def _decode(text: bytes) -> bytes:
+    """As `b64decode`, piece by piece; ValueError."""
+    if 0 <= text.find(b"=") < len(text) - 2:
+        raise ValueError("it has a = that is not at its end")
+    pieces = (text[start : start + PIECE] for start in range(0, len(text), PIECE))
+    return b"".join(base64.b64decode(piece, validate=True) for piece in pieces)

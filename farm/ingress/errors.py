@@ -104,12 +104,15 @@ def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
         told = as_api_error(error)
         if told.status == 500:
             log.error("%s %s", request.method, request.url.path, exc_info=error)
-        paths = (path for path in shapes if request.url.path.startswith(path))
-        return shapes.get(next(paths, ""), openai_error)(told)
+        return shape_for(request.url.path, shapes)(told)
 
-    known = (ApiError, FarmError, RequestValidationError, HTTPException, ClientDisconnect)
-    for kind in (*known, Exception):
+    for kind in (ApiError, FarmError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, answer)
+
+
+def shape_for(path: str, shapes: Mapping[str, Shape]) -> Shape:
+    """How errors look at a path."""
+    return next((shape for below, shape in shapes.items() if path.startswith(below)), openai_error)
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -125,7 +128,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, ClientDisconnect):  # nobody hears it; the log need not
         return bad_request(None, "the body ended before its length")
     if isinstance(error, HTTPException):
-        code = "not_found" if error.status_code == 404 else None
+        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
         return ApiError(error.status_code, error.detail, code=code, headers=error.headers)
     return ApiError(500, "an error in the farm; its log says more", code="internal")
 

@@ -51,7 +51,7 @@ class FarmView(BaseModel):
     jobs: dict[str, dict[State, int]]
 
 
-@models.get("/v1/models", responses=responses(401, 403, 429))
+@models.get("/v1/models", responses=responses(401, 403, 429, 503))
 async def list_models(request: Request) -> ModelList:
     """The models this farm offers."""
     return ModelList(data=[ModelItem(id=name) for name in request.app.state.settings.models])

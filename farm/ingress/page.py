@@ -46,12 +46,7 @@ def _answer(
     if kind is None or name not in pages:
         raise ApiError(404, f"the page has no {name!r}", code="not_found")
     tag = f'"{hashlib.sha256(pages[name]).hexdigest()[:32]}"'
-    own = {
-        "Cache-Control": "no-cache",
-        "ETag": tag,
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-    }
+    own = {"Cache-Control": "no-cache", "ETag": tag}
     if tag in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=own | dict(headers))
     return Response(pages[name], media_type=kind, headers=own | dict(headers))

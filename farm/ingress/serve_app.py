@@ -26,7 +26,8 @@ def _build() -> FastAPI:
 _deployment = serve.deployment(
     name="Ingress",
     num_replicas=REPLICAS,
-    max_ongoing_requests=1000,  # most of them wait: for news, or for a worker to stop
+    # Above all that `gate` lets in: what waits in Serve's proxy would keep health waiting with it.
+    max_ongoing_requests=10_000,
     ray_actor_options={"num_cpus": 0},
 )
 app = _deployment(serve.ingress(_build)()).bind()

@@ -25,7 +25,8 @@ from farm.ingress.videos import ID, TheFarm, find
 from farm.job import JobView, State
 from farm.settings import Settings
 
-PREFIX = "/v2beta/image-to-video"
+BELOW = "/v2beta"
+PREFIX = f"{BELOW}/image-to-video"
 SIZES = ((1024, 576), (576, 1024), (768, 768))
 MAX_SEED = 4_294_967_294
 # What may be given: the least, the most, the default, ours.
@@ -72,9 +73,13 @@ NAMES = {
     401: "unauthorized",
     403: "forbidden",
     404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
     413: "payload_too_large",
     422: "unprocessable_entity",
     429: "rate_limit_exceeded",
+    431: "request_header_fields_too_large",
+    503: "service_unavailable",
 }
 
 
@@ -116,7 +121,9 @@ FORM = {
 }
 
 
-@router.post("", responses=_responses(400, 401, 403, 413, 422, 429, 500), openapi_extra=FORM)
+@router.post(
+    "", responses=_responses(400, 401, 403, 408, 413, 422, 429, 500, 503), openapi_extra=FORM
+)
 async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
     """Render a picture into a video; ask for it by the id."""
     settings: Settings = request.app.state.settings
@@ -147,7 +154,7 @@ async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
     responses={
         200: {"model": Result, "content": {"video/mp4": {}}},
         202: {"model": Pending},
-        **_responses(400, 401, 403, 404, 429, 500),
+        **_responses(400, 401, 403, 404, 429, 500, 503),
     },
 )
 async def result(

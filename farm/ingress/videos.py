@@ -24,7 +24,7 @@ from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
 
 POLL_MS = 1000  # told to OpenAI's client
-REFUSED = responses(400, 401, 403, 413, 415, 429, 503)
+REFUSED = responses(400, 401, 403, 408, 413, 415, 429, 503)
 UNKNOWN = responses(400, 401, 403, 404, 429, 503)
 ID = r"^[A-Za-z0-9_.-]{1,80}$"
 VideoId = Annotated[str, Path(pattern=ID, description="a video's id")]
@@ -32,7 +32,7 @@ VideoId = Annotated[str, Path(pattern=ID, description="a video's id")]
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
 
-def farm_of(request: Request) -> Farm:
+async def farm_of(request: Request) -> Farm:
     """The farm this app stands before."""
     farm: Farm = request.app.state.farm
     return farm
