@@ -17,7 +17,9 @@ class Background:
     """Tasks that run by themselves, and calls that would block the loop."""
 
     def __init__(self, threads: int) -> None:
+        """threads: for `call`, and as many for `read`, so that neither waits for the other."""
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="background")
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._tasks: set[asyncio.Task[Any]] = set()  # asyncio alone keeps no task alive
 
     def start(self, work: Coroutine[Any, Any, R]) -> "asyncio.Task[R]":
@@ -31,6 +33,11 @@ class Background:
         """The function's result, from a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)
+
+    async def read(self, function: Callable[..., R], *arguments: Any) -> R:
+        """As `call`, for what many may ask for at once: nothing that is written waits behind it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, function, *arguments)
 
 
 class Recent(OrderedDict[K, V], Generic[K, V]):

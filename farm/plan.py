@@ -1,5 +1,6 @@
 """Request to tasks, with their needs. Pure: the same request always gives the same plan."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -49,8 +50,8 @@ class Task:
         return KIND_OF[self.stage]
 
 
-def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...]:
-    """Tasks of a clip that is `step` steps done; each comes after all that it needs.
+def plan(request: RenderRequest, segment: int, step: int = 0) -> Iterator[Task]:
+    """Tasks of a clip that is `step` steps done, one by one; each comes after all that it needs.
 
     Denoising is cut into segments of so many steps: after each one the latents are saved, and
     another clip or another worker may take its turn. A chunk of `decode_chunk_size` frames is a
@@ -60,33 +61,19 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> tuple[Task, ...
     assert request.num_videos == 1
     frames, steps = request.params.num_frames, request.params.steps
     assert frames is not None  # a RenderRequest is resolved
-    stops = [*range(segment, steps, segment), steps]
-    starts = [0, *stops[:-1]]
-    spans = [(max(start, step), stop) for start, stop in zip(starts, stops, strict=True)]
+    if step == 0:
+        yield Task("conditioning", Stage.ENCODE)
+    for start in range(step - step % segment, steps, segment):
+        begin, stop = max(start, step), min(start + segment, steps)
+        if begin < stop:
+            yield Task(latents_key(stop), Stage.DENOISE, (_before(begin),), (begin, stop))
     size = request.params.decode_chunk_size or frames
     chunks = [(start, min(start + size, frames)) for start in range(0, frames, size)]
     most = 1 if request.params.decode_chunk_size else frames
-    decodes = [
-        Task(
-            f"frames/{start:04d}-{stop:04d}",
-            Stage.DECODE,
-            (latents_key(steps),),
-            (start, stop),
-            most,
-            frame_bytes=decoded_bytes(request),
-        )
-        for start, stop in chunks
-    ]
-    return (
-        *([Task("conditioning", Stage.ENCODE)] if step == 0 else []),
-        *(
-            Task(latents_key(stop), Stage.DENOISE, (_before(start),), (start, stop))
-            for start, stop in spans
-            if start < stop
-        ),
-        *decodes,
-        Task("video", Stage.MUX, tuple(task.key for task in decodes)),
-    )
+    needs, frame_bytes = (latents_key(steps),), decoded_bytes(request)
+    for span in chunks:
+        yield Task(_frames_key(span), Stage.DECODE, needs, span, most, frame_bytes)
+    yield Task("video", Stage.MUX, tuple(map(_frames_key, chunks)))
 
 
 def decoded_bytes(request: RenderRequest) -> int:
@@ -101,6 +88,10 @@ def decoded_bytes(request: RenderRequest) -> int:
 def latents_key(step: int) -> str:
     """The key of the latents after so many steps, and of what else denoising goes on from."""
     return f"latents/{step:04d}"
+
+
+def _frames_key(span: tuple[int, int]) -> str:
+    return f"frames/{span[0]:04d}-{span[1]:04d}"
 
 
 def _before(step: int) -> str:

@@ -1,7 +1,7 @@
 """What the scheduler speaks of: clips being rendered, workers, and what does which, why. Pure."""
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -52,12 +52,15 @@ class Run:
     gone: bool = False  # withdrawn or finished
     rewinds: int = 0
     home: str = ""  # the renderer that had it last
-    needs: dict[str, int] = field(default_factory=dict)  # missing results, by task not ready
-    users: dict[str, list[Task]] = field(default_factory=dict)  # tasks by what they need
+    plan: Iterator[Task] = field(
+        default_factory=lambda: iter(())
+    )  # the tasks that are not near yet
+    next: Task | None = None  # the first of them: it waits for what is unfinished
+    unfinished: set[str] = field(default_factory=set)  # tasks that are near, and not done
     ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # and their place in a heap
+    delayed: int = 0  # of those that are ready: tasks that wait to be tried again
     running: dict[str, "Assignment"] = field(default_factory=dict)  # by worker
     since: int = 0  # what was assigned before this number is stale
-    left: int = 0  # tasks not done
     attempts: Counter[str] = field(default_factory=Counter)  # by task
     avoid: dict[str, set[str]] = field(default_factory=dict)  # workers that failed it, by task
     lean: set[str] = field(default_factory=set)  # tasks that ran out of memory
@@ -67,6 +70,11 @@ class Run:
     def rank(self) -> float:
         """Its place among the tenant's."""
         return rank_of(self.submitted, self.priority)
+
+    @property
+    def done(self) -> bool:
+        """Whether no task of it is left."""
+        return not self.unfinished and self.next is None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

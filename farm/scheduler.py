@@ -18,6 +18,7 @@ MAX_STRIKES = 3  # different clips that a worker may fail in a row
 MAX_REWINDS = 10  # of one clip whose results were lost
 BACKOFF_S = 1.0  # before the second attempt; then four times as long
 STORE_BACKOFF_S = 5.0
+NEAR = 32  # tasks of a clip that are ready and wait for a worker; its plan is drawn on after them
 
 
 class Scheduler:
@@ -40,7 +41,7 @@ class Scheduler:
     # Runs
 
     def add(self, run: Run, tasks: Iterable[Task]) -> None:
-        """Take a clip on, with the tasks it still needs."""
+        """Take a clip on, with the tasks it still needs; they are drawn as they come near."""
         self._number += 1
         run.order = self._number
         self.runs[run.id] = run
@@ -55,7 +56,7 @@ class Scheduler:
 
     def withdraw(self, run: Run) -> list[str]:
         """Forget a clip; the workers that are still at it."""
-        run.gone = True
+        run.gone, run.delayed = True, 0
         run.ready.clear()
         self.runs.pop(run.id, None)
         return list(run.running)
@@ -98,6 +99,7 @@ class Scheduler:
             _, number, run, task = heapq.heappop(self._later)
             self._delayed.remove(number)
             if run.ready.get(task.key, (0,))[0] == number:
+                run.delayed -= 1
                 self._make_ready(run, task)
         for kind in Kind:
             waiting: list[_Entry] = []  # for a worker that is busy now
@@ -128,13 +130,10 @@ class Scheduler:
         run, task = assignment.run, assignment.task
         if current:
             del run.attempts[task.key]  # if the result is lost, making it anew begins with 1
-            run.left -= 1
+            run.unfinished.discard(task.key)
             if task.kind is Kind.RENDERER:
                 run.home = name
-            for user in run.users.get(task.key, ()):
-                run.needs[user.key] -= 1
-                if not run.needs[user.key]:
-                    self._make_ready(run, user)
+            self._unfold(run)
         return assignment
 
     def is_current(self, assignment: Assignment) -> bool:
@@ -172,27 +171,33 @@ class Scheduler:
         run.ready[task.key] = (self._number, task)
         heapq.heappush(self._later, (at, self._number, run, task))
         self._delayed.add(self._number)
+        run.delayed += 1
+        self._unfold(run)
         return Verdict(failed=False, retry_at=at, set_aside=aside)
 
     # The inside
 
     def _fill(self, run: Run, tasks: Iterable[Task]) -> None:
-        tasks = list(tasks)
-        made_here = {task.key for task in tasks}
-        run.left, run.users = len(tasks), {}
-        for task in tasks:
-            needs = [key for key in task.needs if key in made_here]
-            run.needs[task.key] = len(needs)
-            for key in needs:
-                run.users.setdefault(key, []).append(task)
-            if not needs:
-                self._make_ready(run, task)
+        run.plan, run.next = iter(tasks), None
+        run.unfinished.clear()
+        self._unfold(run)
+
+    def _unfold(self, run: Run) -> None:
+        """Make ready what a clip can do next. What is far is not drawn: a plan may be long."""
+        while len(run.ready) - run.delayed < NEAR:
+            task = run.next = run.next or next(run.plan, None)
+            if task is None or not run.unfinished.isdisjoint(task.needs):
+                return
+            run.next = None
+            run.unfinished.add(task.key)
+            self._make_ready(run, task)
 
     def _drop(self, run: Run) -> None:
         """Start none of a clip's tasks; what is under way is of no use, and was no attempt."""
         current = filter(self.is_current, run.running.values())
         run.attempts.subtract(assignment.task.key for assignment in current)
         run.ready.clear()
+        run.delayed = 0
         run.since = self._number
 
     def _make_ready(self, run: Run, task: Task) -> None:
@@ -228,6 +233,7 @@ class Scheduler:
 
     def _start(self, run: Run, task: Task, name: str, reason: Reason) -> Assignment:
         del run.ready[task.key]
+        self._unfold(run)
         run.attempts[task.key] += 1
         self._number += 1
         assignment = Assignment(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from farm.book import Book
 from farm.clips import Clip
@@ -12,6 +12,7 @@ from farm.job import TRANSITIONS, ClipResult, Event, Job, State
 from farm.keys import result_key
 from farm.loop import Background, Recent
 from farm.places import Places
+from farm.request import RenderRequest
 from farm.run import Run, rank_of
 from farm.scheduler import Scheduler
 from farm.store import Store
@@ -19,6 +20,7 @@ from farm.store import Store
 log = logging.getLogger("farm")
 
 RETRY_S = 2.0  # between two tries to read from a store that does not answer
+LOOKUPS = 32  # finished clips of a job that are looked for at once
 KEPT = 10_000  # results that are remembered
 
 
@@ -48,50 +50,72 @@ class Sharing:
         """Answer a job's clips from the store, share those under way, render the others."""
         # Paid for, by a former coordinator; perhaps one of other numerics, as their names say.
         there = {result.request.asked for result in job.results}
-        for request in job.request.clips():
-            if request.asked in there:
-                continue
-            result = await self._result(request.digest, job)
+        wanted = [request for request in job.request.clips() if request.asked not in there]
+        for start in range(0, len(wanted), LOOKUPS):
+            batch = wanted[start : start + LOOKUPS]
+            found = await self._look_up(batch, job)
             if not self._wants_clips(job.id):
                 return  # cancelled meanwhile, or another of its clips has failed
-            if result is not None:
-                anew = steps is not None and result.finished_at >= job.created_at  # but not written
-                self._add_result(job.id, result if anew else _unpaid(result))
-                continue
-            self._jobs_of.setdefault(request.digest, []).append(job.id)
-            self._clips_of.setdefault(job.id, []).append(request.digest)
-            self._place(job.id)
-            if request.digest in self.dispatcher.clips:
-                continue
-            run = Run(request.digest, job.tenant, job.request.weights, job.created_at, job.priority)
-            recovered = steps is not None
-            clip = Clip(request, job.model, run, job.id, job.force, recovered)
-            self.dispatcher.add(clip, (steps or {}).get(request.digest, 0))
+            for request, stored in zip(batch, found, strict=True):
+                self._admit_clip(job, request, self._fitting(request.digest, stored, job), steps)
         self.settle(job.id)
         self._close_if_done(job.id)
 
+    def _admit_clip(
+        self,
+        job: Job,
+        request: RenderRequest,
+        result: ClipResult | None,
+        steps: dict[str, int] | None,
+    ) -> None:
+        if result is not None:
+            anew = steps is not None and result.finished_at >= job.created_at  # but not written
+            self._add_result(job.id, result if anew else _unpaid(result))
+            return
+        self._jobs_of.setdefault(request.digest, []).append(job.id)
+        self._clips_of.setdefault(job.id, []).append(request.digest)
+        self._place(job.id)
+        if request.digest in self.dispatcher.clips:
+            return
+        run = Run(request.digest, job.tenant, job.request.weights, job.created_at, job.priority)
+        recovered = steps is not None
+        clip = Clip(request, job.model, run, job.id, job.force, recovered)
+        self.dispatcher.add(clip, (steps or {}).get(request.digest, 0))
+
     async def done_already(self, job: Job) -> int:
         """How many of a job's clips could be answered from the store."""
-        found = [await self._result(request.digest, job) for request in job.request.clips()]
-        return sum(result is not None for result in found)
+        done, wanted = 0, job.request.clips()
+        for start in range(0, len(wanted), LOOKUPS):
+            batch = wanted[start : start + LOOKUPS]
+            found = await self._look_up(batch, job)
+            for request, stored in zip(batch, found, strict=True):
+                done += self._fitting(request.digest, stored, job) is not None
+        return done
 
     def under_way(self, job: str) -> list[Clip]:
         """The clips that a job waits for."""
         return [self.dispatcher.clips[digest] for digest in self._clips_of.get(job, [])]
 
-    async def _result(self, digest: str, job: Job) -> ClipResult | None:
+    async def _look_up(
+        self, requests: Sequence[RenderRequest], job: Job
+    ) -> list[ClipResult | None]:
+        """What there is of each clip, finished, in memory or in the store."""
+        return await asyncio.gather(*(self._stored(request.digest, job) for request in requests))
+
+    async def _stored(self, digest: str, job: Job) -> ClipResult | None:
+        if digest in self._results or digest in self.dispatcher.clips:
+            return self._results.get(digest)
+        while True:
+            try:
+                stored = await self._background.read(self._store.get, result_key(digest))
+                return ClipResult.model_validate_json(stored.data) if stored else None
+            except StoreError as error:
+                log.warning("%s: cannot look for its result yet: %s", job.id, error)
+                await asyncio.sleep(RETRY_S)
+
+    def _fitting(self, digest: str, stored: ClipResult | None, job: Job) -> ClipResult | None:
         """A finished clip that will do for the job. One under way is for it to share."""
-        result = self._results.get(digest)
-        if result is None and digest not in self.dispatcher.clips:
-            while True:
-                try:
-                    stored = await self._background.call(self._store.get, result_key(digest))
-                    break
-                except StoreError as error:
-                    log.warning("%s: cannot look for its result yet: %s", job.id, error)
-                    await asyncio.sleep(RETRY_S)
-            result = ClipResult.model_validate_json(stored.data) if stored else None
-            result = self._results.get(digest, result)  # it may have finished meanwhile
+        result = self._results.get(digest, stored)  # it may have finished meanwhile
         if digest in self.dispatcher.clips or result is None:
             return None
         return None if job.force and result.finished_at < job.created_at else result

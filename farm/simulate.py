@@ -106,7 +106,7 @@ class Simulation:
     def __init__(self, gpus: int, jobs: int, seed: int) -> None:
         self._chance = random.Random(seed)
         self._scheduler = Scheduler()
-        self._tasks = plan(_request(), SEGMENT)
+        self._tasks = tuple(plan(_request(), SEGMENT))
         self._events: list[tuple[float, int, Callable[[float, Any], int], Any]] = []
         self._number = 0
         self._queued: Counter[str] = Counter()  # jobs not begun, by tenant
@@ -184,7 +184,7 @@ class Simulation:
         self._busy[worker.kind] -= 1
         if fault is None:
             self._scheduler.finish(worker.name)
-            if assignment.run.left:
+            if not assignment.run.done:
                 return 0
             self._scheduler.withdraw(assignment.run)
             self.report.done += 1
@@ -264,7 +264,7 @@ def _request() -> RenderRequest:
 
 def decision_rate(tasks: int = 100_000) -> float:
     """Decisions a second of the scheduler alone, with so many tasks queued."""
-    per_clip = plan(_request(), SEGMENT)
+    per_clip = tuple(plan(_request(), SEGMENT))
     scheduler = Scheduler()
     for number in range(tasks // len(per_clip)):
         run = Run(str(number), f"tenant-{number % 3}", "svd-xt", float(number))
@@ -276,7 +276,7 @@ def decision_rate(tasks: int = 100_000) -> float:
         for assignment in list(scheduler.assign(0.0)):
             decisions += 1
             scheduler.finish(assignment.worker)
-            if not assignment.run.left:
+            if assignment.run.done:
                 scheduler.withdraw(assignment.run)
     return decisions / (time.perf_counter() - began)
 

@@ -128,7 +128,7 @@ class FarmModel:
             del clip.failures[task.key]
             clip.home = name if task.kind is Kind.RENDERER else clip.home
             if clip.done == set(clip.tasks):
-                assert clip.run.left == 0
+                assert clip.run.done
                 self.forget(clip)
 
     def judge(self, name: str, fault: Fault) -> None:

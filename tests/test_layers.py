@@ -88,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
         "svd_engine",
     },
     "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
-    | {"farm.loop", "farm.places", "farm.run", "farm.scheduler", "farm.store"},
+    | {"farm.loop", "farm.places", "farm.request", "farm.run", "farm.scheduler", "farm.store"},
     "views": {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
     "upkeep": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.job"}
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}

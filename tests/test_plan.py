@@ -72,7 +72,7 @@ def test_plan_does_each_step_and_frame_once_after_what_it_needs(
     frames: int, chunk: int | None, steps: int, segment: int
 ) -> None:
     asked = request(num_frames=frames, decode_chunk_size=chunk, num_inference_steps=steps)
-    tasks = plan(asked, segment)
+    tasks = tuple(plan(asked, segment))
     done: set[str] = set()
     for task in tasks:
         assert set(task.needs) <= done
@@ -86,7 +86,7 @@ def test_plan_does_each_step_and_frame_once_after_what_it_needs(
     assert all(stop - start <= (chunk or frames) for start, stop in chunks)
     assert tasks[-1].stage == Stage.MUX
     assert tasks[-1].needs == tuple(t.key for t in tasks if t.stage == Stage.DECODE)
-    assert plan(asked, segment) == tasks
+    assert tuple(plan(asked, segment)) == tasks
 
 
 @given(**SHAPES, data=st.data())
@@ -95,7 +95,7 @@ def test_resuming_leaves_the_rest_and_nothing_else(
 ) -> None:
     asked = request(num_frames=frames, decode_chunk_size=chunk, num_inference_steps=steps)
     step = data.draw(st.integers(1, steps))
-    whole, rest = plan(asked, segment), plan(asked, segment, step)
+    whole, rest = tuple(plan(asked, segment)), tuple(plan(asked, segment, step))
     assert covered(spans(rest, Stage.DENOISE)) == list(range(step, steps))
     assert not spans(rest, Stage.ENCODE)
     made = {task.key for task in rest}

@@ -51,7 +51,7 @@ def finish_all(scheduler: Scheduler) -> None:
     for worker in list(scheduler.workers.values()):
         if worker.task is not None:
             run = scheduler.finish(worker.name).run
-            if not run.left:
+            if run.done:
                 scheduler.withdraw(run)
 
 
@@ -62,7 +62,7 @@ def test_a_clip_from_first_to_last() -> None:
     scheduler = farm(renderers=1, decoders=1)
     run = add(scheduler, "clip")
     stages = []
-    while run.left:
+    while not run.done:
         (one,) = start(scheduler)
         stages.append(one.task.stage)
         assert (one.attempt, one.lean) == (1, False)

@@ -159,9 +159,9 @@ def test_what_a_rewound_clips_workers_make_counts_for_nothing() -> None:
     first, second = start(scheduler)
     scheduler.fail(first.worker, Fault.STALE, 0.0)
     scheduler.rewind(run, plan(REQUEST, 5, 25))
-    left = run.left
+    left = set(run.unfinished)
     scheduler.finish(second.worker)
-    assert run.left == left
+    assert run.unfinished == left
     assert set(scheduler.withdraw(run)) == set()
 
 

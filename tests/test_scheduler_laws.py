@@ -4,9 +4,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+import farm.scheduler
 from farm.plan import Kind, Stage, Task, plan
 from farm.run import Assignment, Fault, Reason, Run
-from farm.scheduler import MAX_ATTEMPTS, MAX_REWINDS
+from farm.scheduler import MAX_ATTEMPTS, MAX_REWINDS, NEAR
 from tests.farm_model import CAPS, Clip, FarmModel, Own
 from tests.test_plan import request
 
@@ -23,8 +24,11 @@ class Farm(FarmModel, RuleBasedStateMachine):
 
     # What happens
 
-    @initialize(renderers=st.integers(0, 3), decoders=st.integers(0, 2))
-    def begin(self, renderers: int, decoders: int) -> None:
+    @initialize(
+        renderers=st.integers(0, 3), decoders=st.integers(0, 2), near=st.sampled_from((1, 2, NEAR))
+    )
+    def begin(self, renderers: int, decoders: int, near: int) -> None:
+        farm.scheduler.NEAR = near  # how far plans are drawn changes no decision
         for kind in [Kind.RENDERER] * renderers + [Kind.DECODER] * decoders:
             self.join(kind)
 
@@ -52,7 +56,7 @@ class Farm(FarmModel, RuleBasedStateMachine):
         self.count += 1
         asked = request(num_frames=frames, decode_chunk_size=chunk, num_inference_steps=steps)
         run = Run(f"clip-{self.count}", tenant, model, self.now, priority)
-        tasks = plan(asked, segment, min(done, steps))
+        tasks = list(plan(asked, segment, min(done, steps)))
         self.clips[run.id] = Clip(run, asked, segment, self.count, {t.key: t for t in tasks})
         self.scheduler.add(run, tasks)
 
@@ -97,9 +101,9 @@ class Farm(FarmModel, RuleBasedStateMachine):
     @rule(pick=PICK)
     def rewind(self, pick: int) -> None:
         clip = next(clip for clip in self.clips.values() if clip.stale)
-        whole = plan(clip.request, clip.segment)
+        whole = list(plan(clip.request, clip.segment))
         saved = [0, *(task.span[1] for task in whole if task.stage is Stage.DENOISE)]
-        tasks = plan(clip.request, clip.segment, saved[pick % len(saved)])
+        tasks = list(plan(clip.request, clip.segment, saved[pick % len(saved)]))
         clip.rewinds += 1
         clip.stale, clip.done, clip.tasks = False, set(), {task.key: task for task in tasks}
         may_go_on = self.scheduler.rewind(clip.run, tasks)
@@ -213,7 +217,7 @@ class Farm(FarmModel, RuleBasedStateMachine):
         }
         assert set(self.scheduler.runs) == set(self.clips)
         for clip in self.clips.values():
-            assert clip.stale or clip.run.left == len(clip.tasks.keys() - clip.done)
+            assert clip.stale or clip.run.done == (clip.tasks.keys() == clip.done)
 
     def teardown(self) -> None:
         """Once nothing fails any more, everything finishes, and nothing is left."""
@@ -237,6 +241,7 @@ class Farm(FarmModel, RuleBasedStateMachine):
         assert not self.scheduler._later
         assert not self.scheduler._delayed
         assert not any(self.scheduler.busy.values())
+        farm.scheduler.NEAR = NEAR
 
 
 TestLaws = Farm.TestCase
