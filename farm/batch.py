@@ -9,7 +9,7 @@ from pathlib import Path
 from farm.batch_run import Batch, BatchRun, Clip
 from farm.client import Farm
 from farm.contact_sheet import contact_sheet
-from farm.errors import FarmError, RequestError, StoreError
+from farm.errors import FarmError, RequestError, StoreError, WorkerError
 from farm.inputs import find_pictures
 from farm.progress import open_reporter
 from farm.request import Model, ModelFacts, RenderRequest
@@ -169,6 +169,11 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
             reporter.close()
             run.interrupted()
             raise
+        except WorkerError as error:
+            reporter.close()
+            batch.summary.flush()
+            there = f"{len(_done(batch, clips))} of {len(clips)} clips are done"
+            raise WorkerError(f"{error}; run it again: {there}") from error
         finally:
             batch.summary.flush()
     batch.out.put("index.html", contact_sheet(batch.summary.rows).encode())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from farm.client import Farm, fetch
-from farm.errors import FarmError, QueueFullError, StoreError
+from farm.errors import FarmError, QueueFullError, StoreError, WorkerError
 from farm.inputs import Picture, read
 from farm.job import Job, JobView, State, Submission
 from farm.progress import Reporter
@@ -61,7 +61,7 @@ class BatchRun:
         self._given_up = threading.Event()
 
     def render(self, clips: Sequence[Clip]) -> None:
-        """Submit all, then take each as it is finished."""
+        """Submit all, then take each as it is finished. WorkerError where the farm is gone."""
         with ThreadPoolExecutor(SUBMITTERS) as submitters:
             try:
                 for clip, error in zip(clips, submitters.map(self._submit, clips), strict=True):
@@ -116,6 +116,8 @@ class BatchRun:
                     self._full = True
                     if self._given_up.wait(min(ROOM_S, error.retry_after_s)):
                         return error
+        except WorkerError:  # the farm is gone, for all clips alike
+            raise
         except FarmError as error:
             return error
 

@@ -8,7 +8,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from farm.errors import FarmError, RequestError, WorkerError
+from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError
+from farm.lifeline import lifeline
 from farm.loop import Background
 from farm.placement import Node
 from farm.pool import free_torch_threads, last_line
@@ -22,8 +23,10 @@ _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNI
 
 def join_cluster(start: bool = True) -> None:
     """Join the cluster of RAY_ADDRESS or of this machine, else start one; WorkerError if none."""
-    if ray.is_initialized():
+    if session():
         return
+    if ray.is_initialized():  # to a cluster that is gone
+        ray.shutdown()
     address = None if start else "auto"
     try:
         ray.init(address, include_dashboard=False if start else None, **_QUIET)
@@ -33,8 +36,14 @@ def join_cluster(start: bool = True) -> None:
 
 
 def session() -> str:
-    """The node that this process has joined a cluster by; empty where it is in none."""
-    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+    """The node that this process has joined a cluster by; empty where it is in none, or it died."""
+    if not ray.is_initialized():
+        return ""
+    try:
+        lifeline().check()
+    except ClusterLostError:
+        return ""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def live_nodes() -> list[Node]:

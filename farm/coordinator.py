@@ -22,6 +22,7 @@ from farm.intake import Intake
 from farm.job import Event, Job, JobView, LogEntry, State, Submission
 from farm.keys import CHECKPOINTS, step_of
 from farm.leftovers import clear_orphans
+from farm.lifeline import end_process, lifeline
 from farm.loop import Background, News
 from farm.pool import Pool
 from farm.request import Model, ModelFacts
@@ -55,6 +56,9 @@ class Coordinator:
         self._begun = self._background.start(self._begin())
 
     # Calls
+
+    async def ping(self) -> None:
+        """Answered at once by a coordinator that is alive, whatever it is at."""
 
     async def ready(self) -> dict[str, Any]:
         """Wait until open jobs are taken over; who and what this is."""
@@ -222,6 +226,7 @@ class Coordinator:
     # Beginning
 
     async def _begin(self) -> None:
+        await asyncio.to_thread(lifeline, end_process)
         while True:
             try:
                 return await self._start()

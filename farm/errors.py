@@ -12,7 +12,8 @@ FarmError
 │   └── JobCancelledError  it was cancelled
 ├── WorkerError        no worker could finish it: they died, or none could be started
 │   ├── GpuMemoryError a task that does not fit a worker's GPU memory
-│   └── GangError      another of the workers that share a task is gone, or too late
+│   ├── GangError      another of the workers that share a task is gone, or too late
+│   └── ClusterLostError  the Ray cluster that this process was in is gone
 ├── AccessError        a server does not know the key, or does not allow it what was asked
 ├── ServerError        a server does not answer, or not as a farm does
 └── OutboundError      a host on the web that does not answer, or that the farm may not ask
@@ -76,6 +77,10 @@ class GpuMemoryError(WorkerError):
 
 class GangError(WorkerError):
     """Another of the workers that share a task is gone, or too late."""
+
+
+class ClusterLostError(WorkerError):
+    """The Ray cluster that this process was in is gone; what it was asked is in the store."""
 
 
 class AccessError(FarmError):

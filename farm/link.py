@@ -1,22 +1,38 @@
 """The way to a cluster's coordinator, over Ray: find or start it, and call it."""
 
 import asyncio
+import logging
+import threading
 import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, wait
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    GetTimeoutError,
+    RayError,
+    RayTaskError,
+)
 
 import svd_engine
 from farm.cluster import join_cluster
 from farm.coordinator import Coordinator
 from farm.errors import FarmError, StoreError, WorkerError
+from farm.lifeline import Lifeline, lifeline
 from farm.pool import last_line
 from farm.settings import Settings
 from farm.store import open_store
 
-PATIENCE_S = 120.0  # with a coordinator that is being restarted
+log = logging.getLogger("farm")
+
+PATIENCE_S = 120.0  # with a coordinator that is being restarted, or does not answer
 RETRY_S = 0.5
+TICK_S = 0.5  # between two looks whether an answer may still come
+PING_S = 3.0  # between two pings of a coordinator that takes its time
+WARN_S = 10.0  # without an answer, until a person is told
 
 
 class Link:
@@ -24,41 +40,119 @@ class Link:
 
     def __init__(self, settings: Settings, engine: str = "farm.workers") -> None:
         self._settings, self._engine = settings, engine
-        self._actor = start_coordinator(settings, engine)
+        self._lifeline = lifeline()
+        self._find()
 
     def __call__(self, method: str, *arguments: Any) -> Any:
-        """The call's result. Raises the FarmError that it raised, or WorkerError."""
+        """The call's result. Raises the FarmError that it raised, WorkerError, ClusterLostError."""
         until = time.monotonic() + PATIENCE_S
         while True:
+            self._lifeline.check()
             try:
-                return ray.get(getattr(self._actor, method).remote(*arguments))
+                return self._get(getattr(self._actor, method).remote(*arguments))
             except RayError as error:
                 _raise_unless_passing(error, method, until)
             time.sleep(RETRY_S)
-            self._actor = start_coordinator(self._settings, self._engine)
+            self._find()
+
+    def _find(self) -> None:
+        """Find or start the coordinator; in a thread, since without a GCS it would block."""
+        found = Future[Any]()
+        arguments = found, start_coordinator, self._settings, self._engine
+        threading.Thread(target=_fulfil, args=arguments, daemon=True).start()
+        while not wait([found], TICK_S).done:
+            self._lifeline.check()
+        self._actor = found.result()
+        self._pulse = Pulse(self._actor, PATIENCE_S)
+
+    def _get(self, ref: Any) -> Any:
+        while True:
+            try:
+                return ray.get(ref, timeout=TICK_S)
+            except GetTimeoutError as error:
+                if isinstance(error, RayTaskError):
+                    raise  # the coordinator's own
+            self._lifeline.check()
+            self._pulse.check()
 
 
 class AsyncLink:
     """A Link for an asyncio loop; it finds the coordinator at its first call."""
 
-    def __init__(self, settings: Settings, engine: str = "farm.workers") -> None:
-        self._settings, self._engine = settings, engine
+    def __init__(self, settings: Settings, lifeline: Lifeline, patience_s: float) -> None:
+        """patience_s: with a coordinator that is being restarted, or does not answer."""
+        self._settings, self._lifeline, self._patience_s = settings, lifeline, patience_s
         self._actor: Any = None
 
     async def __call__(self, method: str, *arguments: Any) -> Any:
-        """The call's result. Raises the FarmError that it raised, or WorkerError."""
-        until = time.monotonic() + PATIENCE_S
+        """The call's result. Raises the FarmError that it raised, WorkerError, ClusterLostError."""
+        until = time.monotonic() + self._patience_s
         while True:
+            self._lifeline.check()
             try:
                 if self._actor is None:
-                    self._actor = await asyncio.to_thread(
-                        start_coordinator, self._settings, self._engine
-                    )
-                return await getattr(self._actor, method).remote(*arguments)
+                    find = asyncio.to_thread(start_coordinator, self._settings)
+                    self._actor = await self._outlast(find)
+                    self._pulse = Pulse(self._actor, self._patience_s)
+                call = getattr(self._actor, method).remote(*arguments)
+                return await self._outlast(_answer(call), self._pulse)
             except RayError as error:
                 _raise_unless_passing(error, method, until)
             self._actor = None
             await asyncio.sleep(RETRY_S)
+
+    async def _outlast(self, work: Coroutine[Any, Any, Any], pulse: "Pulse | None" = None) -> Any:
+        task = asyncio.create_task(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=TICK_S))[0]:
+                self._lifeline.check()
+                if pulse is not None:
+                    pulse.check()
+            return task.result()
+        finally:
+            task.cancel()
+
+
+class Pulse:
+    """Tells a coordinator that takes its time from one that hangs, or was never started."""
+
+    def __init__(self, actor: Any, patience_s: float) -> None:
+        self._actor, self._patience_s = actor, patience_s
+        self._lock = threading.Lock()
+        self._ping: Any = None  # the one that is not answered yet
+        self._sent = self._heard = time.monotonic()
+        self._warned = False
+
+    def check(self) -> None:
+        """Ask now and then. WorkerError where there was no answer for too long."""
+        with self._lock:
+            now = time.monotonic()
+            if self._ping is not None and self._ping.done():  # an error is told by the call itself
+                self._ping, self._heard, self._warned = None, now, False
+            if self._ping is None:
+                if now - self._heard > PING_S and hasattr(self._actor, "ping"):
+                    self._ping, self._sent = self._actor.ping.remote().future(), now
+                return
+            silent = now - self._sent
+            if silent > self._patience_s:
+                raise WorkerError(
+                    f"the coordinator has not answered for {silent:.0f} s: it hangs, or Ray cannot "
+                    "start it; end its process, and another goes on from the store"
+                )
+            if silent > WARN_S and not self._warned:
+                self._warned = True
+                log.warning("the coordinator has not answered for %.0f s; still waiting", silent)
+
+
+async def _answer(ref: Any) -> Any:
+    return await ref
+
+
+def _fulfil(future: Future[Any], function: Callable[..., Any], *arguments: Any) -> None:
+    try:
+        future.set_result(function(*arguments))
+    except BaseException as error:
+        future.set_exception(error)
 
 
 def _raise_unless_passing(error: RayError, method: str, until: float) -> None:

@@ -57,7 +57,8 @@ class Upkeep:
         """A worker in each slot the cluster has."""
         while True:
             try:
-                slots = place_workers(live_nodes(), self._settings.workers)
+                nodes = await asyncio.to_thread(live_nodes)  # it waits for a GCS that is away
+                slots = place_workers(nodes, self._settings.workers)
                 for name in self._pool.keep(slots):
                     self._retire(name)
             except Exception:

@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "pool": PURE - {"farm.job", "farm.request"} | {"farm.engines", "farm.placement", "svd_engine"},
     "cluster": {
         "farm.errors",
+        "farm.lifeline",
         "farm.loop",
         "farm.placement",
         "farm.pool",
@@ -101,13 +102,23 @@ ALLOWED: dict[str, set[str]] = {
         "farm.errors",
         "farm.fence",
     }
-    | {"farm.intake", "farm.job", "farm.keys", "farm.leftovers", "farm.loop", "farm.pool"}
+    | {
+        "farm.intake",
+        "farm.job",
+        "farm.keys",
+        "farm.leftovers",
+        "farm.lifeline",
+        "farm.loop",
+        "farm.pool",
+    }
     | {"farm.request", "farm.scheduler", "farm.settings", "farm.sharing", "farm.store"}
     | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
     "intake": {"farm.book", "farm.cluster", "farm.errors", "farm.fence", "farm.job", "farm.keys"}
     | {"farm.loop", "farm.request", "farm.settings", "farm.store", "farm.webhooks"}
     | {"svd_engine.picture"},
-    "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.pool", "farm.settings"}
+    "lifeline": {"farm.errors"},
+    "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.lifeline", "farm.pool"}
+    | {"farm.settings"}
     | {"farm.store", "svd_engine"},
     "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
     "picture": {"farm.errors", "svd_engine.picture"},
@@ -189,6 +200,7 @@ ALLOWED["ingress/body"] |= {"farm.outbound"}
 ALLOWED["ingress/videos"] |= {"farm.webhooks"}
 ALLOWED["ingress/serve_app"] = {"farm.ingress.access", "farm.ingress.app"} | {
     "farm.ingress.protocol",
+    "farm.lifeline",
     "farm.link",
     "farm.settings",
 }
@@ -199,6 +211,7 @@ HOMES = {
         "farm/bench_http",
         "farm/cluster",
         "farm/ingress/serve_app",
+        "farm/lifeline",
         "farm/link",
         "farm/pool",
     },

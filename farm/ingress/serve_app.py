@@ -8,10 +8,12 @@ from ray import serve
 from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.protocol import CalledFarm
+from farm.lifeline import end_process, lifeline
 from farm.link import AsyncLink
 from farm.settings import load_settings
 
 REPLICAS = 2
+PATIENCE_S = 30.0  # with a coordinator that is away; then 503, and the client may come again
 
 
 def _build() -> FastAPI:
@@ -20,7 +22,8 @@ def _build() -> FastAPI:
     # Serve tells nowhere else where it listens.
     client: Any = serve.context._get_global_client()
     check_host(client.http_config.host, settings)
-    return make_app(CalledFarm(AsyncLink(settings)), settings, REPLICAS)
+    link = AsyncLink(settings, lifeline(on_dead=end_process), PATIENCE_S)
+    return make_app(CalledFarm(link), settings, REPLICAS)
 
 
 _deployment = serve.deployment(
