@@ -7,7 +7,6 @@ server says the next time does not count. With TLS, the certificate is still the
 import asyncio
 import functools
 import ipaddress
-import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +15,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 import httpx2 as httpx
 
 from farm.errors import OutboundError
+from farm.resolver import Resolver, literal
 
 LIMIT_S = 10.0  # of a request, looking up its host and all redirects included
 CONNECT_S = 5.0  # to one of a host's addresses
@@ -64,38 +64,44 @@ def is_private_literal(url: httpx.URL) -> bool:
     name = _name(url)
     if name.rstrip(".").rpartition(".")[2] == "localhost":
         return True
+    address = literal(name)
+    return address is not None and not _is_public(address)
+
+
+def _is_public(address: str) -> bool:
     try:
-        # As 0x7f.1 and 2130706433, which are 127.0.0.1 to the system.
-        return not is_public(name if ":" in name else socket.inet_ntoa(socket.inet_aton(name)))
-    except (OSError, ValueError):
+        return is_public(address)
+    except ValueError:  # an IPv6 address that is none
         return False
 
 
-async def addresses_of(url: httpx.URL, allow_private: bool) -> list[str]:
+async def addresses_of(
+    url: httpx.URL, allow_private: bool, resolver: Resolver | None = None
+) -> list[str]:
     """Where the host is, at those of its addresses that may be asked; OutboundError for none."""
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            _name(url), port, type=socket.SOCK_STREAM
-        )
-    except (OSError, ValueError) as error:
-        raise OutboundError(f"{url.host} cannot be looked up: {error}") from error
-    addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
-    allowed = [each for each in addresses if allow_private or is_public(each)]
+    addresses = await (resolver or _resolver()).addresses(_name(url))
+    allowed = [each for each in addresses if allow_private or _is_public(each)]
     if not allowed:
         raise OutboundError(f"{url.host} is at {', '.join(addresses)}, which is no public address")
     return allowed
 
 
 async def post(
-    url: str, data: bytes, headers: Mapping[str, str], allow_private: bool = False
+    url: str,
+    data: bytes,
+    headers: Mapping[str, str],
+    allow_private: bool = False,
+    resolver: Resolver | None = None,
 ) -> int:
-    """Send the data; the answer's status, whatever it is. OutboundError where there is none."""
+    """Send the data; the answer's status, whatever it is. OutboundError where there is none.
+
+    resolver: the sender's own, so that names that hang keep nobody else from looking theirs up.
+    """
     target = parse_url(url)
     try:
         async with (
             asyncio.timeout(LIMIT_S),
-            _asked("POST", target, allow_private, headers, data) as answer,
+            _asked("POST", target, allow_private, headers, data, resolver) as answer,
         ):
             return answer.status_code
     except TimeoutError as error:
@@ -154,9 +160,10 @@ async def _asked(
     allow_private: bool,
     headers: Mapping[str, str],
     data: bytes | None = None,
+    resolver: Resolver | None = None,
 ) -> AsyncIterator[httpx.Response]:
     """The host's answer, its body unread. OutboundError."""
-    addresses = await addresses_of(url, allow_private)
+    addresses = await addresses_of(url, allow_private, resolver)
     limits = httpx.Timeout(None, connect=CONNECT_S)
     try:
         # The environment's proxies would look the name up themselves.
@@ -188,6 +195,12 @@ async def _send(
             return await client.send(request, stream=True)
     request.url = name.copy_with(host=last)
     return await client.send(request, stream=True)
+
+
+@functools.cache
+def _resolver() -> Resolver:
+    """Of all in this process who have none of their own."""
+    return Resolver()
 
 
 @functools.cache

@@ -12,7 +12,8 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Literal, TypeVar
 from weakref import WeakValueDictionary
 
@@ -21,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from farm.errors import OutboundError, RequestError, StoreError
 from farm.job import Job, State
 from farm.keys import WEBHOOKS, webhook_key
-from farm.loop import Background
+from farm.loop import Background, Recent
 from farm.outbound import is_private_literal, parse_url, post
+from farm.resolver import Resolver
 from farm.settings import Settings
 from farm.store import Store
 
@@ -33,8 +35,10 @@ R = TypeVar("R")
 FIRST_S = 1.0  # between the first try and the second; then twice as long, and so on
 MOST_S = 600.0
 GIVE_UP_S = 24 * 3600.0  # after the job's end
-AT_ONCE = 32
-PER_HOST = 4  # of those: one that is down leaves room for others
+AT_ONCE = 512  # of a tenant: tries with hosts that answered last time, or are new
+SLOW_AT_ONCE = 16  # of a tenant: tries with hosts that did not answer last time
+PER_HOST = 4  # of a tenant with one host
+TROUBLES = 10_000  # hosts of a tenant that are remembered for not having answered
 RETRY_S = 2.0  # between two calls of a store that does not answer
 
 
@@ -47,6 +51,7 @@ class Owed(BaseModel):
     url: str
     type: Literal["video.completed", "video.failed"]
     ended_ms: int  # since 1970
+    tenant: str = "default"  # who asked for it; older records do not say
 
     @property
     def id(self) -> str:
@@ -81,6 +86,7 @@ def owed_for(job: Job) -> Owed | None:
         url=job.webhook_url,
         type="video.completed" if job.state is State.COMPLETED else "video.failed",
         ended_ms=round(job.finished_at * 1000),
+        tenant=job.tenant,
     )
 
 
@@ -113,6 +119,32 @@ def check_webhook(url: str | None, settings: Settings) -> None:
         raise RequestError(f"{message} with FARM_WEBHOOK_PRIVATE=true")
 
 
+class Lanes:
+    """A tenant's slots, and its resolver: what hangs takes no room of other tenants.
+
+    Within a tenant, hosts that do not answer have few slots of their own, so that they leave those
+    of the others free.
+    """
+
+    def __init__(self) -> None:
+        self.resolver = Resolver()
+        self._quick, self._slow = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(SLOW_AT_ONCE)
+        self._hosts = WeakValueDictionary[str, asyncio.Semaphore]()
+        self._troubles = Recent[str, None](TROUBLES)
+
+    @asynccontextmanager
+    async def slot(self, host: str) -> AsyncIterator[None]:
+        """A slot to try a host in; an OutboundError in it is the host's trouble."""
+        own = self._hosts.setdefault(host, asyncio.Semaphore(PER_HOST))
+        async with own, self._slow if host in self._troubles else self._quick:
+            try:
+                yield
+            except OutboundError:
+                self._troubles[host] = None
+                raise
+            self._troubles.pop(host, None)
+
+
 class Webhooks:
     """Those that are owed, in the store, and the loop that pays them."""
 
@@ -120,8 +152,7 @@ class Webhooks:
         self._settings, self._store, self._background = settings, store, background
         self._new = asyncio.Queue[Owed]()
         self._under_way: set[Owed] = set()
-        self._at_once = asyncio.Semaphore(AT_ONCE)
-        self._hosts = WeakValueDictionary[str, asyncio.Semaphore]()
+        self._lanes: dict[str, Lanes] = {}  # by tenant
 
     async def owe(self, job: Job) -> None:
         """A job has ended: once this returns, who asked for it will be told. StoreError.
@@ -176,10 +207,11 @@ class Webhooks:
             return "FARM_WEBHOOK_SECRET is not set any more"
         try:
             host = parse_url(owed.url).host
-            own = self._hosts.setdefault(host, asyncio.Semaphore(PER_HOST))
-            async with own, self._at_once:
+            lanes = self._lanes.setdefault(owed.tenant, Lanes())
+            async with lanes.slot(host):
                 headers = signed(owed, secret.get_secret_value(), time.time())
-                status = await post(owed.url, owed.body, headers, self._settings.webhook_private)
+                private = self._settings.webhook_private
+                status = await post(owed.url, owed.body, headers, private, lanes.resolver)
         except OutboundError as error:
             return str(error)
         except Exception as error:  # whatever it is, it must not end what keeps trying

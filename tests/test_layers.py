@@ -59,9 +59,10 @@ ALLOWED: dict[str, set[str]] = {
     "fence": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
     "leftovers": {"farm.errors", "farm.keys", "farm.store"},
     "loop": set(),
-    "outbound": {"farm.errors"},
+    "resolver": {"farm.errors"},
+    "outbound": {"farm.errors", "farm.resolver"},
     "webhooks": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
-    | {"farm.settings", "farm.store"},
+    | {"farm.resolver", "farm.settings", "farm.store"},
     "places": set(),
     "gang": {"farm.order", "farm.pool", "farm.run"},
     "clips": {"farm.job", "farm.order", "farm.plan", "farm.request", "farm.run"},
