@@ -4,19 +4,23 @@ import asyncio
 import logging
 import time
 from typing import Any
+from weakref import WeakValueDictionary
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError
 from farm.lifeline import lifeline
-from farm.loop import Background
+from farm.loop import Background, Recent
 from farm.placement import Node
 from farm.pool import free_torch_threads, last_line
 from farm.request import Model, ModelFacts
+from svd_engine.variants import Variants, variants_of
 
 FACTS_S = 300.0  # a model may be changed under the farm
-LOOKS = 2  # at models at once: each is a process that loads torch
+LOOKS = 4  # at models at once: each is a process that loads torch
+REFUSED_S = 30.0  # for which a model that is not there is remembered
+REFUSED_KEPT = 1000  # such models
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
@@ -53,35 +57,78 @@ def live_nodes() -> list[Node]:
 
 
 class Models:
-    """What is known of models: asked once, then known; and asked again behind the answer."""
+    """What is known of models: asked once, then known; and asked again behind the answer.
+
+    To look at one is a process that loads torch, and reads all of the weights. What a model has no
+    weights for is refused without, and each tenant has one look at a time: nobody waits for what
+    another invents.
+    """
 
     def __init__(self, background: Background) -> None:
         self._background = background
         self._known: dict[Model, asyncio.Task[ModelFacts]] = {}
         self._asked_at: dict[Model, float] = {}
+        self._refused = Recent[Model, tuple[float, str]](REFUSED_KEPT)  # until when, and why
+        self._lists = Background(LOOKS)  # a hub that hangs is to keep nothing else waiting
+        self._variants = Recent[str, tuple[float, asyncio.Task[Variants]]](REFUSED_KEPT)
         self._at_once = asyncio.Semaphore(LOOKS)
+        self._of_tenants = WeakValueDictionary[str, asyncio.Semaphore]()
 
-    async def facts(self, model: Model) -> ModelFacts:
+    async def facts(self, model: Model, tenant: str = "") -> ModelFacts:
         """A model's digest and defaults; RequestError where there is no such model."""
-        known = self._known.get(model)
-        if known is None or (known.done() and known.exception() is not None):
-            # One process looks, however many ask: it loads torch, and reads all of the weights.
-            known = self._known[model] = self._ask(model)
+        model = model.model_copy(update={"dtype": "float32"})  # facts are of all types
+        known = self._told(model)
+        if known is None:
+            self._check_refused(model)
+            await self._check_variant(model)
+            # Another may have asked meanwhile: one process looks, however many ask.
+            known = self._known[model] = self._told(model) or self._ask(model, tenant)
         elif time.monotonic() - self._asked_at.get(model, 0.0) > FACTS_S:
-            self._ask(model).add_done_callback(lambda told: self._known.update({model: told}))
+            again = self._ask(model, tenant)
+            again.add_done_callback(lambda told: self._known.update({model: told}))
         try:
             return await asyncio.shield(known)
-        except FarmError:  # many names of no model are not to be kept
+        except FarmError as error:  # many names of no model are not to be kept
             self._known.pop(model, None)
             self._asked_at.pop(model, None)
+            if isinstance(error, RequestError):
+                self._refused[model] = time.monotonic() + REFUSED_S, str(error)
             raise
 
-    def _ask(self, model: Model) -> "asyncio.Task[ModelFacts]":
-        self._asked_at[model] = time.monotonic()
-        return self._background.start(self._look(model))
+    def _told(self, model: Model) -> "asyncio.Task[ModelFacts] | None":
+        """What was told of it, or will be."""
+        known = self._known.get(model)
+        failed = known is not None and known.done() and (known.cancelled() or known.exception())
+        return None if failed else known
 
-    async def _look(self, model: Model) -> ModelFacts:
-        async with self._at_once:
+    def _check_refused(self, model: Model) -> None:
+        """RequestError for what was asked for just now, and is not there."""
+        until, why = self._refused.get(model, (0.0, ""))
+        if time.monotonic() < until:
+            raise RequestError(why)
+
+    async def _check_variant(self, model: Model) -> None:
+        """RequestError for a variant that a list of the model's files says it has not."""
+        if model.variant is None:
+            return
+        until, listed = self._variants.get(model.name, (0.0, None))
+        if listed is None or time.monotonic() > until:
+            listed = self._lists.start(self._lists.call(variants_of, model.name))
+            self._variants[model.name] = time.monotonic() + REFUSED_S, listed
+        found = await asyncio.shield(listed)
+        if found is not None and model.variant not in found:
+            there = ", ".join(sorted(each or "none" for each in found)) or "no weights at all"
+            raise RequestError(
+                f"{model.name} has no weights of the variant {model.variant!r}; it has: {there}"
+            )
+
+    def _ask(self, model: Model, tenant: str) -> "asyncio.Task[ModelFacts]":
+        self._asked_at[model] = time.monotonic()
+        return self._background.start(self._look(model, tenant))
+
+    async def _look(self, model: Model, tenant: str) -> ModelFacts:
+        mine = self._of_tenants.setdefault(tenant, asyncio.Semaphore(1))
+        async with mine, self._at_once:
             return await describe_model(model)
 
 

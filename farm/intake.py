@@ -39,7 +39,7 @@ class Intake:
         check_webhook(submission.webhook_url, self._settings)
         try:
             check_picture(picture, self._settings.max_pixels)
-            facts = await self._models.facts(submission.model)
+            facts = await self._models.facts(submission.model, submission.tenant)
             request = RenderRequest(
                 picture=digest_of(picture),
                 weights=facts.digest,

@@ -29,16 +29,11 @@ from svd_engine.params import RenderDefaults
 from svd_engine.tiny import cached_tiny
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
+from svd_engine.variants import HUB_NAMES, NANO
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection
 
-HUB_NAMES = {
-    "svd": "stabilityai/stable-video-diffusion-img2vid",
-    "svd-xt": "stabilityai/stable-video-diffusion-img2vid-xt",
-    "svd-xt-1.1": "stabilityai/stable-video-diffusion-img2vid-xt-1-1",
-}
-NANO = Path(__file__).parent / "nano"
 WEIGHT_NAMES = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",

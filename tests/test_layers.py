@@ -55,6 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         "farm.pool",
         "farm.request",
         "farm.engines",
+        "svd_engine.variants",
     },
     "fence": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
     "leftovers": {"farm.errors", "farm.keys", "farm.store"},
@@ -244,6 +245,7 @@ UNLOADED = {
     "svd_engine": HEAVY,
     "svd_engine.params": HEAVY,
     "svd_engine.arguments": HEAVY,
+    "svd_engine.variants": HEAVY,
     # boto3 may be there all the same: transformers loads accelerate, which loads it if installed.
     "svd_engine.engine": {"ray", "fastapi", "diffusers"},
     "farm.cluster": {"torch", "transformers"},
