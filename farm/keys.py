@@ -12,6 +12,7 @@ previews/DIGEST.webp                the last preview of a clip being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
 clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and sprites.jpg.
                                     ATTEMPT is the fence of its coordinator, and a number
+answered/TENANT/DIGEST              of each clip that a job of the tenant's was answered with
 coordinator.json                    the fence: how many coordinators there have been
 """
 
@@ -83,6 +84,10 @@ def clip_prefix(clip: str) -> str:
 
 def result_key(clip: str) -> str:
     return f"{clip_prefix(clip)}clip.json"
+
+
+def answered_key(tenant: str, clip: str) -> str:
+    return f"answered/{tenant}/{clip}"
 
 
 def artifact_keys(clip: str, attempt: str) -> list[str]:

@@ -71,6 +71,14 @@ class Scheduler:
         run.priority = priority
         self._requeue(run)
 
+    def give(self, run: Run, tenant: str, submitted: float) -> None:
+        """Let a clip be another tenant's: its tasks queue, and its workers count, as that one's."""
+        at_it = len(run.running)
+        self.busy[run.tenant] -= at_it
+        self.busy[tenant] += at_it
+        run.tenant, run.submitted = tenant, submitted
+        self._requeue(run)
+
     # Workers
 
     def join(self, name: str, kind: Kind, memory: int | None = None) -> None:

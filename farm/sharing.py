@@ -9,7 +9,7 @@ from farm.clips import Clip
 from farm.dispatch import Dispatcher
 from farm.errors import StoreError
 from farm.job import TRANSITIONS, ClipResult, Event, Job, State
-from farm.keys import result_key
+from farm.keys import answered_key, result_key
 from farm.loop import Background, Recent
 from farm.places import Places
 from farm.request import RenderRequest
@@ -43,6 +43,7 @@ class Sharing:
         self._changed = changed
         self.places = Places()  # of the jobs that wait for clips
         self._results = Recent[str, ClipResult](KEPT)
+        self._answered = Recent[tuple[str, str], None](KEPT)  # clips that a tenant's jobs have had
         self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
         self._clips_of: dict[str, list[str]] = {}  # the other way round
 
@@ -83,14 +84,33 @@ class Sharing:
         self.dispatcher.add(clip, (steps or {}).get(request.digest, 0))
 
     async def done_already(self, job: Job) -> int:
-        """How many of a job's clips could be answered from the store."""
+        """How many of a job's clips the store has, and has answered a job of that tenant with.
+
+        What others have rendered is not told.
+        """
         done, wanted = 0, job.request.clips()
         for start in range(0, len(wanted), LOOKUPS):
             batch = wanted[start : start + LOOKUPS]
-            found = await self._look_up(batch, job)
-            for request, stored in zip(batch, found, strict=True):
+            had = await asyncio.gather(*(self._had(job.tenant, each.digest) for each in batch))
+            own = [each for each, there in zip(batch, had, strict=True) if there]
+            found = await self._look_up(own, job)
+            for request, stored in zip(own, found, strict=True):
                 done += self._fitting(request.digest, stored, job) is not None
         return done
+
+    async def _had(self, tenant: str, digest: str) -> bool:
+        """Whether a job of the tenant's was answered with the clip."""
+        if (tenant, digest) in self._answered:
+            return True
+        key = answered_key(tenant, digest)
+        return await self._background.call(self._store.exists, key)
+
+    async def _remember(self, tenant: str, digest: str) -> None:
+        """Write that a job of the tenant's has the clip. Where that fails it is not told later."""
+        try:
+            await self._background.call(self._store.put, answered_key(tenant, digest), b"")
+        except StoreError as error:
+            log.warning("%s: cannot write that %s has it: %s", digest[:12], tenant, error)
 
     def under_way(self, job: str) -> list[Clip]:
         """The clips that a job waits for."""
@@ -179,6 +199,10 @@ class Sharing:
 
     def _add_result(self, job: str, result: ClipResult) -> None:
         record = self._book.open[job]
+        had = (record.tenant, result.request.digest)
+        if had not in self._answered:
+            self._answered[had] = None
+            self._background.start(self._remember(*had))
         others = (r for r in record.results if r.request.asked != result.request.asked)
         results = [*others, result]
         results.sort(key=lambda r: r.request.params.seed)
@@ -224,6 +248,10 @@ class Sharing:
             records = [self._book.open[name] for name in self._jobs_of[clip.run.id]]
             priority = max(record.priority for record in records)
             held = all(record.state is State.PAUSED for record in records)
+            # It goes on the account of the first that has not stopped waiting.
+            owner = next((each for each in records if each.state is not State.PAUSED), records[0])
+            if (clip.run.tenant, clip.run.submitted) != (owner.tenant, owner.created_at):
+                self._scheduler.give(clip.run, owner.tenant, owner.created_at)
             if clip.run.priority != priority:
                 self._scheduler.set_priority(clip.run, priority)
             if clip.run.held != held:

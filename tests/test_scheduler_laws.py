@@ -60,6 +60,14 @@ class Farm(FarmModel, RuleBasedStateMachine):
         self.clips[run.id] = Clip(run, asked, segment, self.count, {t.key: t for t in tasks})
         self.scheduler.add(run, tasks)
 
+    @precondition(lambda self: self.clips)
+    @rule(pick=PICK, tenant=st.sampled_from(TENANTS))
+    def give(self, pick: int, tenant: str) -> None:
+        """Whoever asked for it first waits for it no more; another goes on."""
+        run = self.clip(pick).run
+        self.scheduler.give(run, tenant, self.now)
+        assert (run.tenant, run.submitted) == (tenant, self.now)
+
     @rule(kind=st.sampled_from(Kind))
     def join(self, kind: Kind) -> None:
         self.count += 1
