@@ -96,6 +96,16 @@ class Assignment:
         return (self.worker, *self.helpers)
 
 
+# Of a heap of ready tasks, the best first: the clip's rank and order, the task's number and itself.
+Entry = tuple[float, int, int, Run, Task]
+
+
+def counts(entry: Entry) -> bool:
+    """Whether a heap's entry is the latest of its task, and the task may start."""
+    _, _, number, run, task = entry
+    return not run.held and run.ready.get(task.key, (0,))[0] == number
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """What the scheduler knows of a worker. It is idle where it has no task and is not draining."""

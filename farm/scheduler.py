@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 
 from farm.choice import choose, choose_helpers
 from farm.plan import Kind, Task
-from farm.run import Assignment, Fault, Reason, Run, Verdict, Worker
+from farm.run import Assignment, Entry, Fault, Reason, Run, Verdict, Worker, counts
 
 MAX_ATTEMPTS = 3  # of one task
 MAX_STRIKES = 3  # different clips that a worker may fail in a row
@@ -32,7 +32,7 @@ class Scheduler:
         self._idle: dict[Kind, dict[Hashable, dict[str, None]]] = {kind: {} for kind in Kind}
         # By kind and tenant, heaps of (rank, order, number, run, task). An entry counts as long as
         # its number is the one in run.ready: that is how one is taken back from the middle.
-        self._ready: dict[Kind, dict[str, list[_Entry]]] = {kind: {} for kind in Kind}
+        self._ready: dict[Kind, dict[str, list[Entry]]] = {kind: {} for kind in Kind}
         self._later: list[tuple[float, int, Run, Task]] = []
         self._delayed: set[int] = set()  # the numbers in it
         self._strikes: dict[str, set[str]] = {}
@@ -73,9 +73,8 @@ class Scheduler:
 
     def give(self, run: Run, tenant: str, submitted: float) -> None:
         """Let a clip be another tenant's: its tasks queue, and its workers count, as that one's."""
-        at_it = len(run.running)
-        self.busy[run.tenant] -= at_it
-        self.busy[tenant] += at_it
+        self.busy[run.tenant] -= len(run.running)
+        self.busy[tenant] += len(run.running)
         run.tenant, run.submitted = tenant, submitted
         self._requeue(run)
 
@@ -110,7 +109,7 @@ class Scheduler:
                 run.delayed -= 1
                 self._make_ready(run, task)
         for kind in Kind:
-            waiting: list[_Entry] = []  # for a worker that is busy now
+            waiting: list[Entry] = []  # for a worker that is busy now
             try:
                 while any(self._idle[kind].values()) and (entry := self._pop(kind)):
                     placed = choose(entry[3], entry[4], self._idle[kind], self.workers)
@@ -219,13 +218,13 @@ class Scheduler:
             if number not in self._delayed:
                 self._make_ready(run, task)
 
-    def _pop(self, kind: Kind) -> "_Entry | None":
+    def _pop(self, kind: Kind) -> Entry | None:
         """The task to go next: of the tenant with the fewest workers, the one of least rank."""
-        best: list[_Entry] | None = None
+        best: list[Entry] | None = None
         least = (0, 0.0)
         idle = ""
         for tenant, heap in self._ready[kind].items():
-            while heap and not _counts(heap[0]):
+            while heap and not counts(heap[0]):
                 heapq.heappop(heap)
             if not heap:
                 idle = tenant
@@ -266,7 +265,7 @@ class Scheduler:
         entries = (entry for heap in self._ready[task.kind].values() for entry in heap)
         busy = self.busy[run.tenant] + 1
         allowed = self._max_gpus.get(run.tenant, len(self.workers)) - busy
-        if allowed <= 0 or any(map(_counts, entries)):
+        if allowed <= 0 or any(map(counts, entries)):
             return ()  # those that are idle have something of their own
         return choose_helpers(run, task, name, self._idle[task.kind], self.workers, allowed)
 
@@ -294,12 +293,3 @@ class Scheduler:
             return False
         del self._strikes[name]
         return True
-
-
-_Entry = tuple[float, int, int, Run, Task]
-
-
-def _counts(entry: _Entry) -> bool:
-    """Whether a heap's entry is the latest of its task, and the task may start."""
-    _, _, number, run, task = entry
-    return not run.held and run.ready.get(task.key, (0,))[0] == number

@@ -103,7 +103,7 @@ class Sharing:
         if (tenant, digest) in self._answered:
             return True
         key = answered_key(tenant, digest)
-        return await self._background.call(self._store.exists, key)
+        return await self._background.read(self._store.exists, key)
 
     async def _remember(self, tenant: str, digest: str) -> None:
         """Write that a job of the tenant's has the clip. Where that fails it is not told later."""
