@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from farm.errors import RequestError
@@ -47,6 +55,10 @@ class Key(BaseModel):
     per_minute: float | None = Field(None, gt=0)  # requests
 
 
+Keys = dict[Annotated[str, Sha256], Key]
+KEYS = TypeAdapter(Keys)
+
+
 class Settings(BaseSettings):
     """What an operator may set; each is FARM_ and its name in capitals."""
 
@@ -61,7 +73,8 @@ class Settings(BaseSettings):
     max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture given
     stall_s: float = Field(1800.0, gt=0)  # without a step or an end, until a task counts as lost
     segment_steps: int = Field(5, ge=1)  # denoising steps between two checkpoints
-    keys: dict[Annotated[str, Sha256], Key] = {}  # by the sha256 of a bearer key, as JSON
+    keys: Keys = {}  # by the sha256 of a bearer key, as JSON
+    keys_file: Path | None = None  # of such JSON: what is changed there holds within 10 s
     # That may be asked for over HTTP, the default first.
     models: tuple[str, ...] = ("nano", "tiny", "svd", "svd-xt", "svd-xt-1.1")
     cors_origins: tuple[str, ...] = ()  # whose pages may ask, beside the farm's own

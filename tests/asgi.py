@@ -120,6 +120,10 @@ class Stream:
         if self._task is not None:
             await asyncio.wait_for(self._task, 30)
 
+    async def ended(self) -> None:
+        assert self._task is not None
+        await self._task
+
     def json(self) -> Any:
         return json.loads(self.body)
 

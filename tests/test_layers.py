@@ -177,7 +177,8 @@ ALLOWED |= {
         "errors": "",
         "protocol": "",
         "video": "",
-        "access": "errors local rate",
+        "access": "errors keys local rate",
+        "keys": "",
         "local": "errors",
         "rate": "",
         "slots": "",
@@ -194,7 +195,7 @@ ALLOWED |= {
         "videos": "access body content errors events fields protocol video",
         "operator": "access errors videos",
         "stability": "access body content errors fields videos",
-        "app": "body gate protocol rate",
+        "app": "body gate keys protocol rate",
     }.items()
 }
 ALLOWED["ingress/events"] |= {"farm.keys"}

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 
 from farm.errors import RequestError
 from farm.ingress.errors import ApiError
+from farm.ingress.keys import Keys
 from farm.ingress.local import check_local, is_loopback
 from farm.ingress.rate import Rate
 from farm.settings import Key, Settings
@@ -27,25 +28,32 @@ async def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key
     Without keys only this machine is served, and of its browsers' pages the farm's own and those
     of FARM_CORS_ORIGINS.
     """
-    settings: Settings = request.app.state.settings
-    if not settings.keys:
-        check_local(request, settings.cors_origins)
+    keys: Keys = request.app.state.keys
+    if not keys.needed:
+        check_local(request, request.app.state.settings.cors_origins)
         return ANYBODY
     name = _name_of(request.headers)
     if not name:
         raise _refused("no key: send 'Authorization: Bearer KEY'", "missing_api_key")
-    found = settings.keys.get(name)
+    found = keys.find(name)
     if found is None:
         raise _refused("the key is not known here", "invalid_api_key")
     if found.per_minute is not None:
         _limit(request, name, found.per_minute)
+    request.state.key = found
     return found
 
 
-def caller_of(headers: Headers, settings: Settings) -> str:
+def caller_of(headers: Headers, keys: Keys) -> str:
     """The name of the caller's key; empty for whoever has none that is known."""
     name = _name_of(headers)
-    return name if name in settings.keys else ""
+    return name if keys.find(name) else ""
+
+
+def still_allowed(request: Request) -> bool:
+    """Whether who asked may still do so, and see what he saw: keys may be taken back meanwhile."""
+    keys: Keys = request.app.state.keys
+    return not keys.needed or keys.find(_name_of(request.headers)) == request.state.key
 
 
 async def tenant_of(key: Annotated[Key, Depends(key_of)]) -> str:
@@ -74,7 +82,10 @@ def _refused(message: str, code: str) -> ApiError:
 def _limit(request: Request, name: str, per_minute: float) -> None:
     """ApiError 429 for a key that asks too often; each replica allows its share."""
     now, share = time.monotonic(), per_minute / request.app.state.replicas
-    wait = request.app.state.rates.setdefault(name, Rate(share, now)).wait_s(now)
+    rates: dict[str, tuple[float, Rate]] = request.app.state.rates
+    if rates.get(name, (None,))[0] != share:  # the first time, or since it was changed
+        rates[name] = share, Rate(share, now)
+    wait = rates[name][1].wait_s(now)
     if wait:
         raise ApiError(
             429,
@@ -86,10 +97,10 @@ def _limit(request: Request, name: str, per_minute: float) -> None:
 
 def check_host(host: str, settings: Settings) -> None:
     """RequestError where a farm without keys would listen to more than its own machine."""
-    if not settings.keys and not is_loopback(host):
+    if not settings.keys and settings.keys_file is None and not is_loopback(host):
         raise RequestError(
-            f"the farm would listen at {host} and has no keys: set FARM_KEYS, or let Ray Serve "
-            "listen at 127.0.0.1 (serve start --http-host 127.0.0.1)"
+            f"the farm would listen at {host} and has no keys: set FARM_KEYS or FARM_KEYS_FILE, or "
+            "let Ray Serve listen at 127.0.0.1 (serve start --http-host 127.0.0.1)"
         )
 
 

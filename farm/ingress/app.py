@@ -10,6 +10,7 @@ import svd_engine
 from farm.ingress import docs, errors, health, operator, page, stability, videos
 from farm.ingress.body import THREADS
 from farm.ingress.gate import Gate, Policy
+from farm.ingress.keys import Keys
 from farm.ingress.protocol import Farm
 from farm.ingress.rate import Rate
 from farm.settings import Settings
@@ -40,7 +41,8 @@ def make_app(farm: Farm, settings: Settings, replicas: int = 1) -> FastAPI:
         redoc_url=None,
     )
     app.state.farm, app.state.settings = farm, settings
-    app.state.replicas, app.state.rates = replicas, dict[str, Rate]()
+    app.state.keys = Keys(settings)
+    app.state.replicas, app.state.rates = replicas, dict[str, tuple[float, Rate]]()
     app.state.body_threads = CapacityLimiter(THREADS)
     shapes = {stability.BELOW: stability.refusal}
     # The last one that is added is the first that is asked.

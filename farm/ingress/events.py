@@ -1,26 +1,32 @@
 """A job's event log as server-sent events, previews with their images."""
 
+import asyncio
 import json
 from base64 import b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
 
 from farm.errors import FarmError, StoreError
 from farm.ingress.protocol import Farm
-from farm.job import LogEntry
+from farm.job import JobView, LogEntry
 from farm.keys import preview_key
 
+LOOK_S = 2.0  # between two looks whether a reader is still allowed to read
 
-async def event_stream(farm: Farm, job: str, after: int) -> AsyncIterator[str]:
+
+async def event_stream(
+    farm: Farm, job: str, after: int, allowed: Callable[[], bool]
+) -> AsyncIterator[str]:
     """Every entry after number `after`, once and in order, until the job has ended.
 
-    Should the farm be away, the stream ends: clients come again with the last id they saw.
+    Should the farm be away, the stream ends: clients come again with the last id they saw. It ends,
+    too, once its reader is no more allowed to read.
     """
     version = -1
     try:
-        while True:
-            version, changed = await farm.watch([job], version)
+        while (news := await _news(farm, job, version, allowed)) is not None:
+            version, changed = news
             entries = await farm.events(job, after)
             images = await _last_preview(farm, entries)
             for entry in entries:
@@ -32,6 +38,21 @@ async def event_stream(farm: Farm, job: str, after: int) -> AsyncIterator[str]:
                 yield ": still there\n\n"
     except FarmError as error:
         yield f": {' '.join(str(error).split())}\n\n"
+
+
+async def _news(
+    farm: Farm, job: str, version: int, allowed: Callable[[], bool]
+) -> tuple[int, list[JobView]] | None:
+    """What `watch` says; None once it may not be told."""
+    asked = asyncio.ensure_future(farm.watch([job], version))
+    try:
+        while allowed():
+            await asyncio.wait({asked}, timeout=LOOK_S)
+            if asked.done():
+                return asked.result() if allowed() else None
+        return None
+    finally:
+        asked.cancel()
 
 
 async def _last_preview(farm: Farm, entries: Sequence[LogEntry]) -> dict[int, str]:

@@ -101,7 +101,7 @@ class Gate:
         if scope["path"] in HEALTH:
             return
         headers, state = Headers(scope=scope), scope["app"].state
-        caller = caller_of(headers, state.settings)
+        caller = caller_of(headers, state.keys)
         stream = scope["method"] == "GET" and STREAM.fullmatch(scope["path"])
         try:
             held.enter_context((self._streams if stream else self._requests).hold(caller))

@@ -63,7 +63,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _keys_needed(why: str) -> ApiError:
-    return ApiError(403, f"{why}: set FARM_KEYS", code="keys_needed")
+    return ApiError(403, f"{why}: set FARM_KEYS or FARM_KEYS_FILE", code="keys_needed")
 
 
 def _proxy_header(names: Iterable[str]) -> str:

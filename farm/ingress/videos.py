@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import anyio.to_thread
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from farm.errors import RequestError, SizeError
-from farm.ingress.access import Tenant
+from farm.ingress.access import Tenant, still_allowed
 from farm.ingress.body import PICTURE, read_body
 from farm.ingress.content import content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
@@ -253,6 +254,7 @@ async def content(
 )
 async def events(
     view: OwnView,
+    request: Request,
     farm: TheFarm,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
@@ -260,7 +262,9 @@ async def events(
     after = last_event_id or "0"
     if not after.isdecimal() or len(after) > 18:
         raise bad_request("Last-Event-ID", f"Last-Event-ID: give a number, got {after!r}")
-    stream: AsyncIterator[str] = event_stream(farm, view.job.id, int(after))
+    stream: AsyncIterator[str] = event_stream(
+        farm, view.job.id, int(after), partial(still_allowed, request)
+    )
     return StreamingResponse(stream, media_type="text/event-stream")
 
 

@@ -1,0 +1,57 @@
+"""The keys that are known now: of the settings, or of a file that may change under the farm."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from farm.errors import RequestError
+from farm.settings import KEYS, Key, Settings
+
+log = logging.getLogger("farm")
+
+LOOK_S = 2.0  # between two looks at the file, where anybody asks
+
+
+class Keys:
+    """Keys by the sha256 of each, as of at most LOOK_S ago."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        """RequestError for a file that cannot be read, or is none of keys."""
+        if settings.keys and settings.keys_file is not None:
+            raise RequestError("FARM_KEYS and FARM_KEYS_FILE: give one of them")
+        self._file, self._clock = settings.keys_file, clock
+        self._known: Mapping[str, Key] = settings.keys
+        self._text: bytes | None = None
+        self._looked = clock()
+        if self._file is not None:
+            self._load(self._file)
+
+    @property
+    def needed(self) -> bool:
+        """Whether the farm has keys, so that whoever has none is refused. A file may be empty."""
+        return self._file is not None or bool(self._known)
+
+    def find(self, name: str) -> Key | None:
+        """What a key may do; None for one that is not known."""
+        if self._file is not None and self._clock() - self._looked >= LOOK_S:
+            self._looked = self._clock()
+            try:
+                self._load(self._file)
+            except RequestError as error:  # half written, perhaps
+                log.error("%s; the keys that were read before stay as they are", error)
+        return self._known.get(name)
+
+    def _load(self, file: Path) -> None:
+        try:
+            text = file.read_bytes()
+            if text != self._text:
+                self._known, self._text = KEYS.validate_json(text), text
+        except OSError as error:
+            raise RequestError(f"FARM_KEYS_FILE: {file}: {error.strerror}") from error
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+            raise RequestError(f"FARM_KEYS_FILE: {file}: {where[:80]} {fault['msg']}") from error
