@@ -79,6 +79,10 @@ def _status(farm: Farm, _options: argparse.Namespace) -> None:
         print(f"  {tenant}: " + ", ".join(f"{n} {state}" for state, n in states.items()))
     if not status["jobs"]:
         print("  no open jobs")
+    if status["quarantined"]:
+        print(f"  {status['quarantined']} objects of the store cannot be read, see quarantine/:")
+    for note in status["quarantine"]:
+        print(f"    {note['key']}: {note['reason']}")
 
 
 def _jobs(farm: Farm, options: argparse.Namespace) -> None:

@@ -13,10 +13,11 @@ from itertools import islice
 from typing import Any
 
 from farm.errors import ConflictError, JobError, StoreError
-from farm.job import Event, Job, LogEntry, advance
-from farm.keys import JOBS, OPEN, events_key, events_prefix, job_key, open_key
+from farm.job import Event, Job, LogEntry, Opened, advance
+from farm.keys import JOBS, OPEN, events_key, job_key, job_of, open_job_of, open_key
 from farm.loop import Background
 from farm.open_jobs import OpenJobs
+from farm.salvage import last_entry, log_keys, read_job, read_log
 from farm.store import Store, is_key
 from svd_engine import NUMERICS
 
@@ -66,26 +67,26 @@ class Book:
             return await self._create(job.model_copy(update={"fence": self._fence}))
 
     async def _create(self, job: Job) -> tuple[Job, bool]:
-        await self._background.call(self._store.put, open_key(job.id), b"")
+        opened = Opened(job=job.id, tenant=job.tenant).model_dump_json().encode()
+        await self._background.call(self._store.put, open_key(job.id), opened)
         data = job.model_dump_json().encode()
         try:
             etag = await self._background.call(
                 lambda: self._store.put(job_key(job.id), data, if_none_match=True)
             )
         except ConflictError:
-            stored = await self._background.call(self._store.get, job_key(job.id))
-            former = Job.model_validate_json(stored.data) if stored else None
-            if former is None or not _is_same(former, job):
+            stored = await self._background.call(read_job, self._store, job.id)
+            if stored is None or not _is_same(stored[0], job):
                 raise JobError(
                     f"{job.id} is another job: give a new id or idempotency key"
                 ) from None
+            former, etag = stored
             if not former.state.is_open:
                 await self._background.call(self._store.delete, open_key(job.id))
             if not former.state.is_open or job.id in self.open:
                 return former, False
             # An earlier call wrote it, was told that it had not, and left it to nobody.
-            assert stored is not None
-            job, etag = former, stored.etag
+            job = former
         self._etags[job.id] = etag
         if self._ids is not None:
             place = bisect_left(self._ids, job.id)
@@ -94,7 +95,7 @@ class Book:
         self._last[job.id] = 0
         self.open[job.id] = job
         self._show(job)
-        self.log(job.id, "submitted")
+        self.log(job.id, "submitted", tenant=job.tenant)
         return job, True
 
     def tell(self, job: str, event: Event, **changes: Any) -> "asyncio.Task[Job]":
@@ -130,8 +131,11 @@ class Book:
             return self._shown[job]
         if not is_key(job_key(job)):
             return None
-        stored = await self._background.call(self._store.get, job_key(job))
-        return Job.model_validate_json(stored.data) if stored else None
+        try:
+            stored = await self._background.call(read_job, self._store, job)
+        except ConflictError:  # it is being written
+            stored = await self._background.call(read_job, self._store, job)
+        return stored[0] if stored else None
 
     async def read_all(self, jobs: Iterable[str]) -> list[Job]:
         """Those of the jobs that there are."""
@@ -148,7 +152,7 @@ class Book:
         """Ids of all jobs there ever were, oldest or newest first, those after `after`."""
         if self._ids is None:
             keys = await self._background.call(lambda: list(self._store.list(JOBS)))
-            found = {key[len(JOBS) : -len(".json")] for key in keys}
+            found = {job for key in keys if (job := job_of(key))}
             self._ids = sorted(found.union(self._shown))  # some may have come meanwhile
         if newest_first:
             stop = bisect_left(self._ids, after) if after else len(self._ids)
@@ -160,8 +164,7 @@ class Book:
         """Forget a job that is not open: its record and its event log."""
         async with self._locks.setdefault(job, asyncio.Lock()):
             await self._background.call(self._store.delete, job_key(job))
-            events = await self._background.call(lambda: list(self._store.list(events_prefix(job))))
-            for key in events:
+            for key in await self._background.call(log_keys, self._store, job):
                 await self._background.call(self._store.delete, key)
             self._shown.pop(job, None)
             self._tenants.pop(job, None)
@@ -172,10 +175,8 @@ class Book:
 
     async def recover(self) -> list[Job]:
         """Read the jobs that an earlier coordinator left open, and take them over."""
-        ids = [
-            key[len(OPEN) :]
-            for key in await self._background.call(lambda: list(self._store.list(OPEN)))
-        ]
+        keys = await self._background.call(lambda: list(self._store.list(OPEN)))
+        ids = filter(None, map(open_job_of, keys))
         jobs = await asyncio.gather(*(self._take_over(job) for job in ids))
         return [job for job in jobs if job is not None]
 
@@ -187,20 +188,12 @@ class Book:
             pending[-1] = last.model_copy(update={"at": time.time(), "data": data})
             return
         self._last[job] = self._last.get(job, 0) + 1
-        pending.append(LogEntry(seq=self._last[job], at=time.time(), event=event, data=data))
+        seq = self._last[job]
+        pending.append(LogEntry(job=job, seq=seq, at=time.time(), event=event, data=data))
 
     async def entries(self, job: str, after: int) -> list[LogEntry]:
         """The written entries of a job's log, those after number `after`."""
-
-        def read() -> list[LogEntry]:
-            found = []
-            for key in self._store.list(events_prefix(job), events_key(job, after)):
-                stored = self._store.get(key)
-                lines = stored.data.splitlines() if stored else []
-                found += [LogEntry.model_validate_json(line) for line in lines]
-            return [entry for entry in found if entry.seq > after]
-
-        return list(await self._background.call(read))
+        return await self._background.call(read_log, self._store, job, after)
 
     async def keep_logs(self) -> None:
         """Write the event logs, for ever."""
@@ -209,17 +202,16 @@ class Book:
             await asyncio.gather(*(self._flush(job) for job in list(self._pending)))
 
     async def _take_over(self, name: str) -> Job | None:
-        stored = await self._background.call(self._store.get, job_key(name))
-        job = Job.model_validate_json(stored.data) if stored else None
-        if stored is None or job is None or not job.state.is_open:
-            if job is not None:
-                await self._ended(job)
+        stored = await self._background.call(read_job, self._store, name)
+        if stored is None or not stored[0].state.is_open:
+            if stored is not None:
+                await self._ended(stored[0])
             # Never acknowledged, or finished.
             await self._background.call(self._store.delete, open_key(name))
             return None
-        self.open[name], self._etags[name] = job, stored.etag
-        keys = await self._background.call(lambda: list(self._store.list(events_prefix(name))))
-        self._last[name] = int(keys[-1].rpartition("/")[2].partition(".")[0]) if keys else 0
+        job, self._etags[name] = stored
+        self.open[name] = job
+        self._last[name] = await self._background.call(last_entry, self._store, name)
         # What is left of it is rendered here, and named so.
         request = job.request.model_copy(update={"numerics": NUMERICS})
         return await self.tell(name, Event.RECOVER, request=request)

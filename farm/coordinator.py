@@ -24,7 +24,9 @@ from farm.keys import CHECKPOINTS, step_of
 from farm.leftovers import clear_orphans
 from farm.lifeline import end_process, lifeline
 from farm.loop import Background, News
+from farm.metrics import Metrics
 from farm.pool import Pool
+from farm.quarantine import Quarantine
 from farm.request import Model, ModelFacts
 from farm.scheduler import Scheduler
 from farm.settings import Settings
@@ -221,7 +223,8 @@ class Coordinator:
     async def status(self) -> dict[str, Any]:
         """Workers and what each does, and how many jobs of each tenant are in which state."""
         ready = await self.ready()
-        return ready | status_of(self._scheduler, self._pool, self._book)
+        await self._quarantine.look()
+        return ready | status_of(self._scheduler, self._pool, self._book, self._quarantine)
 
     # Beginning
 
@@ -247,9 +250,10 @@ class Coordinator:
             lambda *worker: self._upkeep.joined(*worker),
             lambda name, why: self._dispatcher.left(name, why),
         )
-        webhooks = Webhooks(settings, self._store, background)
+        self._quarantine = Quarantine(self._store, background, Metrics().quarantined)
+        self._webhooks = Webhooks(settings, self._store, background)
         self._book = Book(
-            self._store, background, self._fence, self._news.tell, webhooks.owe, lambda: os._exit(1)
+            self._store, background, self._fence, self._news.tell, self._ended, lambda: os._exit(1)
         )
         self._admission = Admission(settings, self._book)
         self._intake = Intake(settings, self._store, background, self._models, self._book)
@@ -274,7 +278,8 @@ class Coordinator:
             self._book.keep_logs(),
             self._upkeep.keep_workers(),
             self._upkeep.keep_limits(),
-            webhooks.deliver(),
+            self._webhooks.deliver(),
+            self._quarantine.keep_looking(),
         ):
             background.start(self._for_ever(loop))
 
@@ -282,11 +287,16 @@ class Coordinator:
         """Go on with the jobs that are open, from their last checkpoints."""
         jobs = await self._book.recover()
         keys = await self._background.call(lambda: list(self._store.list(CHECKPOINTS)))
-        steps = dict(sorted(map(step_of, keys)))  # the last of each clip
+        steps = dict(sorted(filter(None, map(step_of, keys))))  # the last of each clip
         still_open = [job for job in jobs if job.state.is_open]
         await asyncio.gather(*(self._sharing.admit(job, steps) for job in still_open))
         clips = frozenset(self._dispatcher.clips)
         self._background.start(self._background.call(clear_orphans, self._store, keys, clips))
+
+    async def _ended(self, job: Job) -> None:
+        if job.state is State.FAILED:
+            self._intake.forget(job.request.picture)  # it may be what was wrong
+        await self._webhooks.owe(job)
 
     async def _for_ever(self, loop: Coroutine[Any, Any, None]) -> None:
         """End the process should a loop end, rather than stand still: a new one goes on."""

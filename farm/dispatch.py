@@ -54,6 +54,7 @@ class Dispatcher:
 
     def add(self, clip: Clip, step: int = 0) -> None:
         """Render a clip that is `step` steps done, by a checkpoint of the store."""
+        step = step if step <= clip.request.params.steps else 0  # a name, and no checkpoint of it
         clip.step = step
         self.clips[clip.run.id] = clip
         self._scheduler.add(clip.run, plan(clip.request, self._segment, step))
@@ -231,7 +232,8 @@ class Dispatcher:
             keys = await self._background.call(
                 lambda: list(self._store.list(checkpoints_prefix(clip.run.id)))
             )
-            step = max((step_of(key)[1] for key in keys), default=0)
+            steps = [found[1] for key in keys if (found := step_of(key))]
+            step = max((s for s in steps if s <= clip.request.params.steps), default=0)
         except StoreError as error:
             log.warning("%s: begins anew, its checkpoints cannot be read: %s", clip.label, error)
         if self.clips.get(clip.run.id) is not clip:

@@ -1,17 +1,20 @@
 """What a worker computes with: a renderer's networks, or a decoder's. A bridge to `svd_engine`."""
 
+import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from farm.errors import GangError, RequestError
+from farm.errors import GangError, RequestError, UnreadableError
 from farm.order import Part
 from farm.plan import Stage
 from farm.previews import Sketch
+from farm.records import SCHEMA
 from farm.request import Model, ModelFacts, RenderRequest
 from svd_engine import sharded, stages, video
 from svd_engine.checkpoint import open_checkpoint
@@ -46,16 +49,25 @@ class Latents:
     latents: Tensor  # (1, F, C, h, w)
     conditioning: Conditioning
 
-    def to_bytes(self) -> bytes:
-        """As safetensors."""
+    def to_bytes(self, clip: str) -> bytes:
+        """As safetensors, which say whose and of which step they are."""
         tensors = {"latents": self.latents, **vars(self.conditioning)}
-        step = {"step": str(self.step)}
-        return save({name: tensor.contiguous() for name, tensor in tensors.items()}, step)
+        said = {"schema_version": str(SCHEMA), "clip": clip, "step": str(self.step)}
+        return save({name: tensor.contiguous() for name, tensor in tensors.items()}, said)
 
     @classmethod
-    def from_bytes(cls, data: bytes, step: int) -> "Latents":
-        tensors = load(data)
-        return cls(step, tensors.pop("latents"), Conditioning(**tensors))
+    def from_bytes(cls, data: bytes, clip: str, step: int) -> "Latents":
+        """UnreadableError for what is not that clip's latents after that step."""
+        try:
+            tensors = load(data)
+            size = int.from_bytes(data[:8], "little")
+            said = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+            latents = cls(step, tensors.pop("latents"), Conditioning(**tensors))
+        except (SafetensorError, LookupError, TypeError, ValueError) as error:
+            raise UnreadableError(f"it is no checkpoint: {error!r}") from None
+        if (said.get("clip"), said.get("step")) != (clip, str(step)):
+            raise UnreadableError(f"it is of step {said.get('step')} of clip {said.get('clip')}")
+        return latents
 
 
 class Renderer:

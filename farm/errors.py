@@ -6,6 +6,7 @@ FarmError
 ├── StoreError         the store cannot be read or written
 │   ├── ConflictError  an object is not what a conditional write expected
 │   └── MissingError   an object that was there before is gone
+├── UnreadableError    an object of the store is not what its key says
 ├── QueueFullError     no room for another job; it says when to try again
 ├── JobError           there is no such job, or its state does not allow what was asked of it
 │   ├── JobFailedError     a job whose clip was wanted has failed; it says why
@@ -42,6 +43,10 @@ class ConflictError(StoreError):
 
 class MissingError(StoreError):
     """An object that was there before is gone: asking again does not help."""
+
+
+class UnreadableError(FarmError):
+    """An object of the store that is not what its key says; the message says why."""
 
 
 class QueueFullError(FarmError):

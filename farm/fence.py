@@ -3,11 +3,14 @@
 And those that keep one request, sent twice, from being two jobs.
 """
 
-from pydantic import BaseModel
+import re
+import time
 
 from farm.errors import ConflictError
 from farm.job import ClipResult
 from farm.keys import COORDINATOR, result_key
+from farm.quarantine import copy_aside, get_record
+from farm.records import SCHEMA, Record
 from farm.store import Store
 
 
@@ -15,7 +18,7 @@ def take_fence(store: Store) -> int:
     """Count a new coordinator in the store; no two ever get the same number."""
     while True:
         stored = store.get(COORDINATOR)
-        fence = int(stored.data) + 1 if stored else 1
+        fence = 1 if stored is None else _after(store, stored.data)
         try:
             if stored is None:
                 store.put(COORDINATOR, str(fence).encode(), if_none_match=True)
@@ -26,6 +29,14 @@ def take_fence(store: Store) -> int:
         return fence
 
 
+def _after(store: Store, data: bytes) -> int:
+    """The count after that of `data`; above all there can have been, where it cannot be read."""
+    if re.fullmatch(rb"[0-9]{1,18}", data):
+        return int(data) + 1
+    copy_aside(store, COORDINATOR, data, "it is no count of coordinators")
+    return int(time.time())  # more seconds since 1970 than coordinators
+
+
 def commit(store: Store, result: ClipResult, force: bool) -> ClipResult:
     """Write a clip's result where there is none, or over the one there was (`force`).
 
@@ -33,42 +44,47 @@ def commit(store: Store, result: ClipResult, force: bool) -> ClipResult:
     """
     key = result_key(result.request.digest)
     data = result.model_dump_json().encode()
-    former = store.get(key)
+    former = get_record(store, ClipResult, key)
     try:
         if former is None:
             store.put(key, data, if_none_match=True)
         elif force:
-            store.put(key, data, if_match=former.etag)
+            store.put(key, data, if_match=former[1])
         else:
-            return ClipResult.model_validate_json(former.data)
+            return former[0]
     except ConflictError:
-        stored = store.get(key)
-        assert stored is not None
-        return ClipResult.model_validate_json(stored.data)
+        former = get_record(store, ClipResult, key)
+        if former is None:
+            raise
+        return former[0]
     return result
 
 
-class Claim(BaseModel):
+class Claim(Record):
     """What an idempotency key names."""
 
     job: str
     at: float  # when it was first sent
+    key: str = ""  # that it is under; those from before records had schemas do not say
+
+    @property
+    def own_key(self) -> str | None:
+        return self.key if "schema_version" in self.model_fields_set else None
 
 
 def claim(store: Store, key: str, mine: Claim, lasts_s: float) -> Claim:
     """Name a job by a key of the store; the claim that stands, which may be an earlier one."""
+    mine = mine.model_copy(update={"key": key, "schema_version": SCHEMA})
     data = mine.model_dump_json().encode()
     while True:
-        stored = store.get(key)
-        if stored is not None:
-            former = Claim.model_validate_json(stored.data)
-            if former.at + lasts_s > mine.at:
-                return former
+        stored = get_record(store, Claim, key)
+        if stored is not None and stored[0].at + lasts_s > mine.at:
+            return stored[0]
         try:
             if stored is None:
                 store.put(key, data, if_none_match=True)
             else:
-                store.put(key, data, if_match=stored.etag)
+                store.put(key, data, if_match=stored[1])
         except ConflictError:
             continue
         return mine

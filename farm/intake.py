@@ -12,6 +12,7 @@ from farm.fence import Claim, claim
 from farm.job import Job, State, Submission
 from farm.keys import idempotency_key, picture_key
 from farm.loop import Background, Recent
+from farm.quarantine import copy_aside
 from farm.request import RenderRequest, digest_of
 from farm.settings import Settings
 from farm.store import Store
@@ -75,10 +76,12 @@ class Intake:
     async def keep(self, digest: str, picture: bytes) -> None:
         """Write a picture, unless the store has it."""
         if digest not in self._pictures:
-            key = picture_key(digest)
-            if not await self._background.call(self._store.exists, key):
-                await self._background.call(self._store.put, key, picture)
+            await self._background.call(_keep_picture, self._store, digest, picture)
             self._pictures[digest] = None
+
+    def forget(self, picture: str) -> None:
+        """Look anew whether a picture is in the store, when it is sent again."""
+        self._pictures.pop(picture, None)
 
 
 def _check_size(request: RenderRequest) -> None:
@@ -89,3 +92,13 @@ def _check_size(request: RenderRequest) -> None:
             f"width x height x num_frames: {' x '.join(map(str, sides))} pixels in a clip, "
             f"over {MAX_CLIP_PIXELS}"
         )
+
+
+def _keep_picture(store: Store, digest: str, picture: bytes) -> None:
+    key = picture_key(digest)
+    there = store.get(key)
+    if there is not None and digest_of(there.data) == digest:
+        return
+    if there is not None:
+        copy_aside(store, key, there.data, "its bytes are not those that it is named by")
+    store.put(key, picture)

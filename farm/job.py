@@ -8,8 +8,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.errors import ConflictError, JobError
+from farm.keys import job_key, open_key, result_key
 from farm.plan import Stage
-from farm.request import Model, RenderRequest, Sha256
+from farm.records import Record
+from farm.request import UNCOUNTED, Model, RenderRequest, Sha256
 from svd_engine.params import RenderParams
 
 
@@ -63,10 +65,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 Variant = Literal["video", "thumbnail", "spritesheet"]
 
 
-class ClipResult(BaseModel):
+class ClipResult(Record):
     """A clip that is in the store: what was made, how, and under which keys."""
-
-    model_config = ConfigDict(frozen=True)
 
     request: RenderRequest  # of one video
     sha256: str = Sha256  # of the frames' bytes, (F, H, W, 3) uint8
@@ -80,6 +80,12 @@ class ClipResult(BaseModel):
     fence: int
     finished_at: float
 
+    @property
+    def own_key(self) -> str | None:
+        # Before numerics were counted, clips had other names.
+        counted = self.request.numerics != UNCOUNTED
+        return result_key(self.request.digest) if counted else None
+
     def key(self, variant: Variant) -> str:
         """Where a file of it is in the store."""
         if variant == "spritesheet":
@@ -92,8 +98,9 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    id: str = Field(default_factory=lambda: new_job_id(), pattern=r"^[\w.-]{1,80}$")
-    tenant: str = Field("default", pattern=r"^[\w.-]{1,80}$")
+    # Without a dot in front: what such a file in a store is, is not the farm's.
+    id: str = Field(default_factory=lambda: new_job_id(), pattern=r"^[\w-][\w.-]{0,79}$")
+    tenant: str = Field("default", pattern=r"^[\w-][\w.-]{0,79}$")
     model: Model = Model()
     params: RenderParams = RenderParams()
     num_videos: int = Field(1, ge=1, le=1000)
@@ -106,10 +113,8 @@ class Submission(BaseModel):
     idempotency_key: str | None = None
 
 
-class Job(BaseModel):
+class Job(Record):
     """The record of a job, as it is in the store. Times are seconds since 1970."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     id: str
     tenant: str = "default"
@@ -129,7 +134,11 @@ class Job(BaseModel):
     error: str | None = None
     attempts: int = 0
     gpu_seconds: float = 0.0
-    seconds: dict[Stage, float] = {}
+    seconds: dict[Stage, float] = Field(default_factory=dict)
+
+    @property
+    def own_key(self) -> str:
+        return job_key(self.id)
 
     def due(self) -> tuple[float, str] | None:
         """The next deadline: when, and what is said once it has passed; None without one."""
@@ -141,6 +150,17 @@ class Job(BaseModel):
             text = f"not finished within {self.finish_within_s:g} s"
             deadlines.append((self.created_at + self.finish_within_s, text))
         return min(deadlines, default=None)
+
+
+class Opened(Record):
+    """An entry of the index of open jobs; its key is what counts."""
+
+    job: str
+    tenant: str
+
+    @property
+    def own_key(self) -> str:
+        return open_key(self.job)
 
 
 class Progress(BaseModel):
@@ -171,15 +191,14 @@ class JobView(BaseModel):
     progress: Progress
 
 
-class LogEntry(BaseModel):
+class LogEntry(Record):
     """One line of a job's event log; `seq` counts from 1."""
 
-    model_config = ConfigDict(frozen=True)
-
+    job: str = ""  # whose log it is; entries of earlier versions do not say
     seq: int
     at: float
     event: str
-    data: dict[str, Any] = {}
+    data: dict[str, Any] = Field(default_factory=dict)
 
 
 def new_job_id() -> str:

@@ -14,9 +14,13 @@ clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and s
                                     ATTEMPT is the fence of its coordinator, and a number
 answered/TENANT/DIGEST              of each clip that a job of the tenant's was answered with
 coordinator.json                    the fence: how many coordinators there have been
+quarantine/KEY/DIGEST/object        what was under KEY and could not be read; beside it reason.json
+
+Other names may be there too (`.DS_Store`, `.nfs0001`): what lists keys leaves those alone.
 """
 
 import hashlib
+import re
 
 COORDINATOR = "coordinator.json"
 OPEN = "open/"
@@ -24,6 +28,9 @@ JOBS = "jobs/"
 CHECKPOINTS = "checkpoints/"
 PREVIEWS = "previews/"
 WEBHOOKS = "webhooks/"
+QUARANTINE = "quarantine/"
+_ID = r"[\w-][\w.-]{0,79}"
+_SHA256 = "[0-9a-f]{64}"
 ARTIFACTS = ("video.mp4", "thumbnail.jpg", "sprites.jpg")
 
 
@@ -33,6 +40,16 @@ def picture_key(digest: str) -> str:
 
 def job_key(job: str) -> str:
     return f"{JOBS}{job}.json"
+
+
+def job_of(key: str) -> str | None:
+    """The job of a record's key."""
+    return _part(rf"{JOBS}({_ID})\.json", key)
+
+
+def open_job_of(key: str) -> str | None:
+    """The job of an entry of the index of open ones."""
+    return _part(rf"{OPEN}({_ID})", key)
 
 
 def open_key(job: str) -> str:
@@ -47,12 +64,22 @@ def webhook_key(job: str, end: int) -> str:
     return f"{WEBHOOKS}{job}/{end:013d}"
 
 
+def is_webhook_key(key: str) -> bool:
+    return re.fullmatch(rf"{WEBHOOKS}{_ID}/\d{{13,}}", key) is not None
+
+
 def events_prefix(job: str) -> str:
     return f"events/{job}/"
 
 
 def events_key(job: str, last: int) -> str:
     return f"{events_prefix(job)}{last:08d}.jsonl"
+
+
+def last_entry_of(events: str) -> int | None:
+    """The number of the last entry that is under a key of an event log."""
+    found = _part(rf"events/{_ID}/(\d{{8,}})\.jsonl", events)
+    return None if found is None else int(found)
 
 
 def checkpoints_prefix(clip: str) -> str:
@@ -63,19 +90,19 @@ def checkpoint_key(clip: str, step: int) -> str:
     return f"{checkpoints_prefix(clip)}{step:04d}.safetensors"
 
 
-def step_of(checkpoint: str) -> tuple[str, int]:
+def step_of(checkpoint: str) -> tuple[str, int] | None:
     """The clip and the step of a checkpoint's key."""
-    _, clip, name = checkpoint.split("/")
-    return clip, int(name.partition(".")[0])
+    found = re.fullmatch(rf"{CHECKPOINTS}({_SHA256})/(\d{{4}})\.safetensors", checkpoint, re.ASCII)
+    return (found[1], int(found[2])) if found else None
 
 
 def preview_key(clip: str) -> str:
     return f"{PREVIEWS}{clip}.webp"
 
 
-def clip_of_preview(preview: str) -> str:
+def clip_of_preview(preview: str) -> str | None:
     """The clip of a preview's key."""
-    return preview.removeprefix(PREVIEWS).removesuffix(".webp")
+    return _part(rf"{PREVIEWS}({_SHA256})\.webp", preview)
 
 
 def clip_prefix(clip: str) -> str:
@@ -93,3 +120,13 @@ def answered_key(tenant: str, clip: str) -> str:
 def artifact_keys(clip: str, attempt: str) -> list[str]:
     """Of ARTIFACTS. `attempt` keeps what two of them write apart; only one is ever named."""
     return [f"{clip_prefix(clip)}{attempt}/{name}" for name in ARTIFACTS]
+
+
+def quarantined_key(key: str, digest: str, name: str) -> str:
+    """Of what is kept of an object that was set aside: its bytes, or why it was."""
+    return f"{QUARANTINE}{key}/{digest}/{name}"
+
+
+def _part(pattern: str, key: str) -> str | None:
+    found = re.fullmatch(pattern, key)
+    return found[1] if found else None

@@ -30,7 +30,7 @@ def clear_clip(
     keys = {checkpoint_key(clip, steps), preview_key(clip)}
     keys.update(key for attempt in attempts for key in artifact_keys(clip, attempt))
     try:
-        keys.update(store.list(checkpoints_prefix(clip)))
+        keys.update(filter(step_of, store.list(checkpoints_prefix(clip))))
     except StoreError as error:
         log.warning("clip %s: its checkpoints stay: %s", clip[:12], error)
     clear(store, keys.difference(kept))
@@ -50,9 +50,10 @@ def earlier_attempts(store: Store, clip: str, fence: int) -> list[str]:
 
 def clear_orphans(store: Store, checkpoints: Iterable[str], clips: Collection[str]) -> None:
     """Delete the checkpoints and previews of clips that are not among those under way."""
-    orphans = [key for key in checkpoints if step_of(key)[0] not in clips]
+    orphans = [key for key in checkpoints if (of := step_of(key)) and of[0] not in clips]
     try:
-        orphans += [key for key in store.list(PREVIEWS) if clip_of_preview(key) not in clips]
+        previews = [key for key in store.list(PREVIEWS) if clip_of_preview(key)]
+        orphans += [key for key in previews if clip_of_preview(key) not in clips]
     except StoreError as error:
         log.warning("previews that nobody needs stay: %s", error)
     clear(store, orphans)

@@ -9,14 +9,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from svd_engine import NUMERICS
-from svd_engine.params import Dtype, RenderDefaults, RenderParams
+from svd_engine.params import Dtype, Lasting, RenderDefaults, RenderParams
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 MAX_SEED = 2**64 - 1
 UNCOUNTED = 0  # numerics of records that do not say: other than all that are counted
 
 
-class Model(BaseModel):
+class Model(Lasting):
     """Which weights, in which type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -35,7 +35,7 @@ class ModelFacts(BaseModel):
     defaults: RenderDefaults
 
 
-class RenderRequest(BaseModel):
+class RenderRequest(Lasting):
     """Clips of one picture, told by all that decides their pixels and by nothing else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,8 +52,7 @@ class RenderRequest(BaseModel):
     def _of_a_version(cls, given: Any) -> Any:
         """Records from before numerics were counted have the package's version in their place."""
         if isinstance(given, dict) and "engine" in given:
-            given = {"numerics": UNCOUNTED, **given}
-            del given["engine"]
+            return {"numerics": UNCOUNTED} | {k: v for k, v in given.items() if k != "engine"}
         return given
 
     @model_validator(mode="after")

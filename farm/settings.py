@@ -50,7 +50,7 @@ class Key(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tenant: str = Field(pattern=r"^[\w.-]{1,80}$")
+    tenant: str = Field(pattern=r"^[\w-][\w.-]{0,79}$")
     operator: bool = False  # sees the workers, and may drain them
     per_minute: float | None = Field(None, gt=0)  # requests
 

@@ -12,6 +12,7 @@ from farm.job import TRANSITIONS, ClipResult, Event, Job, State
 from farm.keys import answered_key, result_key
 from farm.loop import Background, Recent
 from farm.places import Places
+from farm.quarantine import get_record
 from farm.request import RenderRequest
 from farm.run import Run, rank_of
 from farm.scheduler import Scheduler
@@ -127,8 +128,10 @@ class Sharing:
             return self._results.get(digest)
         while True:
             try:
-                stored = await self._background.read(self._store.get, result_key(digest))
-                return ClipResult.model_validate_json(stored.data) if stored else None
+                stored = await self._background.read(
+                    get_record, self._store, ClipResult, result_key(digest)
+                )
+                return stored[0] if stored else None
             except StoreError as error:
                 log.warning("%s: cannot look for its result yet: %s", job.id, error)
                 await asyncio.sleep(RETRY_S)

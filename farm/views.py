@@ -7,6 +7,7 @@ from farm.book import Book
 from farm.job import Job, Progress, State
 from farm.plan import Kind, Stage
 from farm.pool import Pool
+from farm.quarantine import Quarantine
 from farm.scheduler import Scheduler
 from farm.sharing import Sharing
 
@@ -64,14 +65,21 @@ def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
     return max(known), sum(known) * len(clips) / len(known)
 
 
-def status_of(scheduler: Scheduler, pool: Pool, book: Book) -> dict[str, Any]:
-    """Workers and what each does; jobs by tenant and state."""
+def status_of(
+    scheduler: Scheduler, pool: Pool, book: Book, quarantine: Quarantine
+) -> dict[str, Any]:
+    """Workers and what each does; jobs by tenant and state; what the store has set aside."""
     jobs: dict[str, Counter[str]] = {}
     for job in book.open.values():
         jobs.setdefault(job.tenant, Counter())[job.state] += 1
     return {
         "workers": {name: _worker(name, scheduler, pool) for name in sorted(pool.slots)},
         "jobs": {tenant: dict(states) for tenant, states in jobs.items()},
+        "quarantined": quarantine.count,
+        "quarantine": [
+            {"key": note.key, "reason": note.reason, "at": note.at}
+            for note in quarantine.notes.values()
+        ],
     }
 
 

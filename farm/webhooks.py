@@ -14,16 +14,16 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farm.errors import OutboundError, RequestError, StoreError
 from farm.job import Job, State
-from farm.keys import WEBHOOKS, webhook_key
+from farm.keys import WEBHOOKS, is_webhook_key, webhook_key
 from farm.loop import Background, Recent
 from farm.outbound import is_private_literal, parse_url, post
+from farm.quarantine import get_record
+from farm.records import Record
 from farm.resolver import Resolver
 from farm.settings import Settings
 from farm.store import Store
@@ -42,10 +42,8 @@ TROUBLES = 10_000  # hosts of a tenant that are remembered for not having answer
 RETRY_S = 2.0  # between two calls of a store that does not answer
 
 
-class Owed(BaseModel):
+class Owed(Record):
     """What a receiver is to be told; the same for all tries, and after a restart."""
-
-    model_config = ConfigDict(frozen=True)
 
     job: str
     url: str
@@ -57,10 +55,10 @@ class Owed(BaseModel):
     def id(self) -> str:
         """Of the event, by which a receiver knows one that it was told before."""
         # A job that was deleted can be asked for again under its id, and ends anew.
-        return f"evt_{hashlib.sha256(self.key.encode()).hexdigest()[:32]}"
+        return f"evt_{hashlib.sha256(self.own_key.encode()).hexdigest()[:32]}"
 
     @property
-    def key(self) -> str:
+    def own_key(self) -> str:
         """Where it is in the store."""
         return webhook_key(self.job, self.ended_ms)
 
@@ -162,7 +160,7 @@ class Webhooks:
         owed = owed_for(job)
         if owed is not None:
             data = owed.model_dump_json().encode()
-            await self._background.call(self._store.put, owed.key, data)
+            await self._background.call(self._store.put, owed.own_key, data)
             self._new.put_nowait(owed)
 
     async def deliver(self) -> None:
@@ -177,12 +175,10 @@ class Webhooks:
     async def _recover(self) -> None:
         """One by one: the store has more urgent things to do after a restart."""
         for key in await self._kept(lambda: list(self._store.list(WEBHOOKS))):
-            stored = await self._kept(self._store.get, key)
-            try:
-                if stored is not None:
-                    self._new.put_nowait(Owed.model_validate_json(stored.data))
-            except ValidationError:
-                log.exception("%s is no webhook; it is left there", key)
+            if is_webhook_key(key):
+                owed = await self._kept(get_record, self._store, Owed, key)
+                if owed is not None:
+                    self._new.put_nowait(owed[0])
 
     async def _pay(self, owed: Owed) -> None:
         pause = FIRST_S
@@ -194,7 +190,7 @@ class Webhooks:
             # Not all at once, when a receiver is back that many were owed to.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, MOST_S)
-        await self._kept(self._store.delete, owed.key)
+        await self._kept(self._store.delete, owed.own_key)
         self._under_way.discard(owed)
 
     async def _try(self, owed: Owed) -> str | None:
@@ -219,7 +215,7 @@ class Webhooks:
             return repr(error)
         return None if 200 <= status < 300 else f"{host} answered {status}"
 
-    async def _kept(self, call: Callable[..., R], *arguments: str) -> R:
+    async def _kept(self, call: Callable[..., R], *arguments: Any) -> R:
         """What the call of the store returns, tried until it does."""
         while True:
             try:

@@ -16,6 +16,7 @@ from farm.errors import (
     MissingError,
     RequestError,
     StoreError,
+    UnreadableError,
     WorkerError,
 )
 from farm.keys import artifact_keys, checkpoint_key, picture_key
@@ -23,7 +24,8 @@ from farm.memory import what_fits
 from farm.order import Made, Order, Step
 from farm.plan import Kind, Stage
 from farm.previews import Previewer
-from farm.request import Model, RenderRequest
+from farm.quarantine import move_aside
+from farm.request import Model, RenderRequest, digest_of
 from farm.store import open_store
 from svd_engine import NUMERICS, video
 from svd_engine.conditioning import Conditioning
@@ -147,6 +149,11 @@ class Worker:
         stored = self._store.get(picture_key(digest))
         if stored is None:
             raise RequestError(f"the picture is gone: {self._store.where(picture_key(digest))}")
+        if digest_of(stored.data) != digest:
+            reason = "its bytes are not those that it is named by"
+            place = move_aside(self._store, picture_key(digest), stored.data, reason)
+            message = f"the picture in the store was damaged, and is now {place}: send it again"
+            raise RequestError(message)
         return stored.data
 
     def _checkpoint(self, request: RenderRequest, step: int) -> Latents:
@@ -154,7 +161,11 @@ class Worker:
         stored = self._store.get(key)
         if stored is None:
             raise MissingError(f"{self._store.where(key)} is gone")
-        return Latents.from_bytes(stored.data, step)
+        try:
+            return Latents.from_bytes(stored.data, request.digest, step)
+        except UnreadableError as error:
+            place = move_aside(self._store, key, stored.data, str(error))
+            raise MissingError(f"a checkpoint cannot be read, and is now {place}") from error
 
     def _save(self, request: RenderRequest, latents: Latents, former: int) -> None:
         """Write a checkpoint, behind the back of the next task; one at a time."""
@@ -164,7 +175,7 @@ class Worker:
 
     def _write(self, clip: str, latents: Latents, former: int) -> None:
         try:
-            self._store.put(checkpoint_key(clip, latents.step), latents.to_bytes())
+            self._store.put(checkpoint_key(clip, latents.step), latents.to_bytes(clip))
             if former:
                 self._store.delete(checkpoint_key(clip, former))
         except StoreError as error:  # what it would have saved is rendered again, should it come so

@@ -1,9 +1,16 @@
 """What one clip is asked to be. No torch here: the farm reads this without an engine."""
 
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+)
 
 from svd_engine.conformance.catalogue import deviations_of
 
@@ -12,6 +19,17 @@ MAX_STEPS = 1000
 Dtype = Literal["float32", "float16", "bfloat16"]
 Side = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
 Guidance = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
+
+
+class Lasting(BaseModel):
+    """What is written down and read again, perhaps by another version.
+
+    Validated with `extra="allow"`, it keeps what it does not know, and writes that again.
+    """
+
+    @model_serializer(mode="wrap")
+    def _whole(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {**dump(self), **(self.__pydantic_extra__ or {})}
 
 
 class RenderDefaults(BaseModel):
@@ -25,7 +43,7 @@ class RenderDefaults(BaseModel):
     max_guidance_scale: Guidance = 3.0
 
 
-class RenderParams(BaseModel):
+class RenderParams(Lasting):
     """Parameters of one clip, named as `StableVideoDiffusionPipeline.__call__` names them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

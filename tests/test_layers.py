@@ -17,13 +17,25 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"farm.connection", "farm.handle"},  # loaded on first use
     "errors": set(),
     "keys": set(),
+    "records": {"farm.errors", PARAMS},
+    "quarantine": {
+        "farm.errors",
+        "farm.keys",
+        "farm.loop",
+        "farm.records",
+        "farm.request",
+        "farm.store",
+    },
+    "salvage": {"farm.errors", "farm.job", "farm.keys", "farm.quarantine", "farm.records"}
+    | {"farm.request", "farm.store", PARAMS},
+    "metrics": set(),
     "request": {"svd_engine", PARAMS},
     "plan": {"farm.request"},
     "order": {"farm.plan", "farm.request"},
     "memory": {"farm.order", "farm.plan"},
     "estimate": {"farm.plan", "farm.request"},
     "placement": {"farm.plan"},
-    "job": {"farm.errors", "farm.plan", "farm.request", PARAMS},
+    "job": {"farm.errors", "farm.keys", "farm.plan", "farm.records", "farm.request", PARAMS},
     "run": {"farm.plan"},
     "choice": {"farm.plan", "farm.run"},
     "scheduler": {"farm.choice", "farm.plan", "farm.run"},
@@ -40,11 +52,13 @@ ALLOWED: dict[str, set[str]] = {
     "store/s3_errors": set(),
     "previews": {"farm.keys", "farm.order", "farm.request", "farm.store"}
     | {"svd_engine.picture", "svd_engine.preview"},
-    "engines": {"farm.errors", "farm.order", "farm.plan", "farm.previews", "farm.request"}
+    "engines": {"farm.errors", "farm.order", "farm.plan", "farm.previews", "farm.records"}
+    | {"farm.request"}
     | {f"svd_engine.{name}" for name in ("checkpoint", "conditioning", "exact", "picture")}
     | {"svd_engine", "svd_engine.recipe", "svd_engine.schedule", "svd_engine.sharded"},
     "workers": PURE - {"farm.run", "farm.job"}
-    | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.store"}
+    | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.quarantine"}
+    | {"farm.store"}
     | {"svd_engine", "svd_engine.conditioning"},
     "pool": PURE - {"farm.job", "farm.request"} | {"farm.engines", "farm.placement", "svd_engine"},
     "cluster": {
@@ -57,13 +71,14 @@ ALLOWED: dict[str, set[str]] = {
         "farm.engines",
         "svd_engine.variants",
     },
-    "fence": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
+    "fence": {"farm.errors", "farm.job", "farm.keys", "farm.quarantine", "farm.records"}
+    | {"farm.store"},
     "leftovers": {"farm.errors", "farm.keys", "farm.store"},
     "loop": set(),
     "resolver": {"farm.errors"},
     "outbound": {"farm.errors", "farm.resolver"},
     "webhooks": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
-    | {"farm.resolver", "farm.settings", "farm.store"},
+    | {"farm.quarantine", "farm.records", "farm.resolver", "farm.settings", "farm.store"},
     "places": set(),
     "gang": {"farm.order", "farm.pool", "farm.run"},
     "clips": {"farm.job", "farm.order", "farm.plan", "farm.request", "farm.run"},
@@ -87,12 +102,15 @@ ALLOWED: dict[str, set[str]] = {
         "farm.job",
         "farm.keys",
         "farm.loop",
+        "farm.salvage",
         "farm.store",
         "svd_engine",
     },
     "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
-    | {"farm.loop", "farm.places", "farm.request", "farm.run", "farm.scheduler", "farm.store"},
-    "views": {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
+    | {"farm.loop", "farm.places", "farm.quarantine", "farm.request", "farm.run"}
+    | {"farm.scheduler", "farm.store"},
+    "views": {"farm.quarantine"}
+    | {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
     "upkeep": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.job"}
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
     | {"farm.sharing"},
@@ -111,13 +129,15 @@ ALLOWED: dict[str, set[str]] = {
         "farm.leftovers",
         "farm.lifeline",
         "farm.loop",
+        "farm.metrics",
         "farm.pool",
+        "farm.quarantine",
     }
     | {"farm.request", "farm.scheduler", "farm.settings", "farm.sharing", "farm.store"}
     | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
     "intake": {"farm.book", "farm.cluster", "farm.errors", "farm.fence", "farm.job", "farm.keys"}
-    | {"farm.loop", "farm.request", "farm.settings", "farm.store", "farm.webhooks"}
-    | {"svd_engine.picture"},
+    | {"farm.loop", "farm.quarantine", "farm.request", "farm.settings", "farm.store"}
+    | {"farm.webhooks", "svd_engine.picture"},
     "lifeline": {"farm.errors"},
     "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.lifeline", "farm.pool"}
     | {"farm.settings"}
@@ -216,6 +236,7 @@ HOMES = {
         "farm/ingress/serve_app",
         "farm/lifeline",
         "farm/link",
+        "farm/metrics",
         "farm/pool",
     },
     "torch": {"farm/engines", "farm/previews", "farm/workers"},

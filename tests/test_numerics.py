@@ -125,7 +125,7 @@ def test_a_finished_job_of_another_version_is_the_same_job(tmp_path: Path) -> No
 @pytest.mark.parametrize("wanted", [NUMERICS + 1, UNCOUNTED])
 def test_a_worker_renders_nothing_under_another_name(tmp_path: Path, wanted: int) -> None:
     asked = request(numerics=wanted)
-    order = Order(asked, Model(), plan(asked, 5)[0], "1-1")
+    order = Order(asked, Model(), next(iter(plan(asked, 5))), "1-1")
     with pytest.raises(WorkerError, match=f"numerics {NUMERICS}, the clip is to be of {wanted}"):
         next(Worker(Kind.RENDERER, "cpu", str(tmp_path)).run(order))
 

@@ -43,12 +43,26 @@ class WorkerView(BaseModel):
     task: str | None = None
 
 
+class SetAsideView(BaseModel):
+    """An object of the store that cannot be read, and was moved below `quarantine/`."""
+
+    key: str
+    reason: str
+    at: float
+
+
 class FarmView(BaseModel):
-    """Workers by name, and how many open jobs of each tenant are in which state."""
+    """Workers by name, and how many open jobs of each tenant are in which state.
+
+    `quarantined` is how many objects of the store cannot be read; `quarantine` says why, of the
+    first hundred.
+    """
 
     version: str
     workers: dict[str, WorkerView]
     jobs: dict[str, dict[State, int]]
+    quarantined: int
+    quarantine: list[SetAsideView]
 
 
 @models.get("/v1/models", responses=responses(401, 403, 429, 503))
