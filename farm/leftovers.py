@@ -57,6 +57,10 @@ def clear_orphans(store: Store, checkpoints: Iterable[str], clips: Collection[st
     except StoreError as error:
         log.warning("previews that nobody needs stay: %s", error)
     clear(store, orphans)
+    try:
+        store.sweep()
+    except StoreError as error:
+        log.warning("what killed writers left stays: %s", error)
 
 
 def clear(store: Store, keys: Iterable[str]) -> None:

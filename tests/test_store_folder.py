@@ -126,3 +126,24 @@ def test_a_folder_needs_no_boto3() -> None:
     code = "import sys, farm.store; farm.store.open_store('.'); print('boto3' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_scratch_files_of_killed_writers_are_swept(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("jobs/a.json", b"a", if_none_match=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", _killed)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            store.put("jobs/b.json", b"b")
+    (scratch,) = [path for path in (tmp_path / "jobs").iterdir() if path.name.startswith(".")]
+    assert store.sweep() == 0  # its writer may be at it
+    os.utime(scratch, (0, 0))
+    assert store.sweep() == 1
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["a.json"]
+    assert not scratch.exists()
+    assert (tmp_path / ".farm-lock").exists()
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -13,6 +14,8 @@ from farm.errors import ConflictError, StoreError
 from farm.store.protocol import RESERVED, Stored, check_key, is_key, probe
 
 LOCK = f"{RESERVED}lock"
+SCRATCH = f"{RESERVED}scratch-"
+SCRATCH_S = 3600.0  # after which a scratch file is of a writer that was killed
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # no object has that key
 
 
@@ -95,6 +98,17 @@ class LocalStore:
     def check(self) -> None:
         probe(self)
 
+    def sweep(self) -> int:
+        """Delete the scratch files of writers that were killed; how many there were."""
+        swept = 0
+        with _explained("sweep", self.folder):
+            for folder, _, names in os.walk(self.folder):
+                for name in names:
+                    if name.startswith(SCRATCH) and _is_old(Path(folder, name)):
+                        Path(folder, name).unlink(missing_ok=True)
+                        swept += 1
+        return swept
+
     def _path(self, key: str) -> Path:
         return self.folder / check_key(key)
 
@@ -157,7 +171,7 @@ def _etag_of(data: bytes) -> str:
 
 def _write_scratch(folder: Path, data: bytes) -> Path:
     """A file with that content, on the disk and nobody's yet."""
-    handle, name = tempfile.mkstemp(dir=folder, prefix=RESERVED)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=SCRATCH)
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(handle, 0o644)  # mkstemp lets nobody else read it
@@ -168,6 +182,13 @@ def _write_scratch(folder: Path, data: bytes) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return Path(name)
+
+
+def _is_old(scratch: Path) -> bool:
+    try:
+        return time.time() - scratch.stat().st_mtime > SCRATCH_S
+    except FileNotFoundError:  # it has been moved into place
+        return False
 
 
 def _sync(folder: Path) -> None:

@@ -57,6 +57,9 @@ class Store(Protocol):
     def where(self, key: str = "") -> str:
         """The object's place, for people."""
 
+    def sweep(self) -> int:
+        """Delete what writers that were killed left behind; how many objects that were."""
+
     def check(self) -> None:
         """StoreError, saying which, unless it can be written, read, listed and deleted from."""
 
