@@ -13,18 +13,19 @@ from itertools import islice
 from typing import Any
 
 from farm.errors import ConflictError, JobError, StoreError
-from farm.job import Event, Job, LogEntry, Opened, advance
-from farm.keys import JOBS, OPEN, events_key, job_key, job_of, open_job_of, open_key
+from farm.event_logs import EventLogs
+from farm.job import Event, Job, Opened, advance
+from farm.keys import JOBS, OPEN, job_key, job_of, open_job_of, open_key
 from farm.loop import Background
 from farm.open_jobs import OpenJobs
-from farm.salvage import last_entry, log_keys, read_job, read_log
+from farm.salvage import log_keys, read_job
 from farm.store import Store, is_key
+from farm.tenant_index import TenantIndex
 from svd_engine import NUMERICS
 
 log = logging.getLogger("farm")
 
 RETRY_S = 2.0  # between two tries to write to a store that does not answer
-FLUSH_S = 1.0  # between two writes of a job's event log
 CLOSED_KEPT = 10_000  # finished jobs that are remembered
 
 
@@ -54,9 +55,8 @@ class Book:
         self._tenants: dict[str, str] = {}  # of jobs that were asked for
         self._etags: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._last: dict[str, int] = {}  # number of the last log entry
-        self._pending: dict[str, list[LogEntry]] = {}
-        self._flushing: dict[str, asyncio.Lock] = {}
+        self.logs = EventLogs(store, changed)
+        self.tenants = TenantIndex(store, background)
 
     async def create(self, job: Job) -> tuple[Job, bool]:
         """Write a new job; it and True, or the one that was there under its id and False.
@@ -68,7 +68,10 @@ class Book:
 
     async def _create(self, job: Job) -> tuple[Job, bool]:
         opened = Opened(job=job.id, tenant=job.tenant).model_dump_json().encode()
-        await self._background.call(self._store.put, open_key(job.id), opened)
+        await asyncio.gather(
+            self._background.call(self._store.put, open_key(job.id), opened),
+            self.tenants.add(job.tenant, job.id),
+        )
         data = job.model_dump_json().encode()
         try:
             etag = await self._background.call(
@@ -92,7 +95,7 @@ class Book:
             place = bisect_left(self._ids, job.id)
             if self._ids[place : place + 1] != [job.id]:  # listed just now, else
                 self._ids.insert(place, job.id)
-        self._last[job.id] = 0
+        self.logs.begin(job.id)
         self.open[job.id] = job
         self._show(job)
         self.log(job.id, "submitted", tenant=job.tenant)
@@ -132,9 +135,9 @@ class Book:
         if not is_key(job_key(job)):
             return None
         try:
-            stored = await self._background.call(read_job, self._store, job)
+            stored = await self._background.read(read_job, self._store, job)
         except ConflictError:  # it is being written
-            stored = await self._background.call(read_job, self._store, job)
+            stored = await self._background.read(read_job, self._store, job)
         return stored[0] if stored else None
 
     async def read_all(self, jobs: Iterable[str]) -> list[Job]:
@@ -151,7 +154,7 @@ class Book:
     async def ids(self, after: str, limit: int, newest_first: bool = False) -> list[str]:
         """Ids of all jobs there ever were, oldest or newest first, those after `after`."""
         if self._ids is None:
-            keys = await self._background.call(lambda: list(self._store.list(JOBS)))
+            keys = await self._background.read(lambda: list(self._store.list(JOBS)))
             found = {job for key in keys if (job := job_of(key))}
             self._ids = sorted(found.union(self._shown))  # some may have come meanwhile
         if newest_first:
@@ -160,12 +163,21 @@ class Book:
         start = bisect_right(self._ids, after)
         return self._ids[start : start + limit]
 
+    async def ids_of(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[str]:
+        """As `ids`, of one tenant's jobs; of all jobs while the store's are being indexed."""
+        if self.tenants.whole:
+            return await self.tenants.ids(tenant, after, limit, newest_first)
+        return await self.ids(after, limit, newest_first)
+
     async def delete(self, job: str) -> None:
         """Forget a job that is not open: its record and its event log."""
         async with self._locks.setdefault(job, asyncio.Lock()):
+            record = await self.read(job)
             await self._background.call(self._store.delete, job_key(job))
             for key in await self._background.call(log_keys, self._store, job):
                 await self._background.call(self._store.delete, key)
+            if record is not None:
+                await self.tenants.remove(record.tenant, job)
             self._shown.pop(job, None)
             self._tenants.pop(job, None)
             if self._ids is not None and job in self._ids:
@@ -182,24 +194,7 @@ class Book:
 
     def log(self, job: str, event: str, **data: Any) -> None:
         """Add to a job's event log. The latest progress takes the place of one not yet written."""
-        pending = self._pending.setdefault(job, [])
-        last = pending[-1] if pending else None
-        if last and last.event == event == "progress" and last.data["seed"] == data["seed"]:
-            pending[-1] = last.model_copy(update={"at": time.time(), "data": data})
-            return
-        self._last[job] = self._last.get(job, 0) + 1
-        seq = self._last[job]
-        pending.append(LogEntry(job=job, seq=seq, at=time.time(), event=event, data=data))
-
-    async def entries(self, job: str, after: int) -> list[LogEntry]:
-        """The written entries of a job's log, those after number `after`."""
-        return await self._background.call(read_log, self._store, job, after)
-
-    async def keep_logs(self) -> None:
-        """Write the event logs, for ever."""
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            await asyncio.gather(*(self._flush(job) for job in list(self._pending)))
+        self.logs.add(job, event, data)
 
     async def _take_over(self, name: str) -> Job | None:
         stored = await self._background.call(read_job, self._store, name)
@@ -211,7 +206,6 @@ class Book:
             return None
         job, self._etags[name] = stored
         self.open[name] = job
-        self._last[name] = await self._background.call(last_entry, self._store, name)
         # What is left of it is rendered here, and named so.
         request = job.request.model_copy(update={"numerics": NUMERICS})
         return await self.tell(name, Event.RECOVER, request=request)
@@ -249,32 +243,13 @@ class Book:
                 await asyncio.sleep(RETRY_S)
 
     async def _close(self, name: str) -> None:
-        await self._flush(name)
-        self._flushing.pop(name, None)
+        await self.logs.close(name)
         self.open.pop(name, None)
         self._etags.pop(name, None)
-        self._last.pop(name, None)
         try:
             await self._background.call(self._store.delete, open_key(name))
         except StoreError as error:
             log.warning("%s: left in the index until the next start: %s", name, error)
-
-    async def _flush(self, name: str) -> None:
-        """One write after another: followers read on from the last that they have."""
-        async with self._flushing.setdefault(name, asyncio.Lock()):
-            entries = self._pending.pop(name, [])
-            if not entries:
-                return
-            lines = "".join(entry.model_dump_json() + "\n" for entry in entries)
-            try:
-                await self._background.call(
-                    self._store.put, events_key(name, entries[-1].seq), lines.encode()
-                )
-            except StoreError as error:
-                log.warning("%s: cannot write its log yet: %s", name, error)
-                self._pending[name] = entries + self._pending.get(name, [])
-            else:
-                self._changed(name)
 
     def _show(self, job: Job) -> None:
         self._shown[job.id] = job

@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from farm.errors import JobError, StoreError
-from farm.job import ClipResult, Job, JobView, LogEntry, Submission
+from farm.job import LOG_PAGE, ClipResult, Job, JobView, LogEntry, Submission
 from farm.request import Model, ModelFacts
 from farm.store import Store, open_store
 
@@ -59,8 +59,13 @@ class Farm:
 
     def events(self, job: str, after: int = 0) -> list[LogEntry]:
         """A job's event log from after entry `after` on."""
-        entries: list[LogEntry] = self._call("events", job, after)
-        return entries
+        entries: list[LogEntry] = []
+        while True:
+            page: list[LogEntry] = self._call("events", job, after)
+            entries += page
+            if len(page) < LOG_PAGE:
+                return entries
+            after = page[-1].seq
 
     def cancel(self, job: str) -> JobView:
         """Stop a job at its next step or chunk; back when its worker is free."""

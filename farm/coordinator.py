@@ -136,7 +136,8 @@ class Coordinator:
         """A tenant's jobs, those that come after id `after`."""
         await self.ready()
         found: list[Job] = []
-        while len(found) < limit and (ids := await self._book.ids(after, limit, newest_first)):
+        of = self._book.ids_of
+        while len(found) < limit and (ids := await of(tenant, after, limit, newest_first)):
             after = ids[-1]
             found += await self._book.read_of(tenant, ids)
         return [self._view(job) for job in found[:limit]]
@@ -155,9 +156,9 @@ class Coordinator:
         return version, [self._view(job, placed) for job in await self._book.read_all(ids)]
 
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """A job's event log, as far as it is in the store, from after entry `after` on."""
+        """A job's written log from after entry `after` on: at least LOG_PAGE entries, or all."""
         await self.show(job)
-        return await self._book.entries(job, after)
+        return await self._book.logs.entries(job, after)
 
     async def cancel(self, job: str) -> JobView:
         """Stop a job; back when no worker is at it, with the GPU seconds it took."""
@@ -273,9 +274,10 @@ class Coordinator:
             settings, self._pool, self._scheduler, self._dispatcher, self._sharing, self._book
         )
         await self._take_over()
+        background.start(self._book.tenants.complete())
         for loop in (
             self._dispatcher.work(),
-            self._book.keep_logs(),
+            self._book.logs.keep(),
             self._upkeep.keep_workers(),
             self._upkeep.keep_limits(),
             self._webhooks.deliver(),

@@ -62,6 +62,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 
 
+LOG_PAGE = 1000  # entries of a log; an answer with fewer has all there are
+
 Variant = Literal["video", "thumbnail", "spritesheet"]
 
 

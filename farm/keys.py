@@ -3,6 +3,8 @@
 pictures/DIGEST                     a picture file, by the sha256 of its bytes
 jobs/ID.json                        the record of a job; written with compare-and-swap
 open/ID                             of each job that is not finished: what a restart reads
+tenants/of-TENANT/ID.job            empty, for each job: an index by tenant
+tenants.json                        the jobs of farms before that index, by tenant
 idempotency/TENANT/DIGEST           the job that an idempotency key names; DIGEST is the key's
 webhooks/ID/END                     of each job's end that somebody waits to be told of (`Owed`);
                                     END is when it was, in milliseconds
@@ -25,6 +27,7 @@ import re
 COORDINATOR = "coordinator.json"
 OPEN = "open/"
 JOBS = "jobs/"
+TENANTS_WHOLE = "tenants.json"
 CHECKPOINTS = "checkpoints/"
 PREVIEWS = "previews/"
 WEBHOOKS = "webhooks/"
@@ -54,6 +57,14 @@ def open_job_of(key: str) -> str | None:
 
 def open_key(job: str) -> str:
     return f"{OPEN}{job}"
+
+
+def tenant_prefix(tenant: str) -> str:
+    return f"tenants/of-{tenant}/"
+
+
+def tenant_key(tenant: str, job: str) -> str:
+    return f"{tenant_prefix(tenant)}{job}.job"
 
 
 def idempotency_key(tenant: str, key: str) -> str:

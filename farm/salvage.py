@@ -45,19 +45,24 @@ def read_job(store: Store, job: str) -> tuple[Job, str] | None:
 
 def read_log(store: Store, job: str, after: int) -> list[LogEntry]:
     """The entries of a job's log after number `after`; those that cannot be read are set aside."""
-    found: list[LogEntry] = []
-    for key in log_keys(store, job, after):
-        stored = store.get(key)
-        entries, faults = _entries_of(job, stored.data if stored else b"")
-        if stored and faults:
-            rest = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
-            if entries:
-                copy_aside(store, key, stored.data, faults[0])
-                store.put(key, rest, if_match=stored.etag)
-            else:
-                move_aside(store, key, stored.data, faults[0])
-        found += entries
-    return [entry for entry in found if entry.seq > after]
+    parts = (read_part(store, job, key) or [] for key in log_keys(store, job, after))
+    return [entry for part in parts for entry in part if entry.seq > after]
+
+
+def read_part(store: Store, job: str, key: str) -> list[LogEntry] | None:
+    """The entries of an object of a log, or None; what cannot be read of it is set aside."""
+    stored = store.get(key)
+    if stored is None:
+        return None
+    entries, faults = _entries_of(job, stored.data)
+    if faults:
+        rest = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
+        if entries:
+            copy_aside(store, key, stored.data, faults[0])
+            store.put(key, rest, if_match=stored.etag)
+        else:
+            move_aside(store, key, stored.data, faults[0])
+    return entries
 
 
 def log_keys(store: Store, job: str, after: int = 0) -> list[str]:

@@ -67,11 +67,11 @@ def test_a_log_is_written_in_order(tmp_path: Path) -> None:
             return late(key, *arguments, **conditions)
 
         store.put = slow  # type: ignore[method-assign]
-        first = asyncio.create_task(book._flush(name))
+        first = asyncio.create_task(book.logs.flush(name))
         await asyncio.sleep(0.05)
         book.log(name, "later")
-        await book._flush(name)
+        await book.logs.flush(name)
         assert first.done()
-        assert [entry.seq for entry in await book.entries(name, 0)] == [1, 2]
+        assert [entry.seq for entry in await book.logs.entries(name, 0)] == [1, 2]
 
     with_book(tmp_path, work)

@@ -96,8 +96,13 @@ ALLOWED: dict[str, set[str]] = {
     "open_jobs": {"farm.job", "farm.request"},
     "admission": {"farm.book", "farm.errors", "farm.job", "farm.open_jobs", "farm.request"}
     | {"farm.settings"},
+    "event_logs": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.salvage"}
+    | {"farm.store"},
+    "tenant_index": {"farm.errors", "farm.keys", "farm.loop", "farm.store"},
     "book": {
+        "farm.event_logs",
         "farm.open_jobs",
+        "farm.tenant_index",
         "farm.errors",
         "farm.job",
         "farm.keys",

@@ -72,7 +72,7 @@ async def _fill(folder: Path) -> None:
         await farm.submit(asked("waits-z", 5, tenant="zebra"), PICTURES[2])
         await farm.submit(asked("paused-a", 6), PICTURES[2])
         await farm.pause("paused-a")
-        await asyncio.gather(*(farm._book._flush(job) for job in farm._book.open))
+        await asyncio.gather(*(farm._book.logs.flush(job) for job in farm._book.open))
     kinds = {key.partition("/")[0] for key in open_store(str(folder)).list("")}
     assert kinds >= {
         *("pictures", "jobs", "open", "idempotency", "events", "checkpoints", "clips"),

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from farm.job import Job, JobView, LogEntry, Submission
+from farm.job import LOG_PAGE, Job, JobView, LogEntry, Submission
 from farm.loop import Background
 from farm.store import Store, open_store
 
@@ -115,8 +115,13 @@ class CalledFarm:
         return news
 
     async def events(self, job: str, after: int) -> list[LogEntry]:
-        entries: list[LogEntry] = await self._call("events", job, after)
-        return entries
+        entries: list[LogEntry] = []
+        while True:
+            page: list[LogEntry] = await self._call("events", job, after)
+            entries += page
+            if len(page) < LOG_PAGE:
+                return entries
+            after = page[-1].seq
 
     async def status(self) -> dict[str, Any]:
         status: dict[str, Any] = await self._call("status")
