@@ -148,7 +148,7 @@ class KnownModel:
 
     def __init__(self, _background: Any) -> None: ...
 
-    async def facts(self, _model: Model) -> ModelFacts:
+    async def facts(self, _model: Model, _tenant: str = "") -> ModelFacts:
         return ModelFacts(digest=B, defaults=DEFAULTS)
 
 
