@@ -74,7 +74,10 @@ def _status(farm: Farm, _options: argparse.Namespace) -> None:
     for name, worker in status["workers"].items():
         at = f" {worker['task']} of {worker['clip'][:12]}" if "task" in worker else ""
         place = worker.get("place") or worker["node"]
-        print(f"  {name:14} {worker['state']:9} {place:22} {worker['gpus']:g} GPU{at}")
+        why = f": {worker['why']}" if worker.get("why") else ""
+        print(f"  {name:14} {worker['state']:9} {place:22} {worker['gpus']:g} GPU{at}{why}")
+    if status.get("blocked"):
+        print(f"  jobs wait: {status['blocked']}")
     for tenant, states in status["jobs"].items():
         print(f"  {tenant}: " + ", ".join(f"{n} {state}" for state, n in states.items()))
     if not status["jobs"]:

@@ -46,6 +46,8 @@ def describe(snapshot: Snapshot) -> str:
     if progress.queue_position is not None:
         place = f"{progress.queue_position} before it" if progress.queue_position else "next"
         words = [snapshot.state.value, place]
+    if progress.blocked:
+        words.append(progress.blocked)
     if progress.eta_s is not None:
         words.append(f"{progress.eta_s:.0f} s left")
     return ", ".join(words)

@@ -99,8 +99,9 @@ class Models:
     another invents.
     """
 
-    def __init__(self, background: Background) -> None:
-        self._background = background
+    def __init__(self, background: Background, load_s: float) -> None:
+        """load_s: for a process to look at a model."""
+        self._background, self._load_s = background, load_s
         self._known: dict[Model, asyncio.Task[ModelFacts]] = {}
         self._asked_at: dict[Model, float] = {}
         self._refused = Recent[Model, tuple[float, str]](REFUSED_KEPT)  # until when, and why
@@ -164,13 +165,18 @@ class Models:
     async def _look(self, model: Model, tenant: str) -> ModelFacts:
         mine = self._of_tenants.setdefault(tenant, asyncio.Semaphore(1))
         async with mine, self._at_once:
-            return await describe_model(model)
+            return await describe_model(model, self._load_s)
 
 
-async def describe_model(model: Model) -> ModelFacts:
+async def describe_model(model: Model, limit_s: float) -> ModelFacts:
     """Ask a process of the cluster for a model's digest and defaults; RequestError if none."""
+    look = ray.remote(num_cpus=0, max_calls=1)(_describe).remote(model)
     try:
-        facts: ModelFacts = await ray.remote(num_cpus=0, max_calls=1)(_describe).remote(model)
+        async with asyncio.timeout(limit_s):
+            facts: ModelFacts = await look
+    except TimeoutError as error:
+        ray.cancel(look, force=True)
+        raise WorkerError(f"{model.name} could not be read within {limit_s:g} s") from error
     except RayTaskError as error:
         cause: Any = error.cause
         own = isinstance(cause, (ValueError, FileNotFoundError))

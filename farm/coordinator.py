@@ -52,7 +52,7 @@ class Coordinator:
         log.setLevel(logging.INFO)
         self._settings, self._engine = settings, engine
         self._background = Background(THREADS)
-        self._models = Models(self._background)
+        self._models = Models(self._background, settings.load_s)
         self._trouble = ""  # why it has not begun yet
         self._stops: dict[str, asyncio.Task[None]] = {}  # of jobs that are being cancelled
         self._begun = self._background.start(self._begin())
@@ -225,7 +225,9 @@ class Coordinator:
         """Workers and what each does, and how many jobs of each tenant are in which state."""
         ready = await self.ready()
         await self._quarantine.look()
-        return ready | status_of(self._scheduler, self._pool, self._book, self._quarantine)
+        return ready | status_of(
+            self._scheduler, self._pool, self._book, self._quarantine, self._sharing.blocked
+        )
 
     # Beginning
 
@@ -248,6 +250,7 @@ class Coordinator:
         self._pool = Pool(
             settings.store,
             self._engine,
+            settings.load_s,
             lambda *worker: self._upkeep.joined(*worker),
             lambda name, why: self._dispatcher.left(name, why),
         )

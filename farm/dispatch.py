@@ -49,6 +49,7 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._at_work: dict[Assignment, Clip] = {}
         self._signs: dict[Assignment, float] = {}  # when each was last seen to go on
+        self._loading: set[Assignment] = set()  # those that gave no sign yet
 
     # What the coordinator asks for
 
@@ -64,11 +65,18 @@ class Dispatcher:
         """Stop a clip at its next step or chunk; await the task to know that no worker is at it."""
         return self._background.start(self._stop(clip, self._withdraw(clip)))
 
-    def end_stalled(self, limit_s: float) -> None:
-        """End workers whose task showed no sign of going on for so long; it counts as lost."""
+    def end_stalled(self, stall_s: float, load_s: float) -> None:
+        """End workers whose task showed no sign of going on for so long; it counts as lost.
+
+        load_s: until its first sign, which is that the model is loaded.
+        """
         for assignment, seen in list(self._signs.items()):
+            loading = assignment in self._loading
+            limit_s = load_s if loading else stall_s
             if time.monotonic() - seen > limit_s:
-                why = f"no step and no end within {limit_s:g} s"
+                model = self._at_work[assignment].model.name
+                what = f"{model} is not loaded" if loading else "no step and no end"
+                why = f"{what} within {limit_s:g} s"
                 self._failed(assignment, TaskError(Fault.LOST, why), assignment.worker)
 
     def poke(self) -> None:
@@ -97,6 +105,7 @@ class Dispatcher:
             for assignment in self._scheduler.assign(now):
                 clip = self._at_work[assignment] = self.clips[assignment.run.id]
                 self._signs[assignment] = time.monotonic()
+                self._loading.add(assignment)
                 clip.stopped.clear()
                 self._background.start(self._carry_out(assignment, clip))
             due = self._scheduler.next_retry()
@@ -280,9 +289,11 @@ class Dispatcher:
 
     def _stepped(self, clip: Clip, assignment: Assignment, step: Step) -> None:
         self._signs[assignment] = time.monotonic()
+        self._loading.discard(assignment)
         if self._scheduler.is_current(assignment):
-            clip.step = step.done
-            self._listener.progressed(clip)
+            if step.done != clip.step:
+                clip.step = step.done
+                self._listener.progressed(clip)
             if step.previewed > clip.previewed:
                 clip.previewed = step.previewed
                 self._listener.previewed(clip)
@@ -291,6 +302,7 @@ class Dispatcher:
         """The clip, which its worker has left; told to who waits for the last one to leave."""
         clip = self._at_work.pop(assignment)
         del self._signs[assignment]
+        self._loading.discard(assignment)
         if clip not in self._at_work.values():
             clip.stopped.set()
         return clip

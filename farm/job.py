@@ -177,6 +177,7 @@ class Progress(BaseModel):
     chunks: int
     queue_position: int | None = None  # jobs before it; None once it is started
     eta_s: float | None = None  # until it is finished; None where nothing was timed yet
+    blocked: str | None = None  # why no worker is there for it
 
     @property
     def fraction(self) -> float:

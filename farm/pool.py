@@ -33,7 +33,8 @@ log = logging.getLogger("farm")
 
 LONGEST_BACKOFF_S = 60.0  # between two starts of a worker that dies at once
 REPORT_S = 0.5  # between two looks at a worker's steps: people read them
-SETTLED_S = 30.0  # a worker that lived so long starts anew without waiting
+SETTLED_S = 30.0  # a worker that was up so long starts anew without waiting
+TOLD_S = 15.0  # until a worker that does not come up is a trouble to tell of
 
 
 def free_torch_threads(spins: bool = False) -> None:
@@ -63,13 +64,17 @@ class Host:
     """A worker in a process of its own, doing one task at a time."""
 
     def __init__(self, slot: Slot, store: str, engine: str) -> None:
-        free_torch_threads(slot.spins)
-        device = "cuda" if slot.gpus else "cpu"
-        self._worker = import_module(engine).Worker(slot.kind, device, store)
-        self._gpus = slot.gpus
+        self._slot, self._store, self._engine = slot, store, engine
+        self._worker: Any = None
         self._unwanted = ""
         self._step = "", Step(0)  # the attempt under way, and how far it is
         self._stepped = threading.Event()
+
+    def begin(self) -> None:
+        """Load the engine. Apart from the actor's creation, so that its errors come as they are."""
+        free_torch_threads(self._slot.spins)
+        device = "cuda" if self._slot.gpus else "cpu"
+        self._worker = import_module(self._engine).Worker(self._slot.kind, device, self._store)
 
     @ray.method(num_returns=2)
     def run(self, order: Order, *given: Any) -> tuple[Any, float]:
@@ -106,11 +111,11 @@ class Host:
     @ray.method(concurrency_group="control")
     def memory(self) -> int | None:
         """Bytes of its share of a GPU; None without one."""
-        if not self._gpus:
+        if not self._slot.gpus:
             return None
         from farm.engines import gpu_bytes
 
-        return int(self._gpus * gpu_bytes())
+        return int(self._slot.gpus * gpu_bytes())
 
     @ray.method(concurrency_group="control")
     def meeting(self) -> str:
@@ -132,17 +137,20 @@ class Pool:
         self,
         store: str,
         engine: str,
+        load_s: float,
         joined: Callable[[str, Kind, int | None], None],
         left: Callable[[str, str], None],
     ) -> None:
         """engine: the module whose `Worker` is hosted. joined, left: told of workers by name.
 
+        load_s: for a worker to start, and for its engine to load; then it is ended.
         joined: of its memory, too, in bytes of a GPU; None without one.
         """
-        self._store, self._engine = store, engine
+        self._store, self._engine, self._load_s = store, engine, load_s
         self._joined, self._left = joined, left
         self.slots: dict[str, Slot] = {}
         self.places: dict[str, str] = {}  # address:pid, of those that are up
+        self.troubles: dict[str, str] = {}  # why the others are not
         self._actors: dict[str, Any] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._on_step: dict[str, Callable[[Step], None]] = {}  # by attempt, of those under way
@@ -165,6 +173,7 @@ class Pool:
     def retire(self, name: str) -> None:
         """End a worker for good."""
         del self.slots[name]
+        self.troubles.pop(name, None)
         self._watches.pop(name).cancel()
         self._kill(name)
 
@@ -209,19 +218,54 @@ class Pool:
         backoff = 0.0
         while True:
             await asyncio.sleep(backoff)
-            actor = self._actors[name] = self._start(self.slots[name])
-            began = time.monotonic()
+            up_at: float | None = None
             try:
-                self.places[name] = await actor.place.remote()
-                await _check_numerics(actor)
-                self._joined(name, self.slots[name].kind, await actor.memory.remote())
+                actor = self._actors[name] = self._start(self.slots[name])
+                await self._begin(name, actor)
+                up_at = time.monotonic()
                 await self._follow(actor)
-            except (RayError, WorkerError) as error:
+            except Exception as error:  # of Ray's, or of what is started: no worker is left alone
                 self._kill(name)
                 self.places.pop(name, None)
-                self._left(name, last_line(error))
-            lived = time.monotonic() - began
-            backoff = 0.0 if lived > SETTLED_S else min(LONGEST_BACKOFF_S, max(0.5, 2 * backoff))
+                why = last_line(error)
+                self._left(name, why)
+            lived = 0.0 if up_at is None else time.monotonic() - up_at
+            if lived > SETTLED_S:
+                backoff = 0.0
+            else:
+                self.troubles[name] = why
+                backoff = min(LONGEST_BACKOFF_S, max(0.5, 2 * backoff))
+
+    async def _begin(self, name: str, actor: Any) -> None:
+        """Tell of a worker that is up. A RayError or WorkerError says why it is not."""
+        slot = self.slots[name]
+        needs = f"{slot.gpus:g} GPU" if slot.gpus else f"{slot.cpus:g} CPU"
+        place = await self._soon(
+            name,
+            actor.place.remote(),
+            f"its process does not start: it needs {needs} of node {slot.node[:8]}, which other "
+            "work may hold",
+        )
+        await self._soon(name, actor.begin.remote(), "its engine does not load")
+        await _check_numerics(actor)
+        memory = await self._soon(name, actor.memory.remote(), "its GPU does not answer")
+        self.places[name] = place
+        self.troubles.pop(name, None)
+        self._joined(name, slot.kind, memory)
+
+    async def _soon(self, name: str, ref: Any, slow: str) -> Any:
+        """What a worker answers. `slow` is its trouble while that is late; WorkerError at last."""
+        answer = asyncio.ensure_future(_answer(ref))
+        try:
+            done, _ = await asyncio.wait({answer}, timeout=min(TOLD_S, self._load_s))
+            if not done:
+                self.troubles.setdefault(name, slow)
+                done, _ = await asyncio.wait({answer}, timeout=max(0.0, self._load_s - TOLD_S))
+            if not done:
+                raise WorkerError(f"{slow}, and was ended after {self._load_s:g} s")
+            return answer.result()
+        finally:
+            answer.cancel()
 
     async def _follow(self, actor: Any) -> None:
         """Tell of a worker's steps, until it dies."""
@@ -251,6 +295,10 @@ class Pool:
         actor = self._actors.pop(name, None)
         if actor is not None:
             ray.kill(actor)
+
+
+async def _answer(ref: Any) -> Any:
+    return await ref
 
 
 async def _check_numerics(actor: Any) -> None:

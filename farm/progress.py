@@ -28,6 +28,7 @@ class Reporter:
         self._clip_bar = _bar("clip", clips, done, 0, terminal)
         self._step_bar = _bar("step", steps, 0, 1, terminal)
         self._terminal = terminal
+        self._blocked: str | None = None
 
     def progress(self, clip: str, view: JobView) -> None:
         """Take note of a clip under way. An attempt begun anew counts its steps anew."""
@@ -36,6 +37,9 @@ class Reporter:
         self._steps_of[clip] = progress.step
         self._steps_done += more
         self._step_bar.update(more)
+        if progress.blocked != self._blocked:
+            self._blocked = progress.blocked
+            self._say(f"waiting: {progress.blocked}" if progress.blocked else "going on")
         if not self._terminal and time.monotonic() - self._spoke > LINE_EVERY_S:
             self._say(
                 f"{clip}: {progress.stage or view.job.state} {progress.step}/{progress.steps}; "

@@ -43,6 +43,7 @@ class Sharing:
         self._book, self._scheduler = book, scheduler
         self._changed = changed
         self.places = Places()  # of the jobs that wait for clips
+        self.blocked = ""  # why no worker is there for them, where it is so
         self._results = Recent[str, ClipResult](KEPT)
         self._answered = Recent[tuple[str, str], None](KEPT)  # clips that a tenant's jobs have had
         self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
@@ -61,6 +62,8 @@ class Sharing:
             for request, stored in zip(batch, found, strict=True):
                 self._admit_clip(job, request, self._fitting(request.digest, stored, job), steps)
         self.settle(job.id)
+        if self.blocked and self._clips_of.get(job.id):
+            self._book.log(job.id, "blocked", why=self.blocked)
         self._close_if_done(job.id)
 
     def _admit_clip(
@@ -167,6 +170,20 @@ class Sharing:
         for job in self._jobs_of.get(clip.run.id, []):
             self._book.change(job, attempts=self._book.open[job].attempts + 1)
             self._book.log(job, "retry", seed=clip.request.params.seed, why=why)
+
+    def block(self, why: str) -> None:
+        """Tell the jobs that wait why no worker is there for them; an empty `why`: there is one."""
+        if why == self.blocked:
+            return
+        self.blocked = why
+        for job, clips in self._clips_of.items():
+            record = self._book.open.get(job)
+            if clips and record and record.state in (State.QUEUED, State.RUNNING):
+                if why:
+                    self._book.log(job, "blocked", why=why)
+                else:
+                    self._book.log(job, "unblocked")
+                self._changed(job)
 
     def finished(self, clip: Clip, result: ClipResult) -> None:
         """It is a result of each of its jobs."""

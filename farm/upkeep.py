@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 
+from farm.blocked import why_blocked
 from farm.book import Book
 from farm.cluster import live_nodes
 from farm.dispatch import Dispatcher
@@ -36,6 +37,7 @@ class Upkeep:
     ) -> None:
         self._settings, self._pool, self._scheduler = settings, pool, scheduler
         self._dispatcher, self._sharing, self._book = dispatcher, sharing, book
+        self._placed = False  # whether it is known which workers there should be
         self._drained: set[str] = set()  # by an operator; a worker started anew is so again
 
     def joined(self, name: str, kind: Kind, memory: int | None) -> None:
@@ -61,6 +63,7 @@ class Upkeep:
                 slots = place_workers(nodes, self._settings.workers)
                 for name in self._pool.keep(slots):
                     self._retire(name)
+                self._placed = True
             except Exception:
                 log.exception("cannot look after the workers")
             await asyncio.sleep(NODES_S)
@@ -69,11 +72,18 @@ class Upkeep:
         """Fail the jobs whose time is up, and take tasks from workers that hang."""
         while True:
             await asyncio.sleep(LIMITS_S)
-            self._dispatcher.end_stalled(self._settings.stall_s)
+            self._dispatcher.end_stalled(self._settings.stall_s, self._settings.load_s)
+            self._sharing.block(self._why_blocked())
             for job in list(self._book.open.values()):
                 due = job.due()
                 if due and due[0] <= time.time() and (job.state, Event.FAIL) in TRANSITIONS:
                     self._fail(job.id, due[1])
+
+    def _why_blocked(self) -> str:
+        if not self._placed:
+            return ""
+        troubles = self._pool.troubles
+        return why_blocked(self._pool.slots, self._scheduler.workers, troubles, self._drained)
 
     def _fail(self, job: str, error: str) -> None:
         clips = self._sharing.part(job)

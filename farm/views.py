@@ -29,7 +29,13 @@ def progress_of(job: Job, sharing: Sharing, scheduler: Scheduler, placed: bool =
         chunks=count * per_clip,
         queue_position=sharing.places.before(job.id) if waits else None,
         eta_s=_eta(job, waits, sharing, scheduler) if placed else None,
+        blocked=_blocked(job, sharing),
     )
+
+
+def _blocked(job: Job, sharing: Sharing) -> str | None:
+    waits = job.state in (State.QUEUED, State.RUNNING) and sharing.under_way(job.id)
+    return sharing.blocked or None if waits else None
 
 
 def _eta(job: Job, waits: bool, sharing: Sharing, scheduler: Scheduler) -> float | None:
@@ -66,14 +72,18 @@ def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
 
 
 def status_of(
-    scheduler: Scheduler, pool: Pool, book: Book, quarantine: Quarantine
+    scheduler: Scheduler, pool: Pool, book: Book, quarantine: Quarantine, blocked: str
 ) -> dict[str, Any]:
-    """Workers and what each does; jobs by tenant and state; what the store has set aside."""
+    """Workers and what each does; jobs by tenant and state; what the store has set aside.
+
+    blocked: why jobs wait for workers, where they do.
+    """
     jobs: dict[str, Counter[str]] = {}
     for job in book.open.values():
         jobs.setdefault(job.tenant, Counter())[job.state] += 1
     return {
         "workers": {name: _worker(name, scheduler, pool) for name in sorted(pool.slots)},
+        "blocked": blocked or None,
         "jobs": {tenant: dict(states) for tenant, states in jobs.items()},
         "quarantined": quarantine.count,
         "quarantine": [
@@ -86,7 +96,9 @@ def status_of(
 def _worker(name: str, scheduler: Scheduler, pool: Pool) -> dict[str, Any]:
     worker, slot = scheduler.workers.get(name), pool.slots[name]
     told: dict[str, Any] = {"state": "starting", "node": slot.node[:8], "gpus": slot.gpus}
-    if worker is not None:
+    if worker is None:
+        told["why"] = pool.troubles.get(name)
+    else:
         at = "busy" if worker.task else "idle"
         told |= {"state": "draining" if worker.draining and worker.task else at}
         if worker.draining and not worker.task:

@@ -56,6 +56,7 @@ class Worker:
             _check_numerics(order.request)
             engine = self._load(order)
             self._make_room(engine, order)
+            yield _begun(order)
             return (yield from self._run(engine, order, *given))
         except torch.OutOfMemoryError as error:
             message = self._what_fits(order, str(error))
@@ -195,6 +196,14 @@ class Worker:
         torch.cuda.reset_peak_memory_stats(self._device)
         total = torch.cuda.mem_get_info(self._device)[1]
         return what_fits(order, error, total, weights, peak)
+
+
+def _begun(order: Order) -> Step:
+    """The sign that its model is loaded, and its work begins."""
+    steps, task = order.request.params.steps, order.task
+    if task.stage is Stage.ENCODE:
+        return Step(0)
+    return Step(task.span[0] if task.stage is Stage.DENOISE else steps)
 
 
 def _check_numerics(request: RenderRequest) -> None:

@@ -19,6 +19,8 @@ class Worker(workers.Worker):
         self._marks = open_store(store)
 
     def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
+        work = super().run(order, *given)
+        yield next(work)  # loaded
         if order.task.stage is Stage.DENOISE:
             try:
                 self._marks.put("hung", b"", if_none_match=True)
@@ -26,4 +28,4 @@ class Worker(workers.Worker):
                 pass
             else:
                 time.sleep(10_000)
-        return (yield from super().run(order, *given))
+        return (yield from work)

@@ -116,7 +116,15 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.scheduler", "farm.store"},
     "views": {"farm.quarantine"}
     | {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
-    "upkeep": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.job"}
+    "blocked": {"farm.placement", "farm.plan"},
+    "upkeep": {
+        "farm.blocked",
+        "farm.book",
+        "farm.cluster",
+        "farm.dispatch",
+        "farm.errors",
+        "farm.job",
+    }
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
     | {"farm.sharing"},
     "coordinator": {

@@ -26,7 +26,7 @@ class Looks:
         self.end = asyncio.Event()
         self.end.set()
 
-    async def look(self, model: Model) -> ModelFacts:
+    async def look(self, model: Model, _limit_s: float) -> ModelFacts:
         self.models.append(model)
         if model.name.startswith("slow"):
             await self.end.wait()
@@ -41,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         async def all_of_it() -> None:
             looks = Looks()
             monkeypatch.setattr(cluster, "describe_model", looks.look)
-            await test(Models(Background(2)), looks)
+            await test(Models(Background(2), 60.0), looks)
 
         asyncio.run(asyncio.wait_for(all_of_it(), 60))
 

@@ -73,7 +73,7 @@ def test_a_worker_stores_previews_and_says_of_which_step(tiny: Path, store: str)
         told.append(step.previewed)
         if worker._previewer._drawing is not None:
             worker._previewer._drawing.result()
-    assert told == [0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10]
+    assert told == [0, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10]
     stored = open_store(store).get(f"previews/{denoise.request.digest}.webp")
     assert stored is not None
     with Image.open(BytesIO(stored.data)) as preview:
@@ -90,4 +90,4 @@ def test_a_preview_that_fails_costs_no_clip(
     monkeypatch.setattr("farm.previews.draw_preview", lambda *_: 1 / 0)
     task = Task("latents/0005", Stage.DENOISE, ("c",), (0, 5))
     steps, latents = steps_and_result(worker.run(order(tiny, task), conditioning))
-    assert (steps, latents.step) == ([1, 2, 3, 4, 5], 5)
+    assert (steps, latents.step) == ([0, 1, 2, 3, 4, 5], 5)

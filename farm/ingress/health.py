@@ -40,20 +40,16 @@ class _Readiness:
     async def _ask(self) -> tuple[int, dict[str, Any]]:
         try:
             async with asyncio.timeout(READY_S):
-                workers = (await self._farm.status())["workers"]
+                told = await self._farm.status()
         except TimeoutError:
             return 503, {"status": "no coordinator", "why": f"no answer within {READY_S:g} s"}
         except FarmError as error:
             return 503, {"status": "no coordinator", "why": str(error)}
-        up = sum(bool(worker.get("place")) for worker in workers.values())
-        return (
-            (200, {"status": "ok", "workers": up})
-            if up
-            else (
-                503,
-                {"status": "no worker yet", "workers": up},
-            )
-        )
+        up = sum(bool(worker.get("place")) for worker in told["workers"].values())
+        if up:
+            return 200, {"status": "ok", "workers": up}
+        why = {"why": told["blocked"]} if told.get("blocked") else {}
+        return 503, {"status": "no worker yet", "workers": up, **why}
 
 
 def install(app: FastAPI, farm: Farm) -> None:

@@ -41,6 +41,7 @@ class WorkerView(BaseModel):
     place: str | None = None
     clip: str | None = None
     task: str | None = None
+    why: str | None = None  # it is not up
 
 
 class SetAsideView(BaseModel):
@@ -60,6 +61,7 @@ class FarmView(BaseModel):
 
     version: str
     workers: dict[str, WorkerView]
+    blocked: str | None = None  # why jobs wait for workers
     jobs: dict[str, dict[State, int]]
     quarantined: int
     quarantine: list[SetAsideView]

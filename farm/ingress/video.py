@@ -50,6 +50,7 @@ class Video(BaseModel):
     chunks: int
     queue_position: int | None = None
     eta_s: float | None = None
+    blocked: str | None = None  # why no worker is there for it
     seed: int
     num_frames: int
     fps: int

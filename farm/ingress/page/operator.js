@@ -25,7 +25,7 @@ export function there(is) {
 function show(farm) {
   there(true);
   const workers = Object.entries(farm.workers);
-  rows($("workers"), workers, drawWorker, "No worker yet.");
+  rows($("workers"), workers, drawWorker, farm.blocked ?? "No worker yet.");
   rows($("tenants"), Object.entries(farm.jobs), drawTenant, "No open jobs.");
 }
 
@@ -54,7 +54,7 @@ function cell(row, place, label, text) {
 function drawWorker(row, name, worker) {
   cell(row, 0, "Worker", name);
   cell(row, 1, "State", worker.state).dataset.state = worker.state;
-  cell(row, 2, "Runs", worker.task ? `${worker.task} of ${worker.clip.slice(0, 8)}` : "–");
+  cell(row, 2, "Runs", worker.task ? `${worker.task} of ${worker.clip.slice(0, 8)}` : (worker.why ?? "–"));
   cell(row, 3, "GPUs", worker.gpus);
   cell(row, 4, "Node", worker.node);
   const place = cell(row, 5, "");

@@ -18,10 +18,10 @@ const joined = (...parts) => parts.filter(Boolean).join(" · ");
 
 export function progress(video) {
   const left = video.eta_s == null ? "" : `about ${duration(video.eta_s)} left`;
-  if (video.state === "queued") return joined(place(video.queue_position), left);
+  if (video.state === "queued") return joined(video.blocked, place(video.queue_position), left);
   if (video.state === "paused") return `at step ${video.step} of ${video.steps}`;
   if (video.state === "cancelling") return "after the step it is in";
-  if (video.state === "running") return joined(stage(video), left);
+  if (video.state === "running") return joined(stage(video), video.blocked, left);
   return video.state === "completed" ? "" : (video.error?.message ?? "");
 }
 

@@ -1,0 +1,37 @@
+"""An engine whose workers fail as the object `mode` in the store says; as the farm's own, else."""
+
+import os
+import signal
+import time
+from typing import Any
+
+from farm import workers
+from farm.order import Order
+from farm.plan import Kind
+from farm.store import open_store
+
+MODE = "mode"
+
+
+class Worker(workers.Worker):
+    """Fails at its start (raise, die, hang), or where it is to load a model (load)."""
+
+    def __init__(self, kind: Kind, device: str, store: str) -> None:
+        mode = self._mode(store)
+        if mode == "raise":
+            raise ImportError("libcudart.so.13: cannot open shared object file")
+        if mode == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if mode == "hang":
+            time.sleep(10_000)
+        super().__init__(kind, device, store)
+        self._place = store
+
+    def _load(self, order: Order) -> Any:
+        if self._mode(self._place) == "load":
+            time.sleep(10_000)
+        return super()._load(order)
+
+    def _mode(self, place: str) -> str:
+        stored = open_store(place).get(MODE)
+        return stored.data.decode() if stored else ""
