@@ -17,7 +17,7 @@ from farm.book import Book
 from farm.cluster import Models
 from farm.dispatch import Dispatcher
 from farm.errors import JobError, RequestError, StoreError
-from farm.fence import take_fence
+from farm.fence import take_fence, unclaim
 from farm.intake import Intake
 from farm.job import Event, Job, JobView, LogEntry, State, Submission
 from farm.keys import CHECKPOINTS, step_of
@@ -186,6 +186,9 @@ class Coordinator:
         if job in self._book.open:
             with suppress(JobError):  # finished meanwhile
                 await self.cancel(job)
+        record = await self._book.read(job)
+        if record is not None and record.claim is not None:
+            await self._background.call(unclaim, self._store, record.claim, job)
         await self._book.delete(job)
 
     async def pause(self, job: str) -> JobView:

@@ -60,6 +60,13 @@ def commit(store: Store, result: ClipResult, force: bool) -> ClipResult:
     return result
 
 
+def unclaim(store: Store, key: str, job: str) -> None:
+    """Let a key of the store name a job no more, if it is that one."""
+    stored = get_record(store, Claim, key)
+    if stored is not None and stored[0].job == job:
+        store.delete(key)
+
+
 class Claim(Record):
     """What an idempotency key names."""
 

@@ -71,7 +71,7 @@ class Intake:
             former = await self._book.read(stands.job)
             if former is not None and former.state in (State.FAILED, State.CANCELLED):
                 stands = await self._background.call(claim, self._store, name, mine, 0.0)
-        return job.model_copy(update={"id": stands.job})
+        return job.model_copy(update={"id": stands.job, "claim": name})
 
     async def keep(self, digest: str, picture: bytes) -> None:
         """Write a picture, unless the store has it."""

@@ -127,6 +127,7 @@ class Job(Record):
     start_within_s: float | None = None
     finish_within_s: float | None = None
     webhook_url: str | None = None
+    claim: str | None = None  # the store's key of what its idempotency key names
     state: State = State.QUEUED
     created_at: float
     started_at: float | None = None

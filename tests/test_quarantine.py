@@ -172,3 +172,16 @@ def harm_is_bounded(working: Path, scratch: Path, key: str, bad: bytes) -> None:
 @given(data=st.data())
 def test_one_broken_object_stops_nobody_else(working: Path, scratch: Path, data: Any) -> None:
     harm_is_bounded(working, scratch, *data.draw(harm(open_store(str(working)))))
+
+
+def test_a_deleted_job_leaves_no_idempotency_record(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with coordinator(tmp_path) as farm:
+            await farm.submit(asked("gone", 1), PICTURES[0])
+            await farm.submit(asked("stays", 2), PICTURES[0])
+            await ended(farm, "gone")
+            await farm.delete("gone")
+
+    asyncio.run(work())
+    (claim,) = open_store(str(tmp_path)).list("idempotency/")
+    assert b'"stays"' in read(open_store(str(tmp_path)), claim)
