@@ -283,6 +283,9 @@ class Checkpoint:
 
 
 def _assign(network: nn.Module, key: str, value: torch.Tensor) -> None:
-    """Put a tensor in the place of the `meta` parameter of that name."""
+    """Put a tensor in the place of the `meta` parameter of that name, channels last in memory."""
     path, _, name = key.rpartition(".")
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(value.ndim)
+    if layout is not None:
+        value = value.contiguous(memory_format=layout)
     setattr(network.get_submodule(path), name, nn.Parameter(value, requires_grad=False))

@@ -5,7 +5,7 @@ temporal GroupNorm needs its statistics over the clip. So slices that exchange e
 their statistics give what a whole decode gives. Slices may be all in one process, to save memory,
 or in several, a part in each: what is not here is behind a `Seam`.
 
-A slice is (n, C, H, W), n frames. Between two layers there is one tensor of each, as in a whole
+A slice is (1, n, H, W, C), n frames. Between two layers there is one tensor of each, as in a whole
 decode there is one of the clip; what a layer makes on the way is there for one slice at a time.
 With a frame in each slice no bit of the result depends on the number of processes.
 """
@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from svd_engine.config import GROUPS
-from svd_engine.layers import SpatioTemporalResBlock, TemporalConv, clip_view, frame_view
+from svd_engine.group_norm import GroupNorm, apply_factors, group_sums
+from svd_engine.layers import SpatioTemporalResBlock, TemporalConv
 from svd_engine.vae import VAE
 
 
@@ -26,7 +25,7 @@ class Seam(Protocol):
     """What joins the slices that are here to those that are elsewhere."""
 
     def edges(self, first: Tensor, last: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Give away the first and the last frame (1, C, H, W); the one before, the one after.
+        """Give away the first and the last frame (1, 1, H, W, C); the one before, the one after.
 
         None where the clip begins, or ends.
         """
@@ -55,7 +54,8 @@ def decode_slices(
     each frame, and so are more. Uneven ones differ by one frame.
     """
     seam, decoder = seam or NoSeam(), vae.decoder
-    parts = list(latents.tensor_split(min(slices or len(latents), len(latents))))
+    frames = latents.movedim(1, -1)[None].contiguous()
+    parts = list(frames.tensor_split(min(slices or len(latents), len(latents)), dim=1))
     of_frames: list[Callable[[Tensor], Tensor]] = []  # layers that do not mix frames
     for layer in decoder.layers():
         if isinstance(layer, SpatioTemporalResBlock):
@@ -66,7 +66,7 @@ def decode_slices(
             of_frames.append(layer)
     _each([*of_frames, decoder.head], parts)
     _convolve(decoder.time_conv_out, parts, seam, lambda frames: frames)
-    return torch.cat(parts)
+    return torch.cat(parts, dim=1)[0].movedim(-1, 1)
 
 
 def _each(layers: Sequence[Callable[[Tensor], Tensor]], parts: list[Tensor]) -> None:
@@ -84,39 +84,19 @@ def _mix(block: SpatioTemporalResBlock, parts: list[Tensor], seam: Seam) -> None
     for norm, conv in ((temporal.norm1, temporal.conv1), (temporal.norm2, temporal.conv2)):
         _convolve(conv, hidden, seam, _norm_of(norm, hidden, seam))
     for number, x in enumerate(parts):
-        parts[number] = block.time_mixer(x, x + hidden[number])
+        parts[number] = block.time_mixer(x, hidden[number], residual=True)
         hidden[number] = parts[number]
 
 
-def _norm_of(norm: nn.GroupNorm, parts: Sequence[Tensor], seam: Seam) -> Callable[[Tensor], Tensor]:
-    """A group norm by the clip's statistics, and SiLU. In float32, a frame at a time."""
-    count, total, squares = seam.sum(torch.stack([_sums(f) for part in parts for f in part]))
-    mean = total / count
-    spread = (squares / count - mean.square()).clamp_min(0) + norm.eps
-    each = norm.num_channels // GROUPS
-    mean, spread = (x.repeat_interleave(each)[:, None, None] for x in (mean, spread))
-    scale = norm.weight.double()[:, None, None] * spread.rsqrt()
-    shift = (norm.bias.double()[:, None, None] - mean * scale).float()
-    scale = scale.float()
+def _norm_of(norm: GroupNorm, parts: Sequence[Tensor], seam: Seam) -> Callable[[Tensor], Tensor]:
+    """A group norm by the clip's statistics, and SiLU."""
+    sums = torch.cat([group_sums(part[0].flatten(1, 2)) for part in parts])
+    factors = norm.factors(seam.sum(sums)[None])
 
     def normed(frames: Tensor) -> Tensor:
-        made = torch.empty_like(frames)
-        for frame, into in zip(frames, made, strict=True):
-            into.copy_(F.silu(torch.addcmul(shift, frame.float(), scale), inplace=True))
-        return made
+        return apply_factors(frames.flatten(1, 3), factors, norm.silu).view_as(frames)
 
     return normed
-
-
-def _sums(frame: Tensor) -> Tensor:
-    """How many values each group of a frame (C, H, W) has, their sum, and that of squares: (3, G).
-
-    In float64: what is summed over a clip is large beside its spread.
-    """
-    x = frame.reshape(GROUPS, -1).float()
-    total = x.sum(dim=1, dtype=torch.float64)
-    squares = x.square().sum(dim=1, dtype=torch.float64)
-    return torch.stack([torch.full_like(total, x.shape[1]), total, squares])
 
 
 def _convolve(
@@ -126,29 +106,28 @@ def _convolve(
     prepare: Callable[[Tensor], Tensor],
 ) -> None:
     """A temporal convolution of what is prepared of each slice, and of the frames beside it."""
-    height, width = parts[0].shape[-2:]
-    for number, window in enumerate(_windows(parts, seam, prepare)):
-        y = F.conv2d(window, conv.weight.squeeze(-1), conv.bias)
-        parts[number] = frame_view(y, height, width).contiguous()
+    for number, (before, here, after) in enumerate(_windows(parts, seam, prepare)):
+        around = (x if x is None else x.flatten(2, 3) for x in (before, after))
+        y = conv(here.flatten(2, 3), True, *around)
+        parts[number] = y.view(*here.shape[:-1], y.shape[-1])
 
 
 def _windows(
     parts: list[Tensor], seam: Seam, prepare: Callable[[Tensor], Tensor]
-) -> Iterator[Tensor]:
-    """Each slice with the frame before and the one after (1, C, n + 2, L): zeros beyond the clip.
+) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
+    """Each slice with the frame before and the one after, None beyond the clip.
 
     A slice may be replaced once its window is there.
     """
-    before, after = seam.edges(parts[0][:1], parts[-1][-1:])
-    nothing = torch.zeros_like(parts[0][:1])
-    last = nothing if before is None else prepare(before)
+    before, after = seam.edges(parts[0][:, :1], parts[-1][:, -1:])
+    last = None if before is None else prepare(before)
     ready: Tensor | None = None  # the slice, where it is but a frame that was looked at before
     for number, part in enumerate(parts):
         here = prepare(part) if ready is None else ready
         if number + 1 < len(parts):
-            following = prepare(parts[number + 1][:1])
-            ready = following if len(parts[number + 1]) == 1 else None
+            following: Tensor | None = prepare(parts[number + 1][:, :1].contiguous())
+            ready = following if parts[number + 1].shape[1] == 1 else None
         else:
-            following = nothing if after is None else prepare(after)
-        yield torch.cat([clip_view(x, len(x)) for x in (last, here, following)], dim=2)
-        last = here[-1:].clone()
+            following = None if after is None else prepare(after)
+        yield last, here, following
+        last = here[:, -1:]

@@ -1,10 +1,8 @@
 """Layers shared by the UNet and the VAE.
 
-Shapes: B clips, F frames, C channels, H x W pixels, L = H*W pixels in a row, D embedding width.
-Frames travel as (B*F, C, H, W). Temporal convolutions see a clip (B, C, F, L), transformers see
-tokens (B, F, L, C). Module names are the checkpoint's. The memory layout is not forced: where
-diffusers' activations are channels-last (the decoder, after its attention) so are these, because
-on a CPU the two layouts' GroupNorm kernels differ by up to 1e-5 of the largest value.
+Shapes: B clips, F frames, H x W pixels, C channels, L = H*W pixels in a row, D embedding width.
+Channels come last, in shape and so in memory: frames are (B, F, H, W, C), or (N, H, W, C) where
+nothing mixes them, and tokens (B, F, L, C) are a view of them. Module names are the checkpoint's.
 """
 
 import math
@@ -13,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svd_engine.config import GROUPS
+from svd_engine.group_norm import GroupNorm, on_kernels
 
 MAX_ATTENTION_BATCH = 65_535  # the grid limit of CUDA's fused attention kernels
 
@@ -28,28 +26,97 @@ def sinusoid(x: Tensor, width: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def clip_view(x: Tensor, frames: int) -> Tensor:
-    """Frames (B*F, C, H, W) as clips (B, C, F, L)."""
-    return x.unflatten(0, (-1, frames)).transpose(1, 2).flatten(3)
+class Conv(nn.Conv2d):
+    """A convolution over the pixels of frames: (..., H, W, C)."""
+
+    def forward(self, x: Tensor, bias: bool = True, onto: Tensor | None = None) -> Tensor:
+        """bias: False where what follows adds it. onto: what the result is added to."""
+        if self.kernel_size == (1, 1):
+            return F.linear(x, self.weight[:, :, 0, 0], self.bias)
+        kernels_add = onto is not None and on_kernels(x)
+        added = self.bias if bias and not kernels_add else None
+        frames = x.flatten(0, -4).permute(0, 3, 1, 2)
+        y = F.conv2d(frames, self.weight, added, self.stride, self.padding).permute(0, 2, 3, 1)
+        y = y.reshape(*x.shape[:-3], *y.shape[1:])
+        if onto is None:
+            return y
+        if kernels_add:
+            from svd_engine import kernels
+
+            return kernels.add_(y, onto, self.bias[None])
+        return y.add_(onto)
+
+    def of_doubled(self, x: Tensor) -> Tensor:
+        """This of frames twice as large, by nearest neighbour: (..., h, w, C) -> (..., 2h, 2w, C).
+
+        On the small frames: an even row of the large ones sees the row above once and its own
+        twice, an odd one its own twice and the row below once. So four filters of 2 x 2 replace one
+        of 3 x 3, which is 2.25 times fewer operations.
+        """
+        frames = x.flatten(0, -4)
+        n, h, w, _ = frames.shape
+        large = frames.new_empty(n, h, 2, w, 2, self.out_channels)
+        for row, of_rows in enumerate(_halves(self.weight, 2)):
+            for column, weight in enumerate(_halves(of_rows, 3)):
+                y = F.conv2d(frames.permute(0, 3, 1, 2), weight, self.bias, padding=1)
+                part = y[:, :, row : row + h, column : column + w]
+                large[:, :, row, :, column] = part.permute(0, 2, 3, 1)
+        return large.view(*x.shape[:-3], 2 * h, 2 * w, self.out_channels)
 
 
-def frame_view(x: Tensor, height: int, width: int) -> Tensor:
-    """Clips (B, C, F, L) as frames (B*F, C, H, W)."""
-    return x.transpose(1, 2).flatten(0, 1).unflatten(-1, (height, width))
+def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Filters of 3 along a dimension, as those of 2 for the even and the odd places."""
+    first, middle, last = weight.split(1, dim)
+    even, odd = (first, middle + last), (first + middle, last)
+    return torch.cat(even, dim), torch.cat(odd, dim)
+
+
+def enlarge(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Nearest neighbour to `size` (H, W): (..., h, w, C) -> (..., H, W, C)."""
+    frames = x.flatten(0, -4).permute(0, 3, 1, 2)
+    large = F.interpolate(frames, size=size, mode="nearest").permute(0, 2, 3, 1)
+    return large.reshape(*x.shape[:-3], *large.shape[1:])
 
 
 class TemporalConv(nn.Conv3d):
-    """The checkpoint's (3, 1, 1) Conv3d, run as a Conv2d over (frames, pixels).
+    """The checkpoint's (3, 1, 1) Conv3d, run along the frames of each pixel: (B, F, L, C).
 
-    It avoids the Conv3d kernels, which go wrong past 2^31 elements (pytorch 117736, 141831), and is
-    the faster of the two on a CPU.
+    As a Conv2d over (frames, pixels) it avoids the Conv3d kernels, which go wrong past 2^31 elements
+    (pytorch 117736, 141831), and is the faster of the two.
     """
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__(c_in, c_out, kernel_size=(3, 1, 1), padding=(1, 0, 0))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, F, L)
-        return F.conv2d(x, self.weight.squeeze(-1), self.bias, padding=(1, 0))
+    def forward(
+        self,
+        x: Tensor,
+        bias: bool = True,
+        before: Tensor | None = None,
+        after: Tensor | None = None,
+    ) -> Tensor:
+        """bias: False where what follows adds it.
+
+        before, after: (B, 1, L, C), the frames beside these; without them, zeros.
+        """
+        added = self.bias if bias else None
+        if on_products(x):
+            from svd_engine import kernels
+
+            weight = self.weight.squeeze((-1, -2)).transpose(1, 2).contiguous()
+            return kernels.convolve_frames(x, weight, added, before, after)
+        if before is not None or after is not None:
+            nothing = torch.zeros_like(x[:, :1])
+            beside = (nothing if frame is None else frame for frame in (before, after))
+            x = torch.cat([next(beside), x, next(beside)], dim=1)
+        padding = (1, 0) if before is None and after is None else (0, 0)
+        clips = x.permute(0, 3, 1, 2)
+        return F.conv2d(clips, self.weight.squeeze(-1), added, padding=padding).permute(0, 2, 3, 1)
+
+
+def on_products(x: Tensor) -> bool:
+    """Whether Triton's matrix products compute this: where tensor cores do, in half precision."""
+    return x.dtype in (torch.float16, torch.bfloat16) and on_kernels(x)
 
 
 class TimestepEmbedding(nn.Module):
@@ -75,54 +142,74 @@ class Blend(nn.Module):
         self.mix_factor = nn.Parameter(torch.tensor([0.0 if switched else 0.5]))
         self.switched = switched
 
-    def forward(self, spatial: Tensor, temporal: Tensor) -> Tensor:
-        a = torch.sigmoid(self.mix_factor)
-        if self.switched:
-            return torch.lerp(spatial, temporal, a)
-        return torch.lerp(temporal, spatial, a)
+    def forward(self, spatial: Tensor, temporal: Tensor, residual: bool = False) -> Tensor:
+        """residual: `temporal` is what the branch adds to `spatial`."""
+        if on_kernels(spatial):
+            from svd_engine import kernels
+
+            return kernels.blend(spatial, temporal, self.mix_factor, self.switched, residual)
+        of_temporal = torch.sigmoid(self.mix_factor if self.switched else -self.mix_factor)
+        if residual:
+            return torch.addcmul(spatial, temporal, of_temporal)
+        return torch.lerp(spatial, temporal, of_temporal)
 
 
 class ResBlock(nn.Module):
-    """Twice GroupNorm, SiLU, convolution, over the pixels of each frame: (N, C, H, W)."""
+    """Twice GroupNorm, SiLU, convolution, over the pixels of each frame: (..., H, W, C)."""
 
     def __init__(self, c_in: int, c_out: int, eps: float, embedding: int | None = None) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, c_in, eps=eps)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.norm1 = GroupNorm(c_in, eps)
+        self.conv1 = Conv(c_in, c_out, 3, padding=1)
         self.time_emb_proj = nn.Linear(embedding, c_out) if embedding else None
-        self.norm2 = nn.GroupNorm(GROUPS, c_out, eps=eps)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
+        self.norm2 = GroupNorm(c_out, eps)
+        self.conv2 = Conv(c_out, c_out, 3, padding=1)
+        self.conv_shortcut = Conv(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (N, D)
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        if self.time_emb_proj is not None and embedding is not None:
-            h = h + self.time_emb_proj(F.silu(embedding))[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h), inplace=True))
-        return (x if self.conv_shortcut is None else self.conv_shortcut(x)) + h
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (B, D)
+        h = self.conv1(over_pixels(self.norm1, x), bias=False)
+        skip = x if self.conv_shortcut is None else self.conv_shortcut(x)
+        return self.conv2(over_pixels(self.norm2, h, shift_of(self, embedding)), onto=skip)
 
 
 class TemporalResBlock(nn.Module):
-    """The same over the frames of each clip: (B, C, F, L). The norms see every frame and pixel."""
+    """The same over the frames of each clip: (B, F, L, C). The norms see every frame and pixel.
+
+    What it gives is to be added to what it was given.
+    """
 
     def __init__(self, channels: int, eps: float, embedding: int | None = None) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(GROUPS, channels, eps=eps)
+        self.norm1 = GroupNorm(channels, eps)
         self.conv1 = TemporalConv(channels, channels)
         self.time_emb_proj = nn.Linear(embedding, channels) if embedding else None
-        self.norm2 = nn.GroupNorm(GROUPS, channels, eps=eps)
+        self.norm2 = GroupNorm(channels, eps)
         self.conv2 = TemporalConv(channels, channels)
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (B*F, D)
-        h = self.conv1(F.silu(self.norm1(x), inplace=True))
-        if self.time_emb_proj is not None and embedding is not None:
-            shift = self.time_emb_proj(F.silu(embedding).unflatten(0, (len(x), -1)))
-            h = h + shift.transpose(1, 2)[..., None]
-        return x + self.conv2(F.silu(self.norm2(h), inplace=True))
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (B, D)
+        h = self.conv1(self.norm1(x.flatten(1, 2)).view_as(x), bias=False)
+        h = self.norm2(h.flatten(1, 2), shift_of(self, embedding)).view_as(h)
+        return self.conv2(h)
+
+
+def over_pixels(norm: GroupNorm, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    """A group norm of each frame by itself: (..., H, W, C)."""
+    return norm(x.flatten(0, -4).flatten(1, 2), shift).view_as(x)
+
+
+def shift_of(block: ResBlock | TemporalResBlock, embedding: Tensor | None) -> Tensor:
+    """What comes between a block's first convolution and its second norm: (B or 1, C).
+
+    The convolution's bias, and what the block is told of the noise level, for each clip.
+    """
+    bias = block.conv1.bias
+    if block.time_emb_proj is None or embedding is None:
+        return bias[None]
+    return bias + block.time_emb_proj(F.silu(embedding))
 
 
 class SpatioTemporalResBlock(nn.Module):
-    """A spatial block, a temporal block on its result, and their blend."""
+    """A spatial block, a temporal block on its result, and their blend: (B, F, H, W, C)."""
 
     def __init__(
         self,
@@ -138,19 +225,32 @@ class SpatioTemporalResBlock(nn.Module):
         self.temporal_res_block = TemporalResBlock(c_out, temporal_eps, embedding)
         self.time_mixer = Blend(switched)
 
-    def forward(self, x: Tensor, frames: int, embedding: Tensor | None = None) -> Tensor:
-        height, width = x.shape[-2:]
-        spatial = clip_view(self.spatial_res_block(x, embedding), frames)
-        mixed = self.time_mixer(spatial, self.temporal_res_block(spatial, embedding))
-        return frame_view(mixed, height, width)
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        spatial = self.spatial_res_block(x, embedding)
+        temporal = self.temporal_res_block(spatial.flatten(2, 3), embedding)
+        return self.time_mixer(spatial, temporal.view_as(spatial), residual=True)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention: (N, heads, L, head width) three times -> (N, heads, L, head width)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Softmax attention of N sequences, each over its own tokens: (N, L, C) three times."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     if len(q) <= MAX_ATTENTION_BATCH:
-        return F.scaled_dot_product_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     parts = zip(*(x.split(MAX_ATTENTION_BATCH) for x in (q, k, v)), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+    mixed = torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+    return mixed.transpose(1, 2).flatten(2)
+
+
+def attend_frames(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Softmax attention along the frames of each pixel: (B, F, L, C) three times."""
+    if on_kernels(q):
+        from svd_engine import kernels
+
+        if q.shape[1] <= kernels.MAX_FRAMES:
+            return kernels.attend_frames(q, k, v, heads)
+    rows = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    mixed = attend(*rows, heads).unflatten(0, (len(q), -1))
+    return mixed.transpose(1, 2).contiguous()
 
 
 class SelfAttention(nn.Module):
@@ -165,15 +265,20 @@ class SelfAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            project(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for project in (self.to_q, self.to_k, self.to_v)
-        )
-        return self.to_out[0](attend(q, k, v).transpose(1, 2).flatten(2))
+        mixed = attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
+        return self.to_out[0](mixed)
+
+
+class FrameSelfAttention(SelfAttention):
+    """Multi-head attention along the frames of each pixel: (B, F, L, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = attend_frames(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
+        return self.to_out[0](mixed)
 
 
 class CrossAttention(nn.Module):
-    """Attention to the picture's embedding, which is a single token: (B, 1, D) -> (B, 1, C).
+    """Attention to the picture's embedding, which is a single token: (B, D) -> (B, C).
 
     The softmax over one key is 1, so the result is the value, whatever asks. `to_q` and `to_k`
     are in every checkpoint and have no effect.
@@ -198,7 +303,13 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(c_in, 2 * c_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
+        # Two products in place of one: halves of one tensor would be strided.
+        halves = zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True)
+        value, gate = (F.linear(x, weight, bias) for weight, bias in halves)
+        if on_kernels(x):
+            from svd_engine import kernels
+
+            return kernels.gate_(value, gate)
         return value * F.gelu(gate)
 
 
@@ -216,44 +327,77 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Over the channels of tokens: (B, F, L, C)."""
+
+    def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
+        """vector: (B or B*F, C), added to the tokens of a clip or a frame before."""
+        if on_kernels(x):
+            from svd_engine import kernels
+
+            return kernels.layer_norm(x, None, vector, self.weight, self.bias, self.eps)[1]
+        return super().forward(x if vector is None else _add_vector(x, vector))
+
+    def of_sum(self, x: Tensor, more: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """The sum of tokens (B, F, L, C), others, and a vector (B or B*F, C); and its norm."""
+        if on_kernels(x):
+            from svd_engine import kernels
+
+            return kernels.layer_norm(x, more, vector, self.weight, self.bias, self.eps)
+        total = _add_vector(x + more, vector)
+        return total, super().forward(total)
+
+
+def _add_vector(x: Tensor, vector: Tensor) -> Tensor:
+    return (x.view(len(vector), -1, x.shape[-1]) + vector[:, None]).view_as(x)
+
+
 class TransformerBlock(nn.Module):
-    """Self-attention within each row of tokens, cross-attention, feed-forward: (B, F, L, C)."""
+    """Self-attention over the pixels of each frame, cross-attention, feed-forward: (B, F, L, C)."""
 
     def __init__(self, channels: int, heads: int, context: int) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
         self.attn1 = SelfAttention(channels, heads)
-        self.norm2 = nn.LayerNorm(channels)  # feeds attn2's query, which has no effect
+        self.norm2 = LayerNorm(channels)  # feeds attn2's query, which has no effect
         self.attn2 = CrossAttention(channels, context)
-        self.norm3 = nn.LayerNorm(channels)
+        self.norm3 = LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # context (B, 1, D)
-        x = x + self.attn1(self.norm1(x).flatten(0, 1)).view_as(x)
-        x = x + self.attn2(context)[:, None]
-        return x + self.ff(self.norm3(x))
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # context (B, D)
+        attended = self.attn1(self.norm1(x).flatten(0, 1)).view_as(x)
+        x, normed = self.norm3.of_sum(x, attended, self.attn2(context))
+        return x + self.ff(normed)
 
 
-class TemporalTransformerBlock(TransformerBlock):
+class TemporalTransformerBlock(nn.Module):
     """The same along the frames of each pixel, after a feed-forward of its own: (B, F, L, C)."""
 
     def __init__(self, channels: int, heads: int, context: int) -> None:
-        super().__init__(channels, heads, context)
-        self.norm_in = nn.LayerNorm(channels)
+        super().__init__()
+        self.norm_in = LayerNorm(channels)
         self.ff_in = FeedForward(channels)
+        self.norm1 = LayerNorm(channels)
+        self.attn1 = FrameSelfAttention(channels, heads)
+        self.norm2 = LayerNorm(channels)  # feeds attn2's query, which has no effect
+        self.attn2 = CrossAttention(channels, context)
+        self.norm3 = LayerNorm(channels)
+        self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # context (B, 1, D)
-        x = x.transpose(1, 2).contiguous()
-        x = x + self.ff_in(self.norm_in(x))
-        return super().forward(x, context).transpose(1, 2)
+    def forward(self, x: Tensor, position: Tensor, context: Tensor) -> Tensor:
+        """position: (B*F, C), of each frame, added to x. context: (B, D)."""
+        h = self.ff_in(self.norm_in(x, position))
+        x, normed = self.norm1.of_sum(x, h, position)
+        x, normed = self.norm3.of_sum(x, self.attn1(normed), self.attn2(context))
+        return x + self.ff(normed)
 
 
 class SpatioTemporalTransformer(nn.Module):
-    """Pairs of a spatial and a temporal transformer block, blended: (B*F, C, H, W)."""
+    """Pairs of a spatial and a temporal transformer block, blended: (B, F, H, W, C)."""
 
     def __init__(self, channels: int, heads: int, layers: int, context: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels, eps=1e-6)
+        self.norm = GroupNorm(channels, eps=1e-6, silu=False)
         self.proj_in = nn.Linear(channels, channels)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, heads, context) for _ in range(layers)
@@ -265,14 +409,13 @@ class SpatioTemporalTransformer(nn.Module):
         self.time_mixer = Blend()
         self.proj_out = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor, frames: int, context: Tensor) -> Tensor:  # context (B, 1, D)
-        n, c, h, w = x.shape
-        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(n // frames, frames, h * w, c)
-        tokens = self.proj_in(tokens)
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # context (B, D)
+        clips, frames, channels = x.shape[0], x.shape[1], x.shape[-1]
+        tokens = self.proj_in(over_pixels(self.norm, x).flatten(2, 3))
         numbers = torch.arange(frames, device=x.device)
-        position = self.time_pos_embed(sinusoid(numbers, c).to(x.dtype))[:, None]
+        position = self.time_pos_embed(sinusoid(numbers, channels).to(x.dtype)).repeat(clips, 1)
         blocks = zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)
         for spatial_block, temporal_block in blocks:
             tokens = spatial_block(tokens, context)
-            tokens = self.time_mixer(tokens, temporal_block(tokens + position, context))
-        return x + self.proj_out(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2).contiguous()
+            tokens = self.time_mixer(tokens, temporal_block(tokens, position, context))
+        return self.proj_out(tokens).view_as(x).add_(x)

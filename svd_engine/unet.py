@@ -1,18 +1,21 @@
 """The spatio-temporal UNet: what is noise in these latents, given the picture.
 
 Shapes: B clips, F frames, C channels, h x w latent pixels, D embedding width. Inside, frames are
-(B*F, C, h, w); see `layers`. Module names are those of `UNetSpatioTemporalConditionModel`.
+(B, F, h, w, C); see `layers`. Module names are those of `UNetSpatioTemporalConditionModel`.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svd_engine.config import GROUPS, UNetConfig
+from svd_engine.config import UNetConfig
+from svd_engine.group_norm import GroupNorm
 from svd_engine.layers import (
+    Conv,
     SpatioTemporalResBlock,
     SpatioTemporalTransformer,
     TimestepEmbedding,
+    enlarge,
+    over_pixels,
     sinusoid,
 )
 
@@ -22,7 +25,7 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.conv = Conv(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
@@ -33,10 +36,12 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, size: torch.Size) -> Tensor:
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+    def forward(self, x: Tensor, size: tuple[int, ...]) -> Tensor:  # (h, w)
+        if size == (2 * x.shape[-3], 2 * x.shape[-2]):
+            return self.conv.of_doubled(x)
+        return self.conv(enlarge(x, size))
 
 
 class DownBlock(nn.Module):
@@ -55,13 +60,13 @@ class DownBlock(nn.Module):
         self.downsamplers: nn.ModuleList | None = None
 
     def forward(
-        self, x: Tensor, frames: int, embedding: Tensor, context: Tensor
+        self, x: Tensor, embedding: Tensor, context: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, frames, embedding)
+            x = resnet(x, embedding)
             if self.attentions is not None:
-                x = self.attentions[i](x, frames, context)
+                x = self.attentions[i](x, context)
             skips.append(x)
         for downsample in self.downsamplers or ():
             x = downsample(x)
@@ -79,10 +84,10 @@ class MidBlock(nn.Module):
         )
         self.attentions = attentions
 
-    def forward(self, x: Tensor, frames: int, embedding: Tensor, context: Tensor) -> Tensor:
-        x = self.resnets[0](x, frames, embedding)
-        x = self.attentions[0](x, frames, context)
-        return self.resnets[1](x, frames, embedding)
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+        x = self.resnets[0](x, embedding)
+        x = self.attentions[0](x, context)
+        return self.resnets[1](x, embedding)
 
 
 class UpBlock(nn.Module):
@@ -99,14 +104,14 @@ class UpBlock(nn.Module):
         self.upsamplers: nn.ModuleList | None = None
 
     def forward(
-        self, x: Tensor, skips: list[Tensor], frames: int, embedding: Tensor, context: Tensor
+        self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Tensor
     ) -> Tensor:
         for i, resnet in enumerate(self.resnets):
-            x = resnet(torch.cat([x, skips.pop()], dim=1), frames, embedding)
+            x = resnet(torch.cat([x, skips.pop()], dim=-1), embedding)
             if self.attentions is not None:
-                x = self.attentions[i](x, frames, context)
+                x = self.attentions[i](x, context)
         for upsample in self.upsamplers or ():
-            x = upsample(x, skips[-1].shape[-2:])
+            x = upsample(x, skips[-1].shape[-3:-1])
         return x
 
 
@@ -118,7 +123,7 @@ class UNet(nn.Module):
         self.config = config
         channels = config.block_out_channels
         embedding = 4 * channels[0]
-        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(channels[0], embedding)
         self.add_embedding = TimestepEmbedding(
             config.projection_class_embeddings_input_dim, embedding
@@ -127,8 +132,8 @@ class UNet(nn.Module):
         mid_attentions = self._attentions(config, -1, 1)
         self.mid_block = MidBlock(channels[-1], embedding, mid_attentions)
         self.up_blocks = self._up(config, embedding)
-        self.conv_norm_out = nn.GroupNorm(GROUPS, channels[0], eps=1e-5)
-        self.conv_out = nn.Conv2d(channels[0], config.out_channels, 3, padding=1)
+        self.conv_norm_out = GroupNorm(channels[0], eps=1e-5)
+        self.conv_out = Conv(channels[0], config.out_channels, 3, padding=1)
 
     @staticmethod
     def _attentions(config: UNetConfig, level: int, n: int) -> nn.ModuleList:
@@ -186,19 +191,17 @@ class UNet(nn.Module):
         timestep: 0.25 * ln(sigma), float32, no dimension.
         context: (B, 1, D), the picture's embedding. time_ids: (B, 3).
         """
-        clips, frames = sample.shape[:2]
-        embedding = self._embed(timestep.expand(clips), time_ids, sample.dtype)
-        embedding = embedding.repeat_interleave(frames, dim=0)
-        x = self.conv_in(sample.flatten(0, 1))
+        embedding = self._embed(timestep.expand(len(sample)), time_ids, sample.dtype)
+        x = self.conv_in(sample.movedim(2, -1).contiguous())
+        context = context[:, 0]
         skips = [x]
         for down in self.down_blocks:
-            x, more = down(x, frames, embedding, context)
+            x, more = down(x, embedding, context)
             skips += more
-        x = self.mid_block(x, frames, embedding, context)
+        x = self.mid_block(x, embedding, context)
         for up in self.up_blocks:
-            x = up(x, skips, frames, embedding, context)
-        x = self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
-        return x.unflatten(0, (clips, frames))
+            x = up(x, skips, embedding, context)
+        return self.conv_out(over_pixels(self.conv_norm_out, x)).movedim(-1, 2)
 
     def _embed(self, timesteps: Tensor, time_ids: Tensor, dtype: torch.dtype) -> Tensor:
         """(B,) and (B, 3) -> (B, 4 * channels)."""

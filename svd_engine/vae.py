@@ -1,6 +1,7 @@
 """The VAE: a picture's encoder, and the decoder that knows of time.
 
-Shapes: B clips, F frames, H x W pixels, h x w = H/8 x W/8 latent pixels. Module names are those of
+Shapes: B clips, F frames, H x W pixels, h x w = H/8 x W/8 latent pixels. Inside, pictures are
+(N, H, W, C) and frames (B, F, H, W, C), see `layers`. Module names are those of
 `AutoencoderKLTemporalDecoder`.
 """
 
@@ -9,28 +10,28 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from svd_engine.config import GROUPS, VAEConfig
+from svd_engine.config import VAEConfig
+from svd_engine.group_norm import GroupNorm
 from svd_engine.layers import (
+    Conv,
     ResBlock,
     SelfAttention,
     SpatioTemporalResBlock,
     TemporalConv,
-    clip_view,
-    frame_view,
+    over_pixels,
 )
 
 
 class FrameAttention(SelfAttention):
-    """One head as wide as the network, over the pixels of each frame: (N, C, h, w)."""
+    """One head as wide as the network, over the pixels of each frame: (..., h, w, C)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, heads=1, bias=True)
-        self.group_norm = nn.GroupNorm(GROUPS, channels, eps=1e-6)
+        self.group_norm = GroupNorm(channels, eps=1e-6, silu=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        tokens = self.group_norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
-        return super().forward(tokens).reshape(n, h, w, c).permute(0, 3, 1, 2) + x
+        tokens = over_pixels(self.group_norm, x).flatten(0, -4).flatten(1, 2)
+        return super().forward(tokens).view_as(x).add_(x)
 
 
 class EncoderDownsample(nn.Module):
@@ -38,10 +39,10 @@ class EncoderDownsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+        self.conv = Conv(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)))
+        return self.conv(F.pad(x, (0, 0, 0, 1, 0, 1)))
 
 
 class EncoderBlock(nn.Module):
@@ -75,25 +76,25 @@ class EncoderMidBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (N, 3, H, W) in [-1, 1] to the posterior's mean and log variance (N, 2C, h, w)."""
+    """Pictures (N, H, W, 3) in [-1, 1] to the posterior's mean and log variance (N, h, w, 2C)."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         channels = config.block_out_channels
-        self.conv_in = nn.Conv2d(config.in_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv(config.in_channels, channels[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             EncoderBlock(channels[max(i - 1, 0)], c, config.layers_per_block, i < len(channels) - 1)
             for i, c in enumerate(channels)
         )
         self.mid_block = EncoderMidBlock(channels[-1])
-        self.conv_norm_out = nn.GroupNorm(GROUPS, channels[-1], eps=1e-6)
-        self.conv_out = nn.Conv2d(channels[-1], 2 * config.latent_channels, 3, padding=1)
+        self.conv_norm_out = GroupNorm(channels[-1], eps=1e-6)
+        self.conv_out = Conv(channels[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x)), inplace=True))
+        return self.conv_out(over_pixels(self.conv_norm_out, self.mid_block(x)))
 
 
 def _decoder_resnets(c_in: int, c_out: int, layers: int) -> nn.ModuleList:
@@ -108,10 +109,10 @@ class DecoderUpsample(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return self.conv.of_doubled(x)
 
 
 class DecoderBlock(nn.Module):
@@ -148,20 +149,20 @@ class DecoderMidBlock(nn.Module):
 
 
 class TemporalDecoder(nn.Module):
-    """Latents (B*F, C, h, w) to frames (B*F, 3, H, W) in [-1, 1], each clip as one."""
+    """Latents (B, F, h, w, C) to frames (B, F, H, W, 3) in [-1, 1], each clip as one."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         channels = config.block_out_channels[::-1]
         layers = config.layers_per_block
-        self.conv_in = nn.Conv2d(config.latent_channels, channels[0], 3, padding=1)
+        self.conv_in = Conv(config.latent_channels, channels[0], 3, padding=1)
         self.mid_block = DecoderMidBlock(channels[0], layers)
         self.up_blocks = nn.ModuleList(
             DecoderBlock(channels[max(i - 1, 0)], c, layers + 1, i < len(channels) - 1)
             for i, c in enumerate(channels)
         )
-        self.conv_norm_out = nn.GroupNorm(GROUPS, channels[-1], eps=1e-6)
-        self.conv_out = nn.Conv2d(channels[-1], config.out_channels, 3, padding=1)
+        self.conv_norm_out = GroupNorm(channels[-1], eps=1e-6)
+        self.conv_out = Conv(channels[-1], config.out_channels, 3, padding=1)
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels)
 
     def layers(self) -> Iterator[nn.Module]:
@@ -171,16 +172,15 @@ class TemporalDecoder(nn.Module):
             yield from block.layers()
 
     def head(self, x: Tensor) -> Tensor:
-        """Features (N, C, H, W) to colours (N, 3, H, W), frame by frame."""
-        return self.conv_out(F.silu(self.conv_norm_out(x), inplace=True))
+        """Features (..., H, W, C) to colours (..., H, W, 3), frame by frame."""
+        return self.conv_out(over_pixels(self.conv_norm_out, x))
 
-    def forward(self, z: Tensor, frames: int) -> Tensor:
+    def forward(self, z: Tensor) -> Tensor:
         x = z
         for layer in self.layers():
-            x = layer(x, frames) if isinstance(layer, SpatioTemporalResBlock) else layer(x)
+            x = layer(x)
         x = self.head(x)
-        height, width = x.shape[-2:]
-        return frame_view(self.time_conv_out(clip_view(x, frames)), height, width)
+        return self.time_conv_out(x.flatten(2, 3)).view_as(x)
 
 
 class VAE(nn.Module):
@@ -191,16 +191,17 @@ class VAE(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.decoder = TemporalDecoder(config)
-        self.quant_conv = nn.Conv2d(2 * config.latent_channels, 2 * config.latent_channels, 1)
+        self.quant_conv = Conv(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (N, 3, H, W) in [-1, 1] to the mean and the log variance of their posterior.
 
         Each (N, C, h, w), unscaled.
         """
-        mean, log_variance = self.quant_conv(self.encoder(pictures)).chunk(2, dim=1)
+        moments = self.quant_conv(self.encoder(pictures.movedim(1, -1).contiguous()))
+        mean, log_variance = moments.movedim(-1, 1).chunk(2, dim=1)
         return mean, log_variance
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (F, C, h, w) of one clip to its frames (F, 3, H, W) in [-1, 1]."""
-        return self.decoder(latents, frames=len(latents))
+        return self.decoder(latents.movedim(1, -1)[None].contiguous())[0].movedim(-1, 1)
