@@ -1,9 +1,10 @@
 """Group norm of channels-last tensors, in two steps: sums by group, then one multiplication.
 
-The sums are what a clip's slices, or its processes, exchange to be normalized as one (see `exact`);
-so the whole pass and the exact decode share them. Triton's kernels compute both steps on CUDA, plain
-torch elsewhere: PyTorch's own kernel gives a block of threads to each (sample, group), which leaves
-a GPU idle where the samples are whole clips, and its channels-last twin for CPUs is 1e-5 off.
+The sums are what slices of a clip, or processes that share it, exchange to be normalized as one
+(see `exact`): the whole pass and the exact decode use the same functions. Triton's kernels compute
+them on CUDA and plain torch elsewhere. PyTorch's own CUDA kernel gives one block of threads to each
+(sample, group), which leaves most of a GPU idle where the samples are whole clips; its
+channels-last kernel for CPUs is 1e-5 off.
 
 Shapes: N samples, L positions, C channels, G groups.
 """

@@ -1,8 +1,9 @@
 """Triton kernels for CUDA: norms, the gate, attention along frames, temporal convolutions.
 
-Each has its plain torch twin where it is used (`group_norm`, `layers`), which is what a CPU runs and
-what these are tested against. All arithmetic is in float32, and statistics are added up in float64;
-only what is stored is in the tensors' own type. Shapes: N samples, L positions, C channels last.
+Each has a plain torch twin where it is used (`group_norm`, `layers`), which is what a CPU runs and
+what the kernel is tested against. All arithmetic is in float32 and statistics are added up in
+float64; only what is stored is in the tensors' own type. Shapes: N samples, L positions, C channels
+last.
 """
 
 import torch
@@ -19,7 +20,9 @@ MAX_FRAMES = 128  # that `attend_frames` holds at once
 
 
 @triton.jit
-def _partial_sums(x, partial, length, channels, ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr):
+def _partial_sums(
+    x, partial, length, channels, ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr
+):
     """Sums over ROWS positions, by channel, of the values and their squares, less a pivot.
 
     The pivot is the sample's first position: what is summed stays small beside its spread.
@@ -45,7 +48,20 @@ def _partial_sums(x, partial, length, channels, ROWS: tl.constexpr, STEP: tl.con
 
 
 @triton.jit
-def _group_sums(x, partial, shift, sums, length, channels, chunks, shared, SHIFTED: tl.constexpr, LOOPS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr):
+def _group_sums(
+    x,
+    partial,
+    shift,
+    sums,
+    length,
+    channels,
+    chunks,
+    shared,
+    SHIFTED: tl.constexpr,
+    LOOPS: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """How many values a group of a sample has, their sum, and that of squares, in float64."""
     sample, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // tl.num_programs(1)
@@ -74,7 +90,20 @@ def _group_sums(x, partial, shift, sums, length, channels, chunks, shared, SHIFT
 
 
 @triton.jit
-def _factors(sums, weight, bias, shift, out, samples, channels, groups, shared, eps, SHIFTED: tl.constexpr, BLOCK: tl.constexpr):
+def _factors(
+    sums,
+    weight,
+    bias,
+    shift,
+    out,
+    samples,
+    channels,
+    groups,
+    shared,
+    eps,
+    SHIFTED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """What each value is multiplied by, and what is added then: (2, N, C)."""
     sample = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
@@ -86,14 +115,27 @@ def _factors(sums, weight, bias, shift, out, samples, channels, groups, shared, 
     spread = tl.maximum(square - mean * mean, 0.0) + eps
     scale = tl.load(weight + at, mask=inside, other=0.0).to(tl.float64) / tl.sqrt(spread)
     if SHIFTED:
-        mean -= tl.load(shift + (sample // shared) * channels + at, mask=inside, other=0.0).to(tl.float64)
+        mean -= tl.load(shift + (sample // shared) * channels + at, mask=inside, other=0.0).to(
+            tl.float64
+        )
     added = tl.load(bias + at, mask=inside, other=0.0).to(tl.float64) - mean * scale
     tl.store(out + sample * channels + at, scale.to(tl.float32), mask=inside)
     tl.store(out + (samples + sample) * channels + at, added.to(tl.float32), mask=inside)
 
 
 @triton.jit
-def _apply(x, factors, y, samples, length, channels, ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr, SILU: tl.constexpr):
+def _apply(
+    x,
+    factors,
+    y,
+    samples,
+    length,
+    channels,
+    ROWS: tl.constexpr,
+    STEP: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SILU: tl.constexpr,
+):
     sample, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     inside = at < channels
@@ -132,9 +174,7 @@ def group_sums(x: Tensor, groups: int, shift: Tensor | None) -> Tensor:
     return sums
 
 
-def factors(
-    sums: Tensor, weight: Tensor, bias: Tensor, eps: float, shift: Tensor | None
-) -> Tensor:
+def factors(sums: Tensor, weight: Tensor, bias: Tensor, eps: float, shift: Tensor | None) -> Tensor:
     """See `group_norm.factors`."""
     samples, _, groups = sums.shape
     channels = len(weight)
@@ -212,7 +252,7 @@ def layer_norm(
 
 
 def add_(x: Tensor, more: Tensor, vector: Tensor) -> Tensor:
-    """x and `more`, and a vector (S, C) for each S-th part of the rows, in the place of x."""
+    """Add `more`, and a vector (S, C) for each S-th part of the rows, to x in place."""
     channels = x.shape[-1]
     rows, block = x.numel() // channels, _block(channels)
     _layer_norm[(triton.cdiv(rows, 16), triton.cdiv(channels, block))](
@@ -245,7 +285,9 @@ def gate_(value: Tensor, gate: Tensor) -> Tensor:
 
 
 @triton.jit
-def _blend(x, y, mix, out, count, BLOCK: tl.constexpr, SWITCHED: tl.constexpr, RESIDUAL: tl.constexpr):
+def _blend(
+    x, y, mix, out, count, BLOCK: tl.constexpr, SWITCHED: tl.constexpr, RESIDUAL: tl.constexpr
+):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = at < count
     factor = tl.load(mix).to(tl.float32)
@@ -271,7 +313,19 @@ def blend(spatial: Tensor, temporal: Tensor, mix: Tensor, switched: bool, residu
 
 
 @triton.jit
-def _attend_frames(q, k, v, out, frames, pixels, channels, scale, FRAMES: tl.constexpr, WIDTH: tl.constexpr, HEAD: tl.constexpr):
+def _attend_frames(
+    q,
+    k,
+    v,
+    out,
+    frames,
+    pixels,
+    channels,
+    scale,
+    FRAMES: tl.constexpr,
+    WIDTH: tl.constexpr,
+    HEAD: tl.constexpr,
+):
     pixel, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     clip = tl.program_id(2).to(tl.int64)
     frame, lane = tl.arange(0, FRAMES), tl.arange(0, WIDTH)
@@ -307,7 +361,7 @@ def attend_frames(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 @triton.jit
 def _tile(down, across, GROUP: tl.constexpr):
-    """Row and column of a program's tile; GROUP rows together, so that they share what is cached."""
+    """Row and column of a program's tile: GROUP rows together, which share what is cached."""
     number, in_group = tl.program_id(0), GROUP * across
     first = number // in_group * GROUP
     tall = min(down - first, GROUP)
@@ -316,12 +370,14 @@ def _tile(down, across, GROUP: tl.constexpr):
 
 @triton.jit
 def _convolve_frames(
-    x, weight, bias, y, rows, pixels, frames, back: tl.int64, ahead: tl.int64, lowest, highest, wide,
-    channels: tl.constexpr, BIASED: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
+    x, weight, bias, y, rows, pixels, frames, back: tl.int64, ahead: tl.int64, lowest, highest,
+    wide, channels: tl.constexpr, BIASED: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """(rows, 3 C) times (3 C, N): each row is a pixel of three frames.
 
-    back, ahead: from the first frame to the one before, from the last to the one after; in elements.
+    back, ahead: how many elements lie between the first frame and the one before it, and between
+    the last and the one after it. Frames from `lowest` to `highest` are there; others are zero.
     """
     tile_row, tile_column = _tile(tl.cdiv(rows, M), tl.cdiv(wide, N), GROUP)
     row = (tile_row * M + tl.arange(0, M)).to(tl.int64)
@@ -335,7 +391,7 @@ def _convolve_frames(
     filters = weight + column.to(tl.int64) * 3 * channels
     steps: tl.constexpr = (channels + K - 1) // K
     total = tl.zeros([M, N], tl.float32)
-    for step in range(0, 3 * steps):
+    for step in range(3 * steps):
         tap = step // steps
         at = step % steps * K + lane
         shift = tl.where(tap == 0, back, tl.where(tap == 1, 0, ahead))
@@ -365,7 +421,8 @@ def convolve_frames(
 ) -> Tensor:
     """A (3, 1) convolution along F of (B, F, L, C), contiguous, zeros beyond its ends.
 
-    weight: (C out, 3, C), contiguous. before, after: (1, 1, L, C), the frames beside those of one clip.
+    weight: (C out, 3, C), contiguous. before, after: (1, 1, L, C), the frames beside those of the
+    one clip; without them, zeros.
     """
     clips, frames, pixels, channels = x.shape
     rows, wide = clips * frames * pixels, len(weight)

@@ -43,32 +43,31 @@ class Conv(nn.Conv2d):
         if kernels_add:
             from svd_engine import kernels
 
-            return kernels.add_(y, onto, self.bias[None])
+            return kernels.add_(y, onto, _bias(self)[None])
         return y.add_(onto)
 
     def of_doubled(self, x: Tensor) -> Tensor:
-        """This of frames twice as large, by nearest neighbour: (..., h, w, C) -> (..., 2h, 2w, C).
+        """Enlarge to twice the size by nearest neighbour, then convolve: (..., h, w, C).
 
-        On the small frames: an even row of the large ones sees the row above once and its own
-        twice, an odd one its own twice and the row below once. So four filters of 2 x 2 replace one
-        of 3 x 3, which is 2.25 times fewer operations.
+        Both at once, on the small frames, as a transposed convolution of stride 2: an even row of
+        the result sees the row above once and its own twice, an odd row its own twice and the row
+        below once. So each value takes 2 x 2 products in place of 3 x 3.
         """
-        frames = x.flatten(0, -4)
-        n, h, w, _ = frames.shape
-        large = frames.new_empty(n, h, 2, w, 2, self.out_channels)
-        for row, of_rows in enumerate(_halves(self.weight, 2)):
-            for column, weight in enumerate(_halves(of_rows, 3)):
-                y = F.conv2d(frames.permute(0, 3, 1, 2), weight, self.bias, padding=1)
-                part = y[:, :, row : row + h, column : column + w]
-                large[:, :, row, :, column] = part.permute(0, 2, 3, 1)
-        return large.view(*x.shape[:-3], 2 * h, 2 * w, self.out_channels)
+        frames = x.flatten(0, -4).permute(0, 3, 1, 2)
+        weight = _doubled(_doubled(self.weight, 2), 3).transpose(0, 1)
+        large = F.conv_transpose2d(frames, weight, self.bias, stride=2, padding=1)
+        return large.permute(0, 2, 3, 1).reshape(*x.shape[:-3], *large.shape[2:], len(self.weight))
 
 
-def _halves(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Filters of 3 along a dimension, as those of 2 for the even and the odd places."""
+def _bias(conv: nn.Conv2d | nn.Conv3d) -> Tensor:
+    assert conv.bias is not None  # every convolution of SVD has one
+    return conv.bias
+
+
+def _doubled(weight: Tensor, dim: int) -> Tensor:
+    """Filters of 3 along a dimension, as those of 4 of a transposed convolution of stride 2."""
     first, middle, last = weight.split(1, dim)
-    even, odd = (first, middle + last), (first + middle, last)
-    return torch.cat(even, dim), torch.cat(odd, dim)
+    return torch.cat([last, middle + last, first + middle, first], dim)
 
 
 def enlarge(x: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -81,8 +80,8 @@ def enlarge(x: Tensor, size: tuple[int, ...]) -> Tensor:
 class TemporalConv(nn.Conv3d):
     """The checkpoint's (3, 1, 1) Conv3d, run along the frames of each pixel: (B, F, L, C).
 
-    As a Conv2d over (frames, pixels) it avoids the Conv3d kernels, which go wrong past 2^31 elements
-    (pytorch 117736, 141831), and is the faster of the two.
+    Not by the Conv3d kernels, which go wrong past 2^31 elements (pytorch 117736, 141831), but by a
+    Conv2d over (frames, pixels), or by a kernel of our own: cuDNN runs these at half the speed.
     """
 
     def __init__(self, c_in: int, c_out: int) -> None:
@@ -202,7 +201,7 @@ def shift_of(block: ResBlock | TemporalResBlock, embedding: Tensor | None) -> Te
 
     The convolution's bias, and what the block is told of the noise level, for each clip.
     """
-    bias = block.conv1.bias
+    bias = _bias(block.conv1)
     if block.time_emb_proj is None or embedding is None:
         return bias[None]
     return bias + block.time_emb_proj(F.silu(embedding))
@@ -248,8 +247,9 @@ def attend_frames(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
         if q.shape[1] <= kernels.MAX_FRAMES:
             return kernels.attend_frames(q, k, v, heads)
-    rows = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
-    mixed = attend(*rows, heads).unflatten(0, (len(q), -1))
+    clips = len(q)
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    mixed = attend(q, k, v, heads).unflatten(0, (clips, -1))
     return mixed.transpose(1, 2).contiguous()
 
 

@@ -59,9 +59,7 @@ class DownBlock(nn.Module):
         self.attentions = attentions
         self.downsamplers: nn.ModuleList | None = None
 
-    def forward(
-        self, x: Tensor, embedding: Tensor, context: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for i, resnet in enumerate(self.resnets):
             x = resnet(x, embedding)
@@ -103,9 +101,7 @@ class UpBlock(nn.Module):
         self.attentions = attentions
         self.upsamplers: nn.ModuleList | None = None
 
-    def forward(
-        self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Tensor) -> Tensor:
         for i, resnet in enumerate(self.resnets):
             x = resnet(torch.cat([x, skips.pop()], dim=-1), embedding)
             if self.attentions is not None:
