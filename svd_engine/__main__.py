@@ -1,4 +1,4 @@
-"""The command line: `python -m svd_engine render`, `tiny`, `trace`, `compare`, `diagnose`."""
+"""The command line: `python -m svd_engine render|tiny|trace|compare|diagnose|bench`."""
 
 import argparse
 import sys
@@ -59,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     add_param_options(render)
     conformance.add_commands(commands)
+    bench = commands.add_parser("bench", help="time the engine's stages, beside diffusers'")
+    bench.add_argument("--preset", default="cpu-mid", help="tiny, cpu-mid, svd, svd-xt")
+    bench.add_argument("--against", choices=("diffusers",), help="what to compare with")
+    bench.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    bench.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
+    bench.add_argument("--budget", type=float, default=300.0, help="seconds (default: 300)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="written anew with each row")
+    bench.add_argument("--profile", action="store_true", help="the ten costliest kernels of a step")
     return parser
 
 
@@ -66,6 +74,19 @@ def _tiny(options: argparse.Namespace) -> int:
     from svd_engine.tiny import write_tiny
 
     print(write_tiny(options.folder, options.seed))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from svd_engine.bench.networks import PRESETS
+    from svd_engine.bench.run import Bench
+
+    if options.preset not in PRESETS:
+        raise ValueError(f"--preset: one of {', '.join(PRESETS)}, not {options.preset!r}")
+    against = options.against is not None
+    Bench(options.preset, options.device, options.dtype, against, options.budget, options.json).run(
+        options.profile
+    )
     return 0
 
 
@@ -103,6 +124,7 @@ COMMANDS = {
     "trace": conformance.trace,
     "compare": conformance.compare,
     "diagnose": conformance.diagnose,
+    "bench": _bench,
 }
 
 if __name__ == "__main__":

@@ -282,10 +282,19 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder / name} is not supported: {faults}") from error
 
 
-def _assign(network: nn.Module, key: str, value: torch.Tensor) -> None:
-    """Put a tensor in the place of the `meta` parameter of that name, channels last in memory."""
-    path, _, name = key.rpartition(".")
+def lay_out(network: nn.Module) -> None:
+    """Bring the filters of a network into the layout that its convolutions run in."""
+    for parameter in network.parameters():
+        parameter.data = _channels_last(parameter.data)
+
+
+def _channels_last(value: torch.Tensor) -> torch.Tensor:
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(value.ndim)
-    if layout is not None:
-        value = value.contiguous(memory_format=layout)
-    setattr(network.get_submodule(path), name, nn.Parameter(value, requires_grad=False))
+    return value if layout is None else value.contiguous(memory_format=layout)
+
+
+def _assign(network: nn.Module, key: str, value: torch.Tensor) -> None:
+    """Put a tensor in the place of the `meta` parameter of that name."""
+    path, _, name = key.rpartition(".")
+    parameter = nn.Parameter(_channels_last(value), requires_grad=False)
+    setattr(network.get_submodule(path), name, parameter)

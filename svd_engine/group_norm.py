@@ -57,7 +57,7 @@ def factors(
     sums: Tensor, weight: Tensor, bias: Tensor, eps: float, shift: Tensor | None = None
 ) -> Tensor:
     """What normalizes: a factor and a summand for each channel, (2, N, C), float32."""
-    if on_kernels(sums.float()):
+    if on_kernels(weight):
         from svd_engine import kernels
 
         return kernels.factors(sums, weight, bias, eps, shift)

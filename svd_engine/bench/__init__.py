@@ -1,0 +1,1 @@
+"""How fast the engine is, beside diffusers: `python -m svd_engine bench`."""

@@ -1,0 +1,118 @@
+"""Times, bytes and launches of a call, on a CPU or a GPU."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Call = Callable[[], Any]
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@dataclass
+class Timer:
+    """One call, timed again and again; the first time is apart, since it compiles and allocates."""
+
+    call: Call
+    device: torch.device
+    first: float = 0.0
+    times: list[float] = field(default_factory=list)
+    peak_bytes: int | None = None
+
+    @torch.inference_mode()
+    def run(self) -> None:
+        """Once more."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        start = time.perf_counter()
+        self.call()
+        synchronize(self.device)
+        seconds = time.perf_counter() - start
+        if not self.first:
+            self.first = seconds
+            return
+        self.times.append(seconds)
+        if self.device.type == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+
+    @property
+    def seconds(self) -> float:
+        """Median."""
+        return statistics.median(self.times or [self.first])
+
+
+def interleave(timers: list[Timer], rounds: int) -> None:
+    """Run all in turn, `rounds` times after a first one: what the machine does else hits all."""
+    for _ in range(rounds + 1):
+        for timer in timers:
+            timer.run()
+
+
+class _Dispatched(TorchDispatchMode):
+    """Counts operations that compute or copy: views are free."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view and func is not torch.ops.aten.empty.memory_format
+        return func(*args, **(kwargs or {}))
+
+
+@torch.inference_mode()
+def count_launches(call: Call, device: torch.device) -> int:
+    """Kernels that a call launches on a GPU; operations that it dispatches on a CPU."""
+    if device.type != "cuda":
+        with torch.no_grad(), _Dispatched() as dispatched:
+            call()
+        return dispatched.count
+    return sum(event.count for event in _kernels(call))
+
+
+@torch.inference_mode()
+def costliest(call: Call, device: torch.device, rows: int = 10) -> list[tuple[str, float, int]]:
+    """The kernels, or operations, that take longest: name, share of the time, how often."""
+    events = _kernels(call) if device.type == "cuda" else _operations(call)
+    spent = {event.key: _time(event) for event in events}
+    total = sum(spent.values()) or 1.0
+    worst = sorted(events, key=_time, reverse=True)[:rows]
+    return [(event.key, spent[event.key] / total, event.count) for event in worst]
+
+
+def _time(event: Any) -> float:
+    return float(event.self_device_time_total or event.self_cpu_time_total)
+
+
+def _kernels(call: Call) -> list[Any]:
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as recorded:
+        call()
+        torch.cuda.synchronize()
+    events: list[Any] = list(recorded.key_averages())
+    on_device = torch.autograd.DeviceType.CUDA
+    return [event for event in events if event.device_type == on_device]
+
+
+def _operations(call: Call) -> list[Any]:
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        call()
+    return list(recorded.key_averages())
+
+
+def machine_rates(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
+    """Measured TFLOP/s of a square matrix product, and GB/s of a copy, bytes read and written."""
+    on_gpu = device.type == "cuda"
+    side, size = (8192, 2**30) if on_gpu else (1024, 2**26)
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    source = torch.ones(size, device=device, dtype=torch.uint8)
+    product, copy = Timer(lambda: a @ b, device), Timer(source.clone, device)
+    interleave([product, copy], 5)
+    return 2 * side**3 / product.seconds / 1e12, 2 * size / copy.seconds / 1e9

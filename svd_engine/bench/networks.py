@@ -1,0 +1,141 @@
+"""What is measured: networks of published shapes with random weights, ours and diffusers'.
+
+Weights are drawn on the device and not read, so nothing need be shipped; both sides have the same.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from svd_engine.checkpoint import lay_out
+from svd_engine.clip import build_image_encoder, restore_position_ids
+from svd_engine.config import PreprocessorConfig, ScheduleConfig, UNetConfig, VAEConfig
+from svd_engine.engine import Engine
+from svd_engine.params import RenderDefaults, RenderParams
+from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR, SCHEDULER
+from svd_engine.unet import UNet
+from svd_engine.vae import VAE
+
+PUBLISHED_CLIP = {
+    "hidden_act": "gelu",
+    "hidden_size": 1280,
+    "image_size": 224,
+    "intermediate_size": 5120,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 32,
+    "patch_size": 14,
+    "projection_dim": 1024,
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Shapes of networks, and the clip that is asked of them."""
+
+    frames: int
+    width: int
+    height: int
+    unet: dict[str, Any]
+    vae_channels: tuple[int, ...]
+    vae_layers: int
+    clip: dict[str, Any]
+    steps: int = 25
+
+    @property
+    def unet_config(self) -> UNetConfig:
+        return UNetConfig.model_validate({"num_frames": self.frames} | self.unet)
+
+    @property
+    def vae_config(self) -> VAEConfig:
+        return VAEConfig(
+            block_out_channels=self.vae_channels,
+            down_block_types=("DownEncoderBlock2D",) * len(self.vae_channels),
+            layers_per_block=self.vae_layers,
+        )
+
+    @property
+    def params(self) -> RenderParams:
+        return RenderParams(
+            width=self.width,
+            height=self.height,
+            num_frames=self.frames,
+            num_inference_steps=self.steps,
+            min_guidance_scale=1.0,
+            max_guidance_scale=3.0,
+        )
+
+
+SMALL_UNET = {
+    "block_out_channels": (32, 32, 64, 64),
+    "num_attention_heads": (1, 2, 4, 4),
+    "layers_per_block": 1,
+    "cross_attention_dim": 64,
+}
+MID_UNET = {
+    "block_out_channels": (64, 128, 256, 256),
+    "num_attention_heads": (1, 2, 4, 4),
+    "cross_attention_dim": 256,
+}
+VAE_CHANNELS = (128, 256, 512, 512)
+PRESETS = {
+    "tiny": Preset(4, 64, 64, SMALL_UNET, (32, 32, 64, 64), 1, CLIP_CONFIG, steps=2),
+    "cpu-mid": Preset(
+        8, 256, 256, MID_UNET, (64, 128, 256, 256), 2, CLIP_CONFIG | {"projection_dim": 256}, 4
+    ),
+    "svd": Preset(14, 1024, 576, {}, VAE_CHANNELS, 2, PUBLISHED_CLIP),
+    "svd-xt": Preset(25, 1024, 576, {}, VAE_CHANNELS, 2, PUBLISHED_CLIP),
+}
+
+
+def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> Engine:
+    """An engine with random weights, the same for the same device."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with device:
+            image_encoder = build_image_encoder(preset.clip)
+            unet, vae = UNet(preset.unet_config), VAE(preset.vae_config)
+    finally:
+        torch.set_default_dtype(before)
+    restore_position_ids(image_encoder, device)
+    for network in (image_encoder, unet, vae):
+        network.to(device, dtype).eval().requires_grad_(False)
+        lay_out(network)
+    return Engine(
+        image_encoder,
+        unet,
+        vae,
+        ScheduleConfig.model_validate(SCHEDULER),
+        PreprocessorConfig.model_validate(PREPROCESSOR),
+        RenderDefaults(num_frames=preset.frames),
+    )
+
+
+def build_diffusers(engine: Engine, device: torch.device, dtype: torch.dtype) -> Any:
+    """The pipeline of diffusers with an engine's weights."""
+    import diffusers
+    from transformers import CLIPImageProcessor
+
+    unet, vae = engine.unet.config, engine.vae.config
+    pipeline = diffusers.StableVideoDiffusionPipeline(
+        image_encoder=engine.image_encoder,
+        unet=_filled(
+            diffusers.UNetSpatioTemporalConditionModel(**unet.model_dump()), engine.unet, dtype
+        ),
+        vae=_filled(diffusers.AutoencoderKLTemporalDecoder(**vae.model_dump()), engine.vae, dtype),
+        scheduler=diffusers.EulerDiscreteScheduler(
+            **{key: value for key, value in SCHEDULER.items() if not key.startswith("_")}
+        ),
+        feature_extractor=CLIPImageProcessor(),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+def _filled(network: nn.Module, ours: nn.Module, dtype: torch.dtype) -> nn.Module:
+    state = {key: value.contiguous() for key, value in ours.state_dict().items()}
+    network.load_state_dict(state, assign=True)
+    return network.to(dtype).eval()
