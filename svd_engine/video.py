@@ -12,7 +12,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from imageio_ffmpeg import get_ffmpeg_exe
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,6 +28,13 @@ _ENCODERS: dict[str, list[str]] = {
     ".webp": ["-c:v", "libwebp_anim", "-quality", "90", "-loop", "0"],
 }
 SUFFIXES = (*_ENCODERS, "")
+
+
+def _ffmpeg() -> str:
+    """The executable that imageio-ffmpeg brings; only who reads or writes a video needs it."""
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    return str(get_ffmpeg_exe())
 
 
 def save(frames: Frames, fps: int, path: str | os.PathLike[str]) -> Path:
@@ -54,7 +60,7 @@ def encode_video(frames: Frames, fps: int, suffix: str = ".mp4") -> bytes:
 def decode_video(video: bytes) -> Frames:
     """The frames (F, H, W, 3) of a video; near those it was made of, as its codec is lossy."""
     command = [
-        *(get_ffmpeg_exe(), "-v", "error", "-i", "pipe:0"),
+        *(_ffmpeg(), "-v", "error", "-i", "pipe:0"),
         *("-vf", "scale=out_range=pc:flags=accurate_rnd+full_chroma_int"),
         *("-f", "image2pipe", "-c:v", "ppm", "pipe:1"),
     ]
@@ -117,7 +123,7 @@ def _encode(frames: Frames, fps: int, path: Path) -> None:
             f"{suffix} has colour at half resolution and needs even sides, got {width} x {height}"
         )
     command = [
-        *(get_ffmpeg_exe(), "-v", "error", "-y"),
+        *(_ffmpeg(), "-v", "error", "-y"),
         *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps)),
         *("-i", "pipe:0", "-map_metadata", "-1", "-fflags", "+bitexact"),
         *_ENCODERS[suffix],

@@ -7,6 +7,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from pathlib import Path
 
+# Read by Triton at import: without a GPU its interpreter runs the kernels.
+os.environ.setdefault("TRITON_INTERPRET", "0" if Path("/dev/nvidiactl").exists() else "1")
+
 import numpy as np
 import pytest
 from PIL import Image

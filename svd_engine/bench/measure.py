@@ -21,7 +21,11 @@ def synchronize(device: torch.device) -> None:
 
 @dataclass
 class Timer:
-    """One call, timed again and again; the first time is apart, since it compiles and allocates."""
+    """One call, timed again and again.
+
+    The first time is kept apart, since it compiles and allocates; it counts where it is the only
+    one.
+    """
 
     call: Call
     device: torch.device
@@ -38,12 +42,12 @@ class Timer:
         self.call()
         synchronize(self.device)
         seconds = time.perf_counter() - start
-        if not self.first:
-            self.first = seconds
-            return
-        self.times.append(seconds)
         if self.device.type == "cuda":
             self.peak_bytes = torch.cuda.max_memory_allocated(self.device)
+        if self.first:
+            self.times.append(seconds)
+        else:
+            self.first = seconds
 
     @property
     def seconds(self) -> float:

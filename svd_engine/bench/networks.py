@@ -114,28 +114,30 @@ def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> En
     )
 
 
-def build_diffusers(engine: Engine, device: torch.device, dtype: torch.dtype) -> Any:
+def build_diffusers(engine: Engine) -> Any:
     """The pipeline of diffusers with an engine's weights."""
     import diffusers
     from transformers import CLIPImageProcessor
 
     unet, vae = engine.unet.config, engine.vae.config
+    with torch.device("meta"):
+        their_unet = diffusers.UNetSpatioTemporalConditionModel(**unet.model_dump())
+        their_vae = diffusers.AutoencoderKLTemporalDecoder(**vae.model_dump())
     pipeline = diffusers.StableVideoDiffusionPipeline(
         image_encoder=engine.image_encoder,
-        unet=_filled(
-            diffusers.UNetSpatioTemporalConditionModel(**unet.model_dump()), engine.unet, dtype
-        ),
-        vae=_filled(diffusers.AutoencoderKLTemporalDecoder(**vae.model_dump()), engine.vae, dtype),
+        unet=_filled(their_unet, engine.unet),
+        vae=_filled(their_vae, engine.vae),
         scheduler=diffusers.EulerDiscreteScheduler(
             **{key: value for key, value in SCHEDULER.items() if not key.startswith("_")}
         ),
         feature_extractor=CLIPImageProcessor(),
     )
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    return pipeline
 
 
-def _filled(network: nn.Module, ours: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _filled(network: nn.Module, ours: nn.Module) -> nn.Module:
+    """A network of theirs on `meta` with our weights, in the layout that loading gives them."""
     state = {key: value.contiguous() for key, value in ours.state_dict().items()}
     network.load_state_dict(state, assign=True)
-    return network.to(dtype).eval()
+    return network.eval().requires_grad_(False)
