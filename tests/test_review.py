@@ -29,7 +29,7 @@ class Listener:
         ]
 
     def _on_encode(self, _module: Any, args: Any) -> None:
-        self.vae_input = args[0].clone()
+        self.vae_input = args[0].movedim(-1, 1).clone()
 
     def close(self) -> None:
         for hook in self._hooks:

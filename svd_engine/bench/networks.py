@@ -4,6 +4,7 @@ Weights are drawn on the device and not read, so nothing need be shipped; both s
 """
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -115,10 +116,15 @@ def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> En
 
 
 def build_diffusers(engine: Engine) -> Any:
-    """The pipeline of diffusers with an engine's weights."""
-    import diffusers
+    """The pipeline of diffusers with an engine's weights; ValueError where it is not installed."""
     from transformers import CLIPImageProcessor
 
+    try:
+        diffusers = import_module("diffusers")
+    except ImportError as error:
+        raise ValueError(
+            f"diffusers cannot be loaded ({error}): pip install 'svd-render-farm[diffusers]'"
+        ) from error
     unet, vae = engine.unet.config, engine.vae.config
     with torch.device("meta"):
         their_unet = diffusers.UNetSpatioTemporalConditionModel(**unet.model_dump())
