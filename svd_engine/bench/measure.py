@@ -65,7 +65,9 @@ def interleave(timers: list[Timer], rounds: int) -> None:
 class _Dispatched(TorchDispatchMode):
     """Counts operations that compute or copy: views are free."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += not func.is_view and func is not torch.ops.aten.empty.memory_format
@@ -101,8 +103,7 @@ def _kernels(call: Call) -> list[Any]:
         call()
         torch.cuda.synchronize()
     events: list[Any] = list(recorded.key_averages())
-    on_device = torch.autograd.DeviceType.CUDA
-    return [event for event in events if event.device_type == on_device]
+    return [event for event in events if event.device_type.name == "CUDA"]
 
 
 def _operations(call: Call) -> list[Any]:

@@ -103,7 +103,7 @@ def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> En
         torch.set_default_dtype(before)
     restore_position_ids(image_encoder, device)
     for network in (image_encoder, unet, vae):
-        network.to(device, dtype).eval().requires_grad_(False)
+        nn.Module.to(network, device, dtype).eval().requires_grad_(False)
         lay_out(network)
     return Engine(
         image_encoder,

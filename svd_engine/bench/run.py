@@ -106,7 +106,7 @@ class Bench:
     def _compiled(self, engine: Engine, theirs: Any) -> None:
         """Diffusers as its own documentation makes it fast."""
         inputs = self._step_inputs(engine)
-        compiled = torch.compile(theirs.unet)
+        compiled: Any = torch.compile(theirs.unet)
         step = {
             ("engine", "eager"): lambda: engine.unet(*inputs),
             ("diffusers", "compiled"): lambda: compiled(*inputs, return_dict=False)[0],
