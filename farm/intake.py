@@ -39,7 +39,7 @@ class Intake:
         """The job that is asked for; RequestError for one that can never be rendered."""
         check_webhook(submission.webhook_url, self._settings)
         try:
-            check_picture(picture, self._settings.max_pixels)
+            await self._background.call(check_picture, picture, self._settings.max_pixels)
             facts = await self._models.facts(submission.model, submission.tenant)
             request = RenderRequest(
                 picture=digest_of(picture),

@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     max_jobs_per_tenant: int | None = Field(None, ge=1)  # default: max_jobs
     max_work: int = Field(10**13, ge=1)  # steps x pixels x frames x videos open, by tenant
     max_gpus: dict[str, int] = {}  # workers at once, by tenant; as JSON
-    max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture given
+    max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture
     stall_s: float = Field(1800.0, gt=0)  # without a step or an end, until a task counts as lost
     load_s: float = Field(600.0, gt=0)  # for a worker to start, and to load a model
     segment_steps: int = Field(5, ge=1)  # denoising steps between two checkpoints

@@ -1,85 +1,203 @@
-"""A picture made ready: fitted to the frame's shape, and the two tensors made of it."""
+"""A picture made ready: seen in the frame's shape, and the two tensors made of that view.
 
-from collections.abc import Callable
+A picture may have 64 million pixels, and as float32 each takes 12 bytes: what is made of one is
+made band by band, and nothing of the picture's size is ever copied.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from svd_engine.picture import check_size
+from svd_engine.picture import MAX_PIXELS, check_size
 
 CLIP_SIDE = 224
+BAND_PIXELS = 2**20  # at once: 12 MB of float32
+
+Fit = Literal["stretch", "crop", "pad"]
+# Of a side's length: the blur's kernel, odd; and for each of CLIP's 224 pixels the positions that
+# it is made of and their weights, both (224, taps).
+Kernel = Callable[[int], Tensor]
+Taps = Callable[[int], tuple[Tensor, Tensor]]
 
 
-def fit_picture(
-    image: Image.Image, width: int, height: int, fit: Literal["stretch", "crop", "pad"]
-) -> Image.Image:
-    """The picture with the frame's shape: its centre (`crop`), black bars (`pad`), or as it is.
+@dataclass(frozen=True)
+class View:
+    """A rectangle of a picture, black where it is beyond the picture's edges."""
 
-    The size stays the picture's own; what is left to `stretch` is the scaling.
+    image: Image.Image  # RGB
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @classmethod
+    def whole(cls, image: Image.Image) -> "View":
+        return cls(image, 0, 0, *image.size)
+
+    def draw(self) -> Image.Image:
+        """The view as a picture of its own."""
+        return self._crop(0, self.height, 0, self.width)
+
+    def shown(self) -> tuple[int, int, int, int]:
+        """What of it is the picture: left, top, right and bottom, in the view."""
+        right = min(self.width, self.image.width - self.left)
+        bottom = min(self.height, self.image.height - self.top)
+        return max(0, -self.left), max(0, -self.top), right, bottom
+
+    def bands(self, left: int, right: int) -> Iterator[tuple[int, Image.Image]]:
+        """Some rows at a time of the picture, from one column to another: the first one's number.
+
+        At most BAND_PIXELS pixels each, or one row; without rows that are all black.
+        """
+        rows = max(1, BAND_PIXELS // (right - left))
+        _, first, _, stop = self.shown()
+        for start in range(first, stop, rows):
+            yield start, self._crop(start, min(start + rows, stop), left, right)
+
+    def _crop(self, start: int, stop: int, left: int, right: int) -> Image.Image:
+        x, y = self.left, self.top
+        return self.image.crop((x + left, y + start, x + right, y + stop))
+
+
+def view_picture(image: Image.Image, width: int, height: int, fit: Fit) -> View:
+    """The picture in the frame's shape: its centre (`crop`), with black bars (`pad`), or as it is.
+
+    The view is as large as the picture; what is left is the scaling, which `stretch` leaves it to
+    as a whole. Bars take no memory: they are not there before the scaling.
     """
     w, h = image.size
     if fit == "stretch" or w * height == h * width:
-        return image
+        return View.whole(image)
     wide = w * height > h * width
     # The sides the frame's shape has on this picture: along its height, and along its width.
     tall, long = (round(h * width / height), h), (w, round(w * height / width))
     if fit == "crop":
         new_w, new_h = (max(2, side) for side in (tall if wide else long))
-        left, top = (w - new_w) // 2, (h - new_h) // 2
-        return image.crop((left, top, left + new_w, top + new_h))
+        return View(image, (w - new_w) // 2, (h - new_h) // 2, new_w, new_h)
     new_w, new_h = long if wide else tall
-    check_size(new_w, new_h)
-    canvas = Image.new("RGB", (new_w, new_h))
-    canvas.paste(image, ((new_w - w) // 2, (new_h - h) // 2))
-    return canvas
+    return View(image, -((new_w - w) // 2), -((new_h - h) // 2), new_w, new_h)
 
 
-def vae_pixels(image: Image.Image, width: int, height: int) -> Tensor:
-    """What the VAE sees before noise: (1, 3, height, width), float32 in [-1, 1]."""
-    return _to_tensor(image.resize((width, height), Image.Resampling.LANCZOS))
+def fit_picture(image: Image.Image, width: int, height: int, fit: Fit) -> Image.Image:
+    """As `view_picture`, drawn: for a reference that knows no views. ValueError if too large."""
+    view = view_picture(image, width, height, fit)
+    if (view.width, view.height) == image.size:
+        return image
+    check_size(view.width, view.height)
+    return view.draw()
 
 
-def blur(x: Tensor) -> Tensor:
-    """Gaussian blur against aliasing, as strong as each side is larger than CLIP's."""
-    along_rows = _blur_last(x)
-    return _blur_last(along_rows.transpose(2, 3)).transpose(2, 3)
+def vae_pixels(picture: Image.Image | View, width: int, height: int) -> Tensor:
+    """What the VAE sees before noise: (1, 3, height, width), float32 in [-1, 1].
+
+    Pillow's own Lanczos, to the last bit: it too resizes all rows first, then all columns, but for
+    a picture that is to be wider and less high. Only where there would be more of bars than a
+    picture may have pixels, the picture alone is scaled, to whole pixels, and the bars are put on.
+    """
+    view = picture if isinstance(picture, View) else View.whole(picture)
+    if view.width * view.height > MAX_PIXELS:
+        return _to_tensor(_pad_scaled(view, width, height))
+    if width > view.width and height < view.height:
+        return _to_tensor(view.draw().resize((width, height), Image.Resampling.LANCZOS))
+    narrow = Image.new("RGB", (width, view.height))
+    for start, band in view.bands(0, view.width):
+        narrow.paste(band.resize((width, band.height), Image.Resampling.LANCZOS), (0, start))
+    return _to_tensor(narrow.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def shrink(x: Tensor) -> Tensor:
-    """To CLIP's size: (1, 3, H, W) -> (1, 3, 224, 224)."""
-    return F.interpolate(x, size=(CLIP_SIDE, CLIP_SIDE), mode="bicubic", align_corners=True)
+def blur(side: int) -> Tensor:
+    """The kernel of the Gaussian blur against aliasing, as strong as a side is above CLIP's."""
+    sigma = max((side / CLIP_SIDE - 1.0) / 2.0, 0.001)
+    size = int(max(4.0 * sigma, 3)) // 2 * 2 + 1  # made odd
+    offsets = torch.arange(size, dtype=torch.float32) - size // 2
+    kernel = torch.exp(-(offsets**2) / (2 * torch.tensor(sigma) ** 2))
+    return kernel / kernel.sum()
+
+
+def shrink(side: int) -> tuple[Tensor, Tensor]:
+    """Bicubic to CLIP's side: `F.interpolate`'s with `align_corners=True`, its rounding included.
+
+    Where a position falls is rounded to float32 there: on a long side that shows.
+    """
+    where = torch.arange(CLIP_SIDE, dtype=torch.float32) * (
+        torch.tensor(side - 1, dtype=torch.float32) / (CLIP_SIDE - 1)
+    )
+    floor = where.floor().clamp(max=side - 1)
+    t = (where - floor).clamp(0, 1)[:, None]
+    near = torch.cat([t, 1 - t], 1)
+    near = ((1.25 * near) - 2.25) * near * near + 1
+    far = torch.cat([t + 1, 2 - t], 1)
+    far = ((-0.75 * far + 3.75) * far - 6.0) * far + 3.0
+    weights = torch.cat([far[:, :1], near, far[:, 1:]], 1)
+    positions = floor.long()[:, None] + torch.arange(-1, 3)
+    return positions.clamp(0, side - 1), weights
 
 
 def clip_pixels(
-    image: Image.Image,
+    picture: Image.Image | View,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-    blur: Callable[[Tensor], Tensor] = blur,
-    shrink: Callable[[Tensor], Tensor] = shrink,
+    blur: Kernel = blur,
+    shrink: Taps = shrink,
 ) -> Tensor:
-    """What CLIP sees: (1, 3, 224, 224), float32, normalized. The picture squashed to a square."""
-    x = shrink(blur(_to_tensor(image)))
+    """What CLIP sees: (1, 3, 224, 224), float32, normalized. The picture squashed to a square.
+
+    Blur and bicubic are both weighted sums along a side: here they are one, over the rows and then
+    over the columns, taken only where CLIP has a pixel.
+    """
+    view = picture if isinstance(picture, View) else View.whole(picture)
+    across, down = (_sums(side, blur, shrink) for side in (view.width, view.height))
+    narrow = torch.empty(3, view.height, CLIP_SIDE)
+    for column, (_, weights) in enumerate(across):
+        narrow[:, :, column] = -weights.sum()  # black, where there is no band
+    left, _, right, _ = view.shown()
+    for start, band in view.bands(left, right):
+        pixels = _to_tensor(band)[0]
+        for column, (first, weights) in enumerate(across):
+            begin, end = max(first, left), min(first + len(weights), right)
+            if begin < end:
+                seen = weights[begin - first : end - first]
+                black = seen.sum() - weights.sum()
+                window = pixels[:, :, begin - left : end - left]
+                narrow[:, start : start + band.height, column] = window @ seen + black
+    x = torch.empty(1, 3, CLIP_SIDE, CLIP_SIDE)
+    for row, (first, weights) in enumerate(down):
+        x[0, :, row] = weights @ narrow[:, first : first + len(weights)]
     x = (x + 1.0) / 2.0
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def _sums(side: int, blur: Kernel, shrink: Taps) -> list[tuple[int, Tensor]]:
+    """For each of CLIP's pixels along a side: the first of ours it sums up, and their weights."""
+    kernel = blur(side).double().numpy()
+    offsets = np.arange(len(kernel)) - len(kernel) // 2
+    positions, factors = (part.numpy() for part in shrink(side))
+    sums = []
+    for at, factor in zip(positions, factors.astype(np.float64), strict=True):
+        index = np.abs(at[:, None] + offsets)  # reflected at the edges
+        index = np.where(index > side - 1, 2 * (side - 1) - index, index)
+        first = int(index.min())
+        weights = np.bincount((index - first).ravel(), (factor[:, None] * kernel).ravel())
+        sums.append((first, torch.from_numpy(weights).float()))
+    return sums
+
+
+def _pad_scaled(view: View, width: int, height: int) -> Image.Image:
+    left, top, right, bottom = view.shown()
+    across, down = width / view.width, height / view.height
+    size = max(1, round((right - left) * across)), max(1, round((bottom - top) * down))
+    frame = Image.new("RGB", (width, height))
+    small = view.image.resize(size, Image.Resampling.LANCZOS)
+    frame.paste(small, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return frame
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
     """(1, 3, H, W), float32 in [-1, 1]."""
     x = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255.0
     return 2.0 * x - 1.0
-
-
-def _blur_last(x: Tensor) -> Tensor:
-    """The blur along the last dimension of (1, 3, A, B)."""
-    channels, side = x.shape[1], x.shape[3]
-    sigma = max((side / CLIP_SIDE - 1.0) / 2.0, 0.001)
-    size = int(max(4.0 * sigma, 3)) // 2 * 2 + 1  # made odd
-    offsets = torch.arange(size, dtype=torch.float32, device=x.device) - size // 2
-    kernel = torch.exp(-(offsets**2) / (2 * torch.tensor(sigma) ** 2))
-    kernel = (kernel / kernel.sum()).expand(channels, 1, 1, size)
-    padded = F.pad(x, (size // 2, size // 2, 0, 0), mode="reflect")
-    return F.conv2d(padded, kernel, groups=channels)

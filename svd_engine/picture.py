@@ -1,17 +1,42 @@
 """Picture in: safe open, orientation. No torch: the farm looks at pictures without an engine."""
 
+from dataclasses import replace
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
+from struct import error as StructError
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-MAX_PIXELS = 178_956_970  # where Pillow itself refuses
+from svd_engine.container import Bare, exif_orientation, strip_metadata
+
+# A phone's 64 megapixels are 9248 x 6936, a camera's 61 are 9504 x 6336. At four bytes a pixel,
+# which is what Pillow takes, one picture is 260 MB and a changed copy beside it as many.
+MAX_PIXELS = 65_000_000
+MAX_SIDE = 2**15
+WORK_BYTES = 250_000_000  # for a decoder, beside the picture that it makes
 # Formats decoded by Pillow's own code: no Ghostscript (EPS, PDF), no rarely tried parsers.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# What decoders take beside the picture, in bytes a pixel; measured by tests/picture_memory.py.
+# WebP: two canvases. AVIF: planes of 16 bits, frames of the codec's, RGBA. JPEG2000: 32 bits for
+# each component, twice.
+WORK = {"WEBP": 8, "AVIF": 20, "JPEG2000": 32}
+TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}  # none, fax, LZW, JPEG, deflate, PackBits
 
 Picture = Image.Image | str | PathLike[str] | bytes
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BAND_PIXELS = 2**20
 
 
 def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -19,25 +44,43 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Orientation and alpha are treated as `diffusers.utils.load_image` treats them: EXIF applied,
     alpha dropped. 16-bit grey is scaled to 8 bits, which Pillow's own conversion would clip.
+    Metadata that cannot be read is ignored.
     """
     if isinstance(picture, Image.Image):
         check_size(*picture.size, max_pixels)
-        return _as_rgb(picture)
+        return _as_rgb(picture, _orientation_of(picture))
     if isinstance(picture, bytes):
         name, data = "the file", picture
     else:
         name, data = str(picture), _read(Path(picture))
-    image = _parse(data, name, max_pixels)
+    image, bare = _parse(data, name, max_pixels)
+    del data
+    size, orientation = image.size, bare.orientation
     try:
+        if image.format == "WEBP":
+            image = _decode_webp(bare.data)
+        elif image.format == "AVIF":
+            orientation = exif_orientation(image.info.get("exif", b""))
+        del bare
         image.load()
     except Exception as error:  # Pillow's decoders raise anything on broken data
-        raise ValueError(f"{name} is broken: {error}") from error
-    return _as_rgb(image)
+        raise ValueError(f"{name} is broken: {_words(error)}") from error
+    if image.size != size:
+        raise ValueError(f"{name} is broken: its size is {size}, and {image.size} once decoded")
+    image.info.clear()
+    return _as_rgb(image, orientation)
 
 
-def check_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> None:
-    """Look at a file's head, decoding no pixel; ValueError says what is wrong with it."""
-    _parse(data, "the file", max_pixels)
+def check_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Look at a file's head, decoding no pixel; its size once upright.
+
+    ValueError says what is wrong with it, in the words that `open_picture` would.
+    """
+    image, bare = _parse(data, "the file", max_pixels)
+    turned = bare.orientation
+    if image.format == "AVIF":
+        turned = exif_orientation(image.info.get("exif", b""))
+    return image.size[::-1] if turned >= 5 else image.size
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
@@ -46,21 +89,85 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
         raise ValueError(f"the picture has {width} x {height} pixels, over {max_pixels}")
     if min(width, height) < 2:
         raise ValueError(f"the picture has {width} x {height} pixels; it needs 2 along each side")
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(
+            f"the picture has {width} x {height} pixels; a side may have at most {MAX_SIDE}"
+        )
 
 
-def _parse(data: bytes, name: str, max_pixels: int) -> Image.Image:
+def _parse(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, Bare]:
     if not data:
         raise ValueError(f"{name} is empty")
     try:
-        image = Image.open(BytesIO(data), formats=_formats())
+        bare = strip_metadata(data)
+    except (ValueError, StructError) as error:
+        raise ValueError(f"{name} is broken: {error}") from error
+    if bare.size:
+        check_size(*bare.size, max_pixels)
+    try:
+        image = Image.open(BytesIO(bare.data), formats=_formats())
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"{name} is not a picture of a known format ({', '.join(FORMATS)})"
+            f"{name} is not a picture of a known format ({', '.join(FORMATS)}), or its head is "
+            "broken"
         ) from error
     except Exception as error:  # and so do its parsers
-        raise ValueError(f"{name} is broken or too large: {error}") from error
+        raise ValueError(f"{name} is broken or too large: {_words(error)}") from error
     check_size(*image.size, max_pixels)
-    return image
+    try:
+        work = _work_bytes(image)
+    except Exception as error:
+        raise ValueError(f"{name} is broken: {_words(error)}") from error
+    if work > WORK_BYTES:
+        w, h = image.size
+        raise ValueError(
+            f"the picture has {w} x {h} pixels: as it is stored ({image.format}), decoding takes "
+            f"{work // 10**6} MB beside it, over {WORK_BYTES // 10**6}; save it smaller, or as a "
+            "baseline JPEG or a PNG"
+        )
+    return image, replace(bare, size=image.size)
+
+
+def _work_bytes(image: Any) -> int:
+    """What the decoder of an image that is not decoded yet takes beside its pixels."""
+    width, height = image.size
+    if image.format == "JPEG" and _keeps_coefficients(image):
+        most = max(h for _, h, _, _ in image.layer) * max(v for _, _, v, _ in image.layer)
+        return int(2 * width * height * sum(h * v for _, h, v, _ in image.layer) / most)
+    if image.format == "TIFF":
+        return _tiff_work_bytes(image.tag_v2, width, height)
+    return WORK.get(image.format, 0) * width * height
+
+
+def _keeps_coefficients(image: Any) -> bool:
+    """Whether a JPEG comes in several scans, so that all of it is kept until the last one."""
+    first_scan = image.fp.read(3)  # Pillow stops where it begins: its length, and its components
+    return "progressive" in image.info or len(first_scan) < 3 or first_scan[2] < image.layers
+
+
+def _tiff_work_bytes(tags: Any, width: int, height: int) -> int:
+    """A strip, or a tile, as it is kept until it is whole."""
+    compression = tags.get(259, 1)
+    if compression not in TIFF_COMPRESSIONS:
+        raise ValueError(f"its compression {compression} is not one of {sorted(TIFF_COMPRESSIONS)}")
+    if compression == 1 and 322 not in tags:
+        return 0
+    pixels = tags[322] * tags[323] if 322 in tags else width * min(height, tags.get(278, height))
+    bits = max(tags.get(258, (1,))) * tags.get(277, 1)
+    return int(pixels * (10 if compression == 7 else max(1, bits / 8)))
+
+
+def _decode_webp(data: bytes) -> Image.Image:
+    """The first frame. Pillow's own way would have a third copy of it beside the decoder's two."""
+    from PIL import _webp
+
+    decoder = _webp.WebPAnimDecoder(data)
+    size, _, _, _, mode = decoder.get_info()
+    frame = decoder.get_next()
+    if frame is None:
+        raise ValueError("it cannot be decoded")
+    del decoder
+    return Image.frombuffer(mode, size, frame[0], "raw", mode, 0, 1)
 
 
 def _formats() -> list[str]:
@@ -78,13 +185,46 @@ def _read(path: Path) -> bytes:
         raise ValueError(f"{path} is a folder, not a picture") from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+def _orientation_of(image: Image.Image) -> int:
+    """Of an image that Pillow opened, or that has been made; 1 where it cannot be read."""
+    try:
+        image.load()
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:
+        return 1
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _as_rgb(image: Image.Image, orientation: int) -> Image.Image:
     if image.mode == "F":
         raise ValueError("the picture holds floating-point values, whose white point is not known")
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ValueError(f"the picture's values {grey.min()} to {grey.max()} are not 16-bit")
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    try:
+        if image.mode.startswith("I"):
+            image = _as_grey(image)
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        if orientation in _UPRIGHT:
+            image = image.transpose(_UPRIGHT[orientation])
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"the picture is broken: {_words(error)}") from error
+    return image
+
+
+def _as_grey(image: Image.Image) -> Image.Image:
+    """16 bits, which may stand in 32, to 8."""
+    width, height = image.size
+    grey = Image.new("L", image.size)
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        values = np.asarray(band).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            least, most = values.min(), values.max()
+            raise ValueError(f"the picture's values {least} to {most} are not 16-bit")
+        grey.paste(Image.fromarray(((values + 128) // 257).astype(np.uint8)), (0, top))
+    return grey

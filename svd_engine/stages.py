@@ -14,7 +14,7 @@ from torch import Tensor
 from svd_engine.conditioning import Conditioning, Noise, frame_shape
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
 from svd_engine.exact import Seam, decode_slices
-from svd_engine.image import fit_picture, vae_pixels
+from svd_engine.image import vae_pixels, view_picture
 from svd_engine.params import RenderParams
 from svd_engine.recipe import RIGHT, Recipe
 from svd_engine.unet import UNet
@@ -43,10 +43,10 @@ def encode(
 ) -> Conditioning:
     """An RGB picture to its conditioning: the embedding, and the latent of a noisy copy."""
     width, height, _ = frame_shape(params)
-    image = fit_picture(image, width, height, params.fit)
-    pixels = recipe.clip_pixels(image, preprocessor.image_mean, preprocessor.image_std)
+    view = view_picture(image, width, height, params.fit)
+    pixels = recipe.clip_pixels(view, preprocessor.image_mean, preprocessor.image_std)
     embedding = recipe.embed(image_encoder, pixels)
-    clean = vae_pixels(image, width, height)
+    clean = vae_pixels(view, width, height)
     noisy = recipe.augment(clean, noise.picture, params.noise_aug_strength)
     latent = recipe.encode_latent(vae, noisy).to(embedding.dtype)
     return Conditioning(embedding, latent, recipe.time_ids(params).to(embedding))

@@ -31,7 +31,7 @@ from weights import APPEARANCE, FRAMES, initialise, unet_config
 
 from svd_engine.clip import build_image_encoder, embed
 from svd_engine.config import UNetConfig
-from svd_engine.image import blur, shrink
+from svd_engine.image import CLIP_SIDE
 from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR
 from svd_engine.unet import UNet
 
@@ -99,11 +99,16 @@ def _draw_kept(count: int, rng: Generator) -> Tensor:
 
 
 def clip_input(pictures: Tensor) -> Tensor:
-    """What the engine shows CLIP's tower, (B, 3, 224, 224), of pictures in [-1, 1]."""
+    """What the engine shows CLIP's tower, (B, 3, 224, 224), of pictures in [-1, 1].
+
+    They are smaller than that: there is nothing to blur.
+    """
+    assert max(pictures.shape[-2:]) <= CLIP_SIDE
+    large = F.interpolate(pictures, (CLIP_SIDE, CLIP_SIDE), mode="bicubic", align_corners=True)
     mean, deviation = (
         pictures.new_tensor(PREPROCESSOR[key])[:, None, None] for key in ("image_mean", "image_std")
     )
-    return ((shrink(blur(pictures)) + 1) / 2 - mean) / deviation
+    return ((large + 1) / 2 - mean) / deviation
 
 
 def losses(unet: UNet, tower: nn.Module, batch: Batch) -> Batch:

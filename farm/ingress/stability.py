@@ -7,12 +7,11 @@ with a minimum of 1; frames, steps and fps are the defaults.
 import base64
 import re
 import secrets
-from io import BytesIO
 from typing import Annotated, Any, Literal
 
+import anyio.to_thread
 from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
-from PIL import ExifTags, Image
 from pydantic import BaseModel
 
 from farm.errors import RequestError
@@ -24,10 +23,12 @@ from farm.ingress.fields import submission_of
 from farm.ingress.videos import ID, TheFarm, find
 from farm.job import JobView, State
 from farm.settings import Settings
+from svd_engine.picture import check_picture
 
 BELOW = "/v2beta"
 PREFIX = f"{BELOW}/image-to-video"
 SIZES = ((1024, 576), (576, 1024), (768, 768))
+JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how their files begin
 MAX_SEED = 4_294_967_294
 # What may be given: the least, the most, the default, ours.
 NUMBERS = {
@@ -130,7 +131,7 @@ async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
     body = await read_body(request, settings.max_body, picture="image")
     if body.picture is None:
         raise bad_request("image", "image: is required")
-    width, height = _size(body.picture)
+    width, height = await anyio.to_thread.run_sync(_size, body.picture, settings.max_pixels)
     for name in body.fields:
         if name not in NUMBERS:
             raise bad_request(name, f"{name}: there is no such parameter")
@@ -183,14 +184,14 @@ async def _video(farm: TheFarm, view: JobView) -> bytes:
     return await read_whole(farm, view, "video", 0)
 
 
-def _size(picture: bytes) -> tuple[int, int]:
+def _size(picture: bytes, max_pixels: int) -> tuple[int, int]:
     """The picture's size, which is the video's; ApiError 400 or 422."""
+    if not picture.startswith(JPEG_OR_PNG):
+        raise ApiError(422, "image: not a JPEG or PNG picture")
     try:
-        with Image.open(BytesIO(picture), formats=("JPEG", "PNG")) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
-            size = image.size[::-1] if turned else image.size
-    except Exception as error:  # Pillow's parsers raise anything on broken data
-        raise ApiError(422, "image: not a JPEG or PNG picture, or broken") from error
+        size = check_picture(picture, max_pixels)
+    except ValueError as error:
+        raise ApiError(422, f"image: {error}") from error
     if size not in SIZES:
         allowed = ", ".join(f"{width}x{height}" for width, height in SIZES)
         raise bad_request("image", f"image: must be {allowed}; got {size[0]}x{size[1]}")

@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from svd_engine.conditioning import Conditioning, Noise, frame_shape, posterior
 from svd_engine.config import ScheduleConfig
 from svd_engine.conformance.catalogue import CATALOGUE
-from svd_engine.image import CLIP_SIDE
+from svd_engine.image import CLIP_SIDE, View
 from svd_engine.layers import Blend, TimestepEmbedding
 from svd_engine.params import RenderParams
 from svd_engine.recipe import RIGHT, Recipe
@@ -40,8 +39,9 @@ def with_deviations(params: RenderParams, recipe: Recipe = RIGHT) -> Recipe:
 
 
 def clip_resized_first(recipe: Recipe, params: RenderParams) -> Recipe:
-    def clip_pixels(image: Image.Image, *args: Any, **how: Any) -> Tensor:
+    def clip_pixels(picture: Image.Image | View, *args: Any, **how: Any) -> Tensor:
         width, height, _ = frame_shape(params)
+        image = picture.draw() if isinstance(picture, View) else picture
         resized = image.resize((width, height), Image.Resampling.LANCZOS)
         return recipe.clip_pixels(resized, *args, **how)
 
@@ -50,7 +50,7 @@ def clip_resized_first(recipe: Recipe, params: RenderParams) -> Recipe:
 
 def clip_not_blurred(recipe: Recipe, _: RenderParams) -> Recipe:
     def clip_pixels(*args: Any, **how: Any) -> Tensor:
-        return recipe.clip_pixels(*args, **how, blur=lambda x: x)
+        return recipe.clip_pixels(*args, **how, blur=lambda _: torch.ones(1))
 
     return replace(recipe, clip_pixels=clip_pixels)
 
@@ -62,12 +62,13 @@ def clip_nearest(recipe: Recipe, _: RenderParams) -> Recipe:
     return replace(recipe, clip_pixels=clip_pixels)
 
 
-def nearest(x: Tensor) -> Tensor:
-    return F.interpolate(x, size=(CLIP_SIDE, CLIP_SIDE), mode="nearest")
+def nearest(side: int) -> tuple[Tensor, Tensor]:
+    positions = torch.arange(CLIP_SIDE) * (torch.tensor(float(side)) / CLIP_SIDE)
+    return positions.long()[:, None], torch.ones(CLIP_SIDE, 1)
 
 
 def clip_not_normalized(recipe: Recipe, _: RenderParams) -> Recipe:
-    def clip_pixels(image: Image.Image, _mean: Any, _std: Any, **how: Any) -> Tensor:
+    def clip_pixels(image: Image.Image | View, _mean: Any, _std: Any, **how: Any) -> Tensor:
         return recipe.clip_pixels(image, (0.0,) * 3, (1.0,) * 3, **how)
 
     return replace(recipe, clip_pixels=clip_pixels)

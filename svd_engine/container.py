@@ -1,0 +1,212 @@
+"""A picture's file without what is not its pixels: text, colour profiles, EXIF, further frames.
+
+Pillow fails on a file whose metadata it cannot read, and some of it costs far more memory than the
+file has bytes. Browsers show such a picture, since they read no more of it than they need; so does
+this: a decoder is given a file that has its pixels alone, and how it is turned is read here.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+TEXT_BYTES = 2**20  # of a text that is unpacked to look for an orientation
+# Tags of TIFF that pixels depend on: sizes, bits, compression, strips, tiles, colours.
+TIFF_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320}
+TIFF_TAGS |= {322, 323, 324, 325, 332, 338, 339, 347, 530}
+TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+TIFF_VALUES = 2**16  # of one tag: strips, for the most part
+
+_ORIENTATION = 0x0112
+_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_AVIF_METADATA = re.compile(rb"(infe\x02...(?:....))(?:Exif|mime)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Bare:
+    """A file of pixels alone."""
+
+    data: bytes
+    orientation: int = 1  # as EXIF counts them, 1 to 8
+    size: tuple[int, int] | None = None  # where it is known before a decoder is made
+
+
+def strip_metadata(data: bytes) -> Bare:
+    """The file without metadata; as it is where its format has none. No pixel is decoded.
+
+    Raises ValueError or struct.error for a file that is broken.
+    """
+    for magic, strip in _FORMATS:
+        if magic.match(data):
+            return strip(data)
+    return Bare(data)
+
+
+def exif_orientation(exif: bytes) -> int:
+    """An EXIF block's orientation, 1 to 8: the one tag of it that is read. 1 where it is broken."""
+    start = 6 if exif.startswith(b"Exif\0\0") else 0
+    try:
+        order = {b"II": "<", b"MM": ">"}[exif[start : start + 2]]
+        (at,) = struct.unpack_from(f"{order}I", exif, start + 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start + at)
+        for entry in range(start + at + 2, start + at + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, entry)
+            if tag == _ORIENTATION and kind == 3:
+                return value if 1 <= value <= 8 else 1
+    except (KeyError, struct.error):
+        pass
+    return 1
+
+
+def _xmp_orientation(xmp: bytes) -> int:
+    found = _XMP.search(xmp)
+    return int(found[1]) if found and 1 <= int(found[1]) <= 8 else 1
+
+
+def _strip_png(data: bytes) -> Bare:
+    """IHDR, PLTE, IDAT and IEND. An animation's frames are not in IDAT."""
+    kept, turned = [data[:8]], dict[bytes, int]()
+    for name, start, stop in _png_chunks(data):
+        body = data[start + 8 : stop - 4]
+        if name in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
+            kept.append(data[start:stop])
+        elif name == b"eXIf":
+            turned.setdefault(b"exif", exif_orientation(body))
+        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+            for source, orientation in _text_orientation(name, body):
+                turned.setdefault(source, orientation)
+    sides = struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
+    orientation = next((o for _, o in sorted(turned.items()) if o != 1), 1)
+    return Bare(b"".join(kept), orientation, sides)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    start = 8
+    while start + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, start)
+        yield name, start, min(start + 12 + length, len(data))
+        start += 12 + length
+
+
+def _text_orientation(name: bytes, body: bytes) -> Iterator[tuple[bytes, int]]:
+    """Of EXIF as ImageMagick writes it, and of XMP."""
+    keyword, _, rest = body.partition(b"\0")
+    if keyword not in (b"Raw profile type exif", b"XML:com.adobe.xmp"):
+        return
+    packed = name == b"zTXt"
+    if name == b"iTXt":
+        packed, rest = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
+    elif packed:
+        rest = rest[1:]
+    try:
+        text = zlib.decompressobj().decompress(rest, TEXT_BYTES) if packed else rest[:TEXT_BYTES]
+        if keyword.startswith(b"XML"):
+            yield b"xmp", _xmp_orientation(text)
+        else:
+            yield b"exif", exif_orientation(bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode()))
+    except (zlib.error, ValueError):
+        return
+
+
+def _strip_jpeg(data: bytes) -> Bare:
+    """All but comments and APPn; JFIF's and Adobe's say what the colours are."""
+    kept, exif, xmp, at = [data[:2]], 0, 0, 2
+    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8 or marker == 0x01:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker in (0xDA, 0xD9):
+            kept.append(data[at:])
+            break
+        length = struct.unpack_from(">H", data, at + 2)[0]
+        body = data[at + 4 : at + 2 + length]
+        if marker == 0xE1 and body.startswith(b"Exif\0"):
+            exif = exif or exif_orientation(body)
+        elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
+            xmp = xmp or _xmp_orientation(body)
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or _tells_colours(marker, body):
+            kept.append(data[at : at + 2 + length])
+        at += 2 + max(2, length)
+    return Bare(b"".join(kept), next((o for o in (exif, xmp) if o > 1), 1))
+
+
+def _tells_colours(marker: int, body: bytes) -> bool:
+    jfif = marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14
+    return jfif or (marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12)
+
+
+def _strip_webp(data: bytes) -> Bare:
+    """The chunks of its first frame."""
+    kept, turned, size, frames, at = list[bytes](), dict[bytes, int](), None, 0, 12
+    while at + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, at)
+        chunk = data[at : at + 8 + length + length % 2]
+        frames += name == b"ANMF"
+        if name in (b"VP8X", b"VP8 ", b"VP8L"):
+            size = size or _webp_size(name, chunk[8:])
+        if name == b"EXIF":
+            turned.setdefault(b"exif", exif_orientation(chunk[8:]))
+        elif name == b"XMP ":
+            turned.setdefault(b"xmp", _xmp_orientation(chunk[8:]))
+        elif name in (b"VP8X", b"ANIM", b"ALPH", b"VP8 ", b"VP8L") or (
+            name == b"ANMF" and frames == 1
+        ):
+            kept.append(chunk)
+        at += len(chunk)
+    body = b"WEBP" + b"".join(kept)
+    orientation = next((o for _, o in sorted(turned.items()) if o != 1), 1)
+    return Bare(b"RIFF" + struct.pack("<I", len(body)) + body, orientation, size)
+
+
+def _webp_size(name: bytes, body: bytes) -> tuple[int, int]:
+    if name == b"VP8X":
+        width, high, height, above = struct.unpack_from("<HBHB", body, 4)
+        return 1 + width + (high << 16), 1 + height + (above << 16)
+    if name == b"VP8L":
+        (bits,) = struct.unpack_from("<I", body, 1)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", body, 6)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _strip_tiff(data: bytes) -> Bare:
+    """A directory of the tags that pixels depend on, at the end; and no further pictures."""
+    order = "<" if data[:2] == b"II" else ">"
+    if data[2:4] in (b"\x2b\0", b"\0\x2b"):
+        raise ValueError("BigTIFF is for files over 4 GB: save it as TIFF")
+    (at,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    kept, orientation = dict[int, bytes](), 1
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, values, short = struct.unpack_from(f"{order}HHIH", data, entry)
+        if tag == _ORIENTATION and kind == 3 and 1 <= short <= 8:
+            orientation = short
+        if tag not in TIFF_TAGS or tag in kept or kind not in TIFF_SIZES:
+            continue
+        if values > TIFF_VALUES:
+            raise ValueError(f"its tag {tag} has {values} values, over {TIFF_VALUES}")
+        kept[tag] = data[entry : entry + 12]
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept[tag] for tag in sorted(kept))
+    end = len(data) + len(data) % 2
+    head = data[:4] + struct.pack(f"{order}I", end)
+    padding = bytes(end - len(data))
+    return Bare(b"".join((head, data[8:], padding, directory, bytes(4))), orientation)
+
+
+def _strip_avif(data: bytes) -> Bare:
+    """Its items of EXIF and XMP bear a name that no decoder knows.
+
+    How it is turned stands in its `irot` and `imir`: that of its EXIF counts for nothing.
+    """
+    return Bare(_AVIF_METADATA.sub(rb"\1skip", data))
+
+
+_FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Bare]], ...] = (
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), _strip_png),
+    (re.compile(rb"\xff\xd8\xff"), _strip_jpeg),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), _strip_webp),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), _strip_tiff),
+    (re.compile(rb"....ftyp(?:avif|avis|mif1|msf1)", re.DOTALL), _strip_avif),
+)
