@@ -14,6 +14,7 @@ from typing import Any
 import svd_engine
 from farm.admission import Admission
 from farm.book import Book
+from farm.clock import FarmClock
 from farm.cluster import Models
 from farm.dispatch import Dispatcher
 from farm.errors import JobError, RequestError, StoreError
@@ -53,6 +54,7 @@ class Coordinator:
         self._settings, self._engine = settings, engine
         self._background = Background(THREADS)
         self._models = Models(self._background, settings.load_s)
+        self._clock = FarmClock()
         self._trouble = ""  # why it has not begun yet
         self._stops: dict[str, asyncio.Task[None]] = {}  # of jobs that are being cancelled
         self._begun = self._background.start(self._begin())
@@ -263,7 +265,9 @@ class Coordinator:
             self._store, background, self._fence, self._news.tell, self._ended, lambda: os._exit(1)
         )
         self._admission = Admission(settings, self._book)
-        self._intake = Intake(settings, self._store, background, self._models, self._book)
+        self._intake = Intake(
+            settings, self._store, background, self._models, self._book, self._clock
+        )
         self._sharing = Sharing(
             self._store, background, self._book, self._scheduler, self._news.tell
         )
@@ -277,7 +281,13 @@ class Coordinator:
             settings.segment_steps,
         )
         self._upkeep = Upkeep(
-            settings, self._pool, self._scheduler, self._dispatcher, self._sharing, self._book
+            settings,
+            self._pool,
+            self._scheduler,
+            self._dispatcher,
+            self._sharing,
+            self._book,
+            self._clock,
         )
         await self._take_over()
         background.start(self._book.tenants.complete())

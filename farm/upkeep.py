@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import time
 
 from farm.blocked import why_blocked
 from farm.book import Book
+from farm.clock import FarmClock
 from farm.cluster import live_nodes
 from farm.dispatch import Dispatcher
 from farm.errors import JobError
@@ -34,10 +34,12 @@ class Upkeep:
         dispatcher: Dispatcher,
         sharing: Sharing,
         book: Book,
+        clock: FarmClock,
     ) -> None:
         self._settings, self._pool, self._scheduler = settings, pool, scheduler
         self._dispatcher, self._sharing, self._book = dispatcher, sharing, book
         self._placed = False  # whether it is known which workers there should be
+        self._clock = clock
         self._drained: set[str] = set()  # by an operator; a worker started anew is so again
 
     def joined(self, name: str, kind: Kind, memory: int | None) -> None:
@@ -76,7 +78,7 @@ class Upkeep:
             self._sharing.block(self._why_blocked())
             for job in list(self._book.open.values()):
                 due = job.due()
-                if due and due[0] <= time.time() and (job.state, Event.FAIL) in TRANSITIONS:
+                if due and due[0] <= self._clock.now() and (job.state, Event.FAIL) in TRANSITIONS:
                     self._fail(job.id, due[1])
 
     def _why_blocked(self) -> str:

@@ -75,6 +75,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.store"},
     "leftovers": {"farm.errors", "farm.keys", "farm.store"},
     "loop": set(),
+    "clock": set(),
     "resolver": {"farm.errors"},
     "outbound": {"farm.errors", "farm.resolver"},
     "webhooks": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
@@ -119,6 +120,7 @@ ALLOWED: dict[str, set[str]] = {
     "blocked": {"farm.placement", "farm.plan"},
     "upkeep": {
         "farm.blocked",
+        "farm.clock",
         "farm.book",
         "farm.cluster",
         "farm.dispatch",
@@ -128,6 +130,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
     | {"farm.sharing"},
     "coordinator": {
+        "farm.clock",
         "farm.admission",
         "farm.book",
         "farm.cluster",
@@ -148,7 +151,15 @@ ALLOWED: dict[str, set[str]] = {
     }
     | {"farm.request", "farm.scheduler", "farm.settings", "farm.sharing", "farm.store"}
     | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
-    "intake": {"farm.book", "farm.cluster", "farm.errors", "farm.fence", "farm.job", "farm.keys"}
+    "intake": {
+        "farm.clock",
+        "farm.book",
+        "farm.cluster",
+        "farm.errors",
+        "farm.fence",
+        "farm.job",
+        "farm.keys",
+    }
     | {"farm.loop", "farm.quarantine", "farm.request", "farm.settings", "farm.store"}
     | {"farm.webhooks", "svd_engine.picture"},
     "lifeline": {"farm.errors"},
