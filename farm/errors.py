@@ -34,7 +34,12 @@ class SizeError(RequestError):
 
 
 class StoreError(FarmError):
-    """A store that cannot be read or written."""
+    """A store that cannot be read or written. The message is for operators: it names places."""
+
+    def __init__(self, message: str = "", *, reason: str = "it cannot be used now") -> None:
+        """reason: for everybody, without places."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class ConflictError(StoreError):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.errors import StoreError
+from farm.ingress.errors import api_error
 from farm.store import open_store
 from farm.store.local import LocalStore
 
@@ -147,3 +149,32 @@ def test_scratch_files_of_killed_writers_are_swept(tmp_path: Path) -> None:
 
 def _killed(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("key", ["a", "a/b/c"])
+@pytest.mark.parametrize("conditions", [{}, {"if_none_match": True}])
+def test_a_folder_that_vanishes_is_not_made_anew(
+    key: str, conditions: dict[str, bool], tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.put("a/b/kept", b"1")
+    store.folder.rename(tmp_path / "away")
+    with pytest.raises(StoreError, match="No such file"):
+        store.put(key, b"", **conditions)
+    assert [path.name for path in tmp_path.iterdir()] == ["away"]
+    (tmp_path / "away").rename(store.folder)
+    assert store.get("a/b/kept")
+
+
+def test_clients_are_told_of_a_store_without_its_places(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.folder.rmdir()
+    with pytest.raises(StoreError) as caught:
+        store.put("a/b", b"")
+    passed_on = pickle.loads(pickle.dumps(caught.value))  # as Ray does
+    assert str(tmp_path) in str(passed_on)
+    told = api_error(passed_on)
+    assert (told.status, told.message) == (
+        503,
+        "the farm's store: No such file or directory; try again later",
+    )

@@ -207,8 +207,9 @@ class S3Store:
     def _explained(self, verb: str, key: str, error: Exception) -> StoreError:
         endpoint = self._made.meta.endpoint_url if self._made else "an S3 server"
         conflict, why = reason(error, self.bucket, endpoint)
+        public = "its server does not answer" if is_passing(error) else "its server refuses"
         return (ConflictError if conflict else StoreError)(
-            f"cannot {verb} {self.where(key)}: {why}"
+            f"cannot {verb} {self.where(key)}: {why}", reason=public
         )
 
 
