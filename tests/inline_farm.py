@@ -93,9 +93,10 @@ class InlinePool:
 
     most_steps = 1000  # beyond which a renderer does not go, until its coordinator ends
 
-    def __init__(self, store: str, _engine: str, _joined: Any, left: Any) -> None:
+    def __init__(self, store: str, _engine: str, _load_s: float, _joined: Any, left: Any) -> None:
         self._left = left
         self.slots: dict[str, Any] = {}
+        self.troubles: dict[str, str] = {}
         self.places: dict[str, str] = {}
         self._workers = {
             "renderer-0": QuickWorker(Kind.RENDERER, "cpu", store),
@@ -146,7 +147,7 @@ class _Ref:
 class KnownModel:
     """In the place of a process that looks at weights."""
 
-    def __init__(self, _background: Any) -> None: ...
+    def __init__(self, *_: Any) -> None: ...
 
     async def facts(self, _model: Model, _tenant: str = "") -> ModelFacts:
         return ModelFacts(digest=B, defaults=DEFAULTS)
