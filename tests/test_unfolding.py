@@ -34,6 +34,14 @@ class Slow(LocalStore):
     lock = threading.Lock()
 
     def get(self, key: str) -> Stored | None:
+        self._wait()
+        return super().get(key)
+
+    def exists(self, key: str) -> bool:
+        self._wait()
+        return super().exists(key)
+
+    def _wait(self) -> None:
         with self.lock:
             self.at_once += 1
             self.asked += 1
@@ -41,7 +49,6 @@ class Slow(LocalStore):
         time.sleep(self.wait_s)
         with self.lock:
             self.at_once -= 1
-        return super().get(key)
 
 
 def sharing(store: LocalStore) -> tuple[Sharing, Book]:
