@@ -19,8 +19,8 @@ MAX_SIDE = 2**15
 WORK_BYTES = 250_000_000  # for a decoder, beside the picture that it makes
 # Formats decoded by Pillow's own code: no Ghostscript (EPS, PDF), no rarely tried parsers.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# What decoders take beside the picture, in bytes a pixel: estimates from how they are written, which
-# `python -m tests.picture_memory` is still to confirm.
+# What decoders take beside the picture, in bytes a pixel: estimates from how they are written
+# that `python -m tests.picture_memory` is still to confirm.
 # WebP: two canvases. AVIF: planes of 16 bits, frames of the codec's, RGBA. JPEG2000: 32 bits for
 # each component, twice.
 WORK = {"WEBP": 8, "AVIF": 20, "JPEG2000": 32}
