@@ -1,16 +1,12 @@
 """Ray: join or start a cluster, look at its nodes, ask it about a model."""
 
 import asyncio
-import ipaddress
 import logging
 import time
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
 import ray
-from ray._private.authentication.authentication_utils import is_token_auth_enabled
-from ray._private.services import get_webui_url_from_internal_kv
 from ray.exceptions import RayError, RayTaskError
 
 from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError
@@ -26,7 +22,6 @@ LOOKS = 4  # at models at once: each is a process that loads torch
 REFUSED_S = 30.0  # for which a model that is not there is remembered
 REFUSED_KEPT = 1000  # such models
 
-_LISTENS = "0A"  # a socket's state
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
@@ -53,36 +48,6 @@ def session() -> str:
     except ClusterLostError:
         return ""
     return str(ray.get_runtime_context().get_node_id())
-
-
-def listening() -> list[str]:
-    """Addresses at which the cluster's Ray listens: its nodes', and what serves here for all."""
-    hosts = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
-    known = ray.get_runtime_context().gcs_address, get_webui_url_from_internal_kv() or ""
-    for address in known:
-        host, _, port = address.rpartition(":")
-        hosts += [host, *_bound(int(port))] if port.isdecimal() else []
-    return sorted({host.strip("[]") for host in hosts if host})
-
-
-def _bound(port: int) -> list[str]:
-    """Addresses of this machine at which something listens at a port, as Linux tells them."""
-    found = []
-    for table in ("tcp", "tcp6"):
-        file = Path("/proc/net") / table
-        for line in file.read_text().splitlines()[1:] if file.exists() else ():
-            _, local, _, state, *_ = line.split()
-            address, _, at = local.rpartition(":")
-            if state == _LISTENS and int(at, 16) == port:
-                # In words of four bytes, each the other way round.
-                words = [bytes.fromhex(address[i : i + 8])[::-1] for i in range(0, len(address), 8)]
-                found.append(str(ipaddress.ip_address(b"".join(words))))
-    return found
-
-
-def asks_for_a_token() -> bool:
-    """Whether the cluster's Ray serves only those who have its token (RAY_AUTH_MODE)."""
-    return is_token_auth_enabled()
 
 
 def live_nodes() -> list[Node]:

@@ -18,7 +18,6 @@ def local_cluster(**options: object) -> Iterator[None]:
     try:
         ray.init(
             address="local",
-            _node_ip_address="127.0.0.1",  # RAY_AUTH_MODE is off here: nobody else is to reach it
             include_dashboard=False,
             log_to_driver=False,
             logging_level="warning",

@@ -2,15 +2,13 @@
 
 import asyncio
 import hashlib
-import socket
 from typing import Any, cast
 
 import httpx2
 import pytest
 
-from farm.cluster import _bound
 from farm.errors import RequestError
-from farm.ingress.access import check_host, check_token
+from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.protocol import Farm
 from farm.settings import Key, Settings
@@ -210,25 +208,3 @@ def test_binding_elsewhere_without_keys_refuses_to_start(host: str) -> None:
         check_host(host, Settings())
     check_host(host, Settings(keys=KEYS))
     check_host("127.0.0.1", Settings())
-
-
-def test_ray_asks_for_a_token_where_others_reach_it() -> None:
-    here = ["127.0.0.1", "::1", "localhost", "::ffff:127.0.0.1", "127.1.2.3"]
-    check_token(here, asked_for=False)
-    for host in ("0.0.0.0", "::", "192.168.0.7", "::ffff:192.168.0.7", "head.example", ""):
-        check_token([*here, host], asked_for=True)
-        with pytest.raises(RequestError, match=f"Ray listens at {host} and asks for no token"):
-            check_token([*here, host], asked_for=False)
-
-
-def test_what_listens_is_seen_at_its_address() -> None:
-    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET, "0.0.0.0")):
-        with socket.socket(family) as listens:
-            listens.bind((host, 0))
-            listens.listen()
-            assert _bound(listens.getsockname()[1]) == [host]
-    with socket.socket(socket.AF_INET6) as listens:
-        listens.bind(("::1", 0))
-        assert _bound(listens.getsockname()[1]) == []  # not yet
-        listens.listen()
-        assert _bound(listens.getsockname()[1]) == ["::1"]

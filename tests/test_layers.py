@@ -246,7 +246,6 @@ ALLOWED["ingress/events"] |= {"farm.keys"}
 ALLOWED["ingress/body"] |= {"farm.outbound"}
 ALLOWED["ingress/videos"] |= {"farm.webhooks"}
 ALLOWED["ingress/serve_app"] = {"farm.ingress.access", "farm.ingress.app"} | {
-    "farm.cluster",
     "farm.ingress.protocol",
     "farm.lifeline",
     "farm.link",

@@ -3,7 +3,6 @@
 import hashlib
 import math
 import time
-from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -102,20 +101,6 @@ def check_host(host: str, settings: Settings) -> None:
         raise RequestError(
             f"the farm would listen at {host} and has no keys: set FARM_KEYS or FARM_KEYS_FILE, or "
             "let Ray Serve listen at 127.0.0.1 (serve start --http-host 127.0.0.1)"
-        )
-
-
-def check_token(hosts: Iterable[str], asked_for: bool) -> None:
-    """RequestError where Ray or its Serve would listen to others, and Ray asks for no token.
-
-    Whoever reaches Ray's ports may have it run anything, whatever keys the farm has.
-    """
-    others = [host for host in hosts if not is_loopback(host)]
-    if others and not asked_for:
-        raise RequestError(
-            f"Ray listens at {', '.join(others)} and asks for no token: start it with "
-            "RAY_AUTH_MODE=token (ray get-auth-token --generate makes one, for every node), or at "
-            "127.0.0.1 alone (ray start --node-ip-address 127.0.0.1 --dashboard-host 127.0.0.1)"
         )
 
 

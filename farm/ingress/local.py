@@ -57,9 +57,7 @@ def check_local(request: Request, pages: Iterable[str]) -> None:
 def is_loopback(host: str) -> bool:
     """Whether a name or an address means this machine, whatever a DNS server says."""
     try:
-        address = ipaddress.ip_address(host)
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return (mapped or address).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
 

@@ -5,8 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from farm.cluster import asks_for_a_token, listening
-from farm.ingress.access import check_host, check_token
+from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.protocol import CalledFarm
 from farm.lifeline import end_process, lifeline
@@ -22,9 +21,7 @@ def _build() -> FastAPI:
     settings = load_settings()
     # Serve tells nowhere else where it listens.
     client: Any = serve.context._get_global_client()
-    host = client.http_config.host
-    check_host(host, settings)
-    check_token([host, *listening()], asks_for_a_token())
+    check_host(client.http_config.host, settings)
     link = AsyncLink(settings, lifeline(on_dead=end_process), PATIENCE_S)
     return make_app(CalledFarm(link), settings, REPLICAS)
 
