@@ -167,6 +167,7 @@ print("again", farm.submit(picture, model=tiny).status, flush=True)
 """
 
 
+@pytest.mark.slow
 def test_every_wait_ends_where_the_node_dies(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,7 @@ def test_out_of_memory_is_told_from_other_faults(
         list(Worker(Kind.RENDERER, "cpu", store).run(order(tiny, ENCODE)))
     monkeypatch.undo()
     open_store(store).put(f"pictures/{digest_of(picture_bytes())}", b"nonsense")
-    with pytest.raises(RequestError, match="is not a picture"):
+    with pytest.raises(RequestError, match="was damaged"):
         list(Worker(Kind.RENDERER, "cpu", store).run(order(tiny, ENCODE)))
 
 
