@@ -66,7 +66,7 @@ def decode_slices(
             of_frames.append(layer)
     _each([*of_frames, decoder.head], parts)
     _convolve(decoder.time_conv_out, parts, seam, lambda frames: frames)
-    return torch.cat(parts, dim=1)[0].movedim(-1, 1)
+    return torch.cat(parts, dim=1)[0].movedim(-1, 1).contiguous()
 
 
 def _each(layers: Sequence[Callable[[Tensor], Tensor]], parts: list[Tensor]) -> None:

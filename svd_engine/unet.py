@@ -197,7 +197,7 @@ class UNet(nn.Module):
         x = self.mid_block(x, embedding, context)
         for up in self.up_blocks:
             x = up(x, skips, embedding, context)
-        return self.conv_out(over_pixels(self.conv_norm_out, x)).movedim(-1, 2)
+        return self.conv_out(over_pixels(self.conv_norm_out, x)).movedim(-1, 2).contiguous()
 
     def _embed(self, timesteps: Tensor, time_ids: Tensor, dtype: torch.dtype) -> Tensor:
         """(B,) and (B, 3) -> (B, 4 * channels)."""

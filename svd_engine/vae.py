@@ -204,4 +204,6 @@ class VAE(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Unscaled latents (F, C, h, w) of one clip to its frames (F, 3, H, W) in [-1, 1]."""
-        return self.decoder(latents.movedim(1, -1)[None].contiguous())[0].movedim(-1, 1)
+        return (
+            self.decoder(latents.movedim(1, -1)[None].contiguous())[0].movedim(-1, 1).contiguous()
+        )

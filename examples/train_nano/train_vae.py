@@ -54,8 +54,8 @@ class SmallFilms:
 def losses(decoder: TemporalDecoder, frames: Tensor, latents: Tensor) -> Batch:
     """The colours' squared and absolute error. frames: (N, F, 3, H, W)."""
     pictures = frames.flatten(0, 1)
-    latents = latents.flatten(0, 1).to(decoder.conv_in.weight.dtype)
-    decoded = decoder(latents, frames=frames.shape[1]).float()
+    latents = latents.movedim(2, -1).contiguous().to(decoder.conv_in.weight.dtype)
+    decoded = decoder(latents).movedim(-1, 2).flatten(0, 1).float()
     squared = F.mse_loss(decoded, pictures)
     error = (decoded - pictures).detach().pow(2).mean((1, 2, 3))
     return {
