@@ -164,9 +164,8 @@ class HttpRemote:
             for event in source:
                 try:
                     data = json.loads(event.data)
-                    yield LogEntry(
-                        seq=int(event.id), at=data.pop("at"), event=event.event, data=data
-                    )
+                    seq, at = int(event.id), data.pop("at")
+                    yield LogEntry(job=job, seq=seq, at=at, event=event.event, data=data)
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
                     raise ServerError(
                         f"{self._url} sent an event that is none: {event.data[:SHOWN]}"
