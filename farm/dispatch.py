@@ -92,7 +92,7 @@ class Dispatcher:
         """Assign tasks, for ever."""
         while True:
             self._wake.clear()
-            now = time.time()
+            now = time.monotonic()
             for assignment in self._scheduler.assign(now):
                 clip = self._at_work[assignment] = self.clips[assignment.run.id]
                 self._signs[assignment] = time.monotonic()
@@ -168,7 +168,7 @@ class Dispatcher:
         if not self._is_at(name, assignment):
             return
         current = self._scheduler.is_current(assignment)
-        verdict = self._scheduler.fail(name, fault.fault, time.time())
+        verdict = self._scheduler.fail(name, fault.fault, time.monotonic())
         self.poke()
         if verdict.set_aside:
             log.warning("%s failed several clips in a row and is restarted", name)

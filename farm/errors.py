@@ -5,7 +5,9 @@ FarmError
 │   └── SizeError      it asks for more work than is allowed
 ├── StoreError         the store cannot be read or written
 │   ├── ConflictError  an object is not what a conditional write expected
-│   └── MissingError   an object that was there before is gone
+│   ├── MissingError   an object that was there before is gone
+│   ├── VanishedError  the store itself is gone, or another is in its place
+│   └── LeaseError     the store is another farm's
 ├── QueueFullError     no room for another job; it says when to try again
 ├── JobError           there is no such job, or its state does not allow what was asked of it
 │   ├── JobFailedError     a job whose clip was wanted has failed; it says why
@@ -33,7 +35,12 @@ class SizeError(RequestError):
 
 
 class StoreError(FarmError):
-    """A store that cannot be read or written."""
+    """A store that cannot be read or written. The message is for operators: it names places."""
+
+    def __init__(self, message: str = "", *, reason: str = "it cannot be used now") -> None:
+        """reason: for everybody, without places."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class ConflictError(StoreError):
@@ -42,6 +49,14 @@ class ConflictError(StoreError):
 
 class MissingError(StoreError):
     """An object that was there before is gone: asking again does not help."""
+
+
+class VanishedError(StoreError):
+    """A store that is not where it was; it may come back."""
+
+
+class LeaseError(StoreError):
+    """A store that another farm owns."""
 
 
 class QueueFullError(FarmError):

@@ -6,6 +6,7 @@ from math import prod
 from pydantic import ValidationError
 
 from farm.book import Book
+from farm.clock import FarmClock
 from farm.cluster import Models
 from farm.errors import RequestError, SizeError
 from farm.fence import Claim, claim
@@ -28,10 +29,16 @@ class Intake:
     """From a client's bytes to a job that can be written."""
 
     def __init__(
-        self, settings: Settings, store: Store, background: Background, models: Models, book: Book
+        self,
+        settings: Settings,
+        store: Store,
+        background: Background,
+        models: Models,
+        book: Book,
+        clock: FarmClock,
     ) -> None:
         self._settings, self._store, self._background = settings, store, background
-        self._models, self._book = models, book
+        self._models, self._book, self._clock = models, book, clock
         self._pictures = Recent[str, None](KEPT)  # known to be in the store
 
     async def job_of(self, submission: Submission, picture: bytes) -> Job:
@@ -54,15 +61,23 @@ class Intake:
         except ValueError as error:
             raise RequestError(str(error)) from error
         own = submission.model_dump(exclude={"params", "num_videos", "model", "idempotency_key"})
-        return Job(**own, model=submission.model, request=request, created_at=time.time())
+        return Job(
+            **own,
+            model=submission.model,
+            request=request,
+            created_at=time.time(),
+            created_on=self._clock.now(),
+        )
 
     async def once(self, job: Job, key: str) -> Job:
         """The job, under the id of the one that its key named before. Empty: the request is it.
 
         A request without a key that failed, or was cancelled, may be sent again.
         """
-        mine = Claim(job=job.id, at=job.created_at)
-        text = f"key {key}" if key else job.model_dump_json(exclude={"id", "created_at"})
+        mine = Claim(job=job.id, at=self._clock.now())
+        text = (
+            f"key {key}" if key else job.model_dump_json(exclude={"id", "created_at", "created_on"})
+        )
         name = idempotency_key(job.tenant, text)
         lasts = KEY_S if key else REPEAT_S
         stands = await self._background.call(claim, self._store, name, mine, lasts)

@@ -122,6 +122,7 @@ class Job(BaseModel):
     webhook_url: str | None = None
     state: State = State.QUEUED
     created_at: float
+    created_on: float | None = None  # by the farm's clock, which deadlines go by (`FarmClock`)
     started_at: float | None = None
     finished_at: float | None = None
     fence: int = 0  # of the coordinator that wrote this
@@ -132,14 +133,15 @@ class Job(BaseModel):
     seconds: dict[Stage, float] = {}
 
     def due(self) -> tuple[float, str] | None:
-        """The next deadline: when, and what is said once it has passed; None without one."""
+        """The next deadline, by the farm's clock, and what is said after it; None without one."""
         deadlines = []
+        begin = self.created_at if self.created_on is None else self.created_on
         if self.start_within_s is not None and self.started_at is None:
             text = f"not started within {self.start_within_s:g} s"
-            deadlines.append((self.created_at + self.start_within_s, text))
+            deadlines.append((begin + self.start_within_s, text))
         if self.finish_within_s is not None:
             text = f"not finished within {self.finish_within_s:g} s"
-            deadlines.append((self.created_at + self.finish_within_s, text))
+            deadlines.append((begin + self.finish_within_s, text))
         return min(deadlines, default=None)
 
 

@@ -12,12 +12,15 @@ previews/DIGEST.webp                the last preview of a clip being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
 clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and sprites.jpg.
                                     ATTEMPT is the fence of its coordinator, and a number
+store.json                          the store's id, written once (`Identity`)
+lease.json                          which process owns the store, and its clock (`lease.Record`)
 coordinator.json                    the fence: how many coordinators there have been
 """
 
 import hashlib
 
 COORDINATOR = "coordinator.json"
+LEASE = "lease.json"
 OPEN = "open/"
 JOBS = "jobs/"
 CHECKPOINTS = "checkpoints/"

@@ -27,6 +27,7 @@ from farm.order import Order, Step
 from farm.placement import Slot
 from farm.plan import Kind
 from farm.run import Fault
+from farm.store import Store
 from svd_engine import NUMERICS
 
 log = logging.getLogger("farm")
@@ -62,7 +63,7 @@ class TaskError(Exception):
 class Host:
     """A worker in a process of its own, doing one task at a time."""
 
-    def __init__(self, slot: Slot, store: str, engine: str) -> None:
+    def __init__(self, slot: Slot, store: Store, engine: str) -> None:
         free_torch_threads(slot.spins)
         device = "cuda" if slot.gpus else "cpu"
         self._worker = import_module(engine).Worker(slot.kind, device, store)
@@ -130,7 +131,7 @@ class Pool:
 
     def __init__(
         self,
-        store: str,
+        store: Store,
         engine: str,
         joined: Callable[[str, Kind, int | None], None],
         left: Callable[[str, str], None],
@@ -282,6 +283,11 @@ def _fault_of(error: RayError) -> TaskError:
     cause = error.cause if isinstance(error, RayTaskError) else error
     for kind, fault in _FAULTS:
         if isinstance(cause, kind):
+            if isinstance(cause, StoreError):
+                log.warning(
+                    "a worker and the store: %s", cause
+                )  # its place is not for the event log
+                return TaskError(fault, f"the farm's store: {cause.reason}")
             return TaskError(fault, last_line(cause) if fault is Fault.LOST else str(cause))
     return TaskError(Fault.ERROR, f"{type(cause).__name__}: {cause}")
 

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-import time
 
 from farm.book import Book
+from farm.clock import FarmClock
 from farm.cluster import live_nodes
 from farm.dispatch import Dispatcher
 from farm.errors import JobError
@@ -33,9 +33,11 @@ class Upkeep:
         dispatcher: Dispatcher,
         sharing: Sharing,
         book: Book,
+        clock: FarmClock,
     ) -> None:
         self._settings, self._pool, self._scheduler = settings, pool, scheduler
         self._dispatcher, self._sharing, self._book = dispatcher, sharing, book
+        self._clock = clock
         self._drained: set[str] = set()  # by an operator; a worker started anew is so again
 
     def joined(self, name: str, kind: Kind, memory: int | None) -> None:
@@ -72,7 +74,7 @@ class Upkeep:
             self._dispatcher.end_stalled(self._settings.stall_s)
             for job in list(self._book.open.values()):
                 due = job.due()
-                if due and due[0] <= time.time() and (job.state, Event.FAIL) in TRANSITIONS:
+                if due and due[0] <= self._clock.now() and (job.state, Event.FAIL) in TRANSITIONS:
                     self._fail(job.id, due[1])
 
     def _fail(self, job: str, error: str) -> None:

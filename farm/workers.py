@@ -24,7 +24,7 @@ from farm.order import Made, Order, Step
 from farm.plan import Kind, Stage
 from farm.previews import Previewer
 from farm.request import Model, RenderRequest
-from farm.store import open_store
+from farm.store import Store
 from svd_engine import NUMERICS, video
 from svd_engine.conditioning import Conditioning
 
@@ -34,10 +34,10 @@ log = logging.getLogger("farm")
 class Worker:
     """Runs orders of one kind, with one model loaded at a time."""
 
-    def __init__(self, kind: Kind, device: str, store: str) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store) -> None:
         self._engine_class = Renderer if kind is Kind.RENDERER else Decoder
         self._device = torch.device(device)
-        self._store = open_store(store)
+        self._store = store
         self._previewer = Previewer(self._store)
         self._engine: Renderer | Decoder | None = None
         self._loaded: tuple[Model, str] | None = None

@@ -30,10 +30,18 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"farm.errors", "farm.request", "svd_engine.picture"},
     "store/__init__": {
         "farm.errors",
+        "farm.store.known",
         "farm.store.local",
         "farm.store.protocol",
         "farm.store.s3",
     },
+    "store/known": {"farm.errors", "farm.store.local", "farm.store.protocol"},
+    "clock": set(),
+    "owner": set(),
+    "lease": {"farm.clock", "farm.errors", "farm.keys", "farm.owner", "farm.store"}
+    | {"farm.store.protocol"},
+    "ownership": {"farm.clock", "farm.errors", "farm.lease", "farm.loop", "farm.owner"}
+    | {"farm.store"},
     "store/protocol": {"farm.errors"},
     "store/local": {"farm.errors", "farm.store.protocol"},
     "store/s3": {"farm.errors", "farm.store.protocol", "farm.store.s3_errors"},
@@ -46,7 +54,9 @@ ALLOWED: dict[str, set[str]] = {
     "workers": PURE - {"farm.run", "farm.job"}
     | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.store"}
     | {"svd_engine", "svd_engine.conditioning"},
-    "pool": PURE - {"farm.job", "farm.request"} | {"farm.engines", "farm.placement", "svd_engine"},
+    "pool": PURE - {"farm.job", "farm.request"}
+    | {"farm.engines", "farm.placement"}
+    | {"farm.store", "svd_engine"},
     "cluster": {
         "farm.errors",
         "farm.lifeline",
@@ -55,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
         "farm.pool",
         "farm.request",
         "farm.engines",
+        "farm.settings",
     },
     "fence": {"farm.errors", "farm.job", "farm.keys", "farm.store"},
     "leftovers": {"farm.errors", "farm.keys", "farm.store"},
@@ -92,7 +103,14 @@ ALLOWED: dict[str, set[str]] = {
     "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
     | {"farm.loop", "farm.places", "farm.request", "farm.run", "farm.scheduler", "farm.store"},
     "views": {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
-    "upkeep": {"farm.book", "farm.cluster", "farm.dispatch", "farm.errors", "farm.job"}
+    "upkeep": {
+        "farm.book",
+        "farm.clock",
+        "farm.cluster",
+        "farm.dispatch",
+        "farm.errors",
+        "farm.job",
+    }
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
     | {"farm.sharing"},
     "coordinator": {
@@ -103,24 +121,24 @@ ALLOWED: dict[str, set[str]] = {
         "farm.errors",
         "farm.fence",
     }
-    | {
-        "farm.intake",
+    | {"farm.intake", "farm.job", "farm.keys", "farm.leftovers", "farm.lifeline", "farm.loop"}
+    | {"farm.ownership", "farm.pool", "farm.request", "farm.scheduler", "farm.settings"}
+    | {"farm.sharing"}
+    | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
+    "intake": {
+        "farm.book",
+        "farm.clock",
+        "farm.cluster",
+        "farm.errors",
+        "farm.fence",
         "farm.job",
         "farm.keys",
-        "farm.leftovers",
-        "farm.lifeline",
-        "farm.loop",
-        "farm.pool",
     }
-    | {"farm.request", "farm.scheduler", "farm.settings", "farm.sharing", "farm.store"}
-    | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
-    "intake": {"farm.book", "farm.cluster", "farm.errors", "farm.fence", "farm.job", "farm.keys"}
     | {"farm.loop", "farm.request", "farm.settings", "farm.store", "farm.webhooks"}
     | {"svd_engine.picture"},
     "lifeline": {"farm.errors"},
     "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.lifeline", "farm.pool"}
-    | {"farm.settings"}
-    | {"farm.store", "svd_engine"},
+    | {"farm.keys", "farm.lease", "farm.owner", "farm.settings", "farm.store", "svd_engine"},
     "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
     "picture": {"farm.errors", "svd_engine.picture"},
     "parameters": {"farm.errors", "farm.job", "farm.request", "svd_engine.arguments", PARAMS},
@@ -200,6 +218,7 @@ ALLOWED["ingress/events"] |= {"farm.keys"}
 ALLOWED["ingress/body"] |= {"farm.outbound"}
 ALLOWED["ingress/videos"] |= {"farm.webhooks"}
 ALLOWED["ingress/serve_app"] = {"farm.ingress.access", "farm.ingress.app"} | {
+    "farm.cluster",
     "farm.ingress.protocol",
     "farm.lifeline",
     "farm.link",
@@ -232,6 +251,7 @@ UNLOADED = {
     "farm.job": HEAVY,
     "farm.run": HEAVY,
     "farm.placement": HEAVY,
+    "farm.lease": HEAVY,
     "farm.places": HEAVY,
     "farm.settings": HEAVY,
     "farm.client": HEAVY,

@@ -40,7 +40,7 @@ async def _read(farm: Farm, key: str) -> Stored:
     store = await farm.store()
     stored = await anyio.to_thread.run_sync(store.get, key)
     if stored is None:
-        raise ApiError(404, f"{store.where(key)} is gone", code="video_expired")
+        raise ApiError(404, "the file is gone from the farm's store", code="video_expired")
     return stored
 
 

@@ -88,8 +88,14 @@ def api_error(error: FarmError) -> ApiError:
         return ApiError(409, str(error), code="conflict")
     if isinstance(error, (StoreError, WorkerError)):
         again = {"Retry-After": str(AGAIN_S)}
-        return ApiError(503, str(error), code="unavailable", headers=again)
+        told = public(error) if isinstance(error, StoreError) else str(error)
+        return ApiError(503, told, code="unavailable", headers=again)
     return ApiError(500, str(error), code="internal")
+
+
+def public(error: StoreError) -> str:
+    """What is wrong with the store, without its places: those are the operator's."""
+    return f"the farm's store: {error.reason}; try again later"
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, object]]:

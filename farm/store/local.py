@@ -24,9 +24,14 @@ class LocalStore:
     file that the first of them makes.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Make the folder; StoreError where it cannot be made or written to."""
+    def __init__(self, folder: str | os.PathLike[str], *, make: bool = True) -> None:
+        """Make the folder; StoreError where it cannot be made or written to.
+
+        Without `make` it may be missing, now and later: it is never made, and every write fails.
+        """
         self.folder = Path(folder).expanduser().absolute()
+        if not make:
+            return
         with _explained("make the folder", self.folder):
             missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +50,7 @@ class LocalStore:
         path = self._path(key)
         conditional = if_none_match or if_match is not None
         with _explained("write", path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_above(path)
             scratch = _write_scratch(path.parent, data)
             try:
                 with self._locked(make=conditional):
@@ -143,6 +148,11 @@ class LocalStore:
             except ABSENT:
                 return []
 
+    def _make_above(self, path: Path) -> None:
+        """Make the folders on the way to a file, but never the store's own: it would be another."""
+        for folder in reversed(path.relative_to(self.folder).parents[:-1]):
+            (self.folder / folder).mkdir(exist_ok=True)
+
     def _sync_above(self, path: Path) -> None:
         """Make names last as contents do: a folder on the way may be another writer's, and new."""
         for folder in path.parents:
@@ -186,4 +196,5 @@ def _explained(verb: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"cannot {verb} {path}: {error.strerror}") from error
+        why = error.strerror or type(error).__name__
+        raise StoreError(f"cannot {verb} {path}: {why}", reason=why) from error
