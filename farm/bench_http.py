@@ -40,7 +40,7 @@ def _served(port: int) -> Iterator[str]:
             from farm.ingress.serve_app import REPLICAS, app
 
             serve.start(http_options={"port": port}, logging_config={"log_level": "ERROR"})
-            serve.run(app, name="farm", route_prefix="/")
+            serve.run(app({}), name="farm", route_prefix="/")
             empty = serve.deployment(num_replicas=REPLICAS, ray_actor_options={"num_cpus": 0})
             serve.run(empty(Empty).bind(), name="empty", route_prefix="/empty")
             yield f"http://127.0.0.1:{port}"

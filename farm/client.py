@@ -7,7 +7,7 @@ from typing import Any
 from farm.errors import JobError, StoreError
 from farm.job import LOG_PAGE, ClipResult, Job, JobView, LogEntry, Submission
 from farm.request import Model, ModelFacts
-from farm.store import Store, open_store
+from farm.store import KnownStore, Store, open_store
 
 
 class Farm:
@@ -95,7 +95,8 @@ class Farm:
 
     def store(self) -> Store:
         """Where the farm keeps what it makes."""
-        return open_store(self._call("ready")["store"])
+        there = self._call("ready")
+        return KnownStore(open_store(there["store"], make=False), there["store_id"])
 
     def _view(self, method: str, *arguments: Any) -> JobView:
         view: JobView = self._call(method, *arguments)

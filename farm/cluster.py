@@ -2,11 +2,14 @@
 
 import asyncio
 import logging
+import socket
 import time
+from contextlib import suppress
 from typing import Any
 from weakref import WeakValueDictionary
 
 import ray
+from ray._private import services
 from ray.exceptions import RayError, RayTaskError
 
 from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError
@@ -15,8 +18,10 @@ from farm.loop import Background, Recent
 from farm.placement import Node
 from farm.pool import free_torch_threads, last_line
 from farm.request import Model, ModelFacts
+from farm.settings import ray_address
 from svd_engine.variants import Variants, variants_of
 
+ANSWER_S = 2.0  # for a cluster of this machine to answer
 FACTS_S = 300.0  # a model may be changed under the farm
 LOOKS = 4  # at models at once: each is a process that loads torch
 REFUSED_S = 30.0  # for which a model that is not there is remembered
@@ -25,18 +30,61 @@ REFUSED_KEPT = 1000  # such models
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
-def join_cluster(start: bool = True) -> None:
-    """Join the cluster of RAY_ADDRESS or of this machine, else start one; WorkerError if none."""
+def join_cluster(prefer: str = "") -> bool:
+    """Join the cluster of RAY_ADDRESS or one that runs on this machine; False where none does.
+
+    prefer: the address of the one to join where several run. WorkerError where RAY_ADDRESS cannot
+    be joined.
+    """
     if session():
-        return
+        return True
     if ray.is_initialized():  # to a cluster that is gone
         ray.shutdown()
-    address = None if start else "auto"
+    address = ray_address() or running_cluster(prefer)
+    if not address or address == "local":
+        return False
+    _init(address, f"cannot join the Ray cluster at {address}")
+    return True
+
+
+def start_cluster() -> None:
+    """Start a cluster that ends with this process. WorkerError."""
+    _init("local", "cannot start a Ray cluster")
+
+
+def running_cluster(prefer: str = "") -> str:
+    """The address of a cluster that runs on this machine, `prefer` first; empty where none does."""
+    found = {prefer} if prefer else set()
+    with suppress(ConnectionError):
+        found.add(services.canonicalize_bootstrap_address("auto") or "")
+    found |= services.find_gcs_addresses()
+    # What Ray remembers of a cluster that has died would be tried for two minutes.
+    return next((a for a in sorted(found, key=lambda a: a != prefer) if _answers(a)), "")
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
     try:
-        ray.init(address, include_dashboard=False if start else None, **_QUIET)
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def _init(address: str, otherwise: str) -> None:
+    dashboard = False if address == "local" else None
+    try:
+        ray.init(address, include_dashboard=dashboard, **_QUIET)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        text = "cannot join or start a Ray cluster" if start else "no Ray cluster runs here"
-        raise WorkerError(f"{text}: {error}") from error
+        raise WorkerError(f"{otherwise}: {error}") from error
+
+
+def own_actor() -> tuple[str, str]:
+    """The id of the actor that this process is, and its cluster's address; empty without Ray."""
+    if not ray.is_initialized():
+        return "", ""
+    context = ray.get_runtime_context()
+    return context.get_actor_id() or "", context.gcs_address
 
 
 def session() -> str:

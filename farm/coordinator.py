@@ -14,8 +14,7 @@ from typing import Any
 import svd_engine
 from farm.admission import Admission
 from farm.book import Book
-from farm.clock import FarmClock
-from farm.cluster import Models
+from farm.cluster import Models, own_actor
 from farm.dispatch import Dispatcher
 from farm.errors import JobError, RequestError, StoreError
 from farm.fence import take_fence, unclaim
@@ -26,13 +25,13 @@ from farm.leftovers import clear_orphans
 from farm.lifeline import end_process, lifeline
 from farm.loop import Background, News
 from farm.metrics import Metrics
+from farm.ownership import Ownership, reads, writes
 from farm.pool import Pool
 from farm.quarantine import Quarantine
 from farm.request import Model, ModelFacts
 from farm.scheduler import Scheduler
 from farm.settings import Settings
 from farm.sharing import Sharing
-from farm.store import Store, open_store
 from farm.upkeep import Upkeep
 from farm.views import progress_of, status_of
 from farm.webhooks import Webhooks
@@ -48,13 +47,15 @@ KEPT = 10_000  # jobs whose last change is remembered, at least
 class Coordinator:
     """The farm's one writer. Calls may be repeated: each can be lost with the process."""
 
-    def __init__(self, settings: Settings, engine: str = "farm.workers") -> None:
+    def __init__(self, settings: Settings, engine: str, store_id: str) -> None:
+        """store_id: of the store that it must be, also after a restart."""
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
         log.setLevel(logging.INFO)
         self._settings, self._engine = settings, engine
         self._background = Background(THREADS)
         self._models = Models(self._background, settings.load_s)
-        self._clock = FarmClock()
+        self._ownership = Ownership(settings.store, store_id, *own_actor())
+        self._store_id, self._store = store_id, self._ownership.store
         self._trouble = ""  # why it has not begun yet
         self._stops: dict[str, asyncio.Task[None]] = {}  # of jobs that are being cancelled
         self._begun = self._background.start(self._begin())
@@ -67,6 +68,7 @@ class Coordinator:
     async def ready(self) -> dict[str, Any]:
         """Wait until open jobs are taken over; who and what this is."""
         while not self._begun.done():
+            self._ownership.check()
             if self._trouble:
                 raise StoreError(f"the farm cannot begin: {self._trouble}")
             await asyncio.wait({self._begun}, timeout=0.5)
@@ -75,6 +77,7 @@ class Coordinator:
             "version": svd_engine.__version__,
             "numerics": svd_engine.NUMERICS,
             "store": self._settings.store,
+            "store_id": self._store_id,
             "fence": self._fence,
             "pid": os.getpid(),
         }
@@ -83,6 +86,7 @@ class Coordinator:
         """A model's digest and defaults; RequestError where there is no such model."""
         return await self._models.facts(model)
 
+    @writes
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
         """Take a job on: once this returns, it is in the store and will be finished.
 
@@ -100,6 +104,7 @@ class Coordinator:
             await self._sharing.admit(job)
         return await self.show(job.id)
 
+    @reads
     async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
         """The job that `submit` would make, and how many of its clips are in the store already."""
         await self.ready()
@@ -112,6 +117,7 @@ class Coordinator:
         (view,) = await self.find_all([job])
         return view
 
+    @reads
     async def find_all(self, jobs: list[str]) -> list[JobView | None]:
         """As `find`, for several."""
         await self.ready()
@@ -125,6 +131,7 @@ class Coordinator:
             raise JobError(f"there is no job {job!r}")
         return view
 
+    @reads
     async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
         """Jobs, oldest first: the open ones, or all there ever were, those after id `after`."""
         await self.ready()
@@ -134,6 +141,7 @@ class Coordinator:
             ids = await self._book.ids(after, limit)
         return await self._book.read_all(ids)
 
+    @reads
     async def views(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[JobView]:
         """A tenant's jobs, those that come after id `after`."""
         await self.ready()
@@ -157,11 +165,13 @@ class Coordinator:
         placed = len(ids) <= PLACED
         return version, [self._view(job, placed) for job in await self._book.read_all(ids)]
 
+    @reads
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
         """A job's written log from after entry `after` on: at least LOG_PAGE entries, or all."""
         await self.show(job)
         return await self._book.logs.entries(job, after)
 
+    @writes
     async def cancel(self, job: str) -> JobView:
         """Stop a job; back when no worker is at it, with the GPU seconds it took."""
         await self.ready()
@@ -182,6 +192,7 @@ class Coordinator:
         spent = self._book.open[job].gpu_seconds + round(seconds, 4)
         await self._book.tell(job, Event.STOPPED, gpu_seconds=spent)
 
+    @writes
     async def delete(self, job: str) -> None:
         """Stop a job, and forget it. Its clips stay: others may have asked for the same."""
         await self.ready()
@@ -193,6 +204,7 @@ class Coordinator:
             await self._background.call(unclaim, self._store, record.claim, job)
         await self._book.delete(job)
 
+    @writes
     async def pause(self, job: str) -> JobView:
         """Begin no more of a job's tasks; those under way end, and what they made is kept."""
         await self.ready()
@@ -200,6 +212,7 @@ class Coordinator:
         self._sharing.settle(job)
         return await self.show(job)
 
+    @writes
     async def resume(self, job: str) -> JobView:
         """Go on with a paused job."""
         await self.ready()
@@ -207,6 +220,7 @@ class Coordinator:
         self._sharing.settle(job)
         return await self.show(job)
 
+    @writes
     async def set_priority(self, job: str, priority: int) -> JobView:
         """Change an open job's priority (0-100), live."""
         await self.ready()
@@ -230,14 +244,22 @@ class Coordinator:
         """Workers and what each does, and how many jobs of each tenant are in which state."""
         ready = await self.ready()
         await self._quarantine.look()
-        return ready | status_of(
-            self._scheduler, self._pool, self._book, self._quarantine, self._sharing.blocked
+        trouble = self._ownership.trouble()
+        told = {"trouble": {"why": str(trouble), "reason": trouble.reason} if trouble else None}
+        return (
+            ready
+            | told
+            | status_of(
+                self._scheduler, self._pool, self._book, self._quarantine, self._sharing.blocked
+            )
         )
 
     # Beginning
 
     async def _begin(self) -> None:
         await asyncio.to_thread(lifeline, end_process)
+        await self._ownership.take()
+        self._background.start(self._for_ever(self._ownership.keep()))
         while True:
             try:
                 return await self._start()
@@ -248,12 +270,11 @@ class Coordinator:
 
     async def _start(self) -> None:
         settings, background = self._settings, self._background
-        self._store: Store = await asyncio.to_thread(open_store, settings.store)
         self._fence = await asyncio.to_thread(take_fence, self._store)
         self._news = News(self._fence << 32, max(KEPT, 2 * settings.max_jobs))
         self._scheduler = Scheduler(settings.max_gpus)
         self._pool = Pool(
-            settings.store,
+            self._ownership.workers_store,
             self._engine,
             settings.load_s,
             lambda *worker: self._upkeep.joined(*worker),
@@ -266,7 +287,12 @@ class Coordinator:
         )
         self._admission = Admission(settings, self._book)
         self._intake = Intake(
-            settings, self._store, background, self._models, self._book, self._clock
+            settings,
+            self._store,
+            background,
+            self._models,
+            self._book,
+            self._ownership.clock,
         )
         self._sharing = Sharing(
             self._store, background, self._book, self._scheduler, self._news.tell
@@ -287,7 +313,7 @@ class Coordinator:
             self._dispatcher,
             self._sharing,
             self._book,
-            self._clock,
+            self._ownership.clock,
         )
         await self._take_over()
         background.start(self._book.tenants.complete())

@@ -5,7 +5,9 @@ FarmError
 │   └── SizeError      it asks for more work than is allowed
 ├── StoreError         the store cannot be read or written
 │   ├── ConflictError  an object is not what a conditional write expected
-│   └── MissingError   an object that was there before is gone
+│   ├── MissingError   an object that was there before is gone
+│   ├── VanishedError  the store itself is gone, or another is in its place
+│   └── LeaseError     the store is another farm's
 ├── UnreadableError    an object of the store is not what its key says
 ├── QueueFullError     no room for another job; it says when to try again
 ├── JobError           there is no such job, or its state does not allow what was asked of it
@@ -48,6 +50,14 @@ class ConflictError(StoreError):
 
 class MissingError(StoreError):
     """An object that was there before is gone: asking again does not help."""
+
+
+class VanishedError(StoreError):
+    """A store that is not where it was; it may come back."""
+
+
+class LeaseError(StoreError):
+    """A store that another farm owns."""
 
 
 class UnreadableError(FarmError):

@@ -15,6 +15,8 @@ clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
 clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and sprites.jpg.
                                     ATTEMPT is the fence of its coordinator, and a number
 answered/TENANT/DIGEST              of each clip that a job of the tenant's was answered with
+store.json                          the store's id, written once (`Identity`)
+lease.json                          which process owns the store, and its clock (`lease.Record`)
 coordinator.json                    the fence: how many coordinators there have been
 quarantine/KEY/DIGEST/object        what was under KEY and could not be read; beside it reason.json
 
@@ -25,6 +27,7 @@ import hashlib
 import re
 
 COORDINATOR = "coordinator.json"
+LEASE = "lease.json"
 OPEN = "open/"
 JOBS = "jobs/"
 TENANTS_WHOLE = "tenants.json"

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -18,13 +19,16 @@ from ray.exceptions import (
 )
 
 import svd_engine
-from farm.cluster import join_cluster
+from farm.cluster import join_cluster, start_cluster
 from farm.coordinator import Coordinator
-from farm.errors import FarmError, StoreError, WorkerError
+from farm.errors import FarmError, LeaseError, StoreError, WorkerError
+from farm.keys import LEASE
+from farm.lease import owner_of
 from farm.lifeline import Lifeline, lifeline
+from farm.owner import is_dead
 from farm.pool import last_line
 from farm.settings import Settings
-from farm.store import open_store
+from farm.store import identify, open_store
 
 log = logging.getLogger("farm")
 
@@ -33,6 +37,7 @@ RETRY_S = 0.5
 TICK_S = 0.5  # between two looks whether an answer may still come
 PING_S = 3.0  # between two pings of a coordinator that takes its time
 WARN_S = 10.0  # without an answer, until a person is told
+PEEK_S = 2.0  # with a store, to see who owns it
 
 
 class Link:
@@ -167,7 +172,12 @@ def _raise_unless_passing(error: RayError, method: str, until: float) -> None:
 
 
 def start_coordinator(settings: Settings, engine: str = "farm.workers") -> Any:
-    """The cluster's coordinator, started where there is none."""
+    """The cluster's coordinator, started where there is none. StoreError: for lack of a store."""
+    with suppress(ValueError):
+        return ray.get_actor("coordinator", namespace="farm")
+    # Once, before the first start: a coordinator that is started anew must find this same store.
+    store = open_store(settings.store)
+    store.check()
     return (
         ray.remote(Coordinator)
         .options(
@@ -180,7 +190,7 @@ def start_coordinator(settings: Settings, engine: str = "farm.workers") -> Any:
             max_task_retries=-1,  # every call may be repeated
             max_concurrency=10_000,
         )
-        .remote(settings, engine)
+        .remote(settings, engine, identify(store))
     )
 
 
@@ -192,11 +202,17 @@ def connect(settings: Settings, engine: str = "farm.workers", start: bool = True
     farm is of a later version. One of an earlier version is replaced: what it was at goes on from
     the store.
     """
-    if start:
-        open_store(settings.store).check()
-    join_cluster(start)
+    if not join_cluster(_owners_cluster(settings)):
+        if not start:
+            raise WorkerError("no Ray cluster runs here, so no farm does")
+        open_store(settings.store).check()  # before anything is started
+        start_cluster()
     link = Link(settings, engine)
-    there = link("ready")
+    try:
+        there = link("ready")
+    except LeaseError:
+        ray.kill(ray.get_actor("coordinator", namespace="farm"))  # it has nothing
+        raise
     version, numerics = svd_engine.__version__, svd_engine.NUMERICS
     its = there["version"], there.get("numerics", 0)  # not counted before 0.2.0
     if _age(*its) > _age(version, numerics):
@@ -211,9 +227,20 @@ def connect(settings: Settings, engine: str = "farm.workers", start: bool = True
     if "store" in settings.model_fields_set and there["store"] != settings.store:
         raise StoreError(
             f"the cluster's farm keeps its store at {there['store']}, not {settings.store}: "
-            "give that one, or none, as --store or FARM_STORE"
+            "give that one, or none, as --store or FARM_STORE; or start a farm beside it, with "
+            "RAY_ADDRESS=local"
         )
     return link
+
+
+def _owners_cluster(settings: Settings) -> str:
+    """The address of the cluster whose farm owns the store; empty where nobody tells."""
+    try:
+        stored = open_store(settings.store, make=False, patience_s=PEEK_S).get(LEASE)
+    except StoreError:
+        return ""
+    owner = owner_of(stored.data) if stored else None
+    return owner.address if owner and not is_dead(owner) else ""
 
 
 def _age(version: str, numerics: int) -> tuple[list[int], int]:

@@ -27,6 +27,7 @@ from farm.order import Order, Step
 from farm.placement import Slot
 from farm.plan import Kind
 from farm.run import Fault
+from farm.store import Store
 from svd_engine import NUMERICS
 
 log = logging.getLogger("farm")
@@ -63,7 +64,7 @@ class TaskError(Exception):
 class Host:
     """A worker in a process of its own, doing one task at a time."""
 
-    def __init__(self, slot: Slot, store: str, engine: str) -> None:
+    def __init__(self, slot: Slot, store: Store, engine: str) -> None:
         self._slot, self._store, self._engine = slot, store, engine
         self._worker: Any = None
         self._unwanted = ""
@@ -135,7 +136,7 @@ class Pool:
 
     def __init__(
         self,
-        store: str,
+        store: Store,
         engine: str,
         load_s: float,
         joined: Callable[[str, Kind, int | None], None],
@@ -330,6 +331,11 @@ def _fault_of(error: RayError) -> TaskError:
     cause = error.cause if isinstance(error, RayTaskError) else error
     for kind, fault in _FAULTS:
         if isinstance(cause, kind):
+            if isinstance(cause, StoreError):
+                log.warning(
+                    "a worker and the store: %s", cause
+                )  # its place is not for the event log
+                return TaskError(fault, f"the farm's store: {cause.reason}")
             return TaskError(fault, last_line(cause) if fault is Fault.LOST else str(cause))
     return TaskError(Fault.ERROR, f"{type(cause).__name__}: {cause}")
 

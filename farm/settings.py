@@ -86,6 +86,16 @@ class Settings(BaseSettings):
     webhook_private: bool = False  # webhooks may go to this machine and its network
 
 
+def ray_address() -> str:
+    """RAY_ADDRESS: the Ray cluster to join; `local` for one of this process's own."""
+    return os.environ.get("RAY_ADDRESS", "")
+
+
+def set_ray_address(address: str) -> None:
+    """Let what this process starts, and `serve run` around it, join that cluster."""
+    os.environ["RAY_ADDRESS"] = address
+
+
 def _got(fault: Mapping[str, Any]) -> str:
     return "" if fault["loc"][0] == "webhook_secret" else f", got {fault['input']!r}"
 

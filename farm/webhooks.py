@@ -35,6 +35,7 @@ R = TypeVar("R")
 FIRST_S = 1.0  # between the first try and the second; then twice as long, and so on
 MOST_S = 600.0
 GIVE_UP_S = 24 * 3600.0  # after the job's end
+LEAST_S = 600.0  # for which it is tried in any case after a restart
 AT_ONCE = 512  # of a tenant: tries with hosts that answered last time, or are new
 SLOW_AT_ONCE = 16  # of a tenant: tries with hosts that did not answer last time
 PER_HOST = 4  # of a tenant with one host
@@ -182,8 +183,10 @@ class Webhooks:
 
     async def _pay(self, owed: Owed) -> None:
         pause = FIRST_S
+        age = time.time() - owed.ended_ms / 1000  # the wall clock may have been set meanwhile
+        until = time.monotonic() + min(GIVE_UP_S, max(LEAST_S, GIVE_UP_S - age))
         while (why := await self._try(owed)) is not None:
-            if time.time() - owed.ended_ms / 1000 > GIVE_UP_S:
+            if time.monotonic() > until:
                 log.error("%s: its webhook is given up: %s", owed.job, why)
                 break
             log.warning("%s: its webhook is tried again in %.0f s: %s", owed.job, pause, why)

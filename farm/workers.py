@@ -26,7 +26,7 @@ from farm.plan import Kind, Stage
 from farm.previews import Previewer
 from farm.quarantine import move_aside
 from farm.request import Model, RenderRequest, digest_of
-from farm.store import open_store
+from farm.store import Store
 from svd_engine import NUMERICS, video
 from svd_engine.conditioning import Conditioning
 
@@ -36,10 +36,10 @@ log = logging.getLogger("farm")
 class Worker:
     """Runs orders of one kind, with one model loaded at a time."""
 
-    def __init__(self, kind: Kind, device: str, store: str) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store) -> None:
         self._engine_class = Renderer if kind is Kind.RENDERER else Decoder
         self._device = torch.device(device)
-        self._store = open_store(store)
+        self._store = store
         self._previewer = Previewer(self._store)
         self._engine: Renderer | Decoder | None = None
         self._loaded: tuple[Model, str] | None = None

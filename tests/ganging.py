@@ -8,7 +8,7 @@ from farm import workers
 from farm.errors import ConflictError
 from farm.order import Order, Step
 from farm.plan import Kind
-from farm.store import Store, open_store
+from farm.store import Store
 from svd_engine import sharded
 
 DEADLY = 12  # frames per second of a clip that costs a life
@@ -17,9 +17,9 @@ DEADLY = 12  # frames per second of a clip that costs a life
 class Worker(workers.Worker):
     """As the farm's own, but for that."""
 
-    def __init__(self, kind: Kind, device: str, store: str) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store) -> None:
         super().__init__(kind, device, store)
-        self._marks: Store = open_store(store)
+        self._marks: Store = store
 
     def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
         part = order.part

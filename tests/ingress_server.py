@@ -32,7 +32,7 @@ def _served() -> Iterator[str]:
     port = _free_port()
     serve.start(http_options={"port": port}, logging_config={"log_level": "ERROR"})
     try:
-        serve.run(app)
+        serve.run(app({}))
         yield f"http://127.0.0.1:{port}"
     finally:
         serve.shutdown()

@@ -8,15 +8,15 @@ from farm import workers
 from farm.errors import ConflictError
 from farm.order import Order, Step
 from farm.plan import Kind, Stage
-from farm.store import open_store
+from farm.store import Store
 
 
 class Worker(workers.Worker):
     """As the farm's own, but for that."""
 
-    def __init__(self, kind: Kind, device: str, store: str) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store) -> None:
         super().__init__(kind, device, store)
-        self._marks = open_store(store)
+        self._marks = store
 
     def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
         work = super().run(order, *given)

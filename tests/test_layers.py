@@ -42,10 +42,18 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"farm.errors", "farm.request", "svd_engine.picture"},
     "store/__init__": {
         "farm.errors",
+        "farm.store.known",
         "farm.store.local",
         "farm.store.protocol",
         "farm.store.s3",
     },
+    "store/known": {"farm.errors", "farm.store.local", "farm.store.protocol"},
+    "clock": set(),
+    "owner": set(),
+    "lease": {"farm.clock", "farm.errors", "farm.keys", "farm.owner", "farm.store"}
+    | {"farm.store.protocol"},
+    "ownership": {"farm.clock", "farm.errors", "farm.lease", "farm.loop", "farm.owner"}
+    | {"farm.store"},
     "store/protocol": {"farm.errors"},
     "store/local": {"farm.errors", "farm.store.protocol"},
     "store/s3": {"farm.errors", "farm.store.protocol", "farm.store.s3_errors"},
@@ -60,7 +68,9 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.quarantine"}
     | {"farm.store"}
     | {"svd_engine", "svd_engine.conditioning"},
-    "pool": PURE - {"farm.job", "farm.request"} | {"farm.engines", "farm.placement", "svd_engine"},
+    "pool": PURE - {"farm.job", "farm.request"}
+    | {"farm.engines", "farm.placement"}
+    | {"farm.store", "svd_engine"},
     "cluster": {
         "farm.errors",
         "farm.lifeline",
@@ -69,13 +79,13 @@ ALLOWED: dict[str, set[str]] = {
         "farm.pool",
         "farm.request",
         "farm.engines",
+        "farm.settings",
         "svd_engine.variants",
     },
     "fence": {"farm.errors", "farm.job", "farm.keys", "farm.quarantine", "farm.records"}
     | {"farm.store"},
     "leftovers": {"farm.errors", "farm.keys", "farm.store"},
     "loop": set(),
-    "clock": set(),
     "resolver": {"farm.errors"},
     "outbound": {"farm.errors", "farm.resolver"},
     "webhooks": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
@@ -138,18 +148,9 @@ ALLOWED: dict[str, set[str]] = {
         "farm.errors",
         "farm.fence",
     }
-    | {
-        "farm.intake",
-        "farm.job",
-        "farm.keys",
-        "farm.leftovers",
-        "farm.lifeline",
-        "farm.loop",
-        "farm.metrics",
-        "farm.pool",
-        "farm.quarantine",
-    }
-    | {"farm.request", "farm.scheduler", "farm.settings", "farm.sharing", "farm.store"}
+    | {"farm.intake", "farm.job", "farm.keys", "farm.leftovers", "farm.lifeline", "farm.loop"}
+    | {"farm.metrics", "farm.ownership", "farm.pool", "farm.quarantine", "farm.request"}
+    | {"farm.scheduler", "farm.settings", "farm.sharing"}
     | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
     "intake": {
         "farm.clock",
@@ -164,8 +165,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.webhooks", "svd_engine.picture"},
     "lifeline": {"farm.errors"},
     "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.lifeline", "farm.pool"}
-    | {"farm.settings"}
-    | {"farm.store", "svd_engine"},
+    | {"farm.keys", "farm.lease", "farm.owner", "farm.settings", "farm.store", "svd_engine"},
     "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
     "picture": {"farm.errors", "svd_engine.picture"},
     "parameters": {"farm.errors", "farm.job", "farm.request", "svd_engine.arguments", PARAMS},
@@ -246,6 +246,7 @@ ALLOWED["ingress/events"] |= {"farm.keys"}
 ALLOWED["ingress/body"] |= {"farm.outbound"}
 ALLOWED["ingress/videos"] |= {"farm.webhooks"}
 ALLOWED["ingress/serve_app"] = {"farm.ingress.access", "farm.ingress.app"} | {
+    "farm.cluster",
     "farm.ingress.protocol",
     "farm.lifeline",
     "farm.link",
@@ -279,6 +280,7 @@ UNLOADED = {
     "farm.job": HEAVY,
     "farm.run": HEAVY,
     "farm.placement": HEAVY,
+    "farm.lease": HEAVY,
     "farm.places": HEAVY,
     "farm.settings": HEAVY,
     "farm.client": HEAVY,

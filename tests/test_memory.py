@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> str:
 def test_lean_tasks_make_the_same_pixels(tiny: Path, store: str) -> None:
     made = []
     for lean in (False, True):
-        renderer, decoder = (Worker(kind, "cpu", store) for kind in Kind)
+        renderer, decoder = (Worker(kind, "cpu", open_store(store)) for kind in Kind)
         _, conditioning = steps_and_result(renderer.run(order(tiny, ENCODE, lean)))
         work = renderer.run(order(tiny, DENOISE, lean), conditioning)
         steps, latents = steps_and_result(work)
@@ -64,13 +64,13 @@ def test_lean_tasks_make_the_same_pixels(tiny: Path, store: str) -> None:
 
 
 def test_a_checkpoint_takes_the_place_of_a_lost_result(tiny: Path, store: str) -> None:
-    renderer = Worker(Kind.RENDERER, "cpu", store)
+    renderer = Worker(Kind.RENDERER, "cpu", open_store(store))
     _, conditioning = steps_and_result(renderer.run(order(tiny, ENCODE)))
     _, latents = steps_and_result(renderer.run(order(tiny, DENOISE), conditioning))
     rest = Task("latents/0005", Stage.DENOISE, ("latents/0002",), (2, 5))
     _, kept = steps_and_result(renderer.run(order(tiny, rest), latents))
     renderer._saver.shutdown()
-    other = Worker(Kind.RENDERER, "cpu", store)
+    other = Worker(Kind.RENDERER, "cpu", open_store(store))
     nothing_left = Task("latents/0005", Stage.DENOISE, (), (5, 5))
     _, again = steps_and_result(other.run(order(tiny, nothing_left), None))
     assert torch.equal(again.latents, kept.latents)
@@ -85,17 +85,17 @@ def test_out_of_memory_is_told_from_other_faults(
 
     monkeypatch.setattr(stages, "encode", refuse)
     with pytest.raises(GpuMemoryError, match="smaller width and height would fit"):
-        list(Worker(Kind.RENDERER, "cpu", store).run(order(tiny, ENCODE)))
+        list(Worker(Kind.RENDERER, "cpu", open_store(store)).run(order(tiny, ENCODE)))
     monkeypatch.undo()
     open_store(store).put(f"pictures/{digest_of(picture_bytes())}", b"nonsense")
     with pytest.raises(RequestError, match="was damaged"):
-        list(Worker(Kind.RENDERER, "cpu", store).run(order(tiny, ENCODE)))
+        list(Worker(Kind.RENDERER, "cpu", open_store(store)).run(order(tiny, ENCODE)))
 
 
 def test_what_is_gone_from_the_store_is_told_from_a_store_that_is_away(
     tiny: Path, tmp_path: Path
 ) -> None:
-    renderer = Worker(Kind.RENDERER, "cpu", str(tmp_path))
+    renderer = Worker(Kind.RENDERER, "cpu", open_store(str(tmp_path)))
     with pytest.raises(RequestError, match=f"the picture is gone: {tmp_path}"):
         list(renderer.run(order(tiny, ENCODE)))
     rest = Task("latents/0005", Stage.DENOISE, ("latents/0002",), (2, 5))
@@ -108,7 +108,7 @@ def test_weights_of_another_digest_are_not_used(tiny: Path, store: str) -> None:
     request = asked.request.model_copy(update={"weights": "0" * 64})
     other = Order(request, asked.model, ENCODE, "1-1")
     with pytest.raises(WorkerError, match=r"cannot load .* its weights are"):
-        list(Worker(Kind.RENDERER, "cpu", store).run(other))
+        list(Worker(Kind.RENDERER, "cpu", open_store(store)).run(other))
 
 
 @pytest.mark.parametrize(

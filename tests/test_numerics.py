@@ -127,7 +127,7 @@ def test_a_worker_renders_nothing_under_another_name(tmp_path: Path, wanted: int
     asked = request(numerics=wanted)
     order = Order(asked, Model(), next(iter(plan(asked, 5))), "1-1")
     with pytest.raises(WorkerError, match=f"numerics {NUMERICS}, the clip is to be of {wanted}"):
-        next(Worker(Kind.RENDERER, "cpu", str(tmp_path)).run(order))
+        next(Worker(Kind.RENDERER, "cpu", open_store(str(tmp_path))).run(order))
 
 
 def test_a_worker_is_used_where_its_numerics_are_the_farms() -> None:

@@ -63,7 +63,7 @@ def test_what_is_foreseen_is_diffusers_original_sample(
 
 def test_a_worker_stores_previews_and_says_of_which_step(tiny: Path, store: str) -> None:
     changes: dict[str, Any] = {"num_inference_steps": 12}
-    worker = Worker(Kind.RENDERER, "cpu", store)
+    worker = Worker(Kind.RENDERER, "cpu", open_store(store))
     encode = order(tiny, Task("conditioning", Stage.ENCODE), **changes)
     _, conditioning = steps_and_result(worker.run(encode))
     task = Task("latents/0012", Stage.DENOISE, ("conditioning",), (0, 12))
@@ -85,7 +85,7 @@ def test_a_preview_that_fails_costs_no_clip(
     store: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    worker = Worker(Kind.RENDERER, "cpu", store)
+    worker = Worker(Kind.RENDERER, "cpu", open_store(store))
     _, conditioning = steps_and_result(worker.run(order(tiny, Task("c", Stage.ENCODE))))
     monkeypatch.setattr("farm.previews.draw_preview", lambda *_: 1 / 0)
     task = Task("latents/0005", Stage.DENOISE, ("c",), (0, 5))

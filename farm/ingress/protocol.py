@@ -6,7 +6,9 @@ from typing import Any, Protocol
 
 from farm.job import LOG_PAGE, Job, JobView, LogEntry, Submission
 from farm.loop import Background
-from farm.store import Store, open_store
+from farm.store import KnownStore, Store, open_store
+
+STORE_S = 10.0  # of patience with a store that is away: somebody waits for its answer
 
 
 class Farm(Protocol):
@@ -133,5 +135,7 @@ class CalledFarm:
 
     async def store(self) -> Store:
         if self._store is None:
-            self._store = open_store((await self._call("ready"))["store"])
+            there = await self._call("ready")
+            store = open_store(there["store"], make=False, patience_s=STORE_S)
+            self._store = KnownStore(store, there["store_id"])
         return self._store

@@ -1,16 +1,21 @@
 """The app on Ray Serve: `serve run farm.ingress.serve_app:app`."""
 
+import socket
+import sys
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.config import HTTPOptions
 
+from farm.cluster import running_cluster
 from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.protocol import CalledFarm
 from farm.lifeline import end_process, lifeline
 from farm.link import AsyncLink
-from farm.settings import load_settings
+from farm.settings import load_settings, ray_address, set_ray_address
 
 REPLICAS = 2
 PATIENCE_S = 30.0  # with a coordinator that is away; then 503, and the client may come again
@@ -33,4 +38,24 @@ _deployment = serve.deployment(
     max_ongoing_requests=10_000,
     ray_actor_options={"num_cpus": 0},
 )
-app = _deployment(serve.ingress(_build)()).bind()
+
+
+def app(_arguments: dict[str, str]) -> serve.Application:
+    """The application. `serve run` asks for it first, and joins or starts a cluster then."""
+    if not ray.is_initialized() and not ray_address():
+        port = HTTPOptions().port
+        if _answers(port):
+            sys.exit(
+                f"port {port} of this machine is in use, by another `serve run` perhaps: end that "
+                "one, or use it"
+            )
+        if found := running_cluster():
+            set_ray_address(found)
+    return _deployment(serve.ingress(_build)()).bind()
+
+
+def _answers(port: int) -> bool:
+    """Whether somebody listens there: Serve would share the port with him, in turns."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -5,30 +5,32 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from farm.errors import StoreError
+from farm.store.known import KnownStore, identify
 from farm.store.local import LocalStore
 from farm.store.protocol import Store, Stored, is_key
 
-__all__ = ["Store", "Stored", "is_key", "open_store"]
+__all__ = ["KnownStore", "Store", "Stored", "identify", "is_key", "open_store"]
 
 USAGE = "give a folder, file:///folder or s3://bucket/prefix"
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, make: bool = True, patience_s: float | None = None) -> Store:
     """A store: a folder, `file:///folder` or `s3://bucket/prefix`; the latter asks nobody yet.
 
-    Raises StoreError for what it cannot open.
+    make: the folder, where there is none. patience_s: with a server that is away, where it is not
+    to be the usual one. Raises StoreError for what it cannot open.
     """
     if not url.strip():
         raise StoreError(f"no store for {url!r}: {USAGE}")
     scheme = re.match(r"(?i:(file|s3):|([a-z][a-z0-9+.-]*)://)", url)
     if scheme is None:
-        return LocalStore(url)
+        return LocalStore(url, make=make)
     if scheme[0].lower() == "file:":
-        return LocalStore(_folder(url))
+        return LocalStore(_folder(url), make=make)
     if scheme[0].lower() == "s3:":
         from farm.store.s3 import S3Store  # boto3 is slow to load, and a folder needs none of it
 
-        return S3Store(url)
+        return S3Store(url) if patience_s is None else S3Store(url, patience_s)
     raise StoreError(f"no store for {url!r}: {USAGE}")
 
 

@@ -27,9 +27,14 @@ class LocalStore:
     file that the first of them makes.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Make the folder; StoreError where it cannot be made or written to."""
+    def __init__(self, folder: str | os.PathLike[str], *, make: bool = True) -> None:
+        """Make the folder; StoreError where it cannot be made or written to.
+
+        Without `make` it may be missing, now and later: it is never made, and every write fails.
+        """
         self.folder = Path(folder).expanduser().absolute()
+        if not make:
+            return
         with _explained("make the folder", self.folder):
             missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)

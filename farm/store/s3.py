@@ -39,6 +39,8 @@ BUCKET = re.compile(r"(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[
 PATIENCE_S = 75.0  # a server that is being restarted is back by then
 CHECK_PATIENCE_S = 10.0  # somebody is waiting for the answer
 LONGEST_PAUSE_S = 5.0
+CONNECT_S = 5.0
+READ_S = 30.0  # between two bytes of an answer
 WRITER = "writer"  # the metadata that names the `put` an object is of
 
 
@@ -48,7 +50,8 @@ class S3Store:
     def __init__(self, url: str, patience_s: float = PATIENCE_S) -> None:
         """Ask nobody yet; StoreError for a URL that names no bucket.
 
-        patience_s: how long to try again, counted from an operation's first failure.
+        patience_s: how long to try again, counted from an operation's start. One try may take as
+        long, and READ_S at most: an operation ends within the sum of both.
         """
         self.bucket, self._base = _parse(url)
         self.patience_s = patience_s
@@ -182,8 +185,8 @@ class S3Store:
                         # away have spent it in a second. So `_ask` tries again, by the clock.
                         retries={"mode": "standard", "total_max_attempts": 1},
                         signature_version="s3v4",  # its default for signed URLs is older
-                        connect_timeout=5,
-                        read_timeout=30,
+                        connect_timeout=min(CONNECT_S, self.patience_s),
+                        read_timeout=min(READ_S, self.patience_s),
                         max_pool_connections=32,
                     ),
                 )
@@ -191,13 +194,12 @@ class S3Store:
 
     def _ask(self, verb: str, key: str, question: Callable[["S3Client"], T]) -> T:
         """The answer; asked again and again while the server is away and patience lasts."""
-        deadline = None
+        deadline = time.monotonic() + self.patience_s
         for attempt in count():
             try:
                 return question(self._client())
             except (BotoCoreError, ClientError, ValueError) as error:  # an endpoint that is no URL
                 now = time.monotonic()
-                deadline = now + self.patience_s if deadline is None else deadline
                 pause = min(LONGEST_PAUSE_S, 0.1 * 2**attempt) * random.uniform(0.5, 1)
                 if not is_passing(error) or now + pause > deadline:
                     raise self._explained(verb, key, error) from error
