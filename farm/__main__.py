@@ -82,6 +82,8 @@ def _status(farm: Farm, _options: argparse.Namespace) -> None:
         print(f"  {tenant}: " + ", ".join(f"{n} {state}" for state, n in states.items()))
     if not status["jobs"]:
         print("  no open jobs")
+    if status["trouble"]:
+        print(f"  nothing can be written: {status['trouble']['why']}")
     if status["quarantined"]:
         print(f"  {status['quarantined']} objects of the store cannot be read, see quarantine/:")
     for note in status["quarantine"]:

@@ -244,14 +244,13 @@ class Coordinator:
         """Workers and what each does, and how many jobs of each tenant are in which state."""
         ready = await self.ready()
         await self._quarantine.look()
-        trouble = self._ownership.trouble()
-        told = {"trouble": {"why": str(trouble), "reason": trouble.reason} if trouble else None}
-        return (
-            ready
-            | told
-            | status_of(
-                self._scheduler, self._pool, self._book, self._quarantine, self._sharing.blocked
-            )
+        return ready | status_of(
+            self._scheduler,
+            self._pool,
+            self._book,
+            self._quarantine,
+            self._sharing.blocked,
+            self._ownership.trouble(),
         )
 
     # Beginning

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from farm.book import Book
+from farm.errors import StoreError
 from farm.job import Job, Progress, State
 from farm.plan import Kind, Stage
 from farm.pool import Pool
@@ -72,11 +73,16 @@ def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
 
 
 def status_of(
-    scheduler: Scheduler, pool: Pool, book: Book, quarantine: Quarantine, blocked: str
+    scheduler: Scheduler,
+    pool: Pool,
+    book: Book,
+    quarantine: Quarantine,
+    blocked: str,
+    trouble: StoreError | None,
 ) -> dict[str, Any]:
-    """Workers and what each does; jobs by tenant and state; what the store has set aside.
+    """Workers and what each does; jobs by tenant and state; how the store is.
 
-    blocked: why jobs wait for workers, where they do.
+    blocked: why jobs wait for workers, where they do. trouble: why nothing can be written.
     """
     jobs: dict[str, Counter[str]] = {}
     for job in book.open.values():
@@ -85,6 +91,7 @@ def status_of(
         "workers": {name: _worker(name, scheduler, pool) for name in sorted(pool.slots)},
         "blocked": blocked or None,
         "jobs": {tenant: dict(states) for tenant, states in jobs.items()},
+        "trouble": trouble and {"why": str(trouble), "reason": trouble.reason},
         "quarantined": quarantine.count,
         "quarantine": [
             {"key": note.key, "reason": note.reason, "at": note.at}

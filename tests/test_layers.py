@@ -125,7 +125,7 @@ ALLOWED: dict[str, set[str]] = {
     "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
     | {"farm.loop", "farm.places", "farm.quarantine", "farm.request", "farm.run"}
     | {"farm.scheduler", "farm.store"},
-    "views": {"farm.quarantine"}
+    "views": {"farm.errors", "farm.quarantine"}
     | {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
     "blocked": {"farm.placement", "farm.plan"},
     "upkeep": {

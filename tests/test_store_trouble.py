@@ -45,7 +45,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def with_coordinator(
     store: str, store_id: str, work: Callable[[Coordinator], Awaitable[None]]
 ) -> None:
-    async def facts(_: Model) -> ModelFacts:
+    async def facts(_model: Model, _tenant: str = "") -> ModelFacts:
         return FACTS
 
     async def run() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from farm.errors import FarmError
+from farm.errors import FarmError, StoreError
+from farm.ingress.errors import public
 from farm.ingress.protocol import Farm
 
 READY_S = 5.0  # until a coordinator that does not answer counts as none
@@ -14,7 +15,7 @@ _READY = {
     "type": "object",
     "required": ["status"],
     "properties": {
-        "status": {"type": "string", "enum": ["ok", "no worker yet", "no coordinator"]},
+        "status": {"type": "string", "enum": ["ok", "no worker yet", "no store", "no coordinator"]},
         "workers": {"type": "integer"},
         "why": {"type": "string"},
     },
@@ -43,8 +44,12 @@ class _Readiness:
                 told = await self._farm.status()
         except TimeoutError:
             return 503, {"status": "no coordinator", "why": f"no answer within {READY_S:g} s"}
+        except StoreError as error:
+            return 503, {"status": "no store", "why": public(error)}
         except FarmError as error:
             return 503, {"status": "no coordinator", "why": str(error)}
+        if told.get("trouble"):
+            return 503, {"status": "no store", "why": told["trouble"]["reason"]}
         up = sum(bool(worker.get("place")) for worker in told["workers"].values())
         if up:
             return 200, {"status": "ok", "workers": up}
@@ -63,6 +68,6 @@ def install(app: FastAPI, farm: Farm) -> None:
 
     @app.get("/readyz", tags=["health"], responses=READINESS)
     async def readyz() -> JSONResponse:
-        """Whether the coordinator answers, and there is a worker."""
+        """Whether the coordinator answers, can write to its store, and has a worker."""
         status, told = await readiness.told()
         return JSONResponse(told, status)

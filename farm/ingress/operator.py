@@ -63,6 +63,7 @@ class FarmView(BaseModel):
     workers: dict[str, WorkerView]
     blocked: str | None = None  # why jobs wait for workers
     jobs: dict[str, dict[State, int]]
+    trouble: str | None = None  # why nothing can be written to the store
     quarantined: int
     quarantine: list[SetAsideView]
 
@@ -99,4 +100,5 @@ async def _find(farm: TheFarm, worker: str) -> None:
 
 
 def _view(status: dict[str, Any]) -> FarmView:
-    return FarmView.model_validate(status)
+    trouble = status["trouble"]
+    return FarmView.model_validate(status | {"trouble": trouble and trouble["why"]})

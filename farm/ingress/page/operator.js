@@ -26,6 +26,7 @@ function show(farm) {
   there(true);
   const workers = Object.entries(farm.workers);
   rows($("workers"), workers, drawWorker, farm.blocked ?? "No worker yet.");
+  $("farm-trouble").textContent = farm.trouble ?? "";
   rows($("tenants"), Object.entries(farm.jobs), drawTenant, "No open jobs.");
 }
 
