@@ -203,7 +203,7 @@ def test_ctrl_c_detaches_and_run_again_it_goes_on(
     out = tmp_path / "out"
     arguments = [pictures, "--out", out, "--store", tmp_path / "store", "--model", tiny, *OPTIONS]
     command = [sys.executable, "-m", "farm.batch", *map(str, arguments), "--steps", "40"]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment = os.environ | {"RAY_ADDRESS": "local"}
     first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     for _ in range(600):
         if list(tmp_path.glob("store/checkpoints/*/*")):

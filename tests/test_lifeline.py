@@ -117,7 +117,8 @@ def children_of(process: subprocess.Popen[str], command: str) -> list[psutil.Pro
 @contextmanager
 def program(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """One that starts a Ray of its own, which is gone with it."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "FARM_URL")}
+    environment = {key: value for key, value in os.environ.items() if key != "FARM_URL"}
+    environment["RAY_ADDRESS"] = "local"
     process = subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
