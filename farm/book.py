@@ -15,7 +15,7 @@ from typing import Any
 from farm.errors import ConflictError, JobError, StoreError
 from farm.event_logs import EventLogs
 from farm.job import Event, Job, Opened, advance
-from farm.keys import JOBS, OPEN, job_key, job_of, open_job_of, open_key
+from farm.keys import JOBS, OPEN, job_key, job_of, open_job_of, open_key, use_key
 from farm.loop import Background
 from farm.open_jobs import OpenJobs
 from farm.salvage import log_keys, read_job
@@ -71,6 +71,7 @@ class Book:
         await asyncio.gather(
             self._background.call(self._store.put, open_key(job.id), opened),
             self.tenants.add(job.tenant, job.id),
+            self._background.call(self._store.put, use_key(job.request.picture, job.id), b""),
         )
         data = job.model_dump_json().encode()
         try:

@@ -26,6 +26,7 @@ from farm.lifeline import end_process, lifeline
 from farm.loop import Background, News
 from farm.metrics import Metrics
 from farm.ownership import Ownership, reads, writes
+from farm.pictures import Pictures, list_older
 from farm.pool import Pool
 from farm.quarantine import Quarantine
 from farm.request import Model, ModelFacts
@@ -98,8 +99,8 @@ class Coordinator:
         with self._admission.room_for(job):
             if submission.idempotency_key is not None:
                 job = await self._intake.once(job, submission.idempotency_key)
-            await self._intake.keep(job.request.picture, picture)
-            job, new = await self._book.create(job)
+            async with self._pictures.kept(job.request.picture, picture):
+                job, new = await self._book.create(job)
         if new:
             await self._sharing.admit(job)
         return await self.show(job.id)
@@ -194,7 +195,7 @@ class Coordinator:
 
     @writes
     async def delete(self, job: str) -> None:
-        """Stop a job, and forget it. Its clips stay: others may have asked for the same."""
+        """Stop a job, and forget it. Its clips stay: others may ask for the same."""
         await self.ready()
         if job in self._book.open:
             with suppress(JobError):  # finished meanwhile
@@ -202,6 +203,8 @@ class Coordinator:
         record = await self._book.read(job)
         if record is not None and record.claim is not None:
             await self._background.call(unclaim, self._store, record.claim, job)
+        if record is not None:
+            await self._pictures.release(record.request.picture, job)
         await self._book.delete(job)
 
     @writes
@@ -270,6 +273,7 @@ class Coordinator:
     async def _start(self) -> None:
         settings, background = self._settings, self._background
         self._fence = await asyncio.to_thread(take_fence, self._store)
+        older_pictures = await asyncio.to_thread(list_older, self._store)
         self._news = News(self._fence << 32, max(KEPT, 2 * settings.max_jobs))
         self._scheduler = Scheduler(settings.max_gpus)
         self._pool = Pool(
@@ -285,6 +289,7 @@ class Coordinator:
             self._store, background, self._fence, self._news.tell, self._ended, lambda: os._exit(1)
         )
         self._admission = Admission(settings, self._book)
+        self._pictures = Pictures(self._store, background, older_pictures)
         self._intake = Intake(
             settings,
             self._store,
@@ -338,7 +343,7 @@ class Coordinator:
 
     async def _ended(self, job: Job) -> None:
         if job.state is State.FAILED:
-            self._intake.forget(job.request.picture)  # it may be what was wrong
+            self._pictures.doubt(job.request.picture)  # it may be what was wrong
         await self._webhooks.owe(job)
 
     async def _for_ever(self, loop: Coroutine[Any, Any, None]) -> None:

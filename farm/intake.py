@@ -1,4 +1,4 @@
-"""What comes in: a submission is checked, made a job, and its picture kept."""
+"""What comes in: a submission is checked, and made a job."""
 
 import time
 from math import prod
@@ -11,9 +11,8 @@ from farm.cluster import Models
 from farm.errors import RequestError, SizeError
 from farm.fence import Claim, claim
 from farm.job import Job, State, Submission
-from farm.keys import idempotency_key, picture_key
-from farm.loop import Background, Recent
-from farm.quarantine import copy_aside
+from farm.keys import idempotency_key
+from farm.loop import Background
 from farm.request import RenderRequest, digest_of
 from farm.settings import Settings
 from farm.store import Store
@@ -22,7 +21,6 @@ from svd_engine.picture import check_picture
 
 KEY_S = 24 * 3600.0  # for which an idempotency key names its job
 REPEAT_S = 600.0  # for which the same request without a key is the same job
-KEPT = 10_000  # pictures that are remembered
 MAX_CLIP_PIXELS = 2**29  # of all its frames: 1.6 GB of uint8; a small request must take no more
 
 
@@ -40,7 +38,6 @@ class Intake:
     ) -> None:
         self._settings, self._store, self._background = settings, store, background
         self._models, self._book, self._clock = models, book, clock
-        self._pictures = Recent[str, None](KEPT)  # known to be in the store
 
     async def job_of(self, submission: Submission, picture: bytes) -> Job:
         """The job that is asked for; RequestError for one that can never be rendered."""
@@ -88,16 +85,6 @@ class Intake:
                 stands = await self._background.call(claim, self._store, name, mine, 0.0)
         return job.model_copy(update={"id": stands.job, "claim": name})
 
-    async def keep(self, digest: str, picture: bytes) -> None:
-        """Write a picture, unless the store has it."""
-        if digest not in self._pictures:
-            await self._background.call(_keep_picture, self._store, digest, picture)
-            self._pictures[digest] = None
-
-    def forget(self, picture: str) -> None:
-        """Look anew whether a picture is in the store, when it is sent again."""
-        self._pictures.pop(picture, None)
-
 
 def _check_size(request: RenderRequest) -> None:
     params = request.params
@@ -107,13 +94,3 @@ def _check_size(request: RenderRequest) -> None:
             f"width x height x num_frames: {' x '.join(map(str, sides))} pixels in a clip, "
             f"over {MAX_CLIP_PIXELS}"
         )
-
-
-def _keep_picture(store: Store, digest: str, picture: bytes) -> None:
-    key = picture_key(digest)
-    there = store.get(key)
-    if there is not None and digest_of(there.data) == digest:
-        return
-    if there is not None:
-        copy_aside(store, key, there.data, "its bytes are not those that it is named by")
-    store.put(key, picture)

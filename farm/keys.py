@@ -1,6 +1,8 @@
 """What the store holds, and where.
 
 pictures/DIGEST                     a picture file, by the sha256 of its bytes
+uses/DIGEST/ID.job                  empty, for each job that names the picture
+pictures.json                       the pictures that were there before that index
 jobs/ID.json                        the record of a job; written with compare-and-swap
 open/ID                             of each job that is not finished: what a restart reads
 tenants/of-TENANT/ID.job            empty, for each job: an index by tenant
@@ -28,6 +30,8 @@ import re
 
 COORDINATOR = "coordinator.json"
 LEASE = "lease.json"
+PICTURES = "pictures/"
+OLDER_PICTURES = "pictures.json"
 OPEN = "open/"
 JOBS = "jobs/"
 TENANTS_WHOLE = "tenants.json"
@@ -41,7 +45,20 @@ ARTIFACTS = ("video.mp4", "thumbnail.jpg", "sprites.jpg")
 
 
 def picture_key(digest: str) -> str:
-    return f"pictures/{digest}"
+    return f"{PICTURES}{digest}"
+
+
+def uses_prefix(picture: str) -> str:
+    return f"uses/{picture}/"
+
+
+def use_key(picture: str, job: str) -> str:
+    return f"{uses_prefix(picture)}{job}.job"
+
+
+def user_of(use: str) -> str | None:
+    """The job of such a key."""
+    return _part(rf"uses/{_SHA256}/({_ID})\.job", use)
 
 
 def job_key(job: str) -> str:

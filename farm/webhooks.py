@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
+from farm.clock import uptime
 from farm.errors import OutboundError, RequestError, StoreError
 from farm.job import Job, State
 from farm.keys import WEBHOOKS, is_webhook_key, webhook_key
@@ -184,9 +185,9 @@ class Webhooks:
     async def _pay(self, owed: Owed) -> None:
         pause = FIRST_S
         age = time.time() - owed.ended_ms / 1000  # the wall clock may have been set meanwhile
-        until = time.monotonic() + min(GIVE_UP_S, max(LEAST_S, GIVE_UP_S - age))
+        until = uptime() + min(GIVE_UP_S, max(LEAST_S, GIVE_UP_S - age))
         while (why := await self._try(owed)) is not None:
-            if time.monotonic() > until:
+            if uptime() > until:
                 log.error("%s: its webhook is given up: %s", owed.job, why)
                 break
             log.warning("%s: its webhook is tried again in %.0f s: %s", owed.job, pause, why)

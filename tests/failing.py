@@ -8,7 +8,7 @@ from typing import Any
 from farm import workers
 from farm.order import Order
 from farm.plan import Kind
-from farm.store import open_store
+from farm.store import Store
 
 MODE = "mode"
 
@@ -16,8 +16,8 @@ MODE = "mode"
 class Worker(workers.Worker):
     """Fails at its start (raise, die, hang), or where it is to load a model (load)."""
 
-    def __init__(self, kind: Kind, device: str, store: str) -> None:
-        mode = self._mode(store)
+    def __init__(self, kind: Kind, device: str, store: Store) -> None:
+        mode = _mode(store)
         if mode == "raise":
             raise ImportError("libcudart.so.13: cannot open shared object file")
         if mode == "die":
@@ -25,13 +25,13 @@ class Worker(workers.Worker):
         if mode == "hang":
             time.sleep(10_000)
         super().__init__(kind, device, store)
-        self._place = store
 
     def _load(self, order: Order) -> Any:
-        if self._mode(self._place) == "load":
+        if _mode(self._store) == "load":
             time.sleep(10_000)
         return super()._load(order)
 
-    def _mode(self, place: str) -> str:
-        stored = open_store(place).get(MODE)
-        return stored.data.decode() if stored else ""
+
+def _mode(store: Store) -> str:
+    stored = store.get(MODE)
+    return stored.data.decode() if stored else ""

@@ -28,6 +28,7 @@ from farm.previews import Previewer
 from farm.request import Model, ModelFacts, RenderRequest
 from farm.run import Fault
 from farm.settings import load_settings
+from farm.store import Store, identify, open_store
 from svd_engine import video
 from svd_engine.conditioning import Conditioning
 from svd_engine.params import RenderDefaults
@@ -93,7 +94,7 @@ class InlinePool:
 
     most_steps = 1000  # beyond which a renderer does not go, until its coordinator ends
 
-    def __init__(self, store: str, _engine: str, _load_s: float, _joined: Any, left: Any) -> None:
+    def __init__(self, store: Store, _engine: str, _load_s: float, _joined: Any, left: Any) -> None:
         self._left = left
         self.slots: dict[str, Any] = {}
         self.troubles: dict[str, str] = {}
@@ -161,6 +162,8 @@ def inline() -> Any:
         patch.setattr(farm.coordinator, "Models", KnownModel)
         patch.setattr(farm.coordinator, "os", SimpleNamespace(getpid=lambda: 1, _exit=print))
         patch.setattr(farm.coordinator, "lifeline", lambda _: None)
+        # As Ray names it, so that one that is started anew has the store at once.
+        patch.setattr(farm.coordinator, "own_actor", lambda: ("coordinator", ""))
         patch.setattr(farm.upkeep, "live_nodes", list)
         patch.setattr(video, "encode_video", lambda *_: b"a video")
         yield
@@ -172,7 +175,8 @@ async def coordinator(
 ) -> AsyncIterator[Coordinator]:
     """One that has begun. working: with a renderer and a decoder."""
     settings = {"webhook_secret": SECRET, "segment_steps": 2, **settings}
-    one = Coordinator(load_settings(store=str(folder), **settings))
+    store = identify(open_store(str(folder)))
+    one = Coordinator(load_settings(store=str(folder), **settings), "farm.workers", store)
     await one.ready()
     if working:
         one._dispatcher.joined("renderer-0", Kind.RENDERER, None)

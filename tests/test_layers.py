@@ -88,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     "loop": set(),
     "resolver": {"farm.errors"},
     "outbound": {"farm.errors", "farm.resolver"},
-    "webhooks": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
+    "webhooks": {"farm.clock", "farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
     | {"farm.quarantine", "farm.records", "farm.resolver", "farm.settings", "farm.store"},
     "places": set(),
     "gang": {"farm.order", "farm.pool", "farm.run"},
@@ -149,7 +149,8 @@ ALLOWED: dict[str, set[str]] = {
         "farm.fence",
     }
     | {"farm.intake", "farm.job", "farm.keys", "farm.leftovers", "farm.lifeline", "farm.loop"}
-    | {"farm.metrics", "farm.ownership", "farm.pool", "farm.quarantine", "farm.request"}
+    | {"farm.metrics", "farm.ownership", "farm.pictures", "farm.pool", "farm.quarantine"}
+    | {"farm.request"}
     | {"farm.scheduler", "farm.settings", "farm.sharing"}
     | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
     "intake": {
@@ -161,8 +162,10 @@ ALLOWED: dict[str, set[str]] = {
         "farm.job",
         "farm.keys",
     }
-    | {"farm.loop", "farm.quarantine", "farm.request", "farm.settings", "farm.store"}
+    | {"farm.loop", "farm.request", "farm.settings", "farm.store"}
     | {"farm.webhooks", "svd_engine.picture"},
+    "pictures": {"farm.errors", "farm.keys", "farm.loop", "farm.quarantine", "farm.request"}
+    | {"farm.store"},
     "lifeline": {"farm.errors"},
     "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.lifeline", "farm.pool"}
     | {"farm.keys", "farm.lease", "farm.owner", "farm.settings", "farm.store", "svd_engine"},
@@ -227,7 +230,7 @@ ALLOWED |= {
         "rate": "",
         "slots": "",
         "docs": "",
-        "health": "protocol",
+        "health": "errors protocol",
         "gate": "access body errors slots",
         "form": "errors",
         "json_body": "errors",

@@ -66,6 +66,7 @@ def test_pauses_grow_and_a_day_is_enough(
     store = open_store(tmp_path.as_uri())
     monkeypatch.setattr(farm.webhooks, "post", refuse)
     monkeypatch.setattr(time, "time", lambda: now)
+    monkeypatch.setattr(farm.webhooks, "uptime", lambda: now)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     with caplog.at_level(logging.ERROR, "farm"):
         one = ended()
