@@ -26,15 +26,15 @@ PORT = 8000  # where `serve run` listens, and nowhere else
 
 SUBMITS = """
 import sys, time, farm
-picture, model, steps, stays = sys.argv[1:]
+picture, model, steps, then = sys.argv[1:]
 job = farm.submit(
     picture, model=model, width=64, height=48, num_frames=3, num_inference_steps=int(steps)
 )
 print(job.id, flush=True)
-if stays == "waits":
+if "waits" in then:
     job.wait(progress=False)
     print("done", flush=True)
-elif stays == "stays":
+if "stays" in then:
     time.sleep(600)
 """
 
@@ -68,6 +68,8 @@ def program(store: Path, address: str, *command: object) -> Iterator[subprocess.
         yield process
     finally:
         kill_all(process)
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def kill_all(process: subprocess.Popen[str]) -> None:
@@ -114,7 +116,7 @@ def test_a_second_program_joins_the_first_ones_farm_and_a_second_farm_is_refused
 ) -> None:
     store = tmp_path / "store"
     with ExitStack() as stack:
-        first = stack.enter_context(submits(store, "local", files, 1000, "stays"))
+        first = stack.enter_context(submits(store, "local", files, 40, "stays"))
         one = said(first)
         with submits(store, "", files, 2, "leaves") as second:
             other = said(second)
@@ -144,12 +146,12 @@ def test_a_paused_farm_that_another_replaced_commits_nothing(
     files: list[Path], tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
-    with submits(store, "local", files, 1000, "stays") as first:
+    with submits(store, "local", files, 40, "stays") as first:
         said(first)
         coordinator = psutil.Process(owner(store).pid)
         coordinator.send_signal(signal.SIGSTOP)
         time.sleep(TAKE_S)
-        with submits(store, "local", files, 2, "waits") as second:
+        with submits(store, "local", files, 2, "waits, stays") as second:
             said(second)
             assert said(second) == "done"
             mine = owner(store)
