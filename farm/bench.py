@@ -24,12 +24,13 @@ from farm.plan import Kind, Stage
 from farm.request import Model
 from farm.settings import load_settings
 from farm.simulate import decision_rate
+from farm.store import Store
 from svd_engine.params import RenderParams
 
 CLIP_S = 2.0  # of sleep, on a renderer
 CLIPS_PER_WORKER = 10
 SUBMITS = 2000
-PARTS = ("scheduler", "submits", "overhead", "busy", "http")
+PARTS = ("scheduler", "submits", "start", "overhead", "busy", "http")
 THREADS = 16
 STEPS = 25
 SMALL = {"width": 128, "height": 128, "num_frames": 8, "num_inference_steps": STEPS}
@@ -38,7 +39,7 @@ SMALL = {"width": 128, "height": 128, "num_frames": 8, "num_inference_steps": ST
 class Worker:
     """Sleeps through a clip's tasks."""
 
-    def __init__(self, kind: Kind, device: str, store: str) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store) -> None:
         """As `workers.Worker` is made; nothing is loaded."""
 
     def run(self, order: Order, *_given: Any) -> Generator[Step, None, Any]:
@@ -65,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts: dict[str, Callable[[], None]] = {
         "scheduler": lambda: print(f"scheduler: {decision_rate():,.0f} decisions a second"),
         "submits": lambda: _submits(options.store or []),
+        "start": _start,
         "overhead": _overhead,
         "busy": lambda: _busy(counts),
         "http": _http,
@@ -75,6 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.parts or parts:
         parts[name]()
     return 0
+
+
+def _start() -> None:
+    from farm.bench_start import bench_start
+
+    bench_start()
 
 
 def _http() -> None:

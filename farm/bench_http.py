@@ -14,7 +14,8 @@ from ray import serve
 
 CONNECTIONS = 32
 POLLS = 3000
-SUBMITS = 200
+SUBMITS = 200  # one by one
+SUBMITS_AT_ONCE = 1000
 ROUNDS = 3
 FORM = {"size": "64x48", "num_frames": "2", "num_inference_steps": "1", "model": "tiny"}
 
@@ -99,6 +100,21 @@ async def _measure(url: str, picture: bytes) -> None:
         print(
             f"submit, one by one, while the farm renders: p50 {times[SUBMITS // 2] * 1e3:.0f} ms, "
             f"p99 {_p99(times) * 1e3:.0f} ms"
+        )
+
+        async def timed(number: int) -> float:
+            return (await submit(10_000 + number))[0]
+
+        rate, times = await _rate(SUBMITS_AT_ONCE, timed)
+        print(
+            f"submit, {CONNECTIONS} at once, while the farm renders: {rate:.0f} a second, "
+            f"p99 {_p99(times) * 1e3:.0f} ms"
+        )
+        for worker in (await (await session.get("/v1/farm")).json())["workers"]:
+            await session.post(f"/v1/farm/workers/{worker}/drain")
+        rate, times = await _rate(SUBMITS_AT_ONCE, lambda number: timed(SUBMITS_AT_ONCE + number))
+        print(
+            f"... while no worker takes a task: {rate:.0f} a second, p99 {_p99(times) * 1e3:.0f} ms"
         )
 
 

@@ -194,6 +194,8 @@ ALLOWED: dict[str, set[str]] = {
     "simulate": {"farm.plan", "farm.placement", "farm.request", "farm.run", "farm.scheduler"}
     | {PARAMS},
     "bench_http": {"farm.ingress.serve_app"},
+    "bench_start": {"farm.job", "farm.keys", "farm.link", "farm.request", "farm.settings"}
+    | {"farm.store", PARAMS},
     "bench": {
         "farm.bench_http",
         "farm.client",
