@@ -198,6 +198,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.store", PARAMS},
     "bench": {
         "farm.bench_http",
+        "farm.bench_start",
         "farm.client",
         "farm.job",
         "farm.link",
@@ -205,7 +206,7 @@ ALLOWED: dict[str, set[str]] = {
         "farm.plan",
         "farm.request",
     }
-    | {"farm.settings", "farm.simulate", "svd_engine", "svd_engine.video", PARAMS},
+    | {"farm.settings", "farm.simulate", "farm.store", "svd_engine", "svd_engine.video", PARAMS},
 }
 # The ingress knows the farm by its protocol: Ray and the coordinator are behind `serve_app` alone.
 DOOR = {
@@ -262,6 +263,7 @@ HOMES = {
     "ray": {
         "farm/bench",
         "farm/bench_http",
+        "farm/bench_start",
         "farm/cluster",
         "farm/ingress/serve_app",
         "farm/lifeline",
