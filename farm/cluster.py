@@ -10,6 +10,10 @@ from weakref import WeakValueDictionary
 
 import ray
 from ray._private import services
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
+from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.exceptions import RayError, RayTaskError
 
 from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError
@@ -59,7 +63,10 @@ def running_cluster(prefer: str = "") -> str:
         found.add(services.canonicalize_bootstrap_address("auto") or "")
     found |= services.find_gcs_addresses()
     # What Ray remembers of a cluster that has died would be tried for two minutes.
-    return next((a for a in sorted(found, key=lambda a: a != prefer) if _answers(a)), "")
+    running = next((a for a in sorted(found, key=lambda a: a != prefer) if _answers(a)), "")
+    if running:  # as Ray itself does for a cluster that it finds
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    return running
 
 
 def _answers(address: str) -> bool:
@@ -96,6 +103,20 @@ def session() -> str:
     except ClusterLostError:
         return ""
     return str(ray.get_runtime_context().get_node_id())
+
+
+def check_token() -> None:
+    """RequestError where this process's Ray serves whoever reaches it.
+
+    It listens at the machine's own address, and would run anything for them, whatever keys the
+    farm has.
+    """
+    if not is_token_auth_enabled():
+        raise RequestError(
+            "Ray asks for no token, and runs anything for whoever reaches its ports: start it, and "
+            "what joins it, with RAY_AUTH_MODE=token (`ray get-auth-token --generate` makes a "
+            "token; every node must have it)"
+        )
 
 
 def live_nodes() -> list[Node]:

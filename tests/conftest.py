@@ -1,8 +1,10 @@
 import os
+import secrets
 
 # Read by the hub's client and by Ray at import; a test must not reach out or leave a token at home.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from pathlib import Path

@@ -210,7 +210,7 @@ def test_without_a_cluster_it_starts_its_own(tiny: Path, tmp_path: Path) -> None
     unwanted = {"FARM_URL", "FARM_API_KEY"}
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     environment |= {"RAY_ADDRESS": "local"}  # others may run on this machine, as this module's
-    environment |= {"FARM_STORE": str(tmp_path / "store"), "RAY_AUTH_MODE": "disabled"}
+    environment |= {"FARM_STORE": str(tmp_path / "store")}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
     files = [tmp_path / "a.png", tiny, tmp_path / "clip.mp4"]
     done = subprocess.run(

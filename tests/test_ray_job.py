@@ -30,10 +30,10 @@ def free_port() -> int:
 
 def environment() -> dict[str, str]:
     """This interpreter as `python`, and no cluster but the one that is named."""
-    own = {"RAY_ADDRESS", "RAY_AUTH_MODE", "PYTHONPATH"}
+    own = {"RAY_ADDRESS", "PYTHONPATH"}
     rest = {key: value for key, value in os.environ.items() if key not in own}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return rest | {"PATH": path, "RAY_AUTH_MODE": "disabled"}
+    return rest | {"PATH": path}
 
 
 @pytest.fixture

@@ -52,9 +52,11 @@ def program(store: Path, address: str, *command: object) -> Iterator[subprocess.
 
     address: RAY_ADDRESS; empty for none.
     """
-    unwanted = {"RAY_ADDRESS", "FARM_URL", "FARM_API_KEY"}
+    unwanted = {"RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "FARM_URL", "FARM_API_KEY"}
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    environment |= {"FARM_STORE": str(store), "PYTHONPATH": str(ROOT)}
+    home = store.parent / "home"  # as a newcomer's: Ray makes a token there
+    home.mkdir(exist_ok=True)
+    environment |= {"FARM_STORE": str(store), "PYTHONPATH": str(ROOT), "HOME": str(home)}
     environment |= {"RAY_ADDRESS": address} if address else {}
     process = subprocess.Popen(
         [*map(str, command)],
@@ -93,10 +95,12 @@ def submits(
 def said(process: subprocess.Popen[str]) -> str:
     """Its next line, warnings of Ray's left out."""
     assert process.stdout is not None
+    lines = []
     for line in process.stdout:
-        if not line.startswith(("[", "(")) and "Warning" not in line and line.strip():
+        if line.startswith(("job-", "done")):
             return line.strip()
-    raise AssertionError("it ended without a word")
+        lines.append(line)
+    raise AssertionError("".join(lines))
 
 
 def owner(store: Path) -> Owner:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from farm.cluster import running_cluster
+from farm.cluster import check_token, running_cluster
 from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.protocol import CalledFarm
@@ -24,6 +24,7 @@ PATIENCE_S = 30.0  # with a coordinator that is away; then 503, and the client m
 def _build() -> FastAPI:
     """Evaluated in each replica."""
     settings = load_settings()
+    check_token()
     # Serve tells nowhere else where it listens.
     client: Any = serve.context._get_global_client()
     check_host(client.http_config.host, settings)
