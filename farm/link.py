@@ -19,7 +19,7 @@ from ray.exceptions import (
 )
 
 import svd_engine
-from farm.cluster import join_cluster, start_cluster
+from farm.cluster import join_cluster, running_cluster, start_cluster
 from farm.coordinator import Coordinator
 from farm.errors import FarmError, LeaseError, StoreError, WorkerError
 from farm.keys import LEASE
@@ -27,7 +27,7 @@ from farm.lease import owner_of
 from farm.lifeline import Lifeline, lifeline
 from farm.owner import is_dead
 from farm.pool import last_line
-from farm.settings import Settings
+from farm.settings import Settings, ray_address
 from farm.store import identify, open_store
 
 log = logging.getLogger("farm")
@@ -202,7 +202,8 @@ def connect(settings: Settings, engine: str = "farm.workers", start: bool = True
     farm is of a later version. One of an earlier version is replaced: what it was at goes on from
     the store.
     """
-    if not join_cluster(_owners_cluster(settings)):
+    joined = join_cluster(_owners_cluster(settings))
+    if not joined:
         if not start:
             raise WorkerError("no Ray cluster runs here, so no farm does")
         open_store(settings.store).check()  # before anything is started
@@ -212,7 +213,11 @@ def connect(settings: Settings, engine: str = "farm.workers", start: bool = True
         there = link("ready")
     except LeaseError:
         ray.kill(ray.get_actor("coordinator", namespace="farm"))  # it has nothing
-        raise
+        owners = _owners_cluster(settings)
+        if joined or ray_address() or running_cluster(owners) != owners:
+            raise
+        ray.shutdown()  # another program was starting at the same time, and was faster
+        return connect(settings, engine, start)
     version, numerics = svd_engine.__version__, svd_engine.NUMERICS
     its = there["version"], there.get("numerics", 0)  # not counted before 0.2.0
     if _age(*its) > _age(version, numerics):

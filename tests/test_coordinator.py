@@ -338,7 +338,7 @@ def test_a_stale_coordinator_cannot_commit(farm: Farm, tiny: Path) -> None:
     assert store.exists(result_key(view.job.request.digest))
 
 
-def test_no_cluster_to_look_at() -> None:
+def test_no_cluster_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     from farm.link import connect
@@ -346,5 +346,6 @@ def test_no_cluster_to_look_at() -> None:
 
     if ray.is_initialized():
         ray.shutdown()
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # others may run on this machine
     with pytest.raises(WorkerError, match="no Ray cluster runs here"):
         connect(load_settings(store="/tmp"), start=False)

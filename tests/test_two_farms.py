@@ -146,6 +146,19 @@ def test_a_second_program_joins_the_first_ones_farm_and_a_second_farm_is_refused
 
 
 @pytest.mark.slow
+def test_programs_that_start_at_the_same_time_share_a_farm(
+    files: list[Path], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    with submits(store, "", files, 2, "stays") as first:
+        time.sleep(3)  # it is starting its Ray
+        with submits(store, "", files, 2, "stays") as second:
+            asked = {said(first), said(second)}
+            assert jobs_of(store) == asked
+        assert (store / "coordinator.json").read_text() == "1"
+
+
+@pytest.mark.slow
 def test_a_paused_farm_that_another_replaced_commits_nothing(
     files: list[Path], tmp_path: Path
 ) -> None:
