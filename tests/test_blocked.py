@@ -80,8 +80,7 @@ def test_workers_that_die_at_start(
 ) -> None:
     """Why is in the job, its log, the status and on the terminals, until it heals."""
     job = farm.submit(submission(tiny), PICTURE).job.id
-    why = blocked(farm, job, "libcudart.so.13: cannot open")
-    assert "no renderer is up: renderer-0: ImportError" in why
+    blocked(farm, job, "no renderer is up: renderer-0: ImportError: libcudart.so.13: cannot open")
     wait_for(lambda: [e for e in farm.events(job) if e.event == "blocked"])
     status = farm.status()
     assert "libcudart" in status["blocked"]
