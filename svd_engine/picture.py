@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from io import BytesIO
+from math import inf
 from os import PathLike
 from pathlib import Path
 from struct import error as StructError
@@ -38,6 +39,19 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _BAND_PIXELS = 2**20
+READS = 10_000  # by which a head must be read; PNG and JPEG have one of a few dozen by then
+
+
+class _File(BytesIO):
+    """A file whose head may be read in so many pieces: Pillow's parsers go on for minutes."""
+
+    left: float = READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"its head is in over {READS} pieces")
+        return super().read(size)
 
 
 def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -49,7 +63,7 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     if isinstance(picture, Image.Image):
         check_size(*picture.size, max_pixels)
-        return _as_rgb(picture, _orientation_of(picture))
+        return _upright(_as_rgb(picture), _orientation_of(picture))
     if isinstance(picture, bytes):
         name, data = "the file", picture
     else:
@@ -69,7 +83,8 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if image.size != size:
         raise ValueError(f"{name} is broken: its size is {size}, and {image.size} once decoded")
     image.info.clear()
-    return _as_rgb(image, orientation)
+    image = _as_rgb(image)  # no name keeps what it was made of, so there are two at most
+    return _upright(image, orientation)
 
 
 def check_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -106,7 +121,9 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, Bare]:
     if bare.size:
         check_size(*bare.size, max_pixels)
     try:
-        image = Image.open(BytesIO(bare.data), formats=_formats())
+        file = _File(bare.data)
+        image = Image.open(file, formats=_formats())
+        file.left = inf
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{name} is not a picture of a known format ({', '.join(FORMATS)}), or its head is "
@@ -199,21 +216,21 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _as_rgb(image: Image.Image, orientation: int) -> Image.Image:
+def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("the picture holds floating-point values, whose white point is not known")
     try:
         if image.mode.startswith("I"):
             image = _as_grey(image)
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        if orientation in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[orientation])
+        return image if image.mode == "RGB" else image.convert("RGB")
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(f"the picture is broken: {_words(error)}") from error
-    return image
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _as_grey(image: Image.Image) -> Image.Image:
