@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from svd_engine import jpeg2000
+
 # Chunks, segments and the like: each takes a microsecond of Python, whatever it holds. A PNG of
 # 260 MB in chunks of 8 kB, as libpng writes them, has 32,000.
 MAX_PIECES = 100_000
 JPEG_JUNK = 2**16  # bytes before a marker; there are none in a good file, or a few of padding
-MAX_JP2_HEADER = (
-    2**20
-)  # bytes, nearly all of them a colour profile; Pillow goes through it in Python
+MAX_AVIF_HEADER = 2**22  # bytes of a box that says where things are
+MAX_SCANS = 100  # of a JPEG: encoders make 10 or so, and each goes over the whole picture
 TEXT_BYTES = 2**20  # of a text that is unpacked to look for an orientation
 # Tags of TIFF that pixels depend on: sizes, bits, compression, strips, tiles, colours.
 TIFF_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320}
@@ -29,6 +30,7 @@ TIFF_VALUES = 2**16  # of one tag: strips, for the most part
 _ORIENTATION = 0x0112
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_JPEG_IN_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # nor where one restarts
 _AVIF_METADATA = re.compile(rb"infe\x02.{7}(Exif|mime)", re.DOTALL)
 
 T = TypeVar("T")
@@ -133,6 +135,8 @@ def _strip_jpeg(data: bytes) -> Bare:
     kept: list[bytes | memoryview] = [data[:2]]
     exif, xmp, view = 0, 0, memoryview(data)
     for marker, start, stop in _limited(_jpeg_segments(data)):
+        if marker == 0xDA:
+            _check_scans(data, start)
         if stop == start + 2:  # a marker alone, which is of no use before the pixels
             continue
         if not (0xE0 <= marker <= 0xEF or marker == 0xFE):
@@ -162,6 +166,20 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         stop = at + 2 + (0 if alone else max(2, struct.unpack_from(">H", data, at + 2)[0]))
         yield marker, at, stop
         at = stop
+
+
+def _check_scans(data: bytes, at: int) -> None:
+    """ValueError for a JPEG of so many scans that decoding them takes minutes. at: of the first."""
+    scans = 0
+    for _ in range(MAX_PIECES):
+        found = _JPEG_IN_SCANS.search(data, at)
+        if found is None or found[0] == b"\xff\xd9" or found.end() + 2 > len(data):
+            return
+        scans += found[0] == b"\xff\xda"
+        if scans > MAX_SCANS:
+            raise ValueError(f"it has over {MAX_SCANS} scans")
+        at = found.end() + max(2, struct.unpack_from(">H", data, found.end())[0])
+    raise ValueError(f"it is in over {MAX_PIECES} pieces")
 
 
 def _tells_colours(marker: int, body: bytes) -> bool:
@@ -240,6 +258,9 @@ def _strip_avif(data: bytes) -> Bare:
 
     How it is turned stands in its `irot` and `imir`: that of its EXIF counts for nothing.
     """
+    for name, _, length in jpeg2000.boxes(data):
+        if name in (b"meta", b"moov") and length > MAX_AVIF_HEADER:
+            raise ValueError(f"its {name.decode()} has {length} bytes, over {MAX_AVIF_HEADER}")
     bare = bytearray(data)
     for found in _limited(_AVIF_METADATA.finditer(data)):
         bare[slice(*found.span(1))] = b"skip"
@@ -247,22 +268,9 @@ def _strip_avif(data: bytes) -> Bare:
 
 
 def _check_jp2(data: bytes) -> Bare:
-    """As it is: what of its header is no pixels costs little, unless there is much of it."""
-    for name, length in _limited(_jp2_boxes(data)):
-        if name == b"jp2h" and length > MAX_JP2_HEADER:
-            raise ValueError(f"its header has {length} bytes, over {MAX_JP2_HEADER}")
-        if name in (b"jp2h", b"jp2c"):
-            break
+    """As it is, once its header is known to be no longer than it should."""
+    jpeg2000.codestream(data)
     return Bare(data)
-
-
-def _jp2_boxes(data: bytes) -> Iterator[tuple[bytes, int]]:
-    start = 0
-    while start + 16 <= len(data):
-        length, name, long = struct.unpack_from(">I4sQ", data, start)
-        length = long if length == 1 else length or len(data) - start
-        yield name, length
-        start += max(8, length)
 
 
 _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Bare]], ...] = (

@@ -9,8 +9,9 @@ from struct import error as StructError
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from svd_engine import jpeg2000
 from svd_engine.container import Bare, exif_orientation, strip_metadata
 
 # A phone's 64 megapixels are 9248 x 6936, a camera's 61 are 9504 x 6336. At four bytes a pixel,
@@ -20,11 +21,14 @@ MAX_SIDE = 2**15
 WORK_BYTES = 250_000_000  # for a decoder, beside the picture that it makes
 # Formats decoded by Pillow's own code: no Ghostscript (EPS, PDF), no rarely tried parsers.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# What decoders take beside the picture, in bytes a pixel: estimates from how they are written
-# that `python -m tests.picture_memory` is still to confirm.
-# WebP: two canvases. AVIF: planes of 16 bits, frames of the codec's, RGBA. JPEG2000: 32 bits for
-# each component, twice.
-WORK = {"WEBP": 8, "AVIF": 20, "JPEG2000": 32}
+# What decoders take beside the picture and the file, in bytes a pixel: `python -m
+# tests.picture_memory`. WebP has two canvases. AVIF was at 10, where its samples have 8 bits: they
+# may have 16.
+WORK = {"WEBP": 8, "AVIF": 20}
+COPIES = {"WEBP": 2, "AVIF": 2}  # of the file, by decoders
+# Decoders that are written in Python: a microsecond and more for each value.
+SLOW = ("bmp_rle", "ppm", "ppm_plain")
+SLOW_PIXELS = 2_000_000
 TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}  # none, fax, LZW, JPEG, deflate, PackBits
 
 Picture = Image.Image | str | PathLike[str] | bytes
@@ -68,16 +72,21 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
         name, data = "the file", picture
     else:
         name, data = str(picture), _read(Path(picture))
-    image, bare = _parse(data, name, max_pixels)
+    opened, bare = _parse(data, name, max_pixels)
+    image: Image.Image = opened
     del data
-    size, orientation = image.size, bare.orientation
+    size, orientation, file = image.size, bare.orientation, opened.fp
+    del opened
     try:
         if image.format == "WEBP":
+            del image  # it has a copy of the file
             image = _decode_webp(bare.data)
         elif image.format == "AVIF":
             orientation = exif_orientation(image.info.get("exif", b""))
         del bare
         image.load()
+        if file and not file.closed:
+            file.truncate(0)  # a TIFF keeps it
     except Exception as error:  # Pillow's decoders raise anything on broken data
         raise ValueError(f"{name} is broken: {_words(error)}") from error
     if image.size != size:
@@ -111,7 +120,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
         )
 
 
-def _parse(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, Bare]:
+def _parse(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile, Bare]:
     if not data:
         raise ValueError(f"{name} is empty")
     try:
@@ -133,7 +142,10 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, Bare]:
         raise ValueError(f"{name} is broken or too large: {_words(error)}") from error
     check_size(*image.size, max_pixels)
     try:
-        work = _work_bytes(image)
+        copies = COPIES.get(image.format or "", 0) + (bare.data is not data)
+        work = _work_bytes(image) + copies * len(bare.data)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be used: {error}") from error
     except Exception as error:
         raise ValueError(f"{name} is broken: {_words(error)}") from error
     if work > WORK_BYTES:
@@ -154,6 +166,13 @@ def _work_bytes(image: Any) -> int:
         return int(2 * width * height * sum(h * v for _, h, v, _ in image.layer) / most)
     if image.format == "TIFF":
         return _tiff_work_bytes(image.tag_v2, width, height)
+    if image.format == "JPEG2000":
+        return jpeg2000.work_bytes(image.fp.getvalue())
+    if width * height > SLOW_PIXELS and image.tile and image.tile[0].codec_name in SLOW:
+        raise ValueError(
+            f"it has {width} x {height} pixels, over {SLOW_PIXELS}, in a kind of {image.format} "
+            "that is slow to decode (text, runs or an odd depth): save it as a PNG"
+        )
     return WORK.get(image.format, 0) * width * height
 
 
