@@ -22,6 +22,15 @@ FarmError
 └── OutboundError      a host on the web that does not answer, or that the farm may not ask
 """
 
+import re
+
+_PLACE = re.compile(r"(?<![\w.:/-])(?:file://)?/(?:[^\s'\"/]+/+)+")
+
+
+def without_places(text: str) -> str:
+    """A message for a client: of a path of this machine, no more than its last part."""
+    return _PLACE.sub("", text)
+
 
 class FarmError(Exception):
     """Any error the farm raises on purpose; the message is for people."""

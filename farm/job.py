@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from farm.errors import ConflictError, JobError
-from farm.keys import job_key, open_key, result_key
+from farm.keys import Name, job_key, open_key, result_key
 from farm.plan import Stage
 from farm.records import Record
 from farm.request import UNCOUNTED, Model, RenderRequest, Sha256
@@ -100,9 +100,8 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    # Without a dot in front: what such a file in a store is, is not the farm's.
-    id: str = Field(default_factory=lambda: new_job_id(), pattern=r"^[\w-][\w.-]{0,79}$")
-    tenant: str = Field("default", pattern=r"^[\w-][\w.-]{0,79}$")
+    id: Name = Field(default_factory=lambda: new_job_id())
+    tenant: Name = "default"
     model: Model = Model()
     params: RenderParams = RenderParams()
     num_videos: int = Field(1, ge=1, le=1000)

@@ -27,6 +27,9 @@ Other names may be there too (`.DS_Store`, `.nfs0001`): what lists keys leaves t
 
 import hashlib
 import re
+from typing import Annotated
+
+from pydantic import AfterValidator
 
 COORDINATOR = "coordinator.json"
 LEASE = "lease.json"
@@ -40,8 +43,25 @@ PREVIEWS = "previews/"
 WEBHOOKS = "webhooks/"
 QUARANTINE = "quarantine/"
 _ID = r"[\w-][\w.-]{0,79}"
+_NAME_BYTES = 200  # in UTF-8: a file's name has 255, and keys put something around it
 _SHA256 = "[0-9a-f]{64}"
 ARTIFACTS = ("video.mp4", "thumbnail.jpg", "sprites.jpg")
+
+
+def check_name(text: str) -> str:
+    """A job's id or a tenant's name, which are parts of keys; ValueError for what can be none.
+
+    Without a dot in front: what such a file in a store is, is not the farm's.
+    """
+    if not re.fullmatch(_ID, text) or len(text.encode(errors="replace")) > _NAME_BYTES:
+        raise ValueError(
+            "a name is 1 to 80 letters, digits, _, - and dots (at most 200 bytes), and begins with "
+            f"no dot; got {text!r}"
+        )
+    return text
+
+
+Name = Annotated[str, AfterValidator(check_name)]
 
 
 def picture_key(digest: str) -> str:

@@ -22,6 +22,7 @@ from farm.errors import (
     RequestError,
     StoreError,
     WorkerError,
+    without_places,
 )
 from farm.order import Order, Step
 from farm.placement import Slot
@@ -228,7 +229,8 @@ class Pool:
             except Exception as error:  # of Ray's, or of what is started: no worker is left alone
                 self._kill(name)
                 self.places.pop(name, None)
-                why = last_line(error)
+                why = without_places(last_line(error))  # jobs that wait for it say so
+                log.warning("%s is not up: %s", name, last_line(error))
                 self._left(name, why)
             lived = 0.0 if up_at is None else time.monotonic() - up_at
             if lived > SETTLED_S:
@@ -328,16 +330,15 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
 
 
 def _fault_of(error: RayError) -> TaskError:
+    """What clients are told of a fault: without places, which are for operators and in the log."""
     cause = error.cause if isinstance(error, RayTaskError) else error
-    for kind, fault in _FAULTS:
-        if isinstance(cause, kind):
-            if isinstance(cause, StoreError):
-                log.warning(
-                    "a worker and the store: %s", cause
-                )  # its place is not for the event log
-                return TaskError(fault, f"the farm's store: {cause.reason}")
-            return TaskError(fault, last_line(cause) if fault is Fault.LOST else str(cause))
-    return TaskError(Fault.ERROR, f"{type(cause).__name__}: {cause}")
+    log.warning("a worker: %s: %s", type(cause).__name__, cause)
+    fault = next((fault for kind, fault in _FAULTS if isinstance(cause, kind)), None)
+    if isinstance(cause, StoreError) and fault is not None:
+        return TaskError(fault, f"the farm's store: {cause.reason}")
+    if fault is None:
+        return TaskError(Fault.ERROR, without_places(f"{type(cause).__name__}: {cause}"))
+    return TaskError(fault, without_places(last_line(cause) if fault is Fault.LOST else str(cause)))
 
 
 def last_line(error: BaseException) -> str:

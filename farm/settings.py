@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from farm.errors import RequestError
+from farm.keys import Name
 from farm.request import Sha256
 from svd_engine.picture import MAX_PIXELS
 
@@ -50,7 +51,7 @@ class Key(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tenant: str = Field(pattern=r"^[\w-][\w.-]{0,79}$")
+    tenant: Name
     operator: bool = False  # sees the workers, and may drain them
     per_minute: float | None = Field(None, gt=0)  # requests
 
@@ -69,7 +70,7 @@ class Settings(BaseSettings):
     max_jobs: int = Field(10_000, ge=1)  # open at once in all; what a tenant's share is taken of
     max_jobs_per_tenant: int | None = Field(None, ge=1)  # default: max_jobs
     max_work: int = Field(10**13, ge=1)  # steps x pixels x frames x videos open, by tenant
-    max_gpus: dict[str, int] = {}  # workers at once, by tenant; as JSON
+    max_gpus: dict[Name, int] = {}  # workers at once, by tenant; as JSON
     max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture
     stall_s: float = Field(1800.0, gt=0)  # without a step or an end, until a task counts as lost
     load_s: float = Field(600.0, gt=0)  # for a worker to start, and to load a model

@@ -62,7 +62,7 @@ class Worker:
             message = self._what_fits(order, str(error))
             del error  # its traceback holds the tensors
             raise GpuMemoryError(message) from None
-        except (ValueError, FileNotFoundError) as error:
+        except ValueError as error:
             raise RequestError(str(error)) from error
         finally:
             if order.lean:
@@ -131,6 +131,7 @@ class Worker:
             try:
                 self._engine = self._engine_class(*wanted, self._device)
             except (ValueError, OSError) as error:
+                log.error("cannot load %s: %s", order.model.name, error)
                 raise WorkerError(f"cannot load {order.model.name} here: {error}") from error
             self._loaded = wanted
         return self._engine
@@ -149,24 +150,25 @@ class Worker:
     def _picture(self, digest: str) -> bytes:
         stored = self._store.get(picture_key(digest))
         if stored is None:
-            raise RequestError(f"the picture is gone: {self._store.where(picture_key(digest))}")
+            log.error("%s is gone", self._store.where(picture_key(digest)))
+            raise RequestError("the picture is gone from the farm's store: send it again")
         if digest_of(stored.data) != digest:
             reason = "its bytes are not those that it is named by"
-            place = move_aside(self._store, picture_key(digest), stored.data, reason)
-            message = f"the picture in the store was damaged, and is now {place}: send it again"
-            raise RequestError(message)
+            move_aside(self._store, picture_key(digest), stored.data, reason)
+            raise RequestError("the picture in the farm's store was damaged: send it again")
         return stored.data
 
     def _checkpoint(self, request: RenderRequest, step: int) -> Latents:
         key = checkpoint_key(request.digest, step)
         stored = self._store.get(key)
         if stored is None:
-            raise MissingError(f"{self._store.where(key)} is gone")
+            raise MissingError(f"{self._store.where(key)} is gone", reason="a checkpoint is gone")
         try:
             return Latents.from_bytes(stored.data, request.digest, step)
         except UnreadableError as error:
             place = move_aside(self._store, key, stored.data, str(error))
-            raise MissingError(f"a checkpoint cannot be read, and is now {place}") from error
+            message = f"a checkpoint cannot be read, and is now {place}"
+            raise MissingError(message, reason="a checkpoint cannot be read") from error
 
     def _save(self, request: RenderRequest, latents: Latents, former: int) -> None:
         """Write a checkpoint, behind the back of the next task; one at a time."""

@@ -10,7 +10,16 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
+from svd_engine import jpeg2000
+
+# Chunks, segments and the like: each takes a microsecond of Python, whatever it holds. A PNG of
+# 260 MB in chunks of 8 kB, as libpng writes them, has 32,000.
+MAX_PIECES = 100_000
+JPEG_JUNK = 2**16  # bytes before a marker; there are none in a good file, or a few of padding
+MAX_AVIF_HEADER = 2**22  # bytes of a box that says where things are
+MAX_SCANS = 100  # of a JPEG: encoders make 10 or so, and each goes over the whole picture
 TEXT_BYTES = 2**20  # of a text that is unpacked to look for an orientation
 # Tags of TIFF that pixels depend on: sizes, bits, compression, strips, tiles, colours.
 TIFF_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320}
@@ -20,7 +29,11 @@ TIFF_VALUES = 2**16  # of one tag: strips, for the most part
 
 _ORIENTATION = 0x0112
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-_AVIF_METADATA = re.compile(rb"(infe\x02...(?:....))(?:Exif|mime)", re.DOTALL)
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_JPEG_IN_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # nor where one restarts
+_AVIF_METADATA = re.compile(rb"infe\x02.{7}(Exif|mime)", re.DOTALL)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,19 +79,27 @@ def _xmp_orientation(xmp: bytes) -> int:
 
 def _strip_png(data: bytes) -> Bare:
     """IHDR, PLTE, IDAT and IEND. An animation's frames are not in IDAT."""
-    kept, turned = [data[:8]], dict[bytes, int]()
-    for name, start, stop in _png_chunks(data):
-        body = data[start + 8 : stop - 4]
+    kept: list[bytes | memoryview] = [data[:8]]
+    turned, view = dict[bytes, int](), memoryview(data)
+    for name, start, stop in _limited(_png_chunks(data)):
         if name in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-            kept.append(data[start:stop])
+            kept.append(view[start:stop])
         elif name == b"eXIf":
-            turned.setdefault(b"exif", exif_orientation(body))
+            turned.setdefault(b"exif", exif_orientation(data[start + 8 : stop - 4]))
         elif name in (b"tEXt", b"zTXt", b"iTXt"):
-            for source, orientation in _text_orientation(name, body):
+            for source, orientation in _text_orientation(name, data[start + 8 : stop - 4]):
                 turned.setdefault(source, orientation)
     sides = struct.unpack_from(">II", data, 16) if len(data) >= 24 else None
     orientation = next((o for _, o in sorted(turned.items()) if o != 1), 1)
     return Bare(b"".join(kept), orientation, sides)
+
+
+def _limited(pieces: Iterator[T]) -> Iterator[T]:
+    """The pieces of a file; ValueError where there are too many."""
+    for number, piece in enumerate(pieces, 1):
+        if number > MAX_PIECES:
+            raise ValueError(f"it is in over {MAX_PIECES} pieces")
+        yield piece
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -111,25 +132,54 @@ def _text_orientation(name: bytes, body: bytes) -> Iterator[tuple[bytes, int]]:
 
 def _strip_jpeg(data: bytes) -> Bare:
     """All but comments and APPn; JFIF's and Adobe's say what the colours are."""
-    kept, exif, xmp, at = [data[:2]], 0, 0, 2
-    while (at := data.find(b"\xff", at)) >= 0 and at + 4 <= len(data):
-        marker = data[at + 1]
-        if marker in (0x00, 0xFF) or 0xD0 <= marker <= 0xD8 or marker == 0x01:
-            at += 1 if marker == 0xFF else 2
+    kept: list[bytes | memoryview] = [data[:2]]
+    exif, xmp, view = 0, 0, memoryview(data)
+    for marker, start, stop in _limited(_jpeg_segments(data)):
+        if marker == 0xDA:
+            _check_scans(data, start)
+        if stop == start + 2:  # a marker alone, which is of no use before the pixels
             continue
-        if marker in (0xDA, 0xD9):
-            kept.append(data[at:])
-            break
-        length = struct.unpack_from(">H", data, at + 2)[0]
-        body = data[at + 4 : at + 2 + length]
+        if not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            kept.append(view[start:stop])
+            continue
+        body = data[start + 4 : stop]
         if marker == 0xE1 and body.startswith(b"Exif\0"):
             exif = exif or exif_orientation(body)
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             xmp = xmp or _xmp_orientation(body)
-        if not (0xE0 <= marker <= 0xEF or marker == 0xFE) or _tells_colours(marker, body):
-            kept.append(data[at : at + 2 + length])
-        at += 2 + max(2, length)
+        elif _tells_colours(marker, body):
+            kept.append(view[start:stop])
     return Bare(b"".join(kept), next((o for o in (exif, xmp) if o > 1), 1))
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and stop of each; the first scan goes on until the file ends."""
+    at = 2
+    while found := _JPEG_MARKER.search(data, at, at + JPEG_JUNK):
+        at, marker = found.start(), data[found.start() + 1]
+        if marker in (0xDA, 0xD9):
+            yield marker, at, len(data)
+            return
+        alone = 0xD0 <= marker <= 0xD8 or marker == 0x01
+        if not alone and at + 4 > len(data):
+            return
+        stop = at + 2 + (0 if alone else max(2, struct.unpack_from(">H", data, at + 2)[0]))
+        yield marker, at, stop
+        at = stop
+
+
+def _check_scans(data: bytes, at: int) -> None:
+    """ValueError for a JPEG of so many scans that decoding them takes minutes. at: of the first."""
+    scans = 0
+    for _ in range(MAX_PIECES):
+        found = _JPEG_IN_SCANS.search(data, at)
+        if found is None or found[0] == b"\xff\xd9" or found.end() + 2 > len(data):
+            return
+        scans += found[0] == b"\xff\xda"
+        if scans > MAX_SCANS:
+            raise ValueError(f"it has over {MAX_SCANS} scans")
+        at = found.end() + max(2, struct.unpack_from(">H", data, found.end())[0])
+    raise ValueError(f"it is in over {MAX_PIECES} pieces")
 
 
 def _tells_colours(marker: int, body: bytes) -> bool:
@@ -139,25 +189,32 @@ def _tells_colours(marker: int, body: bytes) -> bool:
 
 def _strip_webp(data: bytes) -> Bare:
     """The chunks of its first frame."""
-    kept, turned, size, frames, at = list[bytes](), dict[bytes, int](), None, 0, 12
-    while at + 8 <= len(data):
-        name, length = struct.unpack_from("<4sI", data, at)
-        chunk = data[at : at + 8 + length + length % 2]
+    kept, turned, size, frames = list[memoryview](), dict[bytes, int](), None, 0
+    view = memoryview(data)
+    for name, start, stop in _limited(_webp_chunks(data)):
         frames += name == b"ANMF"
         if name in (b"VP8X", b"VP8 ", b"VP8L"):
-            size = size or _webp_size(name, chunk[8:])
+            size = size or _webp_size(name, data[start + 8 : start + 18])
         if name == b"EXIF":
-            turned.setdefault(b"exif", exif_orientation(chunk[8:]))
+            turned.setdefault(b"exif", exif_orientation(data[start + 8 : stop]))
         elif name == b"XMP ":
-            turned.setdefault(b"xmp", _xmp_orientation(chunk[8:]))
+            turned.setdefault(b"xmp", _xmp_orientation(data[start + 8 : stop]))
         elif name in (b"VP8X", b"ANIM", b"ALPH", b"VP8 ", b"VP8L") or (
             name == b"ANMF" and frames == 1
         ):
-            kept.append(chunk)
-        at += len(chunk)
-    body = b"WEBP" + b"".join(kept)
+            kept.append(view[start:stop])
+    head = struct.pack("<4sI4s", b"RIFF", 4 + sum(map(len, kept)), b"WEBP")
     orientation = next((o for _, o in sorted(turned.items()) if o != 1), 1)
-    return Bare(b"RIFF" + struct.pack("<I", len(body)) + body, orientation, size)
+    return Bare(b"".join((head, *kept)), orientation, size)
+
+
+def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    start = 12
+    while start + 8 <= len(data):
+        name, length = struct.unpack_from("<4sI", data, start)
+        stop = min(start + 8 + length + length % 2, len(data))
+        yield name, start, stop
+        start = stop
 
 
 def _webp_size(name: bytes, body: bytes) -> tuple[int, int]:
@@ -192,7 +249,8 @@ def _strip_tiff(data: bytes) -> Bare:
     end = len(data) + len(data) % 2
     head = data[:4] + struct.pack(f"{order}I", end)
     padding = bytes(end - len(data))
-    return Bare(b"".join((head, data[8:], padding, directory, bytes(4))), orientation)
+    parts = (head, memoryview(data)[8:], padding, directory, bytes(4))
+    return Bare(b"".join(parts), orientation)
 
 
 def _strip_avif(data: bytes) -> Bare:
@@ -200,7 +258,19 @@ def _strip_avif(data: bytes) -> Bare:
 
     How it is turned stands in its `irot` and `imir`: that of its EXIF counts for nothing.
     """
-    return Bare(_AVIF_METADATA.sub(rb"\1skip", data))
+    for name, _, length in jpeg2000.boxes(data):
+        if name in (b"meta", b"moov") and length > MAX_AVIF_HEADER:
+            raise ValueError(f"its {name.decode()} has {length} bytes, over {MAX_AVIF_HEADER}")
+    bare = bytearray(data)
+    for found in _limited(_AVIF_METADATA.finditer(data)):
+        bare[slice(*found.span(1))] = b"skip"
+    return Bare(bytes(bare))
+
+
+def _check_jp2(data: bytes) -> Bare:
+    """As it is, once its header is known to be no longer than it should."""
+    jpeg2000.codestream(data)
+    return Bare(data)
 
 
 _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Bare]], ...] = (
@@ -208,5 +278,6 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Bare]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), _strip_jpeg),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), _strip_webp),
     (re.compile(rb"II[*+]\0|MM\0[*+]"), _strip_tiff),
+    (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n"), _check_jp2),
     (re.compile(rb"....ftyp(?:avif|avis|mif1|msf1)", re.DOTALL), _strip_avif),
 )

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 from io import BytesIO
+from math import inf
 from os import PathLike
 from pathlib import Path
 from struct import error as StructError
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from svd_engine import jpeg2000
 from svd_engine.container import Bare, exif_orientation, strip_metadata
 
 # A phone's 64 megapixels are 9248 x 6936, a camera's 61 are 9504 x 6336. At four bytes a pixel,
@@ -19,11 +21,14 @@ MAX_SIDE = 2**15
 WORK_BYTES = 250_000_000  # for a decoder, beside the picture that it makes
 # Formats decoded by Pillow's own code: no Ghostscript (EPS, PDF), no rarely tried parsers.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-# What decoders take beside the picture, in bytes a pixel: estimates from how they are written
-# that `python -m tests.picture_memory` is still to confirm.
-# WebP: two canvases. AVIF: planes of 16 bits, frames of the codec's, RGBA. JPEG2000: 32 bits for
-# each component, twice.
-WORK = {"WEBP": 8, "AVIF": 20, "JPEG2000": 32}
+# What decoders take beside the picture and the file, in bytes a pixel: `python -m
+# tests.picture_memory`. WebP has two canvases. AVIF was at 10, where its samples have 8 bits: they
+# may have 16.
+WORK = {"WEBP": 8, "AVIF": 20}
+COPIES = {"WEBP": 2, "AVIF": 2}  # of the file, by decoders
+# Decoders that are written in Python: a microsecond and more for each value.
+SLOW = ("bmp_rle", "ppm", "ppm_plain")
+SLOW_PIXELS = 2_000_000
 TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}  # none, fax, LZW, JPEG, deflate, PackBits
 
 Picture = Image.Image | str | PathLike[str] | bytes
@@ -38,6 +43,19 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _BAND_PIXELS = 2**20
+READS = 10_000  # by which a head must be read; PNG and JPEG have one of a few dozen by then
+
+
+class _File(BytesIO):
+    """A file whose head may be read in so many pieces: Pillow's parsers go on for minutes."""
+
+    left: float = READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"its head is in over {READS} pieces")
+        return super().read(size)
 
 
 def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -49,27 +67,33 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     if isinstance(picture, Image.Image):
         check_size(*picture.size, max_pixels)
-        return _as_rgb(picture, _orientation_of(picture))
+        return _upright(_as_rgb(picture), _orientation_of(picture))
     if isinstance(picture, bytes):
         name, data = "the file", picture
     else:
         name, data = str(picture), _read(Path(picture))
-    image, bare = _parse(data, name, max_pixels)
+    opened, bare = _parse(data, name, max_pixels)
+    image: Image.Image = opened
     del data
-    size, orientation = image.size, bare.orientation
+    size, orientation, file = image.size, bare.orientation, opened.fp
+    del opened
     try:
         if image.format == "WEBP":
+            del image  # it has a copy of the file
             image = _decode_webp(bare.data)
         elif image.format == "AVIF":
             orientation = exif_orientation(image.info.get("exif", b""))
         del bare
         image.load()
+        if file and not file.closed:
+            file.truncate(0)  # a TIFF keeps it
     except Exception as error:  # Pillow's decoders raise anything on broken data
         raise ValueError(f"{name} is broken: {_words(error)}") from error
     if image.size != size:
         raise ValueError(f"{name} is broken: its size is {size}, and {image.size} once decoded")
     image.info.clear()
-    return _as_rgb(image, orientation)
+    image = _as_rgb(image)  # no name keeps what it was made of, so there are two at most
+    return _upright(image, orientation)
 
 
 def check_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -96,7 +120,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
         )
 
 
-def _parse(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, Bare]:
+def _parse(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile, Bare]:
     if not data:
         raise ValueError(f"{name} is empty")
     try:
@@ -106,7 +130,9 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, Bare]:
     if bare.size:
         check_size(*bare.size, max_pixels)
     try:
-        image = Image.open(BytesIO(bare.data), formats=_formats())
+        file = _File(bare.data)
+        image = Image.open(file, formats=_formats())
+        file.left = inf
     except UnidentifiedImageError as error:
         raise ValueError(
             f"{name} is not a picture of a known format ({', '.join(FORMATS)}), or its head is "
@@ -116,7 +142,10 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[Image.Image, Bare]:
         raise ValueError(f"{name} is broken or too large: {_words(error)}") from error
     check_size(*image.size, max_pixels)
     try:
-        work = _work_bytes(image)
+        copies = COPIES.get(image.format or "", 0) + (bare.data is not data)
+        work = _work_bytes(image) + copies * len(bare.data)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be used: {error}") from error
     except Exception as error:
         raise ValueError(f"{name} is broken: {_words(error)}") from error
     if work > WORK_BYTES:
@@ -137,6 +166,13 @@ def _work_bytes(image: Any) -> int:
         return int(2 * width * height * sum(h * v for _, h, v, _ in image.layer) / most)
     if image.format == "TIFF":
         return _tiff_work_bytes(image.tag_v2, width, height)
+    if image.format == "JPEG2000":
+        return jpeg2000.work_bytes(image.fp.getvalue())
+    if width * height > SLOW_PIXELS and image.tile and image.tile[0].codec_name in SLOW:
+        raise ValueError(
+            f"it has {width} x {height} pixels, over {SLOW_PIXELS}, in a kind of {image.format} "
+            "that is slow to decode (text, runs or an odd depth): save it as a PNG"
+        )
     return WORK.get(image.format, 0) * width * height
 
 
@@ -199,21 +235,21 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _as_rgb(image: Image.Image, orientation: int) -> Image.Image:
+def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("the picture holds floating-point values, whose white point is not known")
     try:
         if image.mode.startswith("I"):
             image = _as_grey(image)
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        if orientation in _UPRIGHT:
-            image = image.transpose(_UPRIGHT[orientation])
+        return image if image.mode == "RGB" else image.convert("RGB")
     except ValueError:
         raise
     except Exception as error:
         raise ValueError(f"the picture is broken: {_words(error)}") from error
-    return image
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _as_grey(image: Image.Image) -> Image.Image:

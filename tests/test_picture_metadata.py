@@ -107,8 +107,28 @@ def bounded(name: str) -> None:
     assert told["peak"] - told["decoded"] <= LIMIT, told
 
 
-def test_a_padded_strip_takes_little_memory() -> None:
-    bounded("6000 x 5, pad")
+@pytest.mark.parametrize(
+    "name", ["6000 x 5, pad", "WebP, lossless, 12 MP of noise", "TIFF of four pages, 12 MP"]
+)
+def test_some_of_the_worst_take_little_memory(name: str) -> None:
+    bounded(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("JPEG of 180 scans", "over 100 scans"),
+        ("JPEG2000, 3 MP in blocks of 4 x 4", "code blocks are 4 x 4"),
+        ("PPM as text, 3 MP", "slow to decode"),
+        ("ICO", "not a picture of a known format"),
+        ("BigTIFF", "BigTIFF"),
+    ],
+)
+def test_what_has_no_bound_is_refused_by_its_head(name: str, why: str) -> None:
+    data = SLOW[name][0]()
+    for look in (check_picture, open_picture):
+        with pytest.raises(ValueError, match=why):
+            look(data)
 
 
 @pytest.mark.slow

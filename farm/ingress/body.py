@@ -1,7 +1,7 @@
 """A request's body to its fields: multipart or JSON, as browsers, curl and OpenAI's SDK send it."""
 
 import asyncio
-import base64
+import binascii
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +14,17 @@ from starlette.datastructures import Headers
 from farm.errors import OutboundError
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.form import Part, parse_form
-from farm.ingress.json_body import parse_json
+from farm.ingress.json_body import Payload, parse_json
 from farm.outbound import fetch
 
 PICTURE = "input_reference"
-THREADS = 8  # that parse bodies
+THREADS = 8  # that read short bodies
+# A longer body has a thread that all long ones share: Python's lock lets one thread run at a time,
+# so several of them would take as long together, and the event loop would wait for each in turn.
+LONG = 2**20
 IDLE_S = 30.0  # between two pieces of a body
 UPLOAD_S = 600.0  # for all of it
-PIECE = 2**20  # characters of base64 decoded at once: all other threads wait meanwhile
+PIECE = 2**20  # characters of base64 decoded at once, all other threads waiting: a multiple of 4
 # Where a picture may come as a URL.
 URL_FIELDS = ("input_reference[image_url]", "image_url", "image_reference")
 
@@ -53,17 +56,18 @@ async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Bod
         )
     body = await _receive(request, limit)
     data: bytes | None = None
-    payloads: Sequence[bytes] = ()
+    payloads: Sequence[Payload] = ()
     if kind == "application/json":
-        fields, payloads = await _threaded(request, parse_json, body)
+        fields, payloads = await threaded(request, len(body), parse_json, body)
         _flatten(fields, picture)
     else:
-        fields, data = _fields_of(await _threaded(request, parse_form, body, content_type), picture)
+        parts = await threaded(request, len(body), parse_form, body, content_type)
+        fields, data = _fields_of(parts, picture)
     name, url = _take_url(fields, data, picture)
     if name is not None and _is_of_the_web(url):
         data = await _fetch(name, url, request.app.state.settings.picture_hosts, limit)
     elif name is not None:
-        data = await _threaded(request, _data_url, name, url, payloads)
+        data = await threaded(request, len(body), _data_url, name, url, payloads)
     return Body(fields, data)
 
 
@@ -73,9 +77,10 @@ def declared_length(headers: Headers) -> int | None:
     return int(text[:18]) if text.isascii() and text.isdecimal() else None
 
 
-async def _threaded(request: Request, function: Callable[..., T], *arguments: Any) -> T:
-    """The function's result, from one of the threads that are for bodies alone."""
-    limiter = request.app.state.body_threads
+async def threaded(request: Request, size: int, function: Callable[..., T], *arguments: Any) -> T:
+    """The function's result, from one of the threads that are for bodies of that many bytes."""
+    state = request.app.state
+    limiter = state.long_body_thread if size > LONG else state.body_threads
     return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)
 
 
@@ -163,7 +168,7 @@ async def _fetch(name: str, url: str, hosts: Sequence[str], limit: int) -> bytes
         raise bad_request(name, f"{name}: {error}") from error
 
 
-def _data_url(name: str, value: Any, payloads: Sequence[bytes]) -> bytes:
+def _data_url(name: str, value: Any, payloads: Sequence[Payload]) -> bytes:
     """The bytes of a data URL; its payload, where it is `#0`, is the first of those."""
     head, comma, text = value.partition(",") if isinstance(value, str) else ("", "", "")
     if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
@@ -177,9 +182,11 @@ def _data_url(name: str, value: Any, payloads: Sequence[bytes]) -> bytes:
         raise bad_request(name, f"{name}: not base64: {error}") from error
 
 
-def _decode(text: bytes) -> bytes:
+def _decode(text: Payload) -> bytes:
     """As `b64decode`, piece by piece; ValueError."""
-    if 0 <= text.find(b"=") < len(text) - 2:
-        raise ValueError("it has a = that is not at its end")
-    pieces = (text[start : start + PIECE] for start in range(0, len(text), PIECE))
-    return b"".join(base64.b64decode(piece, validate=True) for piece in pieces)
+    decoded = list[bytes]()
+    for start in range(0, len(text), PIECE):
+        if decoded and len(decoded[-1]) < PIECE // 4 * 3:
+            raise ValueError("it has a = that is not at its end")
+        decoded.append(binascii.a2b_base64(text[start : start + PIECE], strict_mode=True))
+    return b"".join(decoded)

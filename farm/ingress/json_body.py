@@ -17,8 +17,10 @@ SHORT = 4096  # bytes of a payload that stays where it is
 MOST = 4  # payloads; a picture is given once
 LONGEST = 400  # digits of a number
 
+Payload = bytes | memoryview  # of base64; mostly where the body has it, since it is not copied
 
-def parse_json(data: bytes | bytearray) -> tuple[dict[str, Any], Sequence[bytes]]:
+
+def parse_json(data: bytes | bytearray) -> tuple[dict[str, Any], Sequence[Payload]]:
     """The fields, and the payloads that `#0`, `#1`, ... stand for in them; ApiError 400 or 413."""
     text, payloads = _cut(data)
     try:
@@ -35,9 +37,9 @@ def parse_json(data: bytes | bytearray) -> tuple[dict[str, Any], Sequence[bytes]
     return fields, payloads
 
 
-def _cut(data: bytes | bytearray) -> tuple[bytes, list[bytes]]:
+def _cut(data: bytes | bytearray) -> tuple[bytes, list[Payload]]:
     """The text without its long payloads, and these. Each byte is looked at a few times at most."""
-    kept, payloads = list[bytes](), list[bytes]()
+    kept, payloads = list[bytes](), list[Payload]()
     start = size = 0  # of what is not in `kept` yet; bytes that are
     at = data.find(MARK)
     while at >= 0 and len(payloads) < MOST and size + at - start <= MAX_JSON:
@@ -49,8 +51,10 @@ def _cut(data: bytes | bytearray) -> tuple[bytes, list[bytes]]:
         if end - begin <= SHORT:
             at = data.find(MARK, begin)
             continue
-        payload = bytes(data[begin:end]).replace(b"\\/", b"/")  # as PHP writes it
-        if b"\\" not in payload:
+        payload: Payload = memoryview(data)[begin:end]
+        if data.find(b"\\", begin, end) >= 0:
+            payload = bytes(payload).replace(b"\\/", b"/")  # as PHP writes it
+        if isinstance(payload, memoryview) or b"\\" not in payload:
             kept.append(bytes(data[start:begin]) + b"#%d" % len(payloads))
             size += len(kept[-1])
             payloads.append(payload)

@@ -9,14 +9,13 @@ import re
 import secrets
 from typing import Annotated, Any, Literal
 
-import anyio.to_thread
 from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from farm.errors import RequestError
 from farm.ingress.access import Tenant
-from farm.ingress.body import read_body
+from farm.ingress.body import read_body, threaded
 from farm.ingress.content import read_whole
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.fields import submission_of
@@ -131,7 +130,9 @@ async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
     body = await read_body(request, settings.max_body, picture="image")
     if body.picture is None:
         raise bad_request("image", "image: is required")
-    width, height = await anyio.to_thread.run_sync(_size, body.picture, settings.max_pixels)
+    width, height = await threaded(
+        request, len(body.picture), _size, body.picture, settings.max_pixels
+    )
     for name in body.fields:
         if name not in NUMBERS:
             raise bad_request(name, f"{name}: there is no such parameter")

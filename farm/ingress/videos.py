@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from farm.errors import RequestError, SizeError
 from farm.ingress.access import Tenant, still_allowed
-from farm.ingress.body import PICTURE, read_body
+from farm.ingress.body import PICTURE, read_body, threaded
 from farm.ingress.content import content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
 from farm.ingress.events import event_stream
@@ -72,7 +71,8 @@ async def _asked(request: Request, tenant: str, key: str | None) -> tuple[Submis
             PICTURE, f"{PICTURE}: is required: the picture, as a file or a data URL", "missing"
         )
     try:
-        await anyio.to_thread.run_sync(check_picture, body.picture, settings.max_pixels)
+        size = len(body.picture)
+        await threaded(request, size, check_picture, body.picture, settings.max_pixels)
     except ValueError as error:
         raise bad_request(PICTURE, f"{PICTURE}: {error}") from error
     return submission, body.picture

@@ -1,0 +1,114 @@
+"""What a JPEG 2000 takes to decode, by its headers (ISO/IEC 15444-1, annex A and I).
+
+A decoder keeps a record of each tile, precinct and code block, and a file of a few kilobytes may
+cut a picture into millions of them. Every tile has a header that may change how it is cut.
+"""
+
+import struct
+from collections.abc import Iterator
+
+MAX_TILES = 4096  # each takes 10 kB before a pixel is decoded
+# By powers of two, of width and height together. A code block takes 400 bytes, a precinct 700.
+LEAST_BLOCK = 10  # 32 x 32
+LEAST_PRECINCT = 12  # 64 x 64
+BYTES = 7  # for a pixel of a component: 32 bits, and of what is above; 5 are measured at best
+MAX_HEADER = 2**20  # bytes, nearly all of them a colour profile; Pillow goes through it in Python
+MAX_PIECES = 100_000
+
+_SIZ, _COD, _COC, _SOT, _SOD, _EOC = 0xFF51, 0xFF52, 0xFF53, 0xFF90, 0xFF93, 0xFFD9
+
+
+def work_bytes(data: bytes) -> int:
+    """What decoding takes beside the file and the picture; ValueError where it has no bound.
+
+    struct.error and IndexError for a file that is broken.
+    """
+    start = codestream(data)
+    width, height, tiles, components = _siz(data, start)
+    if tiles > MAX_TILES:
+        raise ValueError(f"it is cut into {tiles} tiles, over {MAX_TILES}")
+    for marker, at, length in _segments(data, start + 2):
+        body = data[at + 4 : at + 2 + length]
+        if marker == _COD:
+            _check_cut(body[0], body[5:])
+        elif marker == _COC:
+            _check_cut(
+                body[1], body[2:]
+            )  # at most four components are read: a byte has their number
+    return BYTES * components * width * height
+
+
+def codestream(data: bytes) -> int:
+    """Where it starts: at once, or in a box of its own. ValueError for a header without a bound."""
+    if data.startswith(b"\xff\x4f"):
+        return 0
+    for name, body, length in boxes(data):
+        if name == b"jp2c":
+            return body
+        if name == b"jp2h" and length > MAX_HEADER:
+            raise ValueError(f"its header has {length} bytes, over {MAX_HEADER}")
+    raise ValueError("it has no codestream")
+
+
+def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """A file's boxes, as AVIF has them too: name, where its content starts, whole length."""
+    at = 0
+    for _ in range(MAX_PIECES):
+        if at + 8 > len(data):
+            return
+        length, name = struct.unpack_from(">I4s", data, at)
+        head = 16 if length == 1 else 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data, at + 8)
+        elif length == 0:
+            length = len(data) - at
+        yield name, at + head, length
+        at += max(head, length)
+    raise ValueError(f"it is in over {MAX_PIECES} pieces")
+
+
+def _siz(data: bytes, start: int) -> tuple[int, int, int, int]:
+    """Width, height, tiles and components."""
+    marker, _, _, *sides, components = struct.unpack_from(">HHH8IH", data, start + 2)
+    right, bottom, left, top, wide, high, tiles_left, tiles_top = sides
+    if marker != _SIZ or not (1 <= components <= 4 and wide and high):
+        raise ValueError("its codestream begins with no size of a picture that is known")
+    across, down = -(-(right - tiles_left) // wide), -(-(bottom - tiles_top) // high)
+    return right - left, bottom - top, across * down, components
+
+
+def _segments(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and length of each, in the main header and in those of all tiles' parts."""
+    part, part_bytes = 0, 0
+    for _ in range(MAX_PIECES):
+        if at + 4 > len(data):
+            return
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker == _EOC:
+            return
+        if marker == _SOT:
+            part, (part_bytes,) = at, struct.unpack_from(">I", data, at + 6)
+        if marker == _SOD:
+            if part_bytes <= at - part:  # 0: until the end
+                return
+            at = part + part_bytes
+            continue
+        yield marker, at, length
+        at += 2 + max(2, length)
+    raise ValueError(f"it is in over {MAX_PIECES} pieces")
+
+
+def _check_cut(style: int, params: bytes) -> None:
+    """ValueError where code blocks or precincts are too small. params: from the levels on."""
+    if params[1] + params[2] + 4 < LEAST_BLOCK:
+        raise ValueError(
+            f"its code blocks are {4 << params[1]} x {4 << params[2]}; save it with 32 x 32 or more"
+        )
+    levels = params[0]
+    for level, each in enumerate(params[5 : 6 + levels] if style & 1 else b""):
+        # Each level has a quarter of the next one's pixels.
+        if (each & 15) + (each >> 4) < LEAST_PRECINCT - 2 * (levels - level):
+            raise ValueError(
+                f"its precincts are {1 << (each & 15)} x {1 << (each >> 4)}; "
+                "save it with 64 x 64 or more, halved from level to level"
+            )
