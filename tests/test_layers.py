@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": {"farm.plan"},
     "choice": {"farm.plan", "farm.run"},
     "scheduler": {"farm.choice", "farm.plan", "farm.run"},
-    "settings": {"farm.errors", "farm.request", "svd_engine.picture"},
+    "settings": {"farm.errors", "farm.keys", "farm.request", "svd_engine.picture"},
     "store/__init__": {
         "farm.errors",
         "farm.store.known",
