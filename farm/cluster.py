@@ -16,7 +16,7 @@ from ray._private.authentication.authentication_token_setup import (
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.exceptions import RayError, RayTaskError
 
-from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError
+from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError, without_places
 from farm.lifeline import lifeline
 from farm.loop import Background, Recent
 from farm.placement import Node
@@ -216,7 +216,9 @@ async def describe_model(model: Model, limit_s: float) -> ModelFacts:
         own = isinstance(cause, (ValueError, FileNotFoundError))
         raise RequestError(str(cause) if own else f"{type(cause).__name__}: {cause}") from error
     except RayError as error:
-        raise WorkerError(f"no process to look at the model: {last_line(error)}") from error
+        raise WorkerError(
+            f"no process to look at the model: {without_places(last_line(error))}"
+        ) from error
     return facts
 
 

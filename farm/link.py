@@ -21,7 +21,7 @@ from ray.exceptions import (
 import svd_engine
 from farm.cluster import join_cluster, running_cluster, start_cluster
 from farm.coordinator import Coordinator
-from farm.errors import FarmError, LeaseError, StoreError, WorkerError
+from farm.errors import FarmError, LeaseError, StoreError, WorkerError, without_places
 from farm.keys import LEASE
 from farm.lease import owner_of
 from farm.lifeline import Lifeline, lifeline
@@ -168,7 +168,7 @@ def _raise_unless_passing(error: RayError, method: str, until: float) -> None:
         raise WorkerError(f"the coordinator failed at {method}: {error.cause!r}") from error
     passing = isinstance(error, (ActorDiedError, ActorUnavailableError))
     if not passing or time.monotonic() > until:
-        raise WorkerError(f"no coordinator: {last_line(error)}") from error
+        raise WorkerError(f"no coordinator: {without_places(last_line(error))}") from error
 
 
 def start_coordinator(settings: Settings, engine: str = "farm.workers") -> Any:
