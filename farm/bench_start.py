@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from farm.job import Job, Opened, State
-from farm.keys import job_key, open_key, tenant_key, use_key
+from farm.keys import TENANTS_WHOLE, job_key, open_key, tenant_key, use_key
 from farm.link import Link, connect
 from farm.request import Model, RenderRequest
 from farm.settings import load_settings
@@ -54,6 +54,7 @@ def _fill(store: Store) -> None:
             opened = Opened(job=job.id, tenant=job.tenant)
             store.put(open_key(job.id), opened.model_dump_json().encode())
 
+    store.put(TENANTS_WHOLE, b"{}")  # there is nothing from before the index
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(write, _jobs()))
 
@@ -72,6 +73,6 @@ def _jobs() -> Iterator[Job]:
             model=Model(name="tiny"),
             request=request,
             state=State.CANCELLED if number < PAST else State.QUEUED,
-            created_at=time.time(),
-            finished_at=time.time() if number < PAST else None,
+            created_at=1e9,
+            finished_at=1e9 if number < PAST else None,
         )

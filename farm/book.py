@@ -8,7 +8,7 @@ import logging
 import time
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -26,6 +26,8 @@ from svd_engine import NUMERICS
 log = logging.getLogger("farm")
 
 RETRY_S = 2.0  # between two tries to write to a store that does not answer
+CHUNK = 100  # records that one thread reads
+WRITERS = 4  # of records of jobs that were taken over
 CLOSED_KEPT = 10_000  # finished jobs that are remembered
 
 
@@ -106,11 +108,15 @@ class Book:
         """Let an event happen to an open job; await the task to know it written. JobError."""
         if job not in self.open:
             raise JobError(f"{job} is finished, or there is no such job: it cannot {event}")
+        self._advance(job, event, **changes)
+        return self.save(job)
+
+    def _advance(self, job: str, event: Event, **changes: Any) -> Job:
         after = advance(self.open[job], event, time.time(), self._fence, **changes)
         self.open[job] = after
         data = {"state": after.state} | ({"error": after.error} if after.error else {})
         self.log(job, event, **data)
-        return self.save(job)
+        return after
 
     def change(self, job: str, **changes: Any) -> None:
         """Change an open job's figures, to be written with its next event."""
@@ -187,18 +193,33 @@ class Book:
         self._changed(job)
 
     async def recover(self) -> list[Job]:
-        """Read the jobs that an earlier coordinator left open, and take them over."""
+        """Read the jobs that an earlier coordinator left open, and take them over.
+
+        That they are is written afterwards, a few at a time: thousands of writes would be in the
+        way of all that is asked of the farm. Where one was written by somebody else meanwhile, that
+        one owns the store.
+        """
         keys = await self._background.call(lambda: list(self._store.list(OPEN)))
-        ids = filter(None, map(open_job_of, keys))
-        jobs = await asyncio.gather(*(self._take_over(job) for job in ids))
+        ids = list(filter(None, map(open_job_of, keys)))
+        chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
+        reads = (self._background.read(_read_jobs, self._store, chunk) for chunk in chunks)
+        found = [pair for chunk in await asyncio.gather(*reads) for pair in chunk]
+        jobs = [await self._take_over(name, stored) for name, stored in found]
+        names = iter([job.id for job in jobs if job is not None])
+        for _ in range(WRITERS):
+            self._background.start(self._save_each(names))
         return [job for job in jobs if job is not None]
+
+    async def _save_each(self, names: Iterator[str]) -> None:
+        for name in names:
+            if name in self.open:
+                await self._save(name)
 
     def log(self, job: str, event: str, **data: Any) -> None:
         """Add to a job's event log. The latest progress takes the place of one not yet written."""
         self.logs.add(job, event, data)
 
-    async def _take_over(self, name: str) -> Job | None:
-        stored = await self._background.call(read_job, self._store, name)
+    async def _take_over(self, name: str, stored: tuple[Job, str] | None) -> Job | None:
         if stored is None or not stored[0].state.is_open:
             if stored is not None:
                 await self._ended(stored[0])
@@ -209,7 +230,7 @@ class Book:
         self.open[name] = job
         # What is left of it is rendered here, and named so.
         request = job.request.model_copy(update={"numerics": NUMERICS})
-        return await self.tell(name, Event.RECOVER, request=request)
+        return self._advance(name, Event.RECOVER, request=request)
 
     async def _save(self, name: str) -> Job:
         async with self._locks.setdefault(name, asyncio.Lock()):
@@ -260,6 +281,10 @@ class Book:
             del self._shown[oldest]
             self._locks.pop(oldest, None)
         self._changed(job.id)
+
+
+def _read_jobs(store: Store, names: Sequence[str]) -> list[tuple[str, tuple[Job, str] | None]]:
+    return [(name, read_job(store, name)) for name in names]
 
 
 def _is_same(job: Job, other: Job) -> bool:

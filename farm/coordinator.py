@@ -336,8 +336,7 @@ class Coordinator:
         jobs = await self._book.recover()
         keys = await self._background.call(lambda: list(self._store.list(CHECKPOINTS)))
         steps = dict(sorted(filter(None, map(step_of, keys))))  # the last of each clip
-        still_open = [job for job in jobs if job.state.is_open]
-        await asyncio.gather(*(self._sharing.admit(job, steps) for job in still_open))
+        await self._sharing.take_over([job for job in jobs if job.state.is_open], steps)
         clips = frozenset(self._dispatcher.clips)
         self._background.start(self._background.call(clear_orphans, self._store, keys, clips))
 

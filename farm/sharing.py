@@ -22,6 +22,7 @@ log = logging.getLogger("farm")
 
 RETRY_S = 2.0  # between two tries to read from a store that does not answer
 LOOKUPS = 32  # finished clips of a job that are looked for at once
+CHUNK = 100  # finished clips that one thread looks for
 KEPT = 10_000  # results that are remembered
 
 
@@ -45,15 +46,34 @@ class Sharing:
         self.places = Places()  # of the jobs that wait for clips
         self.blocked = ""  # why no worker is there for them, where it is so
         self._results = Recent[str, ClipResult](KEPT)
+        self._looked_for: dict[str, ClipResult | None] = {}  # while jobs are taken over
         self._answered = Recent[tuple[str, str], None](KEPT)  # clips that a tenant's jobs have had
         self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
         self._clips_of: dict[str, list[str]] = {}  # the other way round
 
-    async def admit(self, job: Job, steps: dict[str, int] | None = None) -> None:
+    async def take_over(self, jobs: Sequence[Job], steps: dict[str, int]) -> None:
+        """Admit jobs that a former coordinator left open.
+
+        steps: the last checkpoint of each clip that has any.
+        """
+        wanted = [_wanted(job) for job in jobs]
+        digests = [clip.digest for clips in wanted for clip in clips]
+        chunks = [digests[start : start + CHUNK] for start in range(0, len(digests), CHUNK)]
+        reads = (self._background.read(_read_results, self._store, chunk) for chunk in chunks)
+        for results in await asyncio.gather(*reads):
+            self._looked_for |= results
+        await asyncio.gather(
+            *(self._admit(job, clips, steps) for job, clips in zip(jobs, wanted, strict=True))
+        )
+        self._looked_for.clear()
+
+    async def admit(self, job: Job) -> None:
         """Answer a job's clips from the store, share those under way, render the others."""
-        # Paid for, by a former coordinator; perhaps one of other numerics, as their names say.
-        there = {result.request.asked for result in job.results}
-        wanted = [request for request in job.request.clips() if request.asked not in there]
+        await self._admit(job, _wanted(job))
+
+    async def _admit(
+        self, job: Job, wanted: Sequence[RenderRequest], steps: dict[str, int] | None = None
+    ) -> None:
         for start in range(0, len(wanted), LOOKUPS):
             batch = wanted[start : start + LOOKUPS]
             found = await self._look_up(batch, job)
@@ -129,6 +149,8 @@ class Sharing:
     async def _stored(self, digest: str, job: Job) -> ClipResult | None:
         if digest in self._results or digest in self.dispatcher.clips:
             return self._results.get(digest)
+        if digest in self._looked_for:
+            return self._looked_for[digest]
         while True:
             try:
                 stored = await self._background.read(
@@ -277,6 +299,20 @@ class Sharing:
             if clip.run.held != held:
                 self._scheduler.hold(clip.run, held)
         self.dispatcher.poke()
+
+
+def _wanted(job: Job) -> Sequence[RenderRequest]:
+    """The clips that a job has not been answered with yet."""
+    if not job.results:
+        return job.request.clips()
+    # Paid for, by a former coordinator; perhaps one of other numerics, as their names say.
+    there = {result.request.asked for result in job.results}
+    return [request for request in job.request.clips() if request.asked not in there]
+
+
+def _read_results(store: Store, digests: Sequence[str]) -> dict[str, ClipResult | None]:
+    found = ((digest, get_record(store, ClipResult, result_key(digest))) for digest in digests)
+    return {digest: stored[0] if stored else None for digest, stored in found}
 
 
 def _unpaid(result: ClipResult) -> ClipResult:
