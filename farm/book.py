@@ -9,6 +9,7 @@ import time
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,7 +27,6 @@ from svd_engine import NUMERICS
 log = logging.getLogger("farm")
 
 RETRY_S = 2.0  # between two tries to write to a store that does not answer
-CHUNK = 100  # records that one thread reads
 WRITERS = 4  # of records of jobs that were taken over
 CLOSED_KEPT = 10_000  # finished jobs that are remembered
 
@@ -195,20 +195,22 @@ class Book:
     async def recover(self) -> list[Job]:
         """Read the jobs that an earlier coordinator left open, and take them over.
 
-        That they are is written afterwards, a few at a time: thousands of writes would be in the
-        way of all that is asked of the farm. Where one was written by somebody else meanwhile, that
-        one owns the store.
+        That they are is in the store after `save_recovered`.
         """
         keys = await self._background.call(lambda: list(self._store.list(OPEN)))
         ids = list(filter(None, map(open_job_of, keys)))
-        chunks = [ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)]
-        reads = (self._background.read(_read_jobs, self._store, chunk) for chunk in chunks)
-        found = [pair for chunk in await asyncio.gather(*reads) for pair in chunk]
+        chunks = await self._background.read_in_chunks(partial(_read_jobs, self._store), ids)
+        found = [pair for chunk in chunks for pair in chunk]
         jobs = [await self._take_over(name, stored) for name, stored in found]
-        names = iter([job.id for job in jobs if job is not None])
-        for _ in range(WRITERS):
-            self._background.start(self._save_each(names))
         return [job for job in jobs if job is not None]
+
+    async def save_recovered(self) -> None:
+        """Write the open jobs, a few at a time: what is asked of the farm goes between them.
+
+        To be started once the farm has begun: until then another try to begin may read them anew.
+        """
+        names = iter(list(self.open))
+        await asyncio.gather(*(self._save_each(names) for _ in range(WRITERS)))
 
     async def _save_each(self, names: Iterator[str]) -> None:
         for name in names:

@@ -25,7 +25,7 @@ from farm.request import Model, ModelFacts
 from farm.settings import ray_address
 from svd_engine.variants import Variants, variants_of
 
-ANSWER_S = 2.0  # for a cluster of this machine to answer
+ANSWER_S = 2.0  # for what listens on this machine to answer
 FACTS_S = 300.0  # a model may be changed under the farm
 LOOKS = 4  # at models at once: each is a process that loads torch
 REFUSED_S = 30.0  # for which a model that is not there is remembered
@@ -63,13 +63,14 @@ def running_cluster(prefer: str = "") -> str:
         found.add(services.canonicalize_bootstrap_address("auto") or "")
     found |= services.find_gcs_addresses()
     # What Ray remembers of a cluster that has died would be tried for two minutes.
-    running = next((a for a in sorted(found, key=lambda a: a != prefer) if _answers(a)), "")
+    running = next((a for a in sorted(found, key=lambda a: a != prefer) if answers(a)), "")
     if running:  # as Ray itself does for a cluster that it finds
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     return running
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether somebody listens at `host:port`."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):

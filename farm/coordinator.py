@@ -320,6 +320,7 @@ class Coordinator:
             self._ownership.clock,
         )
         await self._take_over()
+        background.start(self._book.save_recovered())
         background.start(self._book.tenants.complete())
         for loop in (
             self._dispatcher.work(),

@@ -9,7 +9,9 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
+T = TypeVar("T")
 
+CHUNK = 100  # objects of the store that one thread reads in its turn
 PAUSE_S = 0.05  # between two times that those who wait for news are woken
 
 
@@ -38,6 +40,13 @@ class Background:
         """As `call`, for what many may ask for at once: nothing that is written waits behind it."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, function, *arguments)
+
+    async def read_in_chunks(
+        self, function: Callable[[Sequence[T]], R], of: Sequence[T]
+    ) -> list[R]:
+        """As `read`, of thousands of small things, in order: CHUNK of them in a thread's turn."""
+        chunks = (of[start : start + CHUNK] for start in range(0, len(of), CHUNK))
+        return await asyncio.gather(*(self.read(function, chunk) for chunk in chunks))
 
 
 class Recent(OrderedDict[K, V], Generic[K, V]):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from farm.clock import boot
+
 NAMESPACES = ("pid", "time")  # what a pid means, and what its start is counted from
 DEAD = ("Z", "X")  # states in /proc of a process that runs no more
 
@@ -49,11 +51,10 @@ def process_table() -> str:
         # Where /proc is another namespace's, its pids are not ours.
         if int(str(Path("/proc/self").readlink())) != os.getpid():
             return ""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         spaces = [str(Path(f"/proc/self/ns/{name}").readlink()) for name in NAMESPACES]
     except (OSError, ValueError):
         return ""
-    return " ".join([boot, *spaces])
+    return " ".join([boot(), *spaces]) if boot() else ""
 
 
 def is_dead(owner: Owner) -> bool:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from farm.book import Book
 from farm.clips import Clip
@@ -22,7 +23,6 @@ log = logging.getLogger("farm")
 
 RETRY_S = 2.0  # between two tries to read from a store that does not answer
 LOOKUPS = 32  # finished clips of a job that are looked for at once
-CHUNK = 100  # finished clips that one thread looks for
 KEPT = 10_000  # results that are remembered
 
 
@@ -46,7 +46,6 @@ class Sharing:
         self.places = Places()  # of the jobs that wait for clips
         self.blocked = ""  # why no worker is there for them, where it is so
         self._results = Recent[str, ClipResult](KEPT)
-        self._looked_for: dict[str, ClipResult | None] = {}  # while jobs are taken over
         self._answered = Recent[tuple[str, str], None](KEPT)  # clips that a tenant's jobs have had
         self._jobs_of: dict[str, list[str]] = {}  # that wait for a clip under way, first come first
         self._clips_of: dict[str, list[str]] = {}  # the other way round
@@ -58,25 +57,33 @@ class Sharing:
         """
         wanted = [_wanted(job) for job in jobs]
         digests = [clip.digest for clips in wanted for clip in clips]
-        chunks = [digests[start : start + CHUNK] for start in range(0, len(digests), CHUNK)]
-        reads = (self._background.read(_read_results, self._store, chunk) for chunk in chunks)
-        for results in await asyncio.gather(*reads):
-            self._looked_for |= results
+        chunks = await self._background.read_in_chunks(partial(_read_results, self._store), digests)
+        results = {digest: result for chunk in chunks for digest, result in chunk}
         await asyncio.gather(
-            *(self._admit(job, clips, steps) for job, clips in zip(jobs, wanted, strict=True))
+            *(
+                self._admit(job, clips, steps, results)
+                for job, clips in zip(jobs, wanted, strict=True)
+            )
         )
-        self._looked_for.clear()
 
     async def admit(self, job: Job) -> None:
         """Answer a job's clips from the store, share those under way, render the others."""
         await self._admit(job, _wanted(job))
 
     async def _admit(
-        self, job: Job, wanted: Sequence[RenderRequest], steps: dict[str, int] | None = None
+        self,
+        job: Job,
+        wanted: Sequence[RenderRequest],
+        steps: dict[str, int] | None = None,
+        results: Mapping[str, ClipResult | None] | None = None,
     ) -> None:
+        """steps, results: what the store has of the clips, where it was asked."""
         for start in range(0, len(wanted), LOOKUPS):
             batch = wanted[start : start + LOOKUPS]
-            found = await self._look_up(batch, job)
+            if results is None:
+                found = await self._look_up(batch, job)
+            else:
+                found = [results[request.digest] for request in batch]
             if not self._wants_clips(job.id):
                 return  # cancelled meanwhile, or another of its clips has failed
             for request, stored in zip(batch, found, strict=True):
@@ -149,14 +156,9 @@ class Sharing:
     async def _stored(self, digest: str, job: Job) -> ClipResult | None:
         if digest in self._results or digest in self.dispatcher.clips:
             return self._results.get(digest)
-        if digest in self._looked_for:
-            return self._looked_for[digest]
         while True:
             try:
-                stored = await self._background.read(
-                    get_record, self._store, ClipResult, result_key(digest)
-                )
-                return stored[0] if stored else None
+                return await self._background.read(_read_result, self._store, digest)
             except StoreError as error:
                 log.warning("%s: cannot look for its result yet: %s", job.id, error)
                 await asyncio.sleep(RETRY_S)
@@ -310,9 +312,13 @@ def _wanted(job: Job) -> Sequence[RenderRequest]:
     return [request for request in job.request.clips() if request.asked not in there]
 
 
-def _read_results(store: Store, digests: Sequence[str]) -> dict[str, ClipResult | None]:
-    found = ((digest, get_record(store, ClipResult, result_key(digest))) for digest in digests)
-    return {digest: stored[0] if stored else None for digest, stored in found}
+def _read_result(store: Store, digest: str) -> ClipResult | None:
+    stored = get_record(store, ClipResult, result_key(digest))
+    return stored[0] if stored else None
+
+
+def _read_results(store: Store, digests: Sequence[str]) -> list[tuple[str, ClipResult | None]]:
+    return [(digest, _read_result(store, digest)) for digest in digests]
 
 
 def _unpaid(result: ClipResult) -> ClipResult:

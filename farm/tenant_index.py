@@ -16,7 +16,6 @@ from farm.store import Store
 
 log = logging.getLogger("farm")
 
-CHUNK = 100  # records of an older store that one thread looks at
 OLDER = TypeAdapter(dict[str, list[str]])  # ids of jobs by tenant
 RETRY_S = 2.0  # between two tries with a store that does not answer
 
@@ -91,10 +90,8 @@ class TenantIndex:
 
     async def _scan(self) -> dict[str, list[str]]:
         keys = await self._background.read(lambda: list(self._store.list(JOBS)))
-        chunks = (keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK))
-        reads = (self._background.read(self._tenants_of, chunk) for chunk in chunks)
         older: dict[str, list[str]] = {}
-        for found in await asyncio.gather(*reads):
+        for found in await self._background.read_in_chunks(self._tenants_of, keys):
             for tenant, job in found:
                 older.setdefault(tenant, []).append(job)
         data = json.dumps(older).encode()

@@ -32,9 +32,8 @@ def work_bytes(data: bytes) -> int:
         if marker == _COD:
             _check_cut(body[0], body[5:])
         elif marker == _COC:
-            _check_cut(
-                body[1], body[2:]
-            )  # at most four components are read: a byte has their number
+            # A byte has the component's number, since at most four are read.
+            _check_cut(body[1], body[2:])
     return BYTES * components * width * height
 
 

@@ -13,11 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import psutil
-
 from tests.farm_jobs import picture_bytes
+from tests.programs import ROOT, kill_family
 
-ROOT = Path(__file__).parent.parent
 STORES = Path(__file__).parent / "stores"
 VERSIONS = {
     "a5bda05": "the front door",
@@ -78,11 +76,7 @@ def make_store(version: str, folder: Path) -> Path:
     with program.stdout as said:
         left = "left\n" in iter(said.readline, "")
         time.sleep(0.2)
-        family = [psutil.Process(program.pid), *psutil.Process(program.pid).children(True)]
-        for process in family:
-            process.kill()
-        psutil.wait_procs(family)
-    program.wait()
+        kill_family(program)
     assert left, f"{version} left no store"
     return store
 

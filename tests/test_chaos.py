@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -29,6 +28,7 @@ from tests.farm_jobs import (
     submission,
     wait_for,
 )
+from tests.programs import kill_family
 from tests.ray_cluster import local_cluster
 from tests.s3_server import s3_server
 
@@ -119,11 +119,7 @@ def test_everything_killed_at_once_and_started_anew(tiny: Path, tmp_path: Path) 
         if list(store.glob("checkpoints/*/*")):
             break
         time.sleep(0.1)
-    processes = [psutil.Process(driver.pid), *psutil.Process(driver.pid).children(recursive=True)]
-    for process in processes:
-        process.kill()
-    psutil.wait_procs(processes, timeout=30)
-    driver.wait()
+    kill_family(driver)
     driver.stdout.close()
     assert list(store.glob("open/*"))
     with local_cluster(num_cpus=2):

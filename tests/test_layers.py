@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "store/known": {"farm.errors", "farm.store.local", "farm.store.protocol"},
     "clock": set(),
-    "owner": set(),
+    "owner": {"farm.clock"},
     "lease": {"farm.clock", "farm.errors", "farm.keys", "farm.owner", "farm.store"}
     | {"farm.store.protocol"},
     "ownership": {"farm.clock", "farm.errors", "farm.lease", "farm.loop", "farm.owner"}

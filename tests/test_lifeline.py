@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from farm.lifeline import Lifeline
 from farm.link import Pulse
 from tests.conftest import draw_picture
 from tests.farm_jobs import picture_bytes, wait_for
+from tests.programs import running
 
 ROOT = Path(__file__).parent.parent
 NODE = {"raylet": "raylet/raylet", "gcs": "gcs_server", "agent": "DashboardAgent"}  # command lines
@@ -114,28 +115,11 @@ def children_of(process: subprocess.Popen[str], command: str) -> list[psutil.Pro
     return [p for p in family if p.cmdline() and command in p.cmdline()[0]]
 
 
-@contextmanager
-def program(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+def program(*arguments: object) -> AbstractContextManager[subprocess.Popen[str]]:
     """One that starts a Ray of its own, which is gone with it."""
     environment = {key: value for key, value in os.environ.items() if key != "FARM_URL"}
     environment["RAY_ADDRESS"] = "local"
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            own = psutil.Process(process.pid)
-            for member in (own, *own.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    member.kill()
-        process.communicate()
+    return running([sys.executable, *arguments], environment)
 
 
 WAITS = """

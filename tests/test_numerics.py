@@ -104,8 +104,7 @@ def test_a_job_of_another_version_is_finished_under_this_ones_numerics(
         assert found.request == request()
         again, new = await book.create(job())  # sent again, its answer was lost
         assert (again.id, new) == (name, False)
-        while (written := await book.read(name)) is None or written.request != request():
-            await asyncio.sleep(0.01)
+        await book.save_recovered()
 
     with_book(store, work)
     stored = store.get(job_key(name))

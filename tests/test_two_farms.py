@@ -6,8 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
 import httpx2
@@ -19,8 +18,8 @@ from farm.lease import TAKE_S, owner_of
 from farm.owner import Owner
 from farm.store import open_store
 from tests.farm_jobs import picture_bytes
+from tests.programs import ROOT, kill_family, running
 
-ROOT = Path(__file__).parent.parent
 SERVE = Path(sys.executable).parent / "serve"
 PORT = 8000  # where `serve run` listens, and nowhere else
 
@@ -46,8 +45,9 @@ def files(tiny: Path, tmp_path: Path) -> list[Path]:
     return [picture, tiny]
 
 
-@contextmanager
-def program(store: Path, address: str, *command: object) -> Iterator[subprocess.Popen[str]]:
+def program(
+    store: Path, address: str, *command: object
+) -> AbstractContextManager[subprocess.Popen[str]]:
     """One that runs beside this; whatever it has started ends with it.
 
     address: RAY_ADDRESS; empty for none.
@@ -58,32 +58,7 @@ def program(store: Path, address: str, *command: object) -> Iterator[subprocess.
     home.mkdir(exist_ok=True)
     environment |= {"FARM_STORE": str(store), "PYTHONPATH": str(ROOT), "HOME": str(home)}
     environment |= {"RAY_ADDRESS": address} if address else {}
-    process = subprocess.Popen(
-        [*map(str, command)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        kill_all(process)
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def kill_all(process: subprocess.Popen[str]) -> None:
-    """As a power cut would."""
-    with suppress(psutil.NoSuchProcess):
-        own = psutil.Process(process.pid)
-        family = [own, *own.children(recursive=True)]
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(family, timeout=30)
-    process.wait()
+    return running(command, environment)
 
 
 def submits(
@@ -135,7 +110,7 @@ def test_a_second_program_joins_the_first_ones_farm_and_a_second_farm_is_refused
         assert owner(store) == before
         assert jobs_of(store) == {one, other}
         assert (store / "coordinator.json").read_text() == "1"
-        kill_all(first)
+        kill_family(first)
     # The dead owner is replaced at once; what both had asked for is still there.
     with submits(store, "local", files, 2, "waits") as fourth:
         said(fourth)

@@ -43,10 +43,8 @@ def make_app(farm: Farm, settings: Settings, replicas: int = 1) -> FastAPI:
     app.state.farm, app.state.settings = farm, settings
     app.state.keys = Keys(settings)
     app.state.replicas, app.state.rates = replicas, dict[str, tuple[float, Rate]]()
-    app.state.body_threads, app.state.long_body_thread = (
-        CapacityLimiter(THREADS),
-        CapacityLimiter(1),
-    )
+    app.state.body_threads = CapacityLimiter(THREADS)
+    app.state.long_body_thread = CapacityLimiter(1)
     shapes = {stability.BELOW: stability.refusal}
     # The last one that is added is the first that is asked.
     app.add_middleware(Gate, shapes=shapes, max_body=settings.max_body, replicas=replicas)

@@ -1,6 +1,5 @@
 """The app on Ray Serve: `serve run farm.ingress.serve_app:app`."""
 
-import socket
 import sys
 from typing import Any
 
@@ -9,7 +8,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from farm.cluster import check_token, running_cluster
+from farm.cluster import answers, check_token, running_cluster
 from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.protocol import CalledFarm
@@ -45,7 +44,7 @@ def app(_arguments: dict[str, str]) -> serve.Application:
     """The application. `serve run` asks for it first, and joins or starts a cluster then."""
     if not ray.is_initialized() and not ray_address():
         port = HTTPOptions().port
-        if _answers(port):
+        if answers(f"127.0.0.1:{port}"):  # Serve would share the port with it, in turns
             sys.exit(
                 f"port {port} of this machine is in use, by another `serve run` perhaps: end that "
                 "one, or use it"
@@ -53,10 +52,3 @@ def app(_arguments: dict[str, str]) -> serve.Application:
         if found := running_cluster():
             set_ray_address(found)
     return _deployment(serve.ingress(_build)()).bind()
-
-
-def _answers(port: int) -> bool:
-    """Whether somebody listens there: Serve would share the port with him, in turns."""
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
