@@ -112,11 +112,15 @@ class Book:
         return self.save(job)
 
     def _advance(self, job: str, event: Event, **changes: Any) -> Job:
-        after = advance(self.open[job], event, time.time(), self._fence, **changes)
-        self.open[job] = after
-        data = {"state": after.state} | ({"error": after.error} if after.error else {})
-        self.log(job, event, **data)
-        return after
+        return self._enter(
+            advance(self.open[job], event, time.time(), self._fence, **changes), event
+        )
+
+    def _enter(self, job: Job, event: Event) -> Job:
+        self.open[job.id] = job
+        data = {"state": job.state} | ({"error": job.error} if job.error else {})
+        self.log(job.id, event, **data)
+        return job
 
     def change(self, job: str, **changes: Any) -> None:
         """Change an open job's figures, to be written with its next event."""
@@ -229,10 +233,11 @@ class Book:
             await self._background.call(self._store.delete, open_key(name))
             return None
         job, self._etags[name] = stored
-        self.open[name] = job
-        # What is left of it is rendered here, and named so.
-        request = job.request.model_copy(update={"numerics": NUMERICS})
-        return self._advance(name, Event.RECOVER, request=request)
+        changes = {}
+        if job.request.numerics != NUMERICS:  # what is left of it is rendered here, and named so
+            changes["request"] = job.request.model_copy(update={"numerics": NUMERICS})
+        recovered = advance(job, Event.RECOVER, time.time(), self._fence, **changes)
+        return self._enter(recovered, Event.RECOVER)
 
     async def _save(self, name: str) -> Job:
         async with self._locks.setdefault(name, asyncio.Lock()):

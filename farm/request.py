@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -95,6 +95,8 @@ class RenderRequest(Lasting):
 
     def clips(self) -> tuple["RenderRequest", ...]:
         """A request of one video for each seed."""
+        if self.num_videos == 1:
+            return (self,)
         seeds = range(self.params.seed, self.params.seed + self.num_videos)
         return tuple(
             self.model_copy(
@@ -105,8 +107,13 @@ class RenderRequest(Lasting):
 
 
 def _not_default(model: BaseModel) -> dict[str, Any]:
-    fields = {name: field.get_default() for name, field in type(model).model_fields.items()}
-    return {name: v for name, default in fields.items() if (v := getattr(model, name)) != default}
+    defaults = _defaults(type(model))
+    return {name: v for name, default in defaults.items() if (v := getattr(model, name)) != default}
+
+
+@cache
+def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
+    return {name: field.get_default() for name, field in kind.model_fields.items()}
 
 
 def _digest(values: dict[str, Any]) -> str:
