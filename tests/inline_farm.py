@@ -154,18 +154,23 @@ class KnownModel:
         return ModelFacts(digest=B, defaults=DEFAULTS)
 
 
+def replace_ray(patch: pytest.MonkeyPatch) -> None:
+    """Replace what stands between a coordinator and Ray."""
+    patch.setattr(farm.coordinator, "Pool", InlinePool)
+    patch.setattr(farm.coordinator, "Models", KnownModel)
+    patch.setattr(farm.coordinator, "os", SimpleNamespace(getpid=lambda: 1, _exit=print))
+    patch.setattr(farm.coordinator, "lifeline", lambda _: None)
+    # As Ray names it, so that one that is started anew has the store at once.
+    patch.setattr(farm.coordinator, "own_actor", lambda: ("coordinator", ""))
+    patch.setattr(farm.upkeep, "live_nodes", list)
+    patch.setattr(video, "encode_video", lambda *_: b"a video")
+
+
 @pytest.fixture(scope="module")
 def inline() -> Any:
-    """What stands between a coordinator and Ray is replaced, for a module's tests."""
+    """Ray is replaced for a module's tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(farm.coordinator, "Pool", InlinePool)
-        patch.setattr(farm.coordinator, "Models", KnownModel)
-        patch.setattr(farm.coordinator, "os", SimpleNamespace(getpid=lambda: 1, _exit=print))
-        patch.setattr(farm.coordinator, "lifeline", lambda _: None)
-        # As Ray names it, so that one that is started anew has the store at once.
-        patch.setattr(farm.coordinator, "own_actor", lambda: ("coordinator", ""))
-        patch.setattr(farm.upkeep, "live_nodes", list)
-        patch.setattr(video, "encode_video", lambda *_: b"a video")
+        replace_ray(patch)
         yield
 
 

@@ -17,6 +17,8 @@ from farm.job import LOG_PAGE, LogEntry
 from farm.keys import events_key, events_prefix
 from farm.store import Stored
 from farm.store.local import LocalStore
+from tests.inline_farm import replace_ray
+from tests.log_readers import answer_late, measure
 
 JOB = "job-1"
 
@@ -197,3 +199,15 @@ def test_readers_hold_up_nobody_who_writes(tmp_path: Path) -> None:
         assert all(len(found) == 3 for found in await asyncio.gather(*reads))
 
     asyncio.run(work())
+
+
+def test_readers_of_a_long_log_keep_no_submit_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """56 s was reported, where they shared threads with what is written."""
+    replace_ray(monkeypatch)
+    answer_late(monkeypatch)
+    _, beside, read = asyncio.run(measure(tmp_path, 8, 200))
+    assert min(read) >= 200
+    assert len(beside) > 1
+    assert beside[-1] < 15

@@ -1,0 +1,95 @@
+"""What a submit takes while many read a long event log: `python -m tests.log_readers`.
+
+A whole coordinator (`tests/inline_farm.py`) on a folder whose every answer takes 15 ms. The log is
+of half an hour, an object a second, as earlier versions left it.
+"""
+
+import asyncio
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm.coordinator import Coordinator
+from farm.job import LogEntry, Submission
+from farm.keys import events_key, events_prefix
+from farm.store import LocalStore
+from tests.farm_jobs import picture_bytes
+from tests.inline_farm import coordinator, replace_ray
+
+ENTRIES = 1800
+READERS = 64
+SUBMITS = 20
+ANSWER_S = 0.015
+
+
+def answer_late(patch: pytest.MonkeyPatch) -> None:
+    """Let each call of a folder take as long as a store in a network."""
+    for name in ("get", "put", "exists", "delete"):
+        patch.setattr(LocalStore, name, _late(getattr(LocalStore, name)))
+
+
+def _late(call: Any) -> Any:
+    def late(*arguments: Any, **named: Any) -> Any:
+        time.sleep(ANSWER_S)
+        return call(*arguments, **named)
+
+    return late
+
+
+def fill_log(folder: Path, job: str, entries: int) -> None:
+    (folder / events_prefix(job)).mkdir(parents=True, exist_ok=True)
+    for seq in range(1, entries + 1):
+        line = LogEntry(seq=seq, at=0.0, event="progress").model_dump_json()
+        (folder / events_key(job, seq)).write_text(line + "\n")
+
+
+async def submit(one: Coordinator, seed: int) -> float:
+    """How long it took."""
+    began = time.perf_counter()
+    await one.submit(Submission(id=f"s{seed}", params={"seed": seed}), picture_bytes())
+    return time.perf_counter() - began
+
+
+async def read_log(one: Coordinator, job: str) -> int:
+    """How many entries there were, from the first to the last."""
+    after = count = 0
+    while page := await one.events(job, after):
+        after, count = page[-1].seq, count + len(page)
+    return count
+
+
+async def measure(
+    folder: Path, readers: int, entries: int
+) -> tuple[list[float], list[float], list[int]]:
+    """What submits take alone, and until all have read the log; and how much of it each read."""
+    async with coordinator(folder, working=False) as one:
+        await one.submit(Submission(id="read"), picture_bytes())
+        await one.cancel("read")  # its log grows no more, so it is not compacted either
+        await asyncio.to_thread(fill_log, folder, "read", entries)
+        alone = [await submit(one, seed) for seed in range(SUBMITS)]
+        reading = asyncio.gather(*(read_log(one, "read") for _ in range(readers)))
+        beside = []
+        while not reading.done():
+            beside.append(await submit(one, SUBMITS + len(beside)))
+        return sorted(alone), sorted(beside), await reading
+
+
+def main() -> None:
+    logging.disable()  # of a coordinator that is ended
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        replace_ray(patch)
+        answer_late(patch)
+        began = time.perf_counter()
+        alone, beside, read = asyncio.run(measure(Path(folder), READERS, ENTRIES))
+        took = time.perf_counter() - began
+    print(f"{READERS} readers of {min(read)} entries: {took:.0f} s")
+    for what, times in (("alone", alone), ("meanwhile", beside)):
+        print(f"a submit, {what}: p50 {times[len(times) // 2]:.2f} s, worst {times[-1]:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
