@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,11 @@ from farm.client import Farm, fetch
 from farm.errors import FarmError, QueueFullError, StoreError, WorkerError
 from farm.inputs import Picture, read
 from farm.job import Job, JobView, State, Submission
+from farm.listing import Listing
 from farm.progress import Reporter
 from farm.request import Model
 from farm.store import Store
-from farm.summary import Row, Summary
+from farm.summary import Content, Row, Summary
 from farm.sweep import Sweep, title
 from svd_engine.params import RenderParams
 
@@ -45,9 +46,11 @@ class Batch:
     summary: Summary
     model: Model
     pictures: Sequence[Picture]
+    listings: Mapping[str, Listing]  # of folders and globs, with what was left out of them
     sweep: Sweep
     priority: int
     force: bool
+    verify: bool
 
 
 class BatchRun:
@@ -148,10 +151,11 @@ class BatchRun:
             worker=result.worker,
             digest=result.request.digest,
         )
-        video, thumbnail = fetch(self._store, result)
-        self._batch.out.put(row.video, video)
-        self._batch.out.put(row.thumbnail, thumbnail)
-        return row
+        files = dict(zip((row.video, row.thumbnail), fetch(self._store, result), strict=True))
+        for key, data in files.items():
+            self._batch.out.put(key, data)
+        contents = {key: Content.of(data) for key, data in files.items()}
+        return row.model_copy(update={"files": contents})
 
     def _row(self, clip: Clip, job: Job | None = None, **values: Any) -> Row:
         spent = {}
@@ -163,6 +167,7 @@ class BatchRun:
             seed=clip.params.seed,
             variation=clip.variation,
             parameters=clip.params,
+            model=self._batch.model.name,
             **spent,
             **values,
         )

@@ -33,6 +33,8 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 _JPEG_IN_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # nor where one restarts
 _HEVC = re.compile(b"hei[cx]")
 _AVIF_METADATA = re.compile(rb"infe\x02.{7}(Exif|mime)", re.DOTALL)
+# It has no signature: what kind, with or without a palette; bits of a pixel, and where the top is.
+_TGA = rb".(?:\x01[\x01\x09]|\0[\x02\x03\x0a\x0b]).{13}[\x01\x08\x10\x18\x20][\0-\x3f]"
 
 T = TypeVar("T")
 
@@ -293,12 +295,5 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Bare]], ...] = (
     (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n"), _check_jp2),
     (re.compile(rb"....ftyp(?:avif|avis|mif1|msf1)", re.DOTALL), _strip_avif),
     (re.compile(rb"....ftyphe(?:ic|ix|im|is|vc|vx|vm|vs)", re.DOTALL), _strip_heif),
-    # TGA has no signature. Kinds 1 and 9 have a palette. Behind the sizes are a pixel's bits, and where the top left is.
-    (
-        re.compile(
-            rb".(?:\x01[\x01\x09]|\0[\x02\x03\x0a\x0b]).{13}[\x01\x08\x10\x18\x20][\0-\x3f]",
-            re.DOTALL,
-        ),
-        lambda data: Bare(data, kind="TGA"),
-    ),
+    (re.compile(_TGA, re.DOTALL), lambda data: Bare(data, kind="TGA")),
 )
