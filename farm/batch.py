@@ -29,6 +29,7 @@ examples:
   python -m farm.batch 'photos/*.jpg' --out clips --seeds 0-3 --model svd-xt \\
       --variant fp16 --dtype float16 --decode-chunk-size 8
   python -m farm.batch cat.png --out sweep --seeds 0-7 --motion-bucket-id 40,127,200
+  python -m farm.batch photos/ --out clips --detach   # again without it fetches the clips
   python -m farm.batch s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
   ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips
 
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(store=options.store, workers=options.workers)
         batch = _batch_of(options)
-        farm = _connect(settings)
+        farm = _connect(settings, options.detach and not options.dry_run)
         facts = farm.describe(batch.model)
         clips = _clips_of(batch, facts)
     except (ValueError, RequestError, StoreError) as error:
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.dry_run:
             return _dry_run(farm, batch, clips, settings)
+        if options.detach:
+            return _hand_over(farm, batch, clips)
         return _run(farm, batch, clips)
     except FarmError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
@@ -132,9 +135,12 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     )
 
 
-def _connect(settings: Settings) -> Farm:
+def _connect(settings: Settings, detach: bool) -> Farm:
+    from farm.detached import ensure_lasting_cluster
     from farm.link import connect
 
+    if detach and ensure_lasting_cluster():
+        print("started a farm that goes on by itself; `ray stop` ends it", file=sys.stderr)
     return Farm(connect(settings))
 
 
@@ -177,7 +183,25 @@ def _dry_run(farm: Farm, batch: Batch, clips: Sequence[Clip], settings: Settings
     return 0
 
 
+def _hand_over(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
+    """Submit what is to be done, and say how to look, to fetch and to end."""
+    whys = _todo(batch, clips)
+    todo = [clip for clip in clips if clip.title in whys]
+    with open_reporter(len(clips), len(clips) - len(todo), 0) as reporter:
+        run = BatchRun(farm, batch, reporter)
+        run.submit(todo)
+    batch.summary.flush()
+    print(
+        f"{counted(run.open, 'clip')} handed over, {len(clips) - len(todo)} done already; the farm "
+        "goes on.\nlook at it: python -m farm status; fetch the clips: run this again, without "
+        "--detach; end it: ray stop"
+    )
+    return 0 if run.open == len(todo) else 1
+
+
 def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
+    from farm.detached import ends_with_this_process
+
     whys = _todo(batch, clips)
     todo = [clip for clip in clips if clip.title in whys]
     for title, why in whys.items():
@@ -192,7 +216,7 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
             run.render(todo)
         except KeyboardInterrupt:
             reporter.close()
-            run.interrupted()
+            run.interrupted(ends_with_this_process())
             raise
         except WorkerError as error:
             reporter.close()
