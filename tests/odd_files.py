@@ -110,7 +110,7 @@ def main() -> None:
         print("| --- | --- |")
         for name, ended in run_batch(folder).items():
             shown = name.encode("unicode_escape").decode() if "\n" in name else name
-            print(f"| {shown} | {ended.replace(home, '')} |")
+            print(f"| {shown} | {ended.replace(f'{home}/', '')} |")
 
 
 if __name__ == "__main__":
