@@ -194,7 +194,7 @@ def _hand_over(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
     print(
         f"{counted(run.open, 'clip')} handed over, {len(clips) - len(todo)} done already; the farm "
         "goes on.\nlook at it: python -m farm status; fetch the clips: run this again, without "
-        "--detach; end it: ray stop"
+        "--detach; end it: `ray stop`, where it was started"
     )
     return 0 if run.open == len(todo) else 1
 

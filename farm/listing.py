@@ -46,7 +46,7 @@ def list_source(origin: Source) -> Listing:
     if path.is_dir():
         return _sort(Source(str(each)) for each in sorted(path.iterdir()))
     if path.exists():
-        return Listing([origin] if path.is_file() else [])
+        return Listing([Source(str(path))] if path.is_file() else [])
     return _list_glob(origin.path)
 
 
@@ -71,7 +71,7 @@ def _list_glob(pattern: str) -> Listing:
     }
     suffix = PurePosixPath(pattern).suffix
     asked_for = bool(suffix) and not glob.has_magic(suffix)
-    found = [Source(match) for match in sorted(matches) if not Path(match).is_dir()]
+    found = [Source(str(Path(match))) for match in sorted(matches) if not Path(match).is_dir()]
     return _sort(found, frozenset(PurePosixPath(pattern).parts), asked_for)
 
 

@@ -61,9 +61,12 @@ class Source:
     def _key_as_stored(self, store: Store) -> "Source":
         plain = re.match(r"[\0-\x7f]*", self.path)
         assert plain is not None
-        folder = plain[0].rpartition("/")[0]
-        keys = store.list(f"{folder}/" if folder else "")
-        return next((Source(key, store) for key in keys if same_name(key, self.path)), self)
+        folder, depth = plain[0].rpartition("/")[0], self.path.rstrip("/").count("/") + 1
+        for key in store.list(f"{folder}/" if folder else ""):
+            spelled = "/".join(key.split("/")[:depth])  # of a key, or of a folder above it
+            if same_name(spelled, self.path.rstrip("/")):
+                return Source(spelled, store)
+        return self
 
     def fetch(self) -> bytes | None:
         """Its bytes; None where nothing is there, RequestError where it cannot be read."""

@@ -61,6 +61,7 @@ def test_finding_pictures(write: Write) -> None:
     folder = write(a_png="a", b_JPG="b", notes_txt="c", sub__c_webp="d", odd_name="e")
     assert found(".") == ["a.png", "b.JPG"]
     assert found("*.png", ".", "./a.png") == ["a.png", "b.JPG"]
+    assert [*named("*.png", ".", "./a.png", "./*.png")] == ["a", "b"]
     assert found("**/*.webp") == ["sub/c.webp"]
     assert found(folder / "*.png") == [str(folder / "a.png")]
     assert found(f"file://{folder}/a%2Epng") == [str(folder / "a.png")]
@@ -328,3 +329,5 @@ def test_names_are_found_however_unicode_spells_them(
     (picture,) = find_pictures([f"s3://bucket/in/{wanted}"]).pictures
     assert picture.digest == digest_of(b"cat")
     assert found(wanted.partition("/")[0]) == [path]
+    for prefix in (wanted.partition("/")[0], wanted.partition("/")[0] + "/"):
+        assert found(f"s3://bucket/in/{prefix}") == [bucket.where(f"in/{path}")]

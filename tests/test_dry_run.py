@@ -16,11 +16,13 @@ from farm.estimate import Pace
 from farm.job import Progress, State
 from farm.plan import Stage
 from farm.progress import Reporter
+from farm.views import progress_of
 from farm.words import counted, lasting
 from tests.conftest import draw_picture
 from tests.inline_batch import inline_batch, run
 from tests.inline_farm import inline  # noqa: F401 - a fixture
 from tests.test_batch_outputs import row
+from tests.test_job import job
 from tests.test_plan import request
 
 
@@ -82,6 +84,15 @@ def test_progress_only_rises_and_is_whole_when_all_is(steps: list[int], ends: st
         assert reporter._steps_done < 50
         reporter.finished(row("cat", seed, status=ends))
     assert reporter._steps_done == 50
+
+
+def test_what_a_lost_attempt_did_still_counts() -> None:
+    """It is done again, and nobody is told that there is less of it."""
+    lost = SimpleNamespace(stage=Stage.DENOISE, step=5, chunks=0, furthest=(12, 1))
+    new = SimpleNamespace(stage=Stage.DENOISE, step=14, chunks=0, furthest=(12, 0))
+    sharing: Any = SimpleNamespace(under_way=lambda _: [lost, new], blocked="")
+    told = progress_of(job(), sharing, None, placed=False)  # type: ignore[arg-type]
+    assert (told.step, told.chunk) == (12 + 14, 1)
 
 
 @given(steps=st.lists(st.integers(0, 25), min_size=1))
