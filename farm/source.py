@@ -54,7 +54,8 @@ class Source:
         if self.path.isascii():
             return self
         if self.store:
-            return self if self.store.exists(self.path) else self._key_as_stored(self.store)
+            there = not self.path.endswith("/") and self.store.exists(self.path)
+            return self if there else self._key_as_stored(self.store)
         found = Path(self.path)
         return self if found.exists() else Source(str(_path_as_stored(found)))
 
