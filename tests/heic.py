@@ -85,7 +85,8 @@ def _encoded(pixels: bytes, size: tuple[int, int], pixel_format: str) -> tuple[b
 def _file(items: list[Item], boxes: list[bytes], tiles: list[int], brand: bytes) -> bytes:
     head = _box(b"ftyp", brand + bytes(4) + b"mif1heic")
     start = len(head) + len(_meta(items, boxes, tiles, 0)) + 8
-    return head + _meta(items, boxes, tiles, start) + _box(b"mdat", b"".join(i[2] for i in items))
+    contents = b"".join(content for _, kind, content, _ in items if kind != b"grid")
+    return head + _meta(items, boxes, tiles, start) + _box(b"mdat", contents)
 
 
 def _meta(items: list[Item], boxes: list[bytes], tiles: list[int], start: int) -> bytes:
@@ -100,17 +101,21 @@ def _meta(items: list[Item], boxes: list[bytes], tiles: list[int], start: int) -
     ipma = pack(">I", len(owned))
     for number, owns in owned:
         ipma += pack(">HB", number, len(owns)) + bytes(0x80 | each for each in owns)
-    places = b""
-    for number, _, content, _ in items:
-        places += pack(">HHHII", number, 0, 1, start, len(content))
-        start += len(content)
+    places, small = b"", b""
+    for number, kind, content, _ in items:
+        # As Apple has it: what a grid says is in a box of its own, beside where things are.
+        inside = kind == b"grid"
+        at = len(small) if inside else start
+        places += pack(">HHHHII", number, inside, 0, 1, at, len(content))
+        small, start = (small + content, start) if inside else (small, start + len(content))
     parts = [
         _full(b"hdlr", bytes(4) + b"pict" + bytes(13)),
         _full(b"pitm", pack(">H", PIXELS)),
         _full(b"iinf", pack(">H", len(items)) + infos),
         _full(b"iref", refs) if refs else b"",
         _box(b"iprp", _box(b"ipco", b"".join(boxes)) + _full(b"ipma", ipma)),
-        _full(b"iloc", pack(">BBH", 0x44, 0, len(items)) + places),
+        _box(b"idat", small) if small else b"",
+        _box(b"iloc", b"\1\0\0\0" + pack(">BBH", 0x44, 0, len(items)) + places),
     ]
     return _full(b"meta", b"".join(parts))
 
