@@ -1,5 +1,6 @@
 """A folder of odd files: each ends in a clip, or in its own reason, and none stops the others."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import pytest
 
 from farm.client import Farm
 from farm.inputs import find_pictures, read
+from farm.job import Job, Submission
 from farm.listing import list_source
 from farm.source import Source
 from svd_engine.picture import open_picture
+from tests.asgi import StillFarm, client, still_app
 from tests.inline_batch import inline_batch, run
 from tests.inline_farm import inline  # noqa: F401 - a fixture
 from tests.odd_files import DONE, FILES, LEFT_OUT, ROWS, run_batch, write_odd_files
@@ -67,6 +70,26 @@ def test_a_dry_run_says_the_same(farm: Farm, folder: Path, tmp_path: Path, capsy
     assert sum(line.startswith("left out of ") for line in lines) == 10
     assert f"{len(failing)} would fail; nobody can tell how long" in lines[-1]
     assert not (out / "summary.json").exists()
+
+
+class Checking(StillFarm):
+    async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
+        view = await self.find("acme")
+        assert view is not None
+        return view.job, 0
+
+
+def test_the_front_door_takes_what_a_folder_takes(folder: Path) -> None:
+    async def test() -> None:
+        async with client(still_app(Checking())) as http:
+            for name, (_, ended) in FILES.items():
+                if ended in (LEFT_OUT, "broken"):  # pixels that are broken fail the job
+                    continue
+                file = {"input_reference": (name, (folder / name).read_bytes())}
+                answer = await http.post("/v1/videos/check", files=file)
+                assert answer.status_code == (200 if ended == DONE else 400), (name, answer.text)
+
+    asyncio.run(test())
 
 
 @pytest.mark.slow
