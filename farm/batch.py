@@ -13,7 +13,7 @@ from farm.dry_run import dry_run
 from farm.errors import FarmError, RequestError, StoreError, WorkerError
 from farm.inputs import find_pictures
 from farm.plan import Kind
-from farm.progress import open_reporter
+from farm.progress import Reporter, open_reporter
 from farm.request import Model, ModelFacts, RenderRequest
 from farm.settings import Settings, load_settings
 from farm.store import open_store
@@ -187,9 +187,8 @@ def _hand_over(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
     """Submit what is to be done, and say how to look, to fetch and to end."""
     whys = _todo(batch, clips)
     todo = [clip for clip in clips if clip.title in whys]
-    with open_reporter(len(clips), len(clips) - len(todo), 0) as reporter:
-        run = BatchRun(farm, batch, reporter)
-        run.submit(todo)
+    run = BatchRun(farm, batch, Reporter(len(clips), len(clips) - len(todo), 0, terminal=False))
+    run.submit(todo)
     batch.summary.flush()
     print(
         f"{counted(run.open, 'clip')} handed over, {len(clips) - len(todo)} done already; the farm "
