@@ -70,6 +70,24 @@ def test_a_dry_run_tells_how_long_by_what_was_timed(
     assert lines[-1].endswith(" s on 1 worker")
 
 
+def test_detach_hands_over_and_a_later_run_fetches(farm: Farm, tmp_path: Path, capsys: Any) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    draw_picture(40, 30).save(folder / "a.png")
+    (folder / "b.png").write_bytes(b"no picture")
+    assert run(folder, "--out", out, "--detach") == 1  # one was not taken
+    told = capsys.readouterr()
+    assert told.out.startswith("1 clip handed over, 0 done already; the farm goes on.\n")
+    assert "[1/2] b-seed0: the file is not a picture" in told.err
+    assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
+        "summary.json"
+    }
+    assert run(folder, "--out", out) == 1
+    assert "1 of 2 clips are done" in capsys.readouterr().out
+    assert run(folder / "a.png", "--out", out, "--detach") == 0
+    assert "0 clips handed over, 1 done already" in capsys.readouterr().out
+
+
 @given(steps=st.lists(st.integers(0, 25)), ends=st.sampled_from(["done", "failed", "cancelled"]))
 def test_progress_only_rises_and_is_whole_when_all_is(steps: list[int], ends: str) -> None:
     reporter = Reporter(2, 0, 50, terminal=False)
