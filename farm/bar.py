@@ -27,7 +27,10 @@ def open_bar(first: Snapshot, shown: bool | None) -> Iterator[Callable[[Snapshot
     )
 
     def show(snapshot: Snapshot) -> None:
-        bar.total, bar.n = snapshot.progress.steps, snapshot.progress.step
+        progress = snapshot.progress
+        # A lost attempt takes nothing back, and nothing is whole that is still being decoded.
+        most = progress.steps - 1 if snapshot.state.is_open else progress.steps
+        bar.total, bar.n = progress.steps, min(max(bar.n, progress.step), most)
         bar.set_postfix_str(describe(snapshot))
 
     try:

@@ -9,14 +9,17 @@ from pathlib import Path
 from farm.batch_run import Batch, BatchRun, Clip
 from farm.client import Farm
 from farm.contact_sheet import contact_sheet
+from farm.dry_run import dry_run
 from farm.errors import FarmError, RequestError, StoreError, WorkerError
 from farm.inputs import find_pictures
-from farm.progress import open_reporter
+from farm.plan import Kind
+from farm.progress import Reporter, open_reporter
 from farm.request import Model, ModelFacts, RenderRequest
 from farm.settings import Settings, load_settings
 from farm.store import open_store
 from farm.summary import Summary
 from farm.sweep import parse_sweep
+from farm.words import counted
 from svd_engine.arguments import add_model_options, add_param_options, given_params
 from svd_engine.params import RenderParams
 
@@ -26,6 +29,7 @@ examples:
   python -m farm.batch 'photos/*.jpg' --out clips --seeds 0-3 --model svd-xt \\
       --variant fp16 --dtype float16 --decode-chunk-size 8
   python -m farm.batch cat.png --out sweep --seeds 0-7 --motion-bucket-id 40,127,200
+  python -m farm.batch photos/ --out clips --detach   # again without it fetches the clips
   python -m farm.batch s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
   ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips
 
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(store=options.store, workers=options.workers)
         batch = _batch_of(options)
-        farm = _connect(settings)
+        farm = _connect(settings, options.detach and not options.dry_run)
         facts = farm.describe(batch.model)
         clips = _clips_of(batch, facts)
     except (ValueError, RequestError, StoreError) as error:
@@ -52,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     try:
-        return _dry_run(batch, clips) if options.dry_run else _run(farm, batch, clips)
+        if options.dry_run:
+            return _dry_run(farm, batch, clips, settings)
+        if options.detach:
+            return _hand_over(farm, batch, clips)
+        return _run(farm, batch, clips)
     except FarmError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -75,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", default="0", metavar="N-M,...", help="a clip of each picture for each (0)")
     add("--priority", type=int, default=50, metavar="N", help="0 to 100 (default: 50)")
     add("--force", action="store_true", help="render anew, though the clips are there")
-    add("--dry-run", action="store_true", help="say what would be done, and what it costs")
+    add("--verify", action="store_true", help="read the clips that are there, by their digests")
+    add("--dry-run", action="store_true", help="say what would be done, fail, and take")
+    add("--detach", action="store_true", help="hand all over to a farm that goes on, and return")
     add(
         "--workers",
         type=_positive,
@@ -97,21 +107,40 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     sweep = parse_sweep(given_params(options), options.seeds)
     if not 0 <= options.priority <= 100:
         raise RequestError(f"--priority: must be from 0 to 100, got {options.priority}")
-    pictures = find_pictures(options.pictures)
+    inputs = find_pictures(options.pictures)
+    for text, listing in inputs.listings.items():
+        if left_out := listing.say_left_out():
+            print(f"{text}: {left_out} (--dry-run names them)", file=sys.stderr)
     out = open_store(options.out)
-    if any(picture.origin.folder == out.where().rstrip("/") for picture in pictures):
+    if any(picture.origin.folder == out.where().rstrip("/") for picture in inputs.pictures):
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
     out.check()
     # A worker's working directory is not this one.
     folder = Path(options.model).is_dir()
     name = str(Path(options.model).absolute()) if folder else options.model
     model = Model(name=name, variant=options.variant, dtype=options.dtype)
-    return Batch(out, Summary(out), model, pictures, sweep, options.priority, options.force)
+    summary = Summary(out)
+    if summary.damage:
+        print(f"{summary.damage}: it is made anew", file=sys.stderr)
+    return Batch(
+        out=out,
+        summary=summary,
+        model=model,
+        pictures=inputs.pictures,
+        listings=inputs.listings,
+        sweep=sweep,
+        priority=options.priority,
+        force=options.force,
+        verify=options.verify,
+    )
 
 
-def _connect(settings: Settings) -> Farm:
+def _connect(settings: Settings, detach: bool) -> Farm:
+    from farm.detached import ensure_lasting_cluster
     from farm.link import connect
 
+    if detach and ensure_lasting_cluster():
+        print("started a farm that goes on by itself; `ray stop` ends it", file=sys.stderr)
     return Farm(connect(settings))
 
 
@@ -133,31 +162,50 @@ def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:
     return clips
 
 
-def _todo(batch: Batch, clips: Sequence[Clip]) -> list[Clip]:
-    done = set() if batch.force else _done(batch, clips)
-    return [clip for clip in clips if clip.title not in done]
+def _todo(batch: Batch, clips: Sequence[Clip]) -> dict[str, str]:
+    """The titles that are not done, and what is wrong with their files where they are there."""
+    if batch.force:
+        return {clip.title: "" for clip in clips}
+    known = {clip.title: clip.digest for clip in clips if clip.digest}
+    told = batch.summary.look(known, batch.verify)
+    return {clip.title: why for clip in clips if (why := told.get(clip.title, "")) is not None}
 
 
 def _done(batch: Batch, clips: Sequence[Clip]) -> set[str]:
     return batch.summary.done({clip.title: clip.digest for clip in clips if clip.digest})
 
 
-def _dry_run(batch: Batch, clips: Sequence[Clip]) -> int:
-    """Print the plan: each clip, its UNet steps, and whether it is there."""
-    todo = {clip.title for clip in _todo(batch, clips)}
-    for clip in clips:
-        p = clip.params
-        size = f"{p.width} x {p.height}, {p.num_frames} frames"
-        what = f"{p.steps} steps" if clip.title in todo else "done"
-        print(f"{clip.title}: {size}: {clip.picture.error or what}")
-    steps = sum(clip.params.steps for clip in clips if clip.title in todo)
-    done = len(clips) - len(todo)
-    print(f"{len(clips)} clips, {done} done; {len(todo)} to render, {steps} UNet steps")
+def _dry_run(farm: Farm, batch: Batch, clips: Sequence[Clip], settings: Settings) -> int:
+    kinds = [name for name in farm.status()["workers"] if name.startswith(Kind.RENDERER)]
+    todo = _todo(batch, clips)
+    for line in dry_run(batch, clips, todo, len(kinds), settings.max_pixels):
+        print(line)
     return 0
 
 
+def _hand_over(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
+    """Submit what is to be done, and say how to look, to fetch and to end."""
+    whys = _todo(batch, clips)
+    todo = [clip for clip in clips if clip.title in whys]
+    run = BatchRun(farm, batch, Reporter(len(clips), len(clips) - len(todo), 0, terminal=False))
+    run.submit(todo)
+    batch.summary.flush()
+    print(
+        f"{counted(run.open, 'clip')} handed over, {len(clips) - len(todo)} done already; the farm "
+        "goes on.\nlook at it: python -m farm status; fetch the clips: run this again, without "
+        "--detach; end it: `ray stop`, where it was started"
+    )
+    return 0 if run.open == len(todo) else 1
+
+
 def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
-    todo = _todo(batch, clips)
+    from farm.detached import ends_with_this_process
+
+    whys = _todo(batch, clips)
+    todo = [clip for clip in clips if clip.title in whys]
+    for title, why in whys.items():
+        if why:
+            print(f"{title}: {why}: it is fetched again", file=sys.stderr)
     steps = sum(clip.params.steps for clip in todo)
     # Former rows must not name files that change, should this end between the two.
     batch.summary.remove(*(clip.title for clip in todo))
@@ -167,19 +215,23 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
             run.render(todo)
         except KeyboardInterrupt:
             reporter.close()
-            run.interrupted()
+            run.interrupted(ends_with_this_process())
             raise
         except WorkerError as error:
             reporter.close()
             batch.summary.flush()
-            there = f"{len(_done(batch, clips))} of {len(clips)} clips are done"
+            there = _sum(batch, clips)
             raise WorkerError(f"{error}; run it again: {there}") from error
         finally:
             batch.summary.flush()
     batch.out.put("index.html", contact_sheet(batch.summary.rows).encode())
+    print(f"{_sum(batch, clips)}; watch them: {batch.out.where('index.html')}")
+    return 0 if len(_done(batch, clips)) == len(clips) else 1
+
+
+def _sum(batch: Batch, clips: Sequence[Clip]) -> str:
     done = len(_done(batch, clips))
-    print(f"{done} of {len(clips)} clips are done; watch them: {batch.out.where('index.html')}")
-    return 0 if done == len(clips) else 1
+    return f"{done} of {counted(len(clips), 'clip')} {'is' if len(clips) == 1 else 'are'} done"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import logging
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,11 @@ from farm.client import Farm, fetch
 from farm.errors import FarmError, QueueFullError, StoreError, WorkerError
 from farm.inputs import Picture, read
 from farm.job import Job, JobView, State, Submission
+from farm.listing import Listing
 from farm.progress import Reporter
 from farm.request import Model
 from farm.store import Store
-from farm.summary import Row, Summary
+from farm.summary import Content, Row, Summary
 from farm.sweep import Sweep, title
 from svd_engine.params import RenderParams
 
@@ -45,9 +46,11 @@ class Batch:
     summary: Summary
     model: Model
     pictures: Sequence[Picture]
+    listings: Mapping[str, Listing]  # of folders and globs, with what was left out of them
     sweep: Sweep
     priority: int
     force: bool
+    verify: bool
 
 
 class BatchRun:
@@ -60,8 +63,22 @@ class BatchRun:
         self._full = False  # said once
         self._given_up = threading.Event()
 
+    @property
+    def open(self) -> int:
+        """Clips that are under way."""
+        return len(self._clips)
+
     def render(self, clips: Sequence[Clip]) -> None:
         """Submit all, then take each as it is finished. WorkerError where the farm is gone."""
+        self.submit(clips)
+        for views in self._farm.watch(list(self._clips)):
+            for view in views:
+                self._take(view)
+        for job, clip in self._clips.items():
+            self._finish(self._row(clip, status="failed", error=f"its job {job} was deleted"))
+
+    def submit(self, clips: Sequence[Clip]) -> None:
+        """Hand all to the farm; those that it does not take have failed."""
         with ThreadPoolExecutor(SUBMITTERS) as submitters:
             try:
                 for clip, error in zip(clips, submitters.map(self._submit, clips), strict=True):
@@ -71,18 +88,21 @@ class BatchRun:
                 self._given_up.set()
                 submitters.shutdown(wait=False, cancel_futures=True)
                 raise
-        for views in self._farm.watch(list(self._clips)):
-            for view in views:
-                self._take(view)
-        for job, clip in self._clips.items():
-            self._finish(self._row(clip, status="failed", error=f"its job {job} was deleted"))
 
-    def interrupted(self) -> None:
-        """Ask once what is to become of the jobs."""
-        answer = "d"
+    def interrupted(self, ends: bool) -> None:
+        """Ask once what is to become of the jobs. ends: the farm does, with this program."""
+        question = "let the farm go on (d, detach) or stop it (c, cancel)? [d] "
+        otherwise = "detached; run it again to fetch the clips and go on"
+        if ends:
+            question = "stop, to go on when it is run again (s), or cancel all (c)? [s] "
+            otherwise = (
+                "stopped: the farm was this program's own; run it again to go on where it was, "
+                "or with --detach for a farm that goes on by itself"
+            )
+        answer = ""
         if sys.stdin.isatty():
             try:
-                answer = input("\nlet the farm go on (d, detach) or stop it (c, cancel)? [d] ")
+                answer = input(f"\n{question}")
             except (KeyboardInterrupt, EOFError):
                 print(file=sys.stderr)
         if answer.strip().lower().startswith("c"):
@@ -90,7 +110,7 @@ class BatchRun:
                 list(threads.map(self._cancel, list(self._clips)))
             print("cancelled; run it again to go on with what is missing", file=sys.stderr)
         else:
-            print("detached; run it again to fetch the clips and go on", file=sys.stderr)
+            print(otherwise, file=sys.stderr)
 
     def _cancel(self, job: str) -> None:
         try:
@@ -148,10 +168,11 @@ class BatchRun:
             worker=result.worker,
             digest=result.request.digest,
         )
-        video, thumbnail = fetch(self._store, result)
-        self._batch.out.put(row.video, video)
-        self._batch.out.put(row.thumbnail, thumbnail)
-        return row
+        files = dict(zip((row.video, row.thumbnail), fetch(self._store, result), strict=True))
+        for key, data in files.items():
+            self._batch.out.put(key, data)
+        contents = {key: Content.of(data) for key, data in files.items()}
+        return row.model_copy(update={"files": contents})
 
     def _row(self, clip: Clip, job: Job | None = None, **values: Any) -> Row:
         spent = {}
@@ -163,6 +184,7 @@ class BatchRun:
             seed=clip.params.seed,
             variation=clip.variation,
             parameters=clip.params,
+            model=self._batch.model.name,
             **spent,
             **values,
         )

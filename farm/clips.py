@@ -26,6 +26,7 @@ class Clip:
     step: int = 0
     previewed: int = 0  # the step that the last preview told of is of
     chunks: int = 0  # decoded
+    furthest: tuple[int, int] = (0, 0)  # steps and chunks of a lost attempt: people see no less
     attempts: int = 1  # the most that any of its tasks took
     gpu_seconds: float = 0.0
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from farm.summary import Row
 from farm.sweep import label, written
+from farm.words import counted
 from svd_engine.params import RenderDefaults, RenderParams
 
 # A browser that plays hundreds of clips does nothing else; these wait to be asked.
@@ -65,7 +66,7 @@ def contact_sheet(rows: Sequence[Row]) -> str:
     """The page; its clips are beside it in the store."""
     counts = [sum(row.status == status for row in rows) for status in ("failed", "cancelled")]
     done = len(rows) - sum(counts)
-    parts = [f"{done} clip{'' if done == 1 else 's'}"]
+    parts = [counted(done, "clip")]
     parts += (f"{n} {word}" for n, word in zip(counts, ("failed", "cancelled"), strict=True) if n)
     pictures: dict[str, list[Row]] = {}
     for row in rows:

@@ -248,6 +248,7 @@ class Dispatcher:
         if self.clips.get(clip.run.id) is not clip:
             return
         clip.refs.clear()
+        clip.furthest = max(clip.furthest[0], clip.step), max(clip.furthest[1], clip.chunks)
         clip.step, clip.previewed, clip.chunks = step, 0, 0
         if not self._scheduler.rewind(clip.run, plan(clip.request, self._segment, step)):
             self._give_up(clip, "its results were lost too often")

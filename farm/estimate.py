@@ -1,5 +1,7 @@
 """How long work will take, from how long it took: seconds per step, frame and pixel. Pure."""
 
+from collections.abc import Mapping
+
 from farm.plan import Stage, Task
 from farm.request import RenderRequest
 
@@ -15,8 +17,18 @@ class Pace:
     def observe(self, task: Task, request: RenderRequest, seconds: float) -> None:
         """Take note of a task that took so long."""
         start, stop = task.span
-        pace = seconds / _work(task.stage, request, stop - start)
-        key = request.weights, task.stage
+        self._note(task.stage, request, stop - start, seconds)
+
+    def observe_clip(self, request: RenderRequest, seconds: Mapping[str, float]) -> None:
+        """Take note of a whole clip, by the seconds of its stages."""
+        amounts = {Stage.DENOISE: request.params.steps, Stage.DECODE: request.params.num_frames}
+        for stage in Stage:
+            if seconds.get(stage):
+                self._note(stage, request, amounts.get(stage) or 1, seconds[stage])
+
+    def _note(self, stage: Stage, request: RenderRequest, amount: int, seconds: float) -> None:
+        pace = seconds / _work(stage, request, amount)
+        key = request.weights, stage
         former = self._pace.get(key, pace)
         self._pace[key] = former + WEIGHT * (pace - former)
 

@@ -133,7 +133,7 @@ class Job:
             now = self._look()
             if now.state is State.COMPLETED:
                 return self._players(now.num_videos)
-            text = f"{describe(now)}, {now.progress.fraction:.0%}"
+            text = f"{describe(now)}, {min(99, int(100 * now.progress.fraction))}%"
             if now.error:
                 text = f"{now.state}: {now.error}"
         except FarmError as error:

@@ -7,18 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from farm.errors import RequestError
+from farm.listing import Listing, list_source
 from farm.manifest import MANIFESTS, MAX_NAME, parse_manifest, refuse
 from farm.request import digest_of
 from farm.source import Places, Source
 
-# What a folder is searched for; a file that is named is tried whatever it is called.
-SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
 READERS = 8  # pictures read at once: S3 answers late, and each is in memory until its digest is
 
 
@@ -52,18 +48,34 @@ class _Found:
         return json.dumps(self.params, sort_keys=True) if self.params else ""
 
 
-def find_pictures(inputs: Iterable[str]) -> list[Picture]:
+@dataclass(frozen=True)
+class Inputs:
+    """The pictures that were given, and for each folder and glob what of it was left out."""
+
+    pictures: list[Picture]
+    listings: dict[str, Listing]  # by what was given
+
+
+def find_pictures(inputs: Iterable[str]) -> Inputs:
     """The pictures of files, folders, globs, `s3://` and manifests, each once, by unique names.
 
-    A picture that cannot be read says so in its `error`. Raises RequestError for an input that
-    finds nothing and for rows that are wrong, StoreError where S3 cannot be asked.
+    A picture that is not there or cannot be read says so in its `error`. Raises RequestError, which
+    tells of every input that finds nothing and of every row that is wrong; StoreError where S3
+    cannot be asked.
     """
     places = Places()
     found: dict[object, _Found] = {}
+    listings: dict[str, Listing] = {}
+    faults: list[str] = []
     for text in inputs:
-        for each in _find(text, places):
-            found.setdefault((each.origin, each.name, each.asks), each)
-    return _name(list(found.values()))
+        try:
+            listings[text] = list_source(places.locate(text))
+            for each in _find(text, listings[text], places):
+                found.setdefault((each.origin, each.name, each.asks), each)
+        except RequestError as error:
+            faults.append(str(error))
+    refuse(faults)
+    return Inputs(_name(list(found.values())), listings)
 
 
 def read(picture: Picture) -> bytes:
@@ -77,74 +89,39 @@ def read(picture: Picture) -> bytes:
     return data
 
 
-def _find(text: str, places: Places) -> Iterator[_Found]:
-    origin = places.locate(text)
-    sources = _objects(origin) if origin.store else _files(origin.path)
-    if not sources:
-        raise RequestError(f"no pictures at {text!r}")
-    for source in sources:
+def _find(text: str, listing: Listing, places: Places) -> Iterator[_Found]:
+    if not listing.sources:
+        left_out = listing.say_left_out()
+        raise RequestError(f"no pictures at {text!r}" + (f": {left_out}" if left_out else ""))
+    for source in listing.sources:
         if source.path.lower().endswith(MANIFESTS):
             yield from _rows(source, places)
         else:
             yield _Found(source)
 
 
-def _files(pattern: str) -> list[Source]:
-    """The file of that name, or a folder's pictures, or what matches a glob."""
-    path = Path(pattern)
-    if path.is_dir():
-        matches = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES]
-    elif path.exists():
-        matches = [path]
-    else:
-        # Path.glob takes no absolute patterns.
-        matches = [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
-    return [Source(str(match)) for match in matches if match.is_file()]
-
-
-def _objects(origin: Source) -> list[Source]:
-    """The object of that key, or the pictures just below it, as if it were a folder."""
-    store, key = origin.store, origin.path
-    assert store is not None
-    if key and not key.endswith("/") and store.exists(key):
-        return [origin]
-    folder = key.rstrip("/") + "/" if key else ""
-    return [
-        Source(each, store)
-        for each in store.list(folder)
-        if "/" not in each[len(folder) :] and PurePosixPath(each).suffix.lower() in SUFFIXES
-    ]
-
-
 def _rows(manifest: Source, places: Places) -> Iterator[_Found]:
     data = manifest.fetch()
     if data is None:
         raise RequestError(f"there is no manifest at {manifest}")
-    found: list[_Found] = []
-    faults: list[str] = []
-    for entry in parse_manifest(data, str(manifest)):
+
+    def locate(picture: str) -> Source:
+        return places.locate(picture, manifest)
+
+    for entry in parse_manifest(data, str(manifest), locate):
         row = f"{manifest} line {entry.line}"
-        try:
-            origin = places.locate(entry.picture, manifest)
-        except RequestError as error:
-            faults.append(f"{row}: picture: {error}")
-        else:
-            found.append(_Found(origin, row, entry.name, entry.params))
-    refuse(faults)
-    yield from found
+        yield _Found(locate(entry.picture).as_stored(), row, entry.name, entry.params)
 
 
 def _name(found: Sequence[_Found]) -> list[Picture]:
     """Name each by its row or its stem; where these agree, by its content too; the same once."""
     with ThreadPoolExecutor(READERS) as pool:
         looks = list(pool.map(_look, found))
-    pairs = list(zip(found, looks, strict=True))
-    refuse([_missing(each) for each, (digest, _) in pairs if digest is None and each.row])
     stems = [each.name or _stem(each.origin) for each in found]
     counts = Counter(stems)
     pictures: dict[str, Picture] = {}
     identities: dict[str, tuple[str, str]] = {}
-    for (each, (digest, error)), stem in zip(pairs, stems, strict=True):
+    for (each, (digest, error)), stem in zip(zip(found, looks, strict=True), stems, strict=True):
         source = str(each.origin)
         identity = (digest or digest_of(source.encode()), each.asks)
         name = stem
@@ -158,23 +135,25 @@ def _name(found: Sequence[_Found]) -> list[Picture]:
                 f"{source} and {other} would both be called {name!r}; "
                 "name them in a manifest, or give them to two batches"
             )
-        picture = Picture(source, name, each.origin, each.params, digest or "", error)
+        picture = Picture(source, name, each.origin, each.params, digest, error)
         pictures.setdefault(name, picture)
     return list(pictures.values())
 
 
-def _look(found: _Found) -> tuple[str | None, str]:
-    """A picture's digest, or why it has none; None for one that is not there."""
+def _look(found: _Found) -> tuple[str, str]:
+    """A picture's digest, or why it has none."""
     try:
         data = found.origin.fetch()
     except RequestError as error:
         return "", str(error)
     if data is None:
-        return None, f"cannot read {found.origin}: there is no such picture"
+        return "", _missing(found)
     return digest_of(data), ""
 
 
 def _missing(found: _Found) -> str:
+    if not found.row:
+        return f"cannot read {found.origin}: there is no such picture"
     hint = "; a manifest takes no globs" if glob.has_magic(found.origin.path) else ""
     return f"{found.row}: picture: there is none at {found.origin}{hint}"
 
@@ -184,5 +163,6 @@ def _stem(origin: Source) -> str:
     stem = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in origin.stem
     )
+    stem = unicodedata.normalize("NFC", stem)  # one clip on a Mac, so one here
     short = stem.lstrip(".").encode()[:MAX_NAME].decode(errors="ignore")
     return short or "picture"

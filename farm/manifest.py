@@ -2,24 +2,30 @@
 
 import csv
 import json
+import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import Any
 
 from pydantic import ValidationError
 
 from farm.errors import RequestError
+from farm.table import decode, read_table
 from svd_engine.arguments import ALIASES, faults_of, parse_params
 from svd_engine.params import RenderParams
 
-MANIFESTS = (".jsonl", ".csv")
-MAX_FAULTS = 10  # told of at once
+TABLES = (".csv", ".tsv", ".txt")  # Excel calls its table of UTF-16 and tabs .txt
+MANIFESTS = (".jsonl", *TABLES)
+FOUND = (".jsonl", ".csv", ".tsv")  # in a folder they look like one; a text need not be one
+EXCEL = "cp1252"  # what Excel writes of a table in western Europe and America, if it is not UTF-8
+MAX_FAULTS = 100  # told of at once
 MAX_NAME = 120  # bytes; clips' titles are longer, and file systems stop at 255
 _FIELDS = {name: name for name in ("picture", "name", *RenderParams.model_fields)} | {
     flag.lstrip("-"): name for name, flags in ALIASES.items() for flag in flags
 }
+
+_DECIMAL = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
 
 
 @dataclass(frozen=True)
@@ -45,24 +51,30 @@ class _Object(list[tuple[str, Any]]):
     """A JSON object, with a key that was written twice in it twice."""
 
 
-def parse_manifest(data: bytes, where: str) -> list[Entry]:
+def parse_manifest(
+    data: bytes, where: str, locate: Callable[[str], object] = lambda _picture: None
+) -> list[Entry]:
     """The rows of a manifest; `where` is its name, whose suffix says of which kind it is.
 
+    locate: raises RequestError for what a picture cannot be called.
     Raises RequestError, which tells of every row's faults by its line.
     """
+    table = where.lower().endswith(TABLES)
     try:
-        text = data.decode("utf-8-sig")
+        text = decode(data, EXCEL if table else "")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise RequestError(f"{where} line {line}: not UTF-8: {error.reason}") from error
-    rows = list(_csv_rows(text) if where.lower().endswith(".csv") else _json_rows(text))
+        raise RequestError(
+            f"{where} line {line}: not UTF-8: {error.reason}; save it as UTF-8"
+        ) from error
+    rows = list(_table_rows(text) if table else _json_rows(text))
     if not rows:
         raise RequestError(f"{where} has no rows: give one for each picture")
     entries: list[Entry] = []
     faults: list[str] = []
     names: dict[str, int] = {}
     for row in rows:
-        entry, wrong = _check(row)
+        entry, wrong = _check(row, locate)
         line = names.setdefault(entry.name, row.line) if entry.name else row.line
         if line != row.line:
             wrong.append(f"name: {entry.name!r} is the name of line {line} already")
@@ -91,28 +103,36 @@ def is_name(text: str) -> bool:
     return 0 < size <= MAX_NAME and not odd
 
 
-def _csv_rows(text: str) -> Iterator[_Row]:
-    reader = csv.reader(StringIO(text, newline=""), strict=True, skipinitialspace=True)
+def _table_rows(text: str) -> Iterator[_Row]:
     keys: list[str] = []
-    line = 1  # where a row begins; a quoted cell may go over several
+    line = 0
     try:
-        for cells in reader:
-            if not keys and cells:
-                keys, faults = _keys([cell.strip() for cell in cells])
-                if "picture" not in keys:
-                    faults.append("no column 'picture'; the first line names the columns")
-                if faults:
-                    yield _Row(line, faults=faults)
-                    return
-            elif len(cells) == len(keys):
-                yield _Row(line, {k: v for k, v in zip(keys, cells, strict=True) if v.strip()})
-            elif cells:
-                hint = "; put a value with commas in quotes" if len(cells) > len(keys) else ""
-                fault = f"{len(cells)} cells where the first line has {len(keys)}{hint}"
-                yield _Row(line, faults=[fault])
-            line = reader.line_num + 1
+        for line, cells, delimiter in read_table(text, lambda cell: _key(cell) in _FIELDS):
+            if keys:
+                yield _table_row(line, keys, cells, delimiter)
+                continue
+            keys, faults = _keys(cells)
+            if "picture" not in keys:
+                faults.append("no column 'picture'; the first line names the columns")
+            if faults:
+                yield _Row(line, faults=faults)
+                return
     except csv.Error as error:
-        yield _Row(line, faults=[f"not CSV: {error}"])
+        yield _Row(line + 1, faults=[f"not CSV: {error}"])
+
+
+def _table_row(line: int, keys: list[str], cells: list[str], delimiter: str) -> _Row:
+    """A row whose last cells may be missing, as Excel leaves out empty ones, or blank and many."""
+    beyond = [cell for cell in cells[len(keys) :] if cell.strip()]
+    beyond += [cell for key, cell in zip(keys, cells, strict=False) if not key and cell.strip()]
+    if beyond:
+        hint = f"; put a value with {delimiter!r} in quotes" if len(cells) > len(keys) else ""
+        return _Row(line, faults=[f"{beyond[0]!r} is in a column without a name{hint}"])
+    given = {key: cell for key, cell in zip(keys, cells, strict=False) if cell.strip()}
+    if delimiter != ",":  # where that is not the delimiter, it is most often the decimal point
+        for key in given.keys() - {"picture", "name", "sigmas"}:
+            given[key] = _DECIMAL.sub(r"\1.\2", given[key])
+    return _Row(line, given)
 
 
 def _json_rows(text: str) -> Iterator[_Row]:
@@ -135,15 +155,21 @@ def _json_rows(text: str) -> Iterator[_Row]:
 
 
 def _keys(columns: list[str]) -> tuple[list[str], list[str]]:
-    """The fields' full names, and what is wrong with the columns."""
-    keys = [_FIELDS.get(column.replace("-", "_"), column) for column in columns]
-    known = list(_FIELDS)
-    faults = [f"{key!r} is not one of {', '.join(known)}" for key in keys if key not in known]
+    """The fields' full names, and what is wrong with the columns; a blank one has no name."""
+    keys = [_FIELDS.get(_key(column), column.strip()) for column in columns]
+    known = list(dict.fromkeys(_FIELDS.values()))
+    faults = [
+        f"{key!r} is not one of {', '.join(_FIELDS)}" for key in keys if key and key not in known
+    ]
     faults += (f"{key}: given twice" for key in known if keys.count(key) > 1)
     return keys, faults
 
 
-def _check(row: _Row) -> tuple[Entry, list[str]]:
+def _key(column: str) -> str:
+    return re.sub(r"[\s-]+", "_", column.strip()).lower()
+
+
+def _check(row: _Row, locate: Callable[[str], object]) -> tuple[Entry, list[str]]:
     """A row's picture, name and parameters, and what is wrong with them."""
     if row.faults:
         return Entry(row.line, ""), row.faults
@@ -152,12 +178,19 @@ def _check(row: _Row) -> tuple[Entry, list[str]]:
     params, faults = _params(given)
     if not isinstance(picture, str) or not picture.strip() or not _is_text(picture):
         faults.append(f"picture: give a path or s3://bucket/key, got {picture!r}")
+    else:
+        try:
+            locate(picture)
+        except RequestError as error:
+            faults.append(f"picture: {error}")
     if name is not None and not (isinstance(name, str) and is_name(name)):
         faults.append(
             f"name: give one that is fit for a file, without '/', '..' and a dot in front, "
             f"of at most {MAX_NAME} bytes, got {name!r}"
         )
-    return Entry(row.line, str(picture), str(name or ""), params), faults
+    # Two names that only Unicode tells apart would be one file on a Mac.
+    name = unicodedata.normalize("NFC", str(name or ""))
+    return Entry(row.line, str(picture), name, params), faults
 
 
 def _params(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

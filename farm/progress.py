@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from farm.job import JobView
 from farm.summary import Row
+from farm.words import counted
 
 LINE_EVERY_S = 10.0
 
@@ -31,24 +32,33 @@ class Reporter:
         self._blocked: str | None = None
 
     def progress(self, clip: str, view: JobView) -> None:
-        """Take note of a clip under way. An attempt begun anew counts its steps anew."""
+        """Take note of a clip under way.
+
+        An attempt that is begun anew counts once it is further than the lost one was. The last step
+        counts when the clip is finished: until then it is being decoded.
+        """
         progress = view.progress
-        more = progress.step - self._steps_of.get(clip, 0)
-        self._steps_of[clip] = progress.step
-        self._steps_done += more
-        self._step_bar.update(more)
+        self._count(clip, min(progress.step, progress.steps - 1))
         if progress.blocked != self._blocked:
             self._blocked = progress.blocked
             self._say(f"waiting: {progress.blocked}" if progress.blocked else "going on")
         if not self._terminal and time.monotonic() - self._spoke > LINE_EVERY_S:
             self._say(
                 f"{clip}: {progress.stage or view.job.state} {progress.step}/{progress.steps}; "
-                f"in all {self._done}/{self._clips} clips, {self._steps_done}/{self._steps} steps"
+                f"in all {self._done} of {counted(self._clips, 'clip')}, "
+                f"{self._steps_done} of {counted(self._steps, 'step')}"
             )
+
+    def _count(self, clip: str, steps: int) -> None:
+        more = max(0, steps - self._steps_of.get(clip, 0))
+        self._steps_of[clip] = self._steps_of.get(clip, 0) + more
+        self._steps_done += more
+        self._step_bar.update(more)
 
     def finished(self, row: Row) -> None:
         """Take note of a clip that is done or has failed."""
         self._done += 1
+        self._count(row.title, row.parameters.steps)
         self._clip_bar.update()
         seconds = sum(row.seconds.values())
         result = f"done in {seconds:.1f} s on {row.worker}" if row.status == "done" else row.error

@@ -97,6 +97,11 @@ def set_ray_address(address: str) -> None:
     os.environ["RAY_ADDRESS"] = address
 
 
+def ray_environment() -> dict[str, str]:
+    """What Ray's own commands are run with: a cluster asks for a token, unless that is set off."""
+    return {"RAY_AUTH_MODE": "token", **os.environ}
+
+
 def _got(fault: Mapping[str, Any]) -> str:
     return "" if fault["loc"][0] == "webhook_secret" else f", got {fault['input']!r}"
 

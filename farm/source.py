@@ -2,6 +2,7 @@
 
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
@@ -45,6 +46,29 @@ class Source:
             raise RequestError(f"{path!r} leads out of the bucket of {self}")
         return Source(key, self.store)
 
+    def as_stored(self) -> "Source":
+        """As it is spelled there: `é` may be one character, or two, as Macs have it.
+
+        Itself where there is no such thing, however it is spelled.
+        """
+        if self.path.isascii():
+            return self
+        if self.store:
+            there = not self.path.endswith("/") and self.store.exists(self.path)
+            return self if there else self._key_as_stored(self.store)
+        found = Path(self.path)
+        return self if found.exists() else Source(str(_path_as_stored(found)))
+
+    def _key_as_stored(self, store: Store) -> "Source":
+        plain = re.match(r"[\0-\x7f]*", self.path)
+        assert plain is not None
+        folder, depth = plain[0].rpartition("/")[0], self.path.rstrip("/").count("/") + 1
+        for key in store.list(f"{folder}/" if folder else ""):
+            spelled = "/".join(key.split("/")[:depth])  # of a key, or of a folder above it
+            if same_name(spelled, self.path.rstrip("/")):
+                return Source(spelled, store)
+        return self
+
     def fetch(self) -> bytes | None:
         """Its bytes; None where nothing is there, RequestError where it cannot be read."""
         try:
@@ -83,6 +107,26 @@ class Places:
         if scheme == "file" and host in ("", "localhost"):
             return Source("/" + os.fsdecode(unquote_to_bytes(path)))
         raise RequestError(f"{text!r}: give a path, file:///path or s3://bucket/key")
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two names differ at most in how Unicode writes their characters."""
+    return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+
+
+def _path_as_stored(path: Path) -> Path:
+    """Each part of a path as it is spelled there; the path itself where one is not there."""
+    found = Path(path.anchor)
+    for part in path.parts[1 if path.anchor else 0 :]:
+        if (found / part).exists():
+            found /= part
+            continue
+        try:
+            spelled = (each for each in found.iterdir() if same_name(each.name, part))
+            found = next(spelled)
+        except (OSError, StopIteration):
+            return path
+    return found
 
 
 def _as_text(path: str) -> str:

@@ -1,5 +1,6 @@
 """`summary.json`: what a batch has made, a row per clip; and so, what is left to do."""
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,29 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from farm.errors import StoreError
+from farm.request import digest_of
 from farm.store import Store
 from farm.sweep import title
+from farm.words import counted
 from svd_engine.params import RenderParams
 
 KEY = "summary.json"
+DAMAGED_KEY = "summary.damaged.json"
 WRITE_EVERY_S = 1.0
 LOOKERS = 16  # clips looked for at once: S3 answers late
+
+
+class Content(BaseModel):
+    """What a file was when it was written: it may be cut short since, or emptied."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int  # in bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> "Content":
+        return cls(size=len(data), sha256=digest_of(data))
 
 
 class Row(BaseModel):
@@ -36,6 +53,8 @@ class Row(BaseModel):
     job: str | None = None  # its id
     error: str | None = None
     digest: str | None = None  # of the request: equal digests have equal frames
+    model: str | None = None  # as it was asked for; None in rows of before 0.3
+    files: dict[str, Content] = {}  # by key: the video and the thumbnail
 
     @model_validator(mode="before")
     @classmethod
@@ -69,41 +88,68 @@ class Summary:
     """The rows of a store, kept up to date there: each row names files that are written already."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the rows of earlier runs; StoreError where they cannot be understood."""
+        """Read the rows of earlier runs; what is damaged is put aside, and made anew.
+
+        StoreError where it is another program's.
+        """
         self._store = store
         self._clock = clock
         self._due = clock()  # when rows are written again
         self._changed = False  # since they were
         stored = store.get(KEY)
-        try:
-            document = _Document.model_validate_json(stored.data) if stored else _Document()
-        except ValidationError as error:
-            raise StoreError(
-                f"{store.where(KEY)} is not a batch's summary: {error.errors()[0]['msg']}; "
-                "move it away, or give another --out"
-            ) from error
-        self._rows = {row.title: row for row in document.clips}
+        rows, damage = _read(stored.data, store.where(KEY)) if stored else ([], "")
+        self._rows = {row.title: row for row in rows}
+        self.damage = f"{store.where(KEY)}: {damage}" if damage else ""
+        if stored and damage:
+            self._aside: bytes | None = stored.data
+            self._changed = True
+        else:
+            self._aside = None
 
     @property
     def rows(self) -> list[Row]:
         return list(self._rows.values())
 
     def is_done(self, title: str, digest: str) -> bool:
-        """Whether the clip of that request is in the store."""
+        """Whether the clip of that request is in the store, as far as its files' sizes tell."""
+        return self.why_not(title, digest) is None
+
+    def why_not(self, title: str, digest: str, verify: bool = False) -> str | None:
+        """None where the clip of that request is done; what is wrong with its files, or nothing.
+
+        verify: read the files, and compare their digests.
+        """
         row = self._rows.get(title)
-        return (
-            row is not None
-            and row.status == "done"
-            and row.digest == digest
-            and self._store.exists(row.video)
-            and self._store.exists(row.thumbnail)
+        if row is None or row.status != "done" or row.digest != digest:
+            return ""
+        faults = (
+            self._fault(key, row.files.get(key), verify) for key in (row.video, row.thumbnail)
         )
+        return next((fault for fault in faults if fault), None)
+
+    def _fault(self, key: str, content: Content | None, verify: bool) -> str:
+        size = self._store.size(key)
+        if size is None:
+            return f"{key} is gone"
+        if size != content.size if content else size == 0:
+            return f"{key} has {counted(size, 'byte')}" + (f" of {content.size}" if content else "")
+        if not verify:
+            return ""
+        if content is None:
+            return f"{key}: its digest was not recorded"
+        stored = self._store.get(key)
+        whole = stored is not None and digest_of(stored.data) == content.sha256
+        return "" if whole else f"{key} is not what was written"
 
     def done(self, digests: Mapping[str, str]) -> set[str]:
         """The titles of those clips, given with their requests' digests, that are done."""
+        return {title for title, why in self.look(digests).items() if why is None}
+
+    def look(self, digests: Mapping[str, str], verify: bool = False) -> dict[str, str | None]:
+        """For each of those clips what `why_not` says."""
         with ThreadPoolExecutor(LOOKERS) as pool:
-            answers = pool.map(self.is_done, digests.keys(), digests.values())
-            return {title for title, done in zip(digests, answers, strict=True) if done}
+            answers = pool.map(lambda each: self.why_not(each[0], each[1], verify), digests.items())
+            return dict(zip(digests, answers, strict=True))
 
     def add(self, row: Row) -> None:
         """Put a row in the place of the clip's former one, once its files are written.
@@ -131,8 +177,32 @@ class Summary:
         if not self._changed:
             return
         began = self._clock()
+        if self._aside is not None:
+            self._store.put(DAMAGED_KEY, self._aside)
+            self._aside = None
         document = _Document(clips=self.rows)
         self._store.put(KEY, document.model_dump_json(indent=1).encode())
         ended = self._clock()
         self._due = ended + max(WRITE_EVERY_S, 9 * (ended - began))
         self._changed = False
+
+
+def _read(data: bytes, where: str) -> tuple[list[Row], str]:
+    """The rows that can be read, and why others cannot. StoreError where it is something else."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:  # cut short, or emptied
+        return [], f"not JSON: {error}"
+    found = document.get("clips") if isinstance(document, dict) else None
+    rows = [_row(each) for each in found] if isinstance(found, list) else None
+    if rows is None or (rows and not any(rows)):
+        raise StoreError(f"{where} is not a batch's summary; move it away, or give another --out")
+    bad = rows.count(None)
+    return [row for row in rows if row], f"{counted(bad, 'row')} cannot be read" if bad else ""
+
+
+def _row(given: object) -> Row | None:
+    try:
+        return Row.model_validate(given)
+    except ValidationError:
+        return None

@@ -24,9 +24,9 @@ def progress_of(job: Job, sharing: Sharing, scheduler: Scheduler, placed: bool =
     waits = bool(placed and under_way and job.state in (State.QUEUED, State.PAUSED))
     return Progress(
         stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
-        step=done * params.steps + sum(clip.step for clip in under_way),
+        step=done * params.steps + sum(max(clip.step, clip.furthest[0]) for clip in under_way),
         steps=count * params.steps,
-        chunk=done * per_clip + sum(clip.chunks for clip in under_way),
+        chunk=done * per_clip + sum(max(c.chunks, c.furthest[1]) for c in under_way),
         chunks=count * per_clip,
         queue_position=sharing.places.before(job.id) if waits else None,
         eta_s=_eta(job, waits, sharing, scheduler) if placed else None,

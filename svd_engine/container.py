@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from svd_engine import jpeg2000
+from svd_engine import heif, jpeg2000
 
 # Chunks, segments and the like: each takes a microsecond of Python, whatever it holds. A PNG of
 # 260 MB in chunks of 8 kB, as libpng writes them, has 32,000.
@@ -31,7 +31,10 @@ _ORIENTATION = 0x0112
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 _JPEG_IN_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # nor where one restarts
+_HEVC = re.compile(b"hei[cx]")
 _AVIF_METADATA = re.compile(rb"infe\x02.{7}(Exif|mime)", re.DOTALL)
+# It has no signature: what kind, with or without a palette; bits of a pixel, and where the top is.
+_TGA = rb".(?:\x01[\x01\x09]|\0[\x02\x03\x0a\x0b]).{13}[\x01\x08\x10\x18\x20][\0-\x3f]"
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ class Bare:
     data: bytes
     orientation: int = 1  # as EXIF counts them, 1 to 8
     size: tuple[int, int] | None = None  # where it is known before a decoder is made
+    kind: str = ""  # Pillow's name of the format, where no other parser may look at it
 
 
 def strip_metadata(data: bytes) -> Bare:
@@ -258,6 +262,10 @@ def _strip_avif(data: bytes) -> Bare:
 
     How it is turned stands in its `irot` and `imir`: that of its EXIF counts for nothing.
     """
+    if data[8:12] in (b"mif1", b"msf1") and _HEVC.search(
+        data, 8, struct.unpack_from(">I", data)[0]
+    ):
+        return _strip_heif(data)
     for name, _, length in jpeg2000.boxes(data):
         if name in (b"meta", b"moov") and length > MAX_AVIF_HEADER:
             raise ValueError(f"its {name.decode()} has {length} bytes, over {MAX_AVIF_HEADER}")
@@ -265,6 +273,12 @@ def _strip_avif(data: bytes) -> Bare:
     for found in _limited(_AVIF_METADATA.finditer(data)):
         bare[slice(*found.span(1))] = b"skip"
     return Bare(bytes(bare))
+
+
+def _strip_heif(data: bytes) -> Bare:
+    """Its picture alone. As in an AVIF, how it is turned stands beside its pixels."""
+    bare, size = heif.rebuild(data)
+    return Bare(bare, 1, size, "HEIF")
 
 
 def _check_jp2(data: bytes) -> Bare:
@@ -280,4 +294,6 @@ _FORMATS: tuple[tuple[re.Pattern[bytes], Callable[[bytes], Bare]], ...] = (
     (re.compile(rb"II[*+]\0|MM\0[*+]"), _strip_tiff),
     (re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n"), _check_jp2),
     (re.compile(rb"....ftyp(?:avif|avis|mif1|msf1)", re.DOTALL), _strip_avif),
+    (re.compile(rb"....ftyphe(?:ic|ix|im|is|vc|vx|vm|vs)", re.DOTALL), _strip_heif),
+    (re.compile(_TGA, re.DOTALL), lambda data: Bare(data, kind="TGA")),
 )

@@ -49,7 +49,7 @@ def codestream(data: bytes) -> int:
     raise ValueError("it has no codestream")
 
 
-def boxes(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, int, int]]:
     """A file's boxes, as AVIF has them too: name, where its content starts, whole length."""
     at = 0
     for _ in range(MAX_PIECES):

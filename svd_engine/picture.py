@@ -1,17 +1,19 @@
 """Picture in: safe open, orientation. No torch: the farm looks at pictures without an engine."""
 
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
-from math import inf
+from math import inf, prod
 from os import PathLike
 from pathlib import Path
 from struct import error as StructError
 from typing import Any
 
 import numpy as np
+import pi_heif
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from svd_engine import jpeg2000
+from svd_engine import heif, jpeg2000
 from svd_engine.container import Bare, exif_orientation, strip_metadata
 
 # A phone's 64 megapixels are 9248 x 6936, a camera's 61 are 9504 x 6336. At four bytes a pixel,
@@ -19,13 +21,15 @@ from svd_engine.container import Bare, exif_orientation, strip_metadata
 MAX_PIXELS = 65_000_000
 MAX_SIDE = 2**15
 WORK_BYTES = 250_000_000  # for a decoder, beside the picture that it makes
-# Formats decoded by Pillow's own code: no Ghostscript (EPS, PDF), no rarely tried parsers.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# Formats decoded by Pillow's own code, and HEIF by libheif: no Ghostscript (EPS, PDF), no rarely
+# tried parsers.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", "HEIF", "TGA")
+CLAIMED = ("HEIF", "TGA")  # opened only where the head was looked at here and is of that format
 # What decoders take beside the picture and the file, in bytes a pixel: `python -m
 # tests.picture_memory`. WebP has two canvases. AVIF was at 10, where its samples have 8 bits: they
 # may have 16.
 WORK = {"WEBP": 8, "AVIF": 20}
-COPIES = {"WEBP": 2, "AVIF": 2}  # of the file, by decoders
+COPIES = {"WEBP": 2, "AVIF": 2, "HEIF": 2}  # of the file, by decoders
 # Decoders that are written in Python: a microsecond and more for each value.
 SLOW = ("bmp_rle", "ppm", "ppm_plain")
 SLOW_PIXELS = 2_000_000
@@ -131,7 +135,7 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile
         check_size(*bare.size, max_pixels)
     try:
         file = _File(bare.data)
-        image = Image.open(file, formats=_formats())
+        image = Image.open(file, formats=_formats(bare.kind))
         file.left = inf
     except UnidentifiedImageError as error:
         raise ValueError(
@@ -142,8 +146,12 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile
         raise ValueError(f"{name} is broken or too large: {_words(error)}") from error
     check_size(*image.size, max_pixels)
     try:
+        if image.format == "HEIF":  # what it shows may be a part of what is decoded
+            work = heif.work_bytes(image, prod(bare.size or image.size))
+        else:
+            work = _work_bytes(image)
         copies = COPIES.get(image.format or "", 0) + (bare.data is not data)
-        work = _work_bytes(image) + copies * len(bare.data)
+        work += copies * len(bare.data)
     except ValueError as error:
         raise ValueError(f"{name} cannot be used: {error}") from error
     except Exception as error:
@@ -207,10 +215,23 @@ def _decode_webp(data: bytes) -> Image.Image:
     return Image.frombuffer(mode, size, frame[0], "raw", mode, 0, 1)
 
 
-def _formats() -> list[str]:
-    """Those of FORMATS that this build of Pillow has."""
+@cache
+def suffixes() -> frozenset[str]:
+    """The suffixes of files that `open_picture` can open, such as `.jpg`, by Pillow's registry."""
+    kinds = {*_formats(""), *CLAIMED, "MPO"}  # MPO: JPEGs in a row, of which the first is opened
+    return frozenset(end for end, kind in Image.registered_extensions().items() if kind in kinds)
+
+
+@cache
+def _formats(kind: str) -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow has; only `kind`, if given."""
+    pi_heif.register_heif_opener(
+        thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+    )
     Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+    if kind:
+        return (kind,)
+    return tuple(name for name in FORMATS if name in Image.OPEN and name not in CLAIMED)
 
 
 def _read(path: Path) -> bytes:
@@ -232,7 +253,7 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return str(error).strip() or type(error).__name__
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 Frames are uint8 arrays (F, H, W, 3). A file appears under its name only when it is whole.
 """
 
+import logging
 import os
 import subprocess
 import tempfile
@@ -14,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+log = logging.getLogger("svd_engine")
 
 Frames = NDArray[np.uint8]
 
@@ -28,6 +31,9 @@ _ENCODERS: dict[str, list[str]] = {
     ".webp": ["-c:v", "libwebp_anim", "-quality", "90", "-loop", "0"],
 }
 SUFFIXES = (*_ENCODERS, "")
+# Browsers show a frame for 100 ms where a file says 10 or less: Chromium, Firefox and WebKit alike.
+# GIF counts in hundredths of a second, and so has 20 ms; WebP counts in thousandths, and has 11.
+_FASTEST = {".gif": 50, ".webp": 90}
 
 
 def _ffmpeg() -> str:
@@ -118,6 +124,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def _encode(frames: Frames, fps: int, path: Path) -> None:
     _, height, width, _ = frames.shape
     suffix = path.suffix.lower()
+    fps = _honoured(fps, suffix)
     if suffix in (".mp4", ".webm") and (width % 2 or height % 2):
         raise ValueError(
             f"{suffix} has colour at half resolution and needs even sides, got {width} x {height}"
@@ -134,6 +141,20 @@ def _encode(frames: Frames, fps: int, path: Path) -> None:
     )
     if done.returncode:
         raise RuntimeError(f"ffmpeg failed on {path.name}: {done.stderr.decode().strip()}")
+
+
+def _honoured(fps: int, suffix: str) -> int:
+    """The rate nearest to this one that browsers play; what differs is said."""
+    fastest = _FASTEST.get(suffix, fps)
+    if fps > fastest:
+        log.warning(
+            "%s plays at %d frames a second, not %d: browsers would play it at 10; "
+            "save .mp4 or .webm for more",
+            suffix,
+            fastest,
+            fps,
+        )
+    return min(fps, fastest)
 
 
 def _save_png(frames: Frames, folder: Path) -> Path:

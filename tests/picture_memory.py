@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.heic import heic
+
 LIMIT = 256 * 2**20  # above a picture's decoded bytes
 FRAME = (1024, 576)
 MEAN_STD = (0.5,) * 3
@@ -116,6 +118,10 @@ def saved(
     return (lambda: encoded(plain(mode, *size), kind, **how)), fit
 
 
+def heif(size: tuple[int, int] = (6000, 4000), **how: Any) -> Case:
+    return (lambda: heic(plain("RGB", *size), **how)), "stretch"
+
+
 LOSSLESS = {"lossless": True, "method": 0, "quality": 0}
 BIG_JP2, BIG_AVIF = (3450, 3450), (4000, 3050)
 WHOLE = 6900  # rows of a strip: the file is one
@@ -194,6 +200,14 @@ SLOW: dict[str, Case] = {
     "JPEG2000, 3 MP in blocks of 4 x 4": saved(
         "JPEG2000", size=(2000, 1500), codeblock_size=(4, 4)
     ),
+    "HEIC, 4:2:0, 24 MP": heif(),
+    "HEIC in tiles, 12 MP, turned": heif((4032, 3024), tile=512, turn=1),
+    "HEIC, 4:4:4, 24 MP": heif(pixel_format="yuv444p"),
+    "HEIC, 10 bits, 24 MP": heif(pixel_format="yuv420p10le"),
+    "HEIC, 12 bits, 4:4:4, 20 MP": heif((5000, 4000), pixel_format="yuv444p12le"),
+    "HEIC of 24 MP that claims 640 x 640": heif(claims=(640, 640)),
+    "TGA": saved("TGA"),
+    "TGA in runs, RGBA, pad": saved("TGA", "RGBA", fit="pad", compression="tga_rle"),
     "ICO": saved("ICO", size=(256, 256)),
 }
 

@@ -94,7 +94,7 @@ def test_what_a_batch_writes(tiny: Path, pictures: Path, tmp_path: Path, capsys:
     assert row["worker"].startswith("renderer-0@")
     assert "wide-seed0.mp4" in (out / "index.html").read_text()
     printed = capsys.readouterr()
-    assert "1 of 1 clips are done" in printed.out
+    assert "1 of 1 clip is done" in printed.out
     assert "[1/1] wide-seed0: done in" in printed.err
 
 
@@ -196,9 +196,7 @@ def test_a_sweep_and_a_manifest(tiny: Path, pictures: Path, tmp_path: Path, caps
 
 
 @pytest.mark.slow
-def test_ctrl_c_detaches_and_run_again_it_goes_on(
-    tiny: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_ctrl_c_stops_and_run_again_it_goes_on(tiny: Path, pictures: Path, tmp_path: Path) -> None:
     """In a process of its own, with a cluster of its own, which ends with it."""
     out = tmp_path / "out"
     arguments = [pictures, "--out", out, "--store", tmp_path / "store", "--model", tiny, *OPTIONS]
@@ -212,7 +210,7 @@ def test_ctrl_c_detaches_and_run_again_it_goes_on(
     first.send_signal(signal.SIGINT)
     _, said = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert "detached; run it again" in said
+    assert "stopped: the farm was this program's own; run it again" in said
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
     assert again.returncode == 0, again.stderr
     assert "2 of 2 clips are done" in again.stdout

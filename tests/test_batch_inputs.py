@@ -1,6 +1,7 @@
 """What a batch is given: pictures of folders, of S3 and of manifests, and their names."""
 
 import os
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,11 +47,11 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
 
 
 def found(*inputs: object) -> list[str]:
-    return [picture.source for picture in find_pictures(map(str, inputs))]
+    return [picture.source for picture in find_pictures(map(str, inputs)).pictures]
 
 
 def named(*inputs: object) -> dict[str, Picture]:
-    return {picture.name: picture for picture in find_pictures(map(str, inputs))}
+    return {picture.name: picture for picture in find_pictures(map(str, inputs)).pictures}
 
 
 # Files, folders, globs
@@ -60,6 +61,7 @@ def test_finding_pictures(write: Write) -> None:
     folder = write(a_png="a", b_JPG="b", notes_txt="c", sub__c_webp="d", odd_name="e")
     assert found(".") == ["a.png", "b.JPG"]
     assert found("*.png", ".", "./a.png") == ["a.png", "b.JPG"]
+    assert [*named("*.png", ".", "./a.png", "./*.png")] == ["a", "b"]
     assert found("**/*.webp") == ["sub/c.webp"]
     assert found(folder / "*.png") == [str(folder / "a.png")]
     assert found(f"file://{folder}/a%2Epng") == [str(folder / "a.png")]
@@ -104,7 +106,7 @@ def test_two_pictures_never_share_a_name_in_silence(write: Write) -> None:
 def test_names_are_fit_for_files(file: bytes, name: str, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(file)
     path.write_bytes(b"x")
-    (picture,) = find_pictures([str(path)])
+    (picture,) = find_pictures([str(path)]).pictures
     assert picture.name == name
     picture.source.encode()
     assert read(picture) == b"x"
@@ -112,7 +114,7 @@ def test_names_are_fit_for_files(file: bytes, name: str, tmp_path: Path) -> None
 
 def test_reading_a_picture(write: Write) -> None:
     folder = write(cat_png="cat")
-    (picture,) = find_pictures(["cat.png"])
+    (picture,) = find_pictures(["cat.png"]).pictures
     assert (picture.digest, picture.params, picture.error) == (digest_of(b"cat"), {}, "")
     assert picture.origin.folder == str(folder)
     assert read(picture) == b"cat"
@@ -132,7 +134,7 @@ def test_a_picture_that_cannot_be_read_keeps_its_place(
 
     write(cat_png="cat")
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    (picture,) = find_pictures(["cat.png"])
+    (picture,) = find_pictures(["cat.png"]).pictures
     assert (picture.name, picture.digest) == ("cat", "")
     assert picture.error == "cannot read cat.png: Permission denied"
     with pytest.raises(RequestError, match="Permission denied"):
@@ -152,7 +154,7 @@ def test_pictures_of_a_bucket(bucket: LocalStore) -> None:
         == found("s3://bucket/in")
         == [where("in/a.png"), where("in/b.JPG")]
     )
-    (picture,) = find_pictures(["s3://bucket/in/deep/c.png"])
+    (picture,) = find_pictures(["s3://bucket/in/deep/c.png"]).pictures
     assert (picture.name, picture.digest) == ("c", digest_of(b"in/deep/c.png"))
     assert read(picture) == b"in/deep/c.png"
     assert picture.origin.folder == where("in/deep")
@@ -171,7 +173,7 @@ def test_a_bucket_that_fails_fails_the_picture(
 
     bucket.put("a.png", b"a")
     monkeypatch.setattr(bucket, "get", get)
-    (picture,) = find_pictures(["s3://bucket/a.png"])
+    (picture,) = find_pictures(["s3://bucket/a.png"]).pictures
     assert picture.error == "cannot read a.png: 503"
 
 
@@ -182,7 +184,7 @@ def test_a_manifest_in_a_bucket(bucket: LocalStore, write: Write) -> None:
     rows = ["in/a.png,7", "../x/../b.png,8", f"{folder}/local.png,9", "s3://bucket/b.png,10"]
     bucket.put("rows.csv", "\n".join(["picture,fps", *rows[:1]]).encode())
     bucket.put("in/rows.csv", "\n".join(["picture,fps", *rows[1:]]).encode())
-    pictures = find_pictures(["s3://bucket/rows.csv", "s3://bucket/in/rows.csv"])
+    pictures = find_pictures(["s3://bucket/rows.csv", "s3://bucket/in/rows.csv"]).pictures
     assert [read(p) for p in pictures] == [b"a", b"b", b"c", b"b"]
     assert [p.params for p in pictures] == [{"fps": fps} for fps in (7, 8, 9, 10)]
     bucket.put("rows.csv", b"picture\n../a.png\nnone.png")
@@ -234,15 +236,98 @@ def test_names_of_rows(write: Write) -> None:
         named("mine.jsonl", "again.jsonl")
 
 
-def test_rows_without_their_pictures_are_wrong_usage(write: Write) -> None:
-    write(cat_png="cat", rows_csv="picture\ncat.png\ngone.png\n*.png\n.\nftp://host/x.png\n")
-    with pytest.raises(RequestError, match=r"rows\.csv line 6: picture: 'ftp://host/x\.png'"):
-        found("rows.csv")
-    write(rows_csv="picture\ncat.png\ngone.png\n*.png\n.\n")
-    with pytest.raises(RequestError) as caught:
-        found("rows.csv")
-    assert str(caught.value).splitlines() == [
+def test_a_row_without_its_picture_fails_alone(write: Write) -> None:
+    write(cat_png="cat", rows_csv="picture\ncat.png\ngone.png\n*.png\n.\n")
+    assert [picture.error for picture in named("rows.csv").values()] == [
+        "",
         "rows.csv line 3: picture: there is none at gone.png",
         "rows.csv line 4: picture: there is none at *.png; a manifest takes no globs",
         "rows.csv line 5: picture: there is none at .",
     ]
+
+
+def test_all_that_is_wrong_is_told_at_once(write: Write) -> None:
+    write(
+        rows_csv="picture,fps\na.png,0\nftp://host/x.png,7\n",
+        more_jsonl='{"picture": "b.png", "fps": -1}\nno JSON\n',
+    )
+    with pytest.raises(RequestError) as caught:
+        found("rows.csv", "gone.png", "more.jsonl")
+    told = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in told] == [
+        "rows.csv line 2",
+        "rows.csv line 3",
+        "no pictures at 'gone.png'",
+        "more.jsonl line 1",
+        "more.jsonl line 2",
+    ]
+
+
+# What is left out, and how names are spelled
+
+
+def test_what_a_folder_leaves_out_is_counted(write: Write) -> None:
+    folder = write(a_png="a", notes_txt="n", rows_csv="picture\n", sub__b_png="b")
+    for hidden in ("._a.jpg", ".DS_Store", "Thumbs.db", ".cache.png"):
+        (folder / hidden).write_text("x")
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir/a.jpg").write_text("thumbnail")
+    for suffix in ("jfif", "jpe", "mpo", "tga", "heic", "HEIF", "jp2", "pgm"):
+        (folder / f"{suffix}.{suffix}").write_text(suffix)
+    inputs = find_pictures([str(folder)])
+    assert len(inputs.pictures) == 9
+    listing = inputs.listings[str(folder)]
+    assert listing.say_left_out() == (
+        "7 files left out: 5 hidden, 1 not a picture, 1 a manifest; 1 folder not looked into"
+    )
+    assert {Path(str(source)).name for source, why in listing.left_out if why == "hidden"} == {
+        *("._a.jpg", ".DS_Store", "Thumbs.db", ".cache.png", "@eaDir")
+    }
+    listing = find_pictures(["**/*"]).listings["**/*"]
+    assert [str(source) for source in listing.sources if source.path.endswith("b.png")]
+    assert "@eaDir/a.jpg" in {str(source) for source, why in listing.left_out if why == "hidden"}
+
+
+def test_a_glob_that_names_hidden_ones_finds_them(write: Write) -> None:
+    folder = write(a_png="a")
+    (folder / ".cache").mkdir()
+    (folder / ".cache/b.png").write_text("b")
+    (folder / ".c.png").write_text("c")
+    assert found(".cache/*.png") == [".cache/b.png"]
+    assert found(".c.png") == [".c.png"]  # named, so tried
+    with pytest.raises(RequestError, match=r"no pictures at '\.\*': 1 file left out: 1 hidden"):
+        found(".*")
+
+
+def test_what_a_prefix_leaves_out_is_counted(bucket: LocalStore) -> None:
+    for key in ("in/a.heic", "in/._a.jpg", "in/notes.txt", "in/deep/c.png", "in/deep/d.png"):
+        bucket.put(key, key.encode())
+    inputs = find_pictures(["s3://bucket/in"])
+    assert [picture.name for picture in inputs.pictures] == ["a"]
+    assert inputs.listings["s3://bucket/in"].say_left_out() == (
+        "2 files left out: 1 hidden, 1 not a picture; 1 folder not looked into"
+    )
+
+
+@pytest.mark.parametrize(("there", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_are_found_however_unicode_spells_them(
+    there: str, asked: str, write: Write, bucket: LocalStore
+) -> None:
+    folder = write()
+    path = unicodedata.normalize(there, "Füße/café 한국.png")
+    wanted = unicodedata.normalize(asked, "Füße/café 한국.png")
+    (folder / path).parent.mkdir()
+    (folder / path).write_text("cat")
+    bucket.put(f"in/{path}", b"cat")
+    table = f"picture,name\n{wanted},{unicodedata.normalize(there, 'é')}\n".encode()
+    (folder / "rows.csv").write_bytes(table)
+    bucket.put("in/rows.csv", table)
+    for given in (wanted, wanted.replace("caf", "*"), "rows.csv", "s3://bucket/in/rows.csv"):
+        (picture,) = find_pictures([given]).pictures
+        assert (picture.digest, picture.error) == (digest_of(b"cat"), "")
+        assert unicodedata.is_normalized("NFC", picture.name)
+    (picture,) = find_pictures([f"s3://bucket/in/{wanted}"]).pictures
+    assert picture.digest == digest_of(b"cat")
+    assert found(wanted.partition("/")[0]) == [path]
+    for prefix in (wanted.partition("/")[0], wanted.partition("/")[0] + "/"):
+        assert found(f"s3://bucket/in/{prefix}") == [bucket.where(f"in/{path}")]

@@ -12,7 +12,7 @@ from farm.contact_sheet import AUTOPLAY_UP_TO, contact_sheet
 from farm.errors import StoreError
 from farm.request import digest_of
 from farm.store.local import LocalStore
-from farm.summary import Row, Summary
+from farm.summary import Content, Row, Summary
 from svd_engine.params import RenderDefaults, RenderParams
 
 DEFAULTS = RenderDefaults(width=64, height=48, num_frames=7)
@@ -83,13 +83,85 @@ def test_summary_knows_what_is_done(tmp_path: Path) -> None:
         (2, "cancelled"),
     ]
     assert not summary.is_done("cat-seed0", A)  # its files are not there
-    store.put("cat-seed0.mp4", b"")
-    store.put("cat-seed0.jpg", b"")
+    store.put("cat-seed0.mp4", b"clip")
+    store.put("cat-seed0.jpg", b"picture")
     assert summary.is_done("cat-seed0", A)
     assert not summary.is_done("cat-seed0", B)
     assert not summary.is_done("cat-seed1", A)
     wanted = {"cat-seed0": A, "cat-seed1": A, "dog-seed0": A}
     assert summary.done(wanted) == {"cat-seed0"}
+
+
+@pytest.mark.parametrize(
+    ("change", "quick", "thorough"),
+    [
+        ({}, None, None),
+        (
+            {"cat-seed0.mp4": b""},
+            "cat-seed0.mp4 has 0 bytes of 4",
+            "cat-seed0.mp4 has 0 bytes of 4",
+        ),
+        ({"cat-seed0.mp4": b"c"}, "cat-seed0.mp4 has 1 byte of 4", "cat-seed0.mp4 has 1 byte of 4"),
+        (
+            {"cat-seed0.jpg": b"pic"},
+            "cat-seed0.jpg has 3 bytes of 7",
+            "cat-seed0.jpg has 3 bytes of 7",
+        ),
+        ({"cat-seed0.mp4": None}, "cat-seed0.mp4 is gone", "cat-seed0.mp4 is gone"),
+        ({"cat-seed0.mp4": b"clap"}, None, "cat-seed0.mp4 is not what was written"),
+    ],
+)
+def test_damaged_files_are_told(
+    change: dict[str, bytes | None], quick: str | None, thorough: str | None, tmp_path: Path
+) -> None:
+    store = LocalStore(tmp_path)
+    files = {"cat-seed0.mp4": b"clip", "cat-seed0.jpg": b"picture"}
+    summary = Summary(store)
+    summary.add(row(files={key: Content.of(data) for key, data in files.items()}))
+    summary.flush()
+    for key, data in {**files, **change}.items():
+        if data is None:
+            store.delete(key)
+        else:
+            store.put(key, data)
+    summary = Summary(store)
+    assert summary.look({"cat-seed0": A, "dog-seed0": A}) == {"cat-seed0": quick, "dog-seed0": ""}
+    assert summary.look({"cat-seed0": A}, verify=True) == {"cat-seed0": thorough}
+
+
+def test_files_of_older_rows_count_unless_they_are_empty(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    summary = Summary(store)
+    summary.add(row())
+    store.put("cat-seed0.mp4", b"clip")
+    store.put("cat-seed0.jpg", b"picture")
+    assert summary.why_not("cat-seed0", A) is None
+    assert summary.why_not("cat-seed0", A, verify=True) == (
+        "cat-seed0.mp4: its digest was not recorded"
+    )
+    store.put("cat-seed0.jpg", b"")
+    assert summary.why_not("cat-seed0", A) == "cat-seed0.jpg has 0 bytes"
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 99999])
+def test_a_damaged_summary_is_put_aside_and_made_anew(data: bytes, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put("summary.json", data)
+    summary = Summary(store)
+    assert "summary.json: not JSON" in summary.damage
+    assert store.get("summary.json").data == data  # until there is something to write
+    summary.add(row())
+    summary.flush()
+    assert store.get("summary.damaged.json").data == data
+    again = Summary(store)
+    assert (again.rows, again.damage) == ([row()], "")
+
+
+def test_of_a_damaged_summary_good_rows_are_kept(tmp_path: Path) -> None:
+    rows = [row().model_dump(mode="json"), {"name": "dog"}]
+    (tmp_path / "summary.json").write_text(json.dumps({"clips": rows}))
+    summary = Summary(LocalStore(tmp_path))
+    assert (summary.rows, summary.damage.partition(": ")[2]) == ([row()], "1 row cannot be read")
 
 
 def test_summary_is_written_seldom(tmp_path: Path) -> None:

@@ -22,10 +22,8 @@ from farm.manifest import MAX_FAULTS, is_name, parse_manifest
         ("fps\n7", ["line 1: no column 'picture'"]),
         ("picture,speed\na,1\nb,2", ["line 1: 'speed' is not one of picture, name, width, "]),
         ("picture,steps,num_inference_steps\n", ["line 1: num_inference_steps: given twice"]),
-        (
-            "picture,fps\na,1,0\nb",
-            ["line 2: 3 cells where .* has 2; put .* in quotes", "line 3: 1"],
-        ),
+        ("picture,fps\na,1,0", ["line 2: '0' is in a column without a name; put .*in quotes"]),
+        ("picture,,fps\na,x,7", ["line 2: 'x' is in a column without a name"]),
         (
             'picture,fps\n"a\nb",7\n,0\n',
             ["line 4: fps: .*greater.* 1, got '0'\n", "line 4: picture"],
@@ -79,14 +77,36 @@ def test_names_that_no_row_may_have(name: str) -> None:
 
 
 def test_not_utf8_and_too_many_faults() -> None:
-    with pytest.raises(RequestError, match=r"rows\.csv line 2: not UTF-8"):
-        parse_manifest(b"picture\ncaf\xe9.png\n", "rows.csv")
-    rows = b"picture,fps\n" + b"a,0\n" * 15
+    with pytest.raises(RequestError, match=r"rows\.jsonl line 2: not UTF-8"):
+        parse_manifest(b'{"picture": "a"}\n"caf\xe9.png"\n', "rows.jsonl")
+    rows = b"picture,fps\n" + b"a,0\n" * (MAX_FAULTS + 5)
     with pytest.raises(RequestError) as caught:
         parse_manifest(rows, "rows.csv")
     lines = str(caught.value).splitlines()
     assert len(lines) == MAX_FAULTS + 1
     assert lines[-1] == "and 5 more"
+
+
+def test_columns_in_any_case_with_trailing_delimiters_and_blank_lines() -> None:
+    text = "\n,,,\nPicture,FPS,Motion Bucket ID,,\n\na.png,7,40,,\n , ,\nb.png\n"
+    entries = parse_manifest(text.encode(), "rows.csv")
+    assert [(e.line, e.picture, e.params) for e in entries] == [
+        (5, "a.png", {"fps": 7, "motion_bucket_id": 40}),
+        (7, "b.png", {}),
+    ]
+    (entry,) = parse_manifest(b'{"Picture": "a", "Motion Bucket ID": 3}', "rows.jsonl")
+    assert entry.params == {"motion_bucket_id": 3}
+
+
+def test_a_first_line_for_excel_and_decimal_commas() -> None:
+    text = "sep=;\npicture;noise aug strength;sigmas\na.png;0,02;\n"
+    (entry,) = parse_manifest(text.encode(), "rows.csv")
+    assert (entry.line, entry.params) == (3, {"noise_aug_strength": 0.02})
+
+
+def test_a_table_of_one_column_is_one() -> None:
+    (entry,) = parse_manifest("picture\na;b|c.png\n".encode("utf-16"), "rows.txt")
+    assert entry.picture == "a;b|c.png"
 
 
 FIELDS = {
@@ -127,6 +147,40 @@ def test_csv_and_jsonl_say_the_same(rows: list[dict[str, Any]]) -> None:
     assert [e.params for e in from_json] == [
         {k: v for k, v in row.items() if k != "picture"} for row in rows
     ]
+
+
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252")
+PLAIN = st.characters(codec="cp1252", exclude_categories=["Cc", "Cs"])
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.text(PLAIN, min_size=1).filter(str.strip), st.integers(1, 240)), min_size=1
+    ),
+    delimiter=st.sampled_from(",;\t"),
+    encoding=st.sampled_from(ENCODINGS),
+    newline=st.sampled_from(["\r\n", "\n", "\r"]),
+    trailing=st.integers(0, 2),
+)
+def test_what_excel_writes_is_read(
+    rows: list[tuple[str, int]], delimiter: str, encoding: str, newline: str, trailing: int
+) -> None:
+    out = StringIO(newline="")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=newline)
+    for row in [("Picture", "Fps"), *rows]:
+        writer.writerow([*row, *[""] * trailing])
+    entries = parse_manifest(out.getvalue().encode(encoding), "rows.csv")
+    read = [(entry.picture, entry.params["fps"]) for entry in entries]
+    if encoding == "cp1252":
+        with suppress(
+            UnicodeDecodeError
+        ):  # by chance it is UTF-8 too, and then that is what counts
+            read = [
+                (picture.encode("cp1252", "replace").decode("cp1252"), fps) for picture, fps in read
+            ]
+            out.getvalue().encode("cp1252").decode()
+            return
+    assert read == [(picture.lstrip(" "), fps) for picture, fps in rows]
 
 
 @given(data=st.binary(max_size=200), suffix=st.sampled_from(["csv", "jsonl"]))

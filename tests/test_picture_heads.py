@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from svd_engine.picture import check_picture
+from tests.heic import heic
 from tests.picture_memory import encoded, plain
 from tests.test_picture_metadata import chunk
 
@@ -16,6 +17,8 @@ JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 FTYP = struct.pack(">I4s4sI4s", 20, b"ftyp", b"jp2 ", 0, b"jp2 ")
 CODESTREAM = encoded(plain("L", 9, 9), "JPEG2000", no_jp2=True).partition(b"\xff\x64")[0]
 AVIF = encoded(plain("RGB", 40, 40), "AVIF")
+
+HEIF = heic(plain("RGB", 40, 40))
 
 
 def full(head: bytes, piece: bytes) -> bytes:
@@ -48,6 +51,9 @@ HEADS: dict[str, Callable[[], bytes]] = {
     "TIFF, tags": lambda: full(b"II*\0\x08\0\0\0\xff\xff", struct.pack("<HHII", 256, 3, 1, 9)),
     "AVIF, items": lambda: full(AVIF[:40], b"\0\0\0\x15infe\2\0\0\0\0\1\0\0Exif\0"),
     "AVIF, boxes": lambda: full(AVIF[:32], b"\0\0\0\x08free"),
+    "HEIF, items": lambda: full(HEIF[:40], b"\0\0\0\x15infe\2\0\0\0\0\1\0\0Exif\0"),
+    "HEIF, boxes": lambda: full(HEIF[:24], b"\0\0\0\x08free"),
+    "HEIF, a large meta": lambda: full(HEIF[:24] + struct.pack(">I4s", SIZE, b"meta"), b"\0"),
     "BMP, nothing": lambda: full(b"BM", b"\0"),
 }
 

@@ -12,11 +12,12 @@ from PIL import Image
 
 from svd_engine.picture import check_picture, open_picture
 from tests.conftest import draw_picture
-from tests.picture_memory import LIMIT, QUICK, SLOW, encoded, huge_webp, measure
+from tests.heic import heic
+from tests.picture_memory import LIMIT, QUICK, SLOW, TURNED, encoded, huge_webp, measure
 
 RGB = draw_picture(60, 44)
 WITH_EXIF = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF")
-FORMATS = (*WITH_EXIF, "GIF", "BMP", "PPM", "JPEG2000")
+FORMATS = (*WITH_EXIF, "GIF", "BMP", "PPM", "JPEG2000", "HEIF", "HEIF in tiles", "TGA")
 
 
 def exif() -> Image.Exif:
@@ -62,11 +63,13 @@ def fuzz(kind: str, count: int) -> None:
     """A picture or a ValueError, and the same of both looks at it where the head is at fault."""
     random = Random(kind)
     options: dict[str, Any] = {"exif": exif()} if kind in WITH_EXIF else {}
-    whole = encoded(RGB, kind, **options)
+    tile = 32 if kind == "HEIF in tiles" else 0
+    heif = kind.startswith("HEIF")
+    whole = heic(RGB, exif=TURNED, tile=tile) if heif else encoded(RGB, kind, **options)
     for _ in range(count):
         data = bytearray(whole)
         for _ in range(random.choice((1, 1, 3, 20))):
-            end = len(data) if random.random() < 0.5 else min(120, len(data))
+            end = len(data) if random.random() < 0.5 else min(600 if heif else 120, len(data))
             data[random.randrange(end)] = random.choice((0, 255, random.randrange(256)))
         if random.random() < 0.2:
             del data[random.randrange(len(data)) :]

@@ -79,6 +79,7 @@ def test_round_trip(store: Store) -> None:
     assert store.exists(key)
     assert store.get("clips") is None
     assert not store.exists("clips")
+    assert store.size("clips") is None
 
 
 @pytest.mark.parametrize("size", [0, 5_000_000])
@@ -86,6 +87,8 @@ def test_sizes(size: int, store: Store) -> None:
     data = os.urandom(size)
     etag = store.put("latents", data)
     assert store.get("latents") == (data, etag)
+    assert store.size("latents") == size
+    assert store.size("latent") is None
 
 
 def test_delete(store: Store) -> None:

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -238,3 +238,16 @@ def test_diffusers_is_asked_for_when_it_is_not_there(tmp_path: Path, tiny: Path)
         text=True,
     )
     assert (done.returncode, "pip install" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    "dtype", ["<f4", ">f4", "<f8", ">f8", "<f2", ">f2", "u1", ">i4", ">u2", "?"]
+)
+def test_arrays_of_any_byte_order_and_layout_are_read(
+    dtype: str, order: Literal["C", "F"], tmp_path: Path
+) -> None:
+    values = np.arange(24).reshape(2, 3, 4) % 2
+    np.save(tmp_path / "sigmas.npy", np.asarray(values, dtype, order=order))
+    read = open_trace(tmp_path)["sigmas"]
+    assert np.array_equal(read.numpy(), values)

@@ -76,6 +76,29 @@ def test_animations(suffix: str, tmp_path: Path) -> None:
     assert sum(durations) == pytest.approx(5 * 1000 / 8, abs=20)
 
 
+def durations(path: Path) -> list[float]:
+    """Of each frame, in milliseconds."""
+    with Image.open(path) as image:
+        told = []
+        for number in range(image.n_frames):
+            image.seek(number)
+            image.load()
+            told.append(image.info["duration"])
+    return told
+
+
+@pytest.mark.parametrize("fps", [1, 10, 24, 30, 48, 50, 51, 60, 90, 91, 100, 120, 240])
+@pytest.mark.parametrize("suffix", [".gif", ".webp"])
+def test_browsers_play_animations_at_their_rate(
+    suffix: str, fps: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = durations(video.save(make_frames(count=12), fps, tmp_path / f"clip{suffix}"))
+    assert min(told) > 10  # else a browser makes it 100
+    fastest = {".gif": 50, ".webp": 90}[suffix]
+    assert sum(told) == pytest.approx(12 * 1000 / min(fps, fastest), abs=21)
+    assert (f"plays at {fastest} frames a second, not {fps}" in caplog.text) is (fps > fastest)
+
+
 def test_a_folder_of_png_is_exact(tmp_path: Path) -> None:
     frames = make_frames()
     folder = Clip(frames, None, 7).save(tmp_path / "frames")

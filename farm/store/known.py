@@ -113,6 +113,12 @@ class KnownStore:
             self._check()
         return found
 
+    def size(self, key: str) -> int | None:
+        size = self._store.size(key)
+        if size is None:
+            self._check()
+        return size
+
     def delete(self, key: str) -> None:
         self._allow()
         self._check()

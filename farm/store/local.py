@@ -79,6 +79,11 @@ class LocalStore:
         with _explained("look for", path):
             return path.is_file()
 
+    def size(self, key: str) -> int | None:
+        path = self._path(key)
+        with _explained("look at", path):
+            return path.stat().st_size if path.is_file() else None
+
     def delete(self, key: str) -> None:
         path = self._path(key)
         with _explained("delete", path), self._locked():

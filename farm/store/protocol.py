@@ -45,6 +45,9 @@ class Store(Protocol):
     def exists(self, key: str) -> bool:
         """Whether there is such an object."""
 
+    def size(self, key: str) -> int | None:
+        """The object's bytes, or None where there is none; it is not read."""
+
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens where there is none."""
 

@@ -110,6 +110,10 @@ class S3Store:
     def exists(self, key: str) -> bool:
         return self._head(key) is not None
 
+    def size(self, key: str) -> int | None:
+        head = self._head(key)
+        return head["ContentLength"] if head else None
+
     def delete(self, key: str) -> None:
         name = self._name(key)
 

@@ -133,7 +133,8 @@ def _look(file: Path) -> tuple[list[str], dict[str, Any]]:
 def _from_npy(file: Path) -> Tensor:
     try:
         array = np.load(file, allow_pickle=False)
-        return torch.from_numpy(np.ascontiguousarray(array))
+        native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+        return torch.from_numpy(native)
     except (ValueError, OSError, TypeError) as error:
         raise TraceError(f"{file} cannot be read as an array: {error}") from error
 
