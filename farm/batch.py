@@ -11,6 +11,7 @@ from farm.client import Farm
 from farm.contact_sheet import contact_sheet
 from farm.errors import FarmError, RequestError, StoreError, WorkerError
 from farm.inputs import find_pictures
+from farm.parameters import ParameterError, submission_of
 from farm.progress import open_reporter
 from farm.request import Model, ModelFacts, RenderRequest
 from farm.settings import Settings, load_settings
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--store", metavar="URL", help="where the farm keeps its jobs (default: FARM_STORE)")
     add_model_options(parser)
     add("--seeds", default="0", metavar="N-M,...", help="a clip of each picture for each (0)")
-    add("--priority", type=int, default=50, metavar="N", help="0 to 100 (default: 50)")
+    add("--priority", default="50", metavar="N", help="0 to 100 (default: 50)")
     add("--force", action="store_true", help="render anew, though the clips are there")
     add("--dry-run", action="store_true", help="say what would be done, and what it costs")
     add(
@@ -95,8 +96,10 @@ def _positive(text: str) -> int:
 def _batch_of(options: argparse.Namespace) -> Batch:
     """The parsed options, checked; ValueError or a FarmError says which one is wrong."""
     sweep = parse_sweep(given_params(options), options.seeds)
-    if not 0 <= options.priority <= 100:
-        raise RequestError(f"--priority: must be from 0 to 100, got {options.priority}")
+    try:
+        priority = submission_of({"priority": options.priority}).priority
+    except ParameterError as error:
+        raise RequestError(f"--{error}") from error
     pictures = find_pictures(options.pictures)
     out = open_store(options.out)
     if any(picture.origin.folder == out.where().rstrip("/") for picture in pictures):
@@ -106,7 +109,7 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     folder = Path(options.model).is_dir()
     name = str(Path(options.model).absolute()) if folder else options.model
     model = Model(name=name, variant=options.variant, dtype=options.dtype)
-    return Batch(out, Summary(out), model, pictures, sweep, options.priority, options.force)
+    return Batch(out, Summary(out), model, pictures, sweep, priority, options.force)
 
 
 def _connect(settings: Settings) -> Farm:
