@@ -58,7 +58,8 @@ def listed(value: Any) -> Any:
         try:
             return json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"give a list as 700,5,0; got {shown(value)}") from error
+            message = "give items joined by commas, or a list of JSON"
+            raise ValueError(f"{message}; got {shown(value)}") from error
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     if isinstance(value, Real):

@@ -222,7 +222,7 @@ def test_cancel_delete_pause_and_resume(http: httpx2.Client) -> None:
         ({"size": "big"}, "size", "WIDTHxHEIGHT"),
         ({"steps": 5, "num_inference_steps": 6}, "num_inference_steps", "num_inference_steps is"),
         ({"model": "../../etc"}, "model", "there is tiny"),
-        ({"sigmas": "[1,"}, "sigmas", "give numbers"),
+        ({"sigmas": "[1,"}, "sigmas", "joined by commas"),
         ({"seconds": "nan"}, "seconds", "above 0"),
         ({"num_videos": 0}, "num_videos", "greater than or equal to 1"),
         ({"priority": "high"}, "priority", "valid integer"),

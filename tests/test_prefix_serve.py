@@ -1,4 +1,4 @@
-"""The README's commands on Ray Serve, below a prefix, with an S3 store: curl and OpenAI's client."""
+"""On Ray Serve, below a prefix, with an S3 store: the README's curl, and OpenAI's client."""
 
 import subprocess
 import warnings
