@@ -12,6 +12,7 @@ from farm.contact_sheet import contact_sheet
 from farm.dry_run import dry_run
 from farm.errors import FarmError, RequestError, StoreError, WorkerError
 from farm.inputs import find_pictures
+from farm.parameters import ParameterError, submission_of
 from farm.plan import Kind
 from farm.progress import Reporter, open_reporter
 from farm.request import Model, ModelFacts, RenderRequest
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--store", metavar="URL", help="where the farm keeps its jobs (default: FARM_STORE)")
     add_model_options(parser)
     add("--seeds", default="0", metavar="N-M,...", help="a clip of each picture for each (0)")
-    add("--priority", type=int, default=50, metavar="N", help="0 to 100 (default: 50)")
+    add("--priority", default="50", metavar="N", help="0 to 100 (default: 50)")
     add("--force", action="store_true", help="render anew, though the clips are there")
     add("--verify", action="store_true", help="read the clips that are there, by their digests")
     add("--dry-run", action="store_true", help="say what would be done, fail, and take")
@@ -105,8 +106,10 @@ def _positive(text: str) -> int:
 def _batch_of(options: argparse.Namespace) -> Batch:
     """The parsed options, checked; ValueError or a FarmError says which one is wrong."""
     sweep = parse_sweep(given_params(options), options.seeds)
-    if not 0 <= options.priority <= 100:
-        raise RequestError(f"--priority: must be from 0 to 100, got {options.priority}")
+    try:
+        priority = submission_of({"priority": options.priority}).priority
+    except ParameterError as error:
+        raise RequestError(f"--{error}") from error
     inputs = find_pictures(options.pictures)
     for text, listing in inputs.listings.items():
         if left_out := listing.say_left_out():
@@ -129,7 +132,7 @@ def _batch_of(options: argparse.Namespace) -> Batch:
         pictures=inputs.pictures,
         listings=inputs.listings,
         sweep=sweep,
-        priority=options.priority,
+        priority=priority,
         force=options.force,
         verify=options.verify,
     )

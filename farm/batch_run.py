@@ -122,7 +122,11 @@ class BatchRun:
         """Into `_clips`; or why not."""
         batch = self._batch
         submission = Submission(
-            model=batch.model, params=clip.params, priority=batch.priority, force=batch.force
+            model=batch.model,
+            params=clip.params,
+            priority=batch.priority,
+            force=batch.force,
+            picture_name=clip.picture.name,
         )
         try:
             data = read(clip.picture)

@@ -11,7 +11,7 @@ from typing import Any, Self
 from farm.errors import FarmError, QueueFullError, RequestError
 from farm.handle import Job
 from farm.parameters import check_parameters
-from farm.picture import Picture, picture_bytes
+from farm.picture import Picture, picture_bytes, picture_name
 from farm.remote import ClusterRemote, Remote
 from farm.settings import Address, Settings, load_settings
 
@@ -37,7 +37,8 @@ class Connection:
         over HTTP AccessError and ServerError.
         """
         fields = check_parameters(parameters)
-        return Job(self._remote, self._remote.submit(picture_bytes(picture), fields))
+        data, name = picture_bytes(picture), picture_name(picture)
+        return Job(self._remote, self._remote.submit(data, fields, name))
 
     def submit_many(self, pictures: Iterable[Picture], /, **parameters: Any) -> list[Job]:
         """Hand many pictures over, with the same parameters; their jobs, in the same order.
@@ -93,7 +94,8 @@ class Connection:
             data = picture_bytes(picture)
             while True:
                 try:
-                    return Job(self._remote, self._remote.submit(data, fields))
+                    name = picture_name(picture)
+                    return Job(self._remote, self._remote.submit(data, fields, name))
                 except QueueFullError as error:
                     if stop.wait(min(ROOM_S, max(1.0, error.retry_after_s))):
                         raise

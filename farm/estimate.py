@@ -33,7 +33,7 @@ class Pace:
         self._pace[key] = former + WEIGHT * (pace - former)
 
     def left(self, request: RenderRequest, step: int = 0, frames: int = 0) -> float | None:
-        """Seconds of one worker that a clip still needs; None before any was timed to its end.
+        """Seconds of one worker that a clip still needs; None where a stage before it is untimed.
 
         step, frames: denoised and decoded already.
         """
@@ -45,11 +45,20 @@ class Pace:
         }
         total = 0.0
         for stage, amount in amounts.items():
-            pace = self._pace.get((request.weights, stage))
+            if not amount:  # done: a clip that goes on after a restart is never encoded again
+                continue
+            pace = self._of(request.weights, stage)
             if pace is None:
                 return None
-            total += pace * _work(stage, request, amount) if amount else 0.0
+            total += pace * _work(stage, request, amount)
         return total
+
+    def _of(self, weights: str, stage: Stage) -> float | None:
+        """The pace of a stage; a video is written at the same one whichever model has made it."""
+        pace = self._pace.get((weights, stage))
+        if pace is None and stage is Stage.MUX:
+            return next((pace for (_, of), pace in self._pace.items() if of is stage), None)
+        return pace
 
 
 def _work(stage: Stage, request: RenderRequest, amount: int) -> float:

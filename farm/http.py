@@ -22,6 +22,7 @@ from farm.errors import (
 )
 from farm.job import LogEntry, Progress, State, Variant
 from farm.remote import PATIENCE_S, TICK_S, Patience, Snapshot
+from svd_engine.values import spelt
 
 PASSING = (429, 502, 503, 504)  # what a later try may not get
 CONNECT_S = 10.0
@@ -68,15 +69,16 @@ class HttpRemote:
         except UnicodeEncodeError as error:
             raise RequestError("api_key: has characters that no header can hold") from error
 
-    def submit(self, picture: bytes, fields: Mapping[str, Any]) -> Snapshot:
+    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
         if "tenant" in fields:
             raise RequestError("tenant: over HTTP it is the key's own")
+        named = name.encode(errors="replace").decode() or "picture"  # without one it is no file
         answer = self._send(
             "POST",
             "/v1/videos",
             read_s=SLOW_S,
-            data={name: _as_text(value) for name, value in fields.items()},
-            files={"input_reference": ("picture", picture)},
+            data={name: spelt(value) for name, value in fields.items()},
+            files={"input_reference": (named, picture)},
             # The same for all tries: a lost answer never renders twice.
             headers={"Idempotency-Key": str(uuid.uuid4())},
         )
@@ -232,10 +234,6 @@ class HttpRemote:
 
 def _path(job: str) -> str:
     return f"/v1/videos/{quote(job, safe='')}"
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _left(until: float | None) -> float:

@@ -73,9 +73,8 @@ class Intake:
         A request without a key that failed, or was cancelled, may be sent again.
         """
         mine = Claim(job=job.id, at=self._clock.now())
-        text = (
-            f"key {key}" if key else job.model_dump_json(exclude={"id", "created_at", "created_on"})
-        )
+        own = {"id", "created_at", "created_on", "picture_name"}  # of two requests for one thing
+        text = f"key {key}" if key else job.model_dump_json(exclude=own)
         name = idempotency_key(job.tenant, text)
         lasts = KEY_S if key else REPEAT_S
         stands = await self._background.call(claim, self._store, name, mine, lasts)

@@ -3,16 +3,18 @@
 import secrets
 import time
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from farm.errors import ConflictError, JobError
+from farm.filenames import PictureName
 from farm.keys import Name, job_key, open_key, result_key
 from farm.plan import Stage
 from farm.records import Record
 from farm.request import UNCOUNTED, Model, RenderRequest, Sha256
 from svd_engine.params import RenderParams
+from svd_engine.values import Flag, Whole, number
 
 
 class State(StrEnum):
@@ -65,6 +67,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 LOG_PAGE = 1000  # entries of a log; an answer with fewer has all there are
 
 Variant = Literal["video", "thumbnail", "spritesheet"]
+Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), BeforeValidator(number)]
 
 
 class ClipResult(Record):
@@ -104,12 +107,13 @@ class Submission(BaseModel):
     tenant: Name = "default"
     model: Model = Model()
     params: RenderParams = RenderParams()
-    num_videos: int = Field(1, ge=1, le=1000)
-    priority: int = Field(50, ge=0, le=100)
-    force: bool = False  # render anew, though the result is there
-    start_within_s: float | None = Field(None, gt=0, allow_inf_nan=False)  # of its being created
-    finish_within_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    num_videos: Whole = Field(1, ge=1, le=1000)
+    priority: Whole = Field(50, ge=0, le=100)
+    force: Flag = False  # render anew, though the result is there
+    start_within_s: Seconds | None = None  # of its being created
+    finish_within_s: Seconds | None = None
     webhook_url: str | None = Field(None, max_length=2048)  # told when it has ended
+    picture_name: PictureName = ""  # of its file, where it has one: what clips are saved as
     # The same key is the same job; an empty one stands for the request itself, for a while.
     idempotency_key: str | None = None
 
@@ -126,6 +130,7 @@ class Job(Record):
     start_within_s: float | None = None
     finish_within_s: float | None = None
     webhook_url: str | None = None
+    picture_name: str = ""
     claim: str | None = None  # the store's key of what its idempotency key names
     state: State = State.QUEUED
     created_at: float

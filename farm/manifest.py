@@ -195,10 +195,6 @@ def _check(row: _Row, locate: Callable[[str], object]) -> tuple[Entry, list[str]
 
 def _params(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The parameters that a row gives, as RenderParams has them, and their faults."""
-    # To pydantic, true is 1.
-    faults = [f"{k}: must be a number, got {v}" for k, v in given.items() if isinstance(v, bool)]
-    if faults:
-        return {}, faults
     try:
         params = parse_params(given)
     except ValidationError as error:

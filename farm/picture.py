@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from farm.errors import RequestError
 from svd_engine.picture import open_picture
@@ -32,6 +32,14 @@ def picture_bytes(picture: Picture) -> bytes:
         "the picture: give a PIL image, a path, a file's bytes or a numpy array (H, W, 3) of "
         f"uint8, got {type(picture).__name__}"
     )
+
+
+def picture_name(picture: Picture) -> str:
+    """What its file is called; empty where it has none."""
+    file = picture.filename if isinstance(picture, ImageFile.ImageFile) else picture
+    if isinstance(file, (str, os.PathLike)):
+        return Path(file).name
+    return ""
 
 
 def _read(path: Path) -> bytes:

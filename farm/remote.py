@@ -35,8 +35,8 @@ class Snapshot(BaseModel):
 class Remote(Protocol):
     """A farm. Its methods raise FarmErrors: JobError where there is no such job."""
 
-    def submit(self, picture: bytes, fields: Mapping[str, Any]) -> Snapshot:
-        """Hand a job over; it is in the store once this returns."""
+    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
+        """Hand a job over; it is in the store once this returns. name: of the picture's file."""
 
     def state(self, job: str) -> Snapshot:
         """A job as it is now."""
@@ -86,8 +86,8 @@ class ClusterRemote:
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
 
-    def submit(self, picture: bytes, fields: Mapping[str, Any]) -> Snapshot:
-        submission = submission_of(fields)
+    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
+        submission = submission_of(fields, picture_name=name)
         folder = Path(submission.model.name)
         if folder.is_dir():  # a worker's working directory is not this one
             model = submission.model.model_copy(update={"name": str(folder.absolute())})

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -46,6 +47,13 @@ def _host(pattern: str) -> str:
     return pattern.lower()
 
 
+def _endpoint(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("give the URL of an S3 server, as https://s3.example.com")
+    return url
+
+
 class Key(BaseModel):
     """What a bearer key may do."""
 
@@ -83,6 +91,8 @@ class Settings(BaseSettings):
     max_body: int = Field(64 * 2**20, ge=1024)  # bytes of an HTTP request
     # That pictures may be fetched from, `*.` for all below a name; redirects included.
     picture_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
+    # Where clients reach the S3 server; without it clips pass through the farm.
+    s3_public_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
     webhook_secret: Annotated[SecretStr, AfterValidator(_whsec)] | None = None  # as whsec_BASE64
     webhook_private: bool = False  # webhooks may go to this machine and its network
 

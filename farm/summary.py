@@ -42,7 +42,8 @@ class Row(BaseModel):
     name: str
     picture: str  # the file or the object it was made of
     seed: int
-    variation: dict[str, int | float | str]  # the seed, and what else varied: {"seed": 3, "fps": 7}
+    # The seed, and what else varied: {"seed": 3, "fps": 7}.
+    variation: dict[str, int | float | str | tuple[str, ...]]
     status: Literal["done", "failed", "cancelled"]
     sha256: str | None = None  # of the frames' bytes, (F, H, W, 3) uint8
     parameters: RenderParams

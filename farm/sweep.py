@@ -9,6 +9,7 @@ from typing import Any
 
 from svd_engine.arguments import params_from
 from svd_engine.params import RenderParams
+from svd_engine.values import is_given
 
 MAX_CLIPS = 100_000  # of one picture
 # Short names, where the parameter's own is long. None may contain `seed`: see `title`.
@@ -62,6 +63,10 @@ def parse_sweep(options: Mapping[str, str], seeds: str) -> Sweep:
     for name, text in options.items():
         # Sigmas are a list already, so they are one value.
         texts = [text] if name == "sigmas" else [part.strip() for part in text.split(",")]
+        if not is_given(text):
+            continue
+        if not all(texts):
+            raise ValueError(f"--{name.replace('_', '-')}: a value is missing, got {text!r}")
         values = (getattr(params_from(argparse.Namespace(**{name: t})), name) for t in texts)
         axes[name] = tuple(dict.fromkeys(values))
     if "sigmas" in axes and len(axes.get("num_inference_steps", ())) > 1:

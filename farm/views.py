@@ -48,10 +48,9 @@ def _eta(job: Job, waits: bool, sharing: Sharing, scheduler: Scheduler) -> float
     longest, total = mine
     if waits:
         ahead = [_left(sharing, name) for name in sharing.places.sample(job.id, SAMPLE)]
-        known = [seconds for _, seconds in filter(None, ahead)]
-        if len(known) < len(ahead):
-            return None
-        total += sum(known) * sharing.places.before(job.id) / max(1, len(known))
+        # A job of a model that was never timed counts as the others do, or as this one.
+        known = [seconds for _, seconds in filter(None, ahead)] or [total]
+        total += sum(known) * sharing.places.before(job.id) / len(known)
     return round(max(longest, total / workers), 1)
 
 

@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from svd_engine.params import Dtype, RenderParams
+from svd_engine.params import DtypeName, RenderParams
+from svd_engine.values import is_given, shown
 
 ALIASES = {"num_inference_steps": ["--steps"]}
 
@@ -21,7 +22,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--variant", help="which weights of the model, such as fp16")
     parser.add_argument(
-        "--dtype", default="float32", choices=get_args(Dtype), help="(default: float32)"
+        "--dtype", default="float32", choices=get_args(DtypeName), help="(default: float32)"
     )
 
 
@@ -39,13 +40,11 @@ def add_param_options(
         if name in leave_out:
             continue
         flag = "--" + name.replace("_", "-")
-        default = "" if field.default is None else f" (default: {field.default})"
+        default = "" if field.default in (None, ()) else f" (default: {field.default})"
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
         options |= {"help": f"{field.description}{default}", "metavar": _metavar(name)}
-        if get_origin(field.annotation) is Literal:
-            choices = get_args(field.annotation)
-            options["metavar"] = ",".join(choices) if several else None
-            options |= {} if several else {"choices": choices}
+        if get_origin(field.annotation) is Literal:  # no `choices`: their error is argparse's own
+            options["metavar"] = ",".join(get_args(field.annotation))
         group.add_argument(flag, *ALIASES.get(name, ()), **options)
 
 
@@ -66,22 +65,28 @@ def params_from(options: argparse.Namespace, **values: Any) -> RenderParams:
 
 def parse_params(given: Mapping[str, Any]) -> RenderParams:
     """The RenderParams of values, or of their texts; pydantic's ValidationError."""
-    sigmas = given.get("sigmas")
-    levels = {"sigmas": sigmas.split(",")} if isinstance(sigmas, str) else {}
-    return RenderParams.model_validate({**given, **levels})
+    return RenderParams.model_validate({n: value for n, value in given.items() if is_given(value)})
 
 
 def faults_of(error: ValidationError) -> list[tuple[str, str]]:
     """Each parameter at fault, and what is wrong with it."""
-    return [
-        (str(fault["loc"][0]) if fault["loc"] else "parameters", _say(fault))
-        for fault in error.errors()
-    ]
+    return [(_name(fault["loc"]), _say(fault)) for fault in error.errors()]
+
+
+def _name(loc: tuple[int | str, ...]) -> str:
+    """The parameter that a fault is of; it may be a field of a field."""
+    names = [str(part) for part in loc if part not in ("params", "model")]
+    if loc[-2:] == ("model", "name"):
+        return "model"
+    return names[0] if names else str(loc[0]) if loc else "parameters"
 
 
 def _metavar(name: str) -> str:
-    return {"sigmas": "S,S,...", "width": "PIXELS", "height": "PIXELS"}.get(name, "N")
+    lists = {"sigmas": "S,S,...", "deviations": "NAME+NAME+..."}
+    return {"width": "PIXELS", "height": "PIXELS", **lists}.get(name, "N")
 
 
 def _say(fault: Any) -> str:
-    return f"{fault['msg']}, got {fault['input']!r}"
+    if fault["type"] == "value_error":  # one of our own, which tells of the value
+        return str(fault["ctx"]["error"])
+    return f"{fault['msg']}, got {shown(fault['input'])}"

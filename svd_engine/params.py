@@ -4,21 +4,32 @@ from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    Strict,
     field_validator,
     model_serializer,
 )
 
-from svd_engine.conformance.catalogue import deviations_of
+from svd_engine.conformance.catalogue import deviations_of, names_of
+from svd_engine.values import Number, Whole, listed, number, stripped, whole
 
 MAX_STEPS = 1000
 
-Dtype = Literal["float32", "float16", "bfloat16"]
-Side = Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
-Guidance = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
+DtypeName = Literal["float32", "float16", "bfloat16"]
+Dtype = Annotated[DtypeName, BeforeValidator(stripped)]
+Fit = Annotated[Literal["stretch", "crop", "pad"], BeforeValidator(stripped)]
+Side = Annotated[int, Strict(), Field(ge=8, le=8192, multiple_of=8), BeforeValidator(whole)]
+Frames = Annotated[int, Strict(), Field(ge=1, le=1024), BeforeValidator(whole)]
+Chunk = Annotated[int, Strict(), Field(ge=1), BeforeValidator(whole)]
+Guidance = Annotated[
+    float, Strict(), Field(ge=0.0, le=1000.0, allow_inf_nan=False), BeforeValidator(number)
+]
+Deviations = Annotated[tuple[str, ...], AfterValidator(deviations_of), BeforeValidator(names_of)]
 
 
 class Lasting(BaseModel):
@@ -39,7 +50,7 @@ class RenderDefaults(BaseModel):
 
     width: Side = 1024
     height: Side = 576
-    num_frames: int = Field(ge=1, le=1024)
+    num_frames: Frames
     max_guidance_scale: Guidance = 3.0
 
 
@@ -54,44 +65,39 @@ class RenderParams(Lasting):
     height: Side | None = Field(
         None, description="frame height in pixels, a multiple of 8 (default: the checkpoint's)"
     )
-    num_frames: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+    num_frames: Frames | None = Field(
         None, description="frames in the clip (default: the checkpoint's)"
     )
-    num_inference_steps: int = Field(
+    num_inference_steps: Whole = Field(
         25, ge=1, le=MAX_STEPS, description="denoising steps; given sigmas take their place"
     )
-    sigmas: tuple[float, ...] | None = Field(
+    sigmas: Annotated[tuple[Number, ...], BeforeValidator(listed)] | None = Field(
         None, description="noise levels, falling, the last one where denoising ends (usually 0)"
     )
     min_guidance_scale: Guidance = Field(1.0, description="guidance of the first frame")
     max_guidance_scale: Guidance | None = Field(
         None, description="guidance of the last frame (default: the checkpoint's; SVD's is 3.0)"
     )
-    fps: int = Field(
+    fps: Whole = Field(
         7, ge=1, le=240, description="frames per second, of the motion and of the video"
     )
-    motion_bucket_id: int = Field(
+    motion_bucket_id: Whole = Field(
         127, ge=0, le=1023, description="how much moves; trained on 0-255"
     )
-    noise_aug_strength: float = Field(
-        0.02, ge=0.0, le=100.0, allow_inf_nan=False, description="noise added to the picture"
+    noise_aug_strength: Number = Field(
+        0.02, ge=0.0, le=100.0, description="noise added to the picture"
     )
-    decode_chunk_size: Annotated[int, Field(ge=1)] | None = Field(
+    decode_chunk_size: Chunk | None = Field(
         None, description="decode so many frames at a time, seams included (default: all as one)"
     )
-    seed: int = Field(0, ge=0, lt=2**64, description="seed of all noise in the clip")
-    fit: Literal["stretch", "crop", "pad"] = Field(
+    seed: Whole = Field(0, ge=0, lt=2**64, description="seed of all noise in the clip")
+    fit: Fit = Field(
         "stretch", description="how a picture of another shape is brought to the frame's"
     )
 
-    deviations: tuple[str, ...] = Field(
+    deviations: Deviations = Field(
         (), description="known mistakes to make, joined by +; see svd_engine/conformance"
     )
-
-    @field_validator("deviations", mode="before")
-    @classmethod
-    def _deviations_known(cls, deviations: object) -> object:
-        return deviations_of(deviations)
 
     @field_validator("sigmas")
     @classmethod
@@ -104,8 +110,8 @@ class RenderParams(Lasting):
             raise ValueError(f"sigmas may have {MAX_STEPS + 1} levels, got {len(sigmas)}")
         if not all(a > b for a, b in pairwise(sigmas)):
             raise ValueError(f"sigmas must fall at every step, got {list(sigmas)}")
-        if not 0 <= sigmas[-1] < sigmas[0] < float("inf"):
-            raise ValueError(f"sigmas must be finite and not below 0, got {list(sigmas)}")
+        if sigmas[-1] < 0:
+            raise ValueError(f"sigmas must not fall below 0, got {list(sigmas)}")
         return sigmas
 
     @property

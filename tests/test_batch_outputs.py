@@ -61,6 +61,18 @@ def test_a_row_that_varies() -> None:
     assert (again, again.title) == (one, one.title)
 
 
+def test_a_sweep_of_known_mistakes_is_written_and_shown(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    swept = [("norm_eps",), ("sine_first", "norm_eps")]
+    rows = [row("cat", 0, deviations=names) for names in swept]
+    summary = Summary(store)
+    for each in rows:
+        summary.add(each)
+    summary.flush()
+    assert Summary(store).rows == rows
+    assert "norm_eps" in contact_sheet(Summary(store).rows)
+
+
 def test_summaries_from_before_sweeps_still_load(tmp_path: Path) -> None:
     old = row().model_dump(mode="json")
     for new in ("variation", "job", "attempts", "gpu_seconds"):

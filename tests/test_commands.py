@@ -76,7 +76,7 @@ def test_errors_are_one_line(
         (["--out", "x.avi"], "--out: cannot write '.avi'"),
         (["--out", "x.mp4", "--fps", "0"], "--fps: .*greater than or equal to 1"),
         (["--out", "x.mp4", "--steps", "many"], "--num-inference-steps: .*'many'"),
-        (["--out", "x.mp4", "--fit", "squash"], "--fit: invalid choice"),
+        (["--out", "x.mp4", "--fit", "squash"], "--fit: Input should be 'stretch'"),
         ([], "--out"),
     ],
 )

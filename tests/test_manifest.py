@@ -26,14 +26,14 @@ from farm.manifest import MAX_FAULTS, is_name, parse_manifest
         ("picture,,fps\na,x,7", ["line 2: 'x' is in a column without a name"]),
         (
             'picture,fps\n"a\nb",7\n,0\n',
-            ["line 4: fps: .*greater.* 1, got '0'\n", "line 4: picture"],
+            ["line 4: fps: .*greater.* 1, got 0\n", "line 4: picture"],
         ),
         ('picture\n"a', ["line 2: not CSV: unexpected end"]),
         ("picture,name\na,x\nb,x\n", ["line 3: name: 'x' is the name of line 2 already"]),
         ('picture,sigmas\na,"1,2"\nb,1\n', ["line 2: sigmas: .*fall", "line 3: sigmas: .*two"]),
         (
             "picture,fps\na,900",
-            ["line 2: fps: Input should be less than or equal to 240, got '900'"],
+            ["line 2: fps: Input should be less than or equal to 240, got 900"],
         ),
     ],
 )
@@ -52,7 +52,7 @@ def test_wrong_csv(text: str, faults: list[str]) -> None:
         ('{"picture": 7}', "picture: give .*got 7"),
         (r'{"picture": "\ud800"}', r"picture: give .*got '\\ud800'"),
         ('{"picture": "a", "picture": "b"}', "picture: given twice"),
-        ('{"picture": "a", "fps": true}', "fps: must be a number, got True"),
+        ('{"picture": "a", "fps": true}', "fps: .*valid integer, got true"),
         ('{"picture": "a", "fps": {"fps": 7}}', "fps: Input should be a valid integer"),
         ('{"picture": "a", "fps": 7.5}', "fps: .*got 7.5"),
         ('{"picture": "a", "noise_aug_strength": NaN}', "noise_aug_strength: .*finite"),

@@ -79,8 +79,8 @@ def test_a_generation_is_started_and_asked_for(http: httpx2.Client) -> None:
     assert (told["size"], told["seed"]) == ("768x768", 7)
     http.post(f"/v1/videos/{job}/cancel")
     ended = http.get(f"{PATH}/result/{name}")
-    assert (ended.status_code, ended.json()["name"]) == (500, "internal_error")
-    assert ended.json()["errors"] == ["the generation is cancelled"]
+    assert (ended.status_code, ended.json()["name"]) == (404, "not_found")
+    assert ended.json()["errors"] == [f"id: the generation {name} was cancelled"]
 
 
 def test_a_seed_of_0_is_one_by_chance(http: httpx2.Client) -> None:

@@ -10,6 +10,7 @@ import svd_engine
 from farm.ingress import docs, errors, health, operator, page, stability, videos
 from farm.ingress.body import THREADS
 from farm.ingress.gate import Gate, Policy
+from farm.ingress.head import Head
 from farm.ingress.keys import Keys
 from farm.ingress.protocol import Farm
 from farm.ingress.rate import Rate
@@ -56,6 +57,7 @@ def make_app(farm: Farm, settings: Settings, replicas: int = 1) -> FastAPI:
             allow_headers=["*"],
         )
     app.add_middleware(Policy)
+    app.add_middleware(Head)
     errors.install(app, shapes)
     for router in (videos.router, stability.router, operator.models, operator.router):
         app.include_router(router)

@@ -1,8 +1,6 @@
 """A request's body to its fields: multipart or JSON, as browsers, curl and OpenAI's SDK send it."""
 
 import asyncio
-import binascii
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,9 +10,10 @@ from fastapi import Request
 from starlette.datastructures import Headers
 
 from farm.errors import OutboundError
+from farm.ingress.data_url import USAGE, decode, split_data_url
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.form import Part, parse_form
-from farm.ingress.json_body import Payload, parse_json
+from farm.ingress.json_body import Payload, parse_json, unescape
 from farm.outbound import fetch
 
 PICTURE = "input_reference"
@@ -24,19 +23,27 @@ THREADS = 8  # that read short bodies
 LONG = 2**20
 IDLE_S = 30.0  # between two pieces of a body
 UPLOAD_S = 600.0  # for all of it
-PIECE = 2**20  # characters of base64 decoded at once, all other threads waiting: a multiple of 4
 # Where a picture may come as a URL.
-URL_FIELDS = ("input_reference[image_url]", "image_url", "image_reference")
+REFERENCE = "image_reference"
+REFERENCE_USAGE = 'give {"image_url": "data:image/png;base64,..."}'
+URL_FIELDS = (
+    *("input_reference[image_url]", "image_url"),
+    *(REFERENCE, f"{REFERENCE}[image_url]"),
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Body:
-    """Fields by name, and the picture; None where there is none."""
+    """Fields by name, and the picture; None where there is none.
+
+    filename: the picture's, where the client has told it.
+    """
 
     fields: Mapping[str, Any]
     picture: bytes | None
+    filename: str = ""
 
 
 async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Body:
@@ -55,20 +62,27 @@ async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Bod
             code="unsupported_media_type",
         )
     body = await _receive(request, limit)
-    data: bytes | None = None
+    file: Part | None = None
     payloads: Sequence[Payload] = ()
     if kind == "application/json":
         fields, payloads = await threaded(request, len(body), parse_json, body)
         _flatten(fields, picture)
     else:
-        parts = await threaded(request, len(body), parse_form, body, content_type)
-        fields, data = _fields_of(parts, picture)
-    name, url = _take_url(fields, data, picture)
+        long = (picture, *URL_FIELDS)
+        parts = await threaded(request, len(body), parse_form, body, content_type, long)
+        fields, file = _fields_of(parts, picture)
+    reference = fields.get(REFERENCE)
+    if isinstance(reference, str):  # vLLM-omni's: JSON in a text
+        fields[REFERENCE], payloads = await threaded(
+            request, len(body), _parse_reference, reference, payloads
+        )
+    name, url = _take_url(fields, file is not None, picture)
+    data = file.value if file is not None and isinstance(file.value, bytes) else None
     if name is not None and _is_of_the_web(url):
         data = await _fetch(name, url, request.app.state.settings.picture_hosts, limit)
     elif name is not None:
         data = await threaded(request, len(body), _data_url, name, url, payloads)
-    return Body(fields, data)
+    return Body(fields, data, file.filename if file is not None else "")
 
 
 def declared_length(headers: Headers) -> int | None:
@@ -104,16 +118,17 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(413, f"the body is over {limit} bytes", code="too_large")
 
 
-def _fields_of(parts: Sequence[Part], picture: str) -> tuple[dict[str, Any], bytes | None]:
+def _fields_of(parts: Sequence[Part], picture: str) -> tuple[dict[str, Any], Part | None]:
+    """The fields, and the part that is the picture's file."""
     fields: dict[str, Any] = {}
     lists: dict[str, list[str]] = {}
-    data = None
+    file = None
     for part in parts:
         name, value = part.name, part.value
         if isinstance(value, bytes):
             if name != picture:
                 raise bad_request(name, f"{name}: not a file field; the picture is {picture!r}")
-            data = value
+            file = part
         elif name.endswith("[]"):
             lists.setdefault(name[:-2], []).append(value)
         elif name in fields:
@@ -122,7 +137,7 @@ def _fields_of(parts: Sequence[Part], picture: str) -> tuple[dict[str, Any], byt
             fields[name] = value
     for name in lists.keys() & fields.keys():
         raise bad_request(name, f"{name}: given twice")
-    return fields | lists, data
+    return fields | lists, file
 
 
 def _flatten(fields: dict[str, Any], picture: str) -> None:
@@ -133,25 +148,28 @@ def _flatten(fields: dict[str, Any], picture: str) -> None:
         del fields[picture]
 
 
-def _take_url(fields: dict[str, Any], data: bytes | None, picture: str) -> tuple[str | None, Any]:
+def _parse_reference(text: str, payloads: Sequence[Payload]) -> tuple[Any, Sequence[Payload]]:
+    """The object that the text is of, and the payloads that stand beside it."""
+    try:
+        fields, own = parse_json(text.encode())
+    except (ApiError, UnicodeEncodeError) as error:
+        raise bad_request(REFERENCE, f"{REFERENCE}: {REFERENCE_USAGE}") from error
+    # In a body of JSON the payload was cut out with all others, and is as the text has it.
+    return fields, own or [unescape(payload) or b"" for payload in payloads]
+
+
+def _take_url(fields: dict[str, Any], has_file: bool, picture: str) -> tuple[str | None, Any]:
     """Take the picture's URL from the field it is in; that field's name, None without one."""
-    reference = fields.pop("image_reference", None)  # vLLM-omni's: JSON in a text
-    if reference is not None:
-        fields["image_reference"] = _reference(reference)
+    if (reference := fields.pop(REFERENCE, None)) is not None:
+        if not isinstance(reference, dict) or "image_url" not in reference:
+            raise bad_request(REFERENCE, f"{REFERENCE}: {REFERENCE_USAGE}")
+        fields[REFERENCE] = reference["image_url"]
     names = [name for name in (picture, *URL_FIELDS) if name in fields]
     if not names:
         return None, None
-    if data is not None or len(names) > 1:
+    if has_file or len(names) > 1:
         raise bad_request(names[-1], f"{names[-1]}: the picture is given twice")
     return names[0], fields.pop(names[0])
-
-
-def _reference(value: Any) -> Any:
-    try:
-        return (json.loads(value) if isinstance(value, str) else value)["image_url"]
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        message = 'image_reference: give {"image_url": "data:image/png;base64,..."}'
-        raise bad_request("image_reference", message) from error
 
 
 def _is_of_the_web(url: Any) -> bool:
@@ -169,24 +187,15 @@ async def _fetch(name: str, url: str, hosts: Sequence[str], limit: int) -> bytes
 
 
 def _data_url(name: str, value: Any, payloads: Sequence[Payload]) -> bytes:
-    """The bytes of a data URL; its payload, where it is `#0`, is the first of those."""
-    head, comma, text = value.partition(",") if isinstance(value, str) else ("", "", "")
-    if not comma or not head.startswith("data:image/") or not head.endswith(";base64"):
-        raise bad_request(
-            name, f"{name}: give a file, or a data URL as in data:image/png;base64,..."
-        )
+    """The bytes of a data URL; its data, where it is `#0`, is the first of the payloads."""
+    try:
+        if not isinstance(value, str):
+            raise ValueError(USAGE)
+        base64, text = split_data_url(value)
+    except ValueError as error:
+        raise bad_request(name, f"{name}: {error}") from error
     cut = {f"#{number}": payload for number, payload in enumerate(payloads)}
     try:
-        return _decode(cut[text] if text in cut else text.encode("ascii"))
+        return decode(cut[text] if text in cut else text.encode("ascii"), base64)
     except ValueError as error:  # binascii's, or of what is not ASCII
         raise bad_request(name, f"{name}: not base64: {error}") from error
-
-
-def _decode(text: Payload) -> bytes:
-    """As `b64decode`, piece by piece; ValueError."""
-    decoded = list[bytes]()
-    for start in range(0, len(text), PIECE):
-        if decoded and len(decoded[-1]) < PIECE // 4 * 3:
-            raise ValueError("it has a = that is not at its end")
-        decoded.append(binascii.a2b_base64(text[start : start + PIECE], strict_mode=True))
-    return b"".join(decoded)

@@ -1,14 +1,21 @@
 """What was made of a picture, over HTTP: whole, in ranges, or by a URL of the store's own."""
 
-import re
+from email.utils import formatdate
+from functools import partial
+from hashlib import sha256
+from pathlib import PurePosixPath
 
 import anyio.to_thread
-from fastapi.responses import RedirectResponse, Response
+from fastapi import Request
+from fastapi.responses import PlainTextResponse, Response
 
 from farm.ingress.errors import ApiError, bad_request
+from farm.ingress.files import ScratchResponse, not_modified
+from farm.ingress.head import is_head
 from farm.ingress.protocol import Farm
 from farm.job import ClipResult, JobView, State, Variant
-from farm.store import Stored
+from farm.settings import Settings
+from farm.store import Store
 
 TYPES: dict[Variant, str] = {
     "video": "video/mp4",
@@ -19,29 +26,62 @@ URL_S = 3600  # that a presigned URL is good for
 
 
 async def content_answer(
-    farm: Farm, view: JobView, variant: Variant, index: int, range_: str | None
+    request: Request, farm: Farm, view: JobView, variant: Variant, index: int
 ) -> Response:
-    """The bytes, or a redirect; ApiError 404 where they are not there (yet)."""
-    key = _result(view, index).key(variant)
+    """The bytes, or a redirect to them where clients reach the store; ApiError 404 without any.
+
+    HEAD is answered here all the same: a URL that is signed for GET refuses it.
+    """
+    clip = _result(view, index)
+    key = clip.key(variant)
     store = await farm.store()
-    url = await anyio.to_thread.run_sync(store.presign, key, URL_S)
-    if url is not None:
-        return RedirectResponse(url, 302)
-    stored = await _read(farm, key)
-    return _part(stored.data, TYPES[variant], stored.etag, range_)
+    named = filename(view, clip, variant)
+    settings: Settings = request.app.state.settings
+    endpoint = settings.s3_public_endpoint
+    if endpoint is not None and not is_head(request):
+        url = await anyio.to_thread.run_sync(store.presign, key, URL_S, endpoint, named)
+        if url is not None:
+            return _redirect(url)
+    # A key's object is written once, so that its name tells of its content, whatever the store.
+    tag = f'"{sha256(f"{key} {clip.sha256}".encode()).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Last-Modified": formatdate(clip.finished_at, usegmt=True)}
+    headers["Cache-Control"] = "private, no-cache"  # asked for each time: keys may be taken back
+    if there := not_modified(request, headers):
+        return there
+    return ScratchResponse(
+        partial(_read, store, key),
+        media_type=TYPES[variant],
+        headers=headers,
+        filename=named,
+        content_disposition_type="inline",
+    )
 
 
 async def read_whole(farm: Farm, view: JobView, variant: Variant, index: int) -> bytes:
     """The bytes; ApiError 404 where they are not there (yet)."""
-    return (await _read(farm, _result(view, index).key(variant))).data
-
-
-async def _read(farm: Farm, key: str) -> Stored:
     store = await farm.store()
-    stored = await anyio.to_thread.run_sync(store.get, key)
+    return await anyio.to_thread.run_sync(_read, store, _result(view, index).key(variant))
+
+
+def filename(view: JobView, clip: ClipResult, variant: Variant) -> str:
+    """What a clip's file is called where it is saved: by its picture and its seed."""
+    stem = f"{view.job.picture_name or view.job.id}-seed{clip.request.params.seed}"
+    what = "" if variant == "video" else f"-{variant}"
+    return f"{stem}{what}{PurePosixPath(clip.key(variant)).suffix}"
+
+
+def _redirect(url: str) -> Response:
+    # The text is for programs that follow no redirects, such as curl without -L.
+    text = f"The file is at {url}\nAsk again with a client that follows redirects (curl -L).\n"
+    headers = {"Location": url, "Cache-Control": "no-store"}  # the URL ends before a cache does
+    return PlainTextResponse(text, 302, headers=headers)
+
+
+def _read(store: Store, key: str) -> bytes:
+    stored = store.get(key)
     if stored is None:
         raise ApiError(404, "the file is gone from the farm's store", code="video_expired")
-    return stored
+    return stored.data
 
 
 def _result(view: JobView, index: int) -> ClipResult:
@@ -57,22 +97,3 @@ def _result(view: JobView, index: int) -> ClipResult:
             why, code = "it was cancelled", "cancelled"
         raise ApiError(404, f"{job.id} has no video: {why}", code=code)
     return found
-
-
-def _part(data: bytes, kind: str, etag: str, range_: str | None) -> Response:
-    """One range of the data, as RFC 9110 has it; all of it for anything else."""
-    headers = {"Accept-Ranges": "bytes", "ETag": f'"{etag.strip(chr(34))}"'}
-    found = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", (range_ or "").replace(" ", ""))
-    backward = found and found[1] and found[2] and int(found[2]) < int(found[1])
-    if not found or not (found[1] or found[2]) or backward:
-        return Response(data, media_type=kind, headers=headers)
-    size = len(data)
-    if found[1]:
-        start, stop = int(found[1]), min(size, int(found[2]) + 1 if found[2] else size)
-    else:
-        start, stop = max(0, size - int(found[2])), size
-    if start >= stop:
-        headers["Content-Range"] = f"bytes */{size}"
-        raise ApiError(416, f"{range_}: the file has {size} bytes", headers=headers)
-    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-    return Response(data[start:stop], 206, media_type=kind, headers=headers)

@@ -1,4 +1,7 @@
-"""`/docs`: the whole API, shown by Swagger's page, whose files come from where FastAPI has them."""
+"""`/docs`: the whole API, shown by Swagger's page, whose files are the farm's own to serve.
+
+They come with the package fastapi-offline, so that the page works without a way to the internet.
+"""
 
 import base64
 import hashlib
@@ -6,20 +9,26 @@ import re
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
 
-SWAGGER = "https://cdn.jsdelivr.net/npm/swagger-ui-dist@5/"
+SWAGGER = "swagger"
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page; no script of another's runs in it."""
+    """Serve the page and its files; no script of another's runs in it.
+
+    All addresses are relative: the app may be below a prefix.
+    """
     page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=app.title,
-        swagger_js_url=f"{SWAGGER}swagger-ui-bundle.js",
-        swagger_css_url=f"{SWAGGER}swagger-ui.css",
+        swagger_js_url=f"{SWAGGER}/swagger-ui-bundle.js",
+        swagger_css_url=f"{SWAGGER}/swagger-ui.css",
         swagger_favicon_url="page/icon.svg",
     )
     policy = _policy(bytes(page.body).decode())
+    swagger = StaticFiles(packages=[("fastapi_offline", "static")])
+    app.mount(f"/{SWAGGER}", swagger, name=SWAGGER)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -34,8 +43,8 @@ def _policy(page: str) -> str:
     return "; ".join(
         (
             *("default-src 'none'", "connect-src 'self'", "img-src 'self' data:"),
-            f"script-src {SWAGGER} {allowed}",
-            f"style-src {SWAGGER} 'unsafe-inline'",
+            f"script-src 'self' {allowed}",
+            "style-src 'self' 'unsafe-inline'",
             *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
         )
     )

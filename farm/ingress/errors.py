@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from farm.errors import (
     FarmError,
@@ -110,14 +111,21 @@ def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
         told = as_api_error(error)
         if told.status == 500:
             log.error("%s %s", request.method, request.url.path, exc_info=error)
-        return shape_for(request.url.path, shapes)(told)
+        return shape_for(request.scope, shapes)(told)
 
     for kind in (ApiError, FarmError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, answer)
 
 
-def shape_for(path: str, shapes: Mapping[str, Shape]) -> Shape:
+def path_of(scope: Scope) -> str:
+    """The path that the app's routes know: without the prefix that it is served below."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path[len(root) :] if path.startswith(f"{root}/") else path
+
+
+def shape_for(scope: Scope, shapes: Mapping[str, Shape]) -> Shape:
     """How errors look at a path."""
+    path = path_of(scope)
     return next((shape for below, shape in shapes.items() if path.startswith(below)), openai_error)
 
 

@@ -1,18 +1,19 @@
 """Fields of a request to a submission: names of several APIs for one thing, checked by name."""
 
 import difflib
-import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from farm import parameters
 from farm.ingress.errors import ApiError, bad_request
 from farm.job import Submission
-from farm.request import MAX_SEED, Model
-from svd_engine.arguments import faults_of
+from farm.parameters import ParameterError
 from svd_engine.params import RenderParams
+from svd_engine.values import is_given, number, shown
 
 ALIASES = {
     "cond_aug": "noise_aug_strength",
@@ -23,7 +24,6 @@ ALIASES = {
     "guidance_scale": "max_guidance_scale",
 }
 OWN = ("num_videos", "priority", "force", "start_within_s", "finish_within_s", "webhook_url")
-VARIANT = r"[A-Za-z0-9_-]{1,40}"
 NO_TEXT = ("prompt",)  # SVD has none; clients of other models send it
 NAMES = (
     *RenderParams.model_fields,
@@ -35,44 +35,37 @@ NAMES = (
 
 
 def submission_of(
-    given: Mapping[str, Any], models: tuple[str, ...], tenant: str, idempotency_key: str | None
+    given: Mapping[str, Any],
+    models: tuple[str, ...],
+    tenant: str,
+    idempotency_key: str | None,
+    picture_name: str = "",
 ) -> Submission:
     """The submission that the fields ask for; ApiError 400 names the one at fault.
 
     models: those that may be asked for, the default first.
     """
-    fields = _canonical({name: value for name, value in given.items() if value not in ("", None)})
-    name = str(fields.pop("model", models[0]))
-    if name not in models:
-        raise bad_request("model", f"model: there is {', '.join(models)}; got {name!r}")
-    own = {key: fields.pop(key) for key in OWN if key in fields}
-    kind = {key: fields.pop(key) for key in ("variant", "dtype") if key in fields}
-    if "variant" in kind and not re.fullmatch(VARIANT, str(kind["variant"])):
-        raise bad_request("variant", f"variant: give a name as fp16; got {kind['variant']!r}")
+    fields = _canonical({name: value for name, value in given.items() if is_given(value)})
+    model = fields.setdefault("model", models[0])
+    if model not in models:
+        message = f"model: there is {', '.join(models)}; got {shown(model)}"
+        raise bad_request("model", message)
     try:
-        submission = Submission(
-            **own,
-            tenant=tenant,
-            idempotency_key=idempotency_key,
-            model=Model(name=name, **kind),
-            params=RenderParams(**fields),
+        return parameters.submission_of(
+            fields, tenant=tenant, idempotency_key=idempotency_key, picture_name=picture_name
         )
-    except ValidationError as error:
-        param, fault = faults_of(error)[0]
-        raise bad_request(param, f"{param}: {fault}") from error
-    if submission.params.seed + submission.num_videos - 1 > MAX_SEED:
-        message = f"num_videos: seeds from {submission.params.seed} on would pass 2^64"
-        raise bad_request("num_videos", message)
-    return submission
+    except ParameterError as error:
+        raise bad_request(error.name, str(error)) from error
 
 
 def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields under their canonical names, texts taken apart."""
+    """The fields under their canonical names."""
     fields: dict[str, Any] = {}
 
     def put(name: str, value: Any, source: str) -> None:
-        if name in fields and str(fields[name]) != str(value):
-            raise bad_request(source, f"{source}: {value!r}, but {name} is {fields[name]!r}")
+        if name in fields and number(fields[name]) != number(value):
+            other = f"{name} is {shown(fields[name])}"
+            raise bad_request(source, f"{source}: {shown(value)}, but {other}")
         fields[name] = value
 
     for name, value in given.items():
@@ -83,8 +76,8 @@ def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
                 put(side, pixels, name)
         elif name not in (*NO_TEXT, "seconds"):
             put(ALIASES.get(name, name), value, name)
-    if isinstance(fields.get("sigmas"), str):
-        fields["sigmas"] = _levels(fields["sigmas"])
+        elif name in NO_TEXT and not isinstance(value, str):
+            raise bad_request(name, f"{name}: give a text, got {shown(value)}")
     if "seconds" in given:
         fields.setdefault("num_frames", _frames(given["seconds"], fields.get("fps")))
     return fields
@@ -97,18 +90,10 @@ def _unknown(name: str) -> ApiError:
 
 
 def _size(text: Any) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", str(text))
+    found = re.fullmatch(r"\s*(\d{1,5})\s*x\s*(\d{1,5})\s*", str(text), re.ASCII | re.IGNORECASE)
     if not found:
-        raise bad_request("size", f"size: give WIDTHxHEIGHT, as in 1024x576; got {text!r}")
+        raise bad_request("size", f"size: give WIDTHxHEIGHT, as in 1024x576; got {shown(text)}")
     return int(found[1]), int(found[2])
-
-
-def _levels(text: str) -> Any:
-    try:
-        return json.loads(text if text.startswith("[") else f"[{text}]")
-    except (ValueError, RecursionError) as error:
-        message = f"sigmas: give numbers, as in 700,54.5,0; got {text[:80]!r}"
-        raise bad_request("sigmas", message) from error
 
 
 def _frames(seconds: Any, fps: Any) -> int:
@@ -116,11 +101,9 @@ def _frames(seconds: Any, fps: Any) -> int:
         rate = RenderParams.model_validate({} if fps is None else {"fps": fps}).fps
     except ValidationError:
         rate = 1  # what is wrong with fps is said where all parameters are looked at
-    try:
-        length = float(seconds)
-        frames = round(length * rate)
-    except (TypeError, ValueError, OverflowError):
-        length = frames = 0
-    if not length > 0:
-        raise bad_request("seconds", f"seconds: give a number above 0; got {seconds!r}")
-    return max(1, frames)
+    length = number(seconds)
+    known = isinstance(length, int | float) and not isinstance(length, bool)
+    if not known or not 0 < length * rate < math.inf:
+        message = f"seconds: give a number above 0, got {shown(length)}"
+        raise bad_request("seconds", message)
+    return max(1, round(length * rate))

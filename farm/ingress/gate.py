@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from farm.ingress.access import caller_of
 from farm.ingress.body import declared_length
-from farm.ingress.errors import AGAIN_S, ApiError, Shape, as_api_error, shape_for
+from farm.ingress.errors import AGAIN_S, ApiError, Shape, as_api_error, path_of, shape_for
 from farm.ingress.slots import FullError, Slots
 
 log = logging.getLogger("farm")
@@ -91,18 +91,19 @@ class Gate:
                 log.error("%s %s", scope["method"], scope["path"], exc_info=error)
             if started:  # what is cut off is to look cut off
                 raise
-            await shape_for(scope["path"], self._shapes)(told)(scope, receive, send)
+            await shape_for(scope, self._shapes)(told)(scope, receive, send)
 
     def _admit(self, scope: Scope, held: ExitStack) -> None:
         """Hold what the request needs; ApiError 431 or 503."""
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
             message = f"the headers are over {MAX_HEADERS} bytes"
             raise ApiError(431, message, code="headers_too_large", headers={"Connection": "close"})
-        if scope["path"] in HEALTH:
+        path = path_of(scope)
+        if path in HEALTH:
             return
         headers, state = Headers(scope=scope), scope["app"].state
         caller = caller_of(headers, state.keys)
-        stream = scope["method"] == "GET" and STREAM.fullmatch(scope["path"])
+        stream = scope["method"] == "GET" and STREAM.fullmatch(path)
         try:
             held.enter_context((self._streams if stream else self._requests).hold(caller))
             held.enter_context(self._bodies.hold(caller, self._length(scope["method"], headers)))

@@ -74,6 +74,17 @@ async def list_models(request: Request) -> ModelList:
     return ModelList(data=[ModelItem(id=name) for name in request.app.state.settings.models])
 
 
+@models.get("/v1/models/{model:path}", responses=responses(401, 403, 404, 429, 503))
+async def retrieve_model(model: str, request: Request) -> ModelItem:
+    """A model this farm offers. A name from a hub has a slash in it."""
+    if model not in request.app.state.settings.models:
+        message = f"there is no model {model!r}; there is " + ", ".join(
+            request.app.state.settings.models
+        )
+        raise ApiError(404, message, code="model_not_found", param="model")
+    return ModelItem(id=model)
+
+
 @router.get("", responses=REFUSED)
 async def farm_view(farm: TheFarm) -> FarmView:
     """Workers, and open jobs by tenant."""

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from farm.errors import FarmError
 from farm.ingress.content import URL_S
 from farm.ingress.errors import ApiError
+from farm.ingress.files import not_modified
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -28,12 +29,12 @@ def install(app: FastAPI) -> None:
     # Read once: a page whose files are of two versions does not work.
     pages = {item.name: item.read_bytes() for item in folder.iterdir() if item.is_file()}
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         headers = {"Content-Security-Policy": _policy(await _elsewhere(request))}
         return _answer(request, pages, "index.html", headers)
 
-    @app.api_route("/page/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/page/{name}", include_in_schema=False)
     async def file(request: Request, name: str) -> Response:
         return _answer(request, pages, name, {"Content-Security-Policy": _policy("")})
 
@@ -46,10 +47,8 @@ def _answer(
     if kind is None or name not in pages:
         raise ApiError(404, f"the page has no {name!r}", code="not_found")
     tag = f'"{hashlib.sha256(pages[name]).hexdigest()[:32]}"'
-    own = {"Cache-Control": "no-cache", "ETag": tag}
-    if tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=own | dict(headers))
-    return Response(pages[name], media_type=kind, headers=own | dict(headers))
+    told = {"Cache-Control": "no-cache", "ETag": tag, **headers}
+    return not_modified(request, told) or Response(pages[name], media_type=kind, headers=told)
 
 
 def _policy(elsewhere: str) -> str:
@@ -72,10 +71,13 @@ def _policy(elsewhere: str) -> str:
 
 async def _elsewhere(request: Request) -> str:
     """The host that a clip's redirect leads to; empty where the farm answers with the bytes."""
+    endpoint = request.app.state.settings.s3_public_endpoint
+    if endpoint is None:
+        return ""
     with anyio.move_on_after(PATIENCE_S):
         try:
             store = await request.app.state.farm.store()
-            url = await anyio.to_thread.run_sync(store.presign, "page", URL_S)
+            url = await anyio.to_thread.run_sync(store.presign, "page", URL_S, endpoint)
         except FarmError:
             return ""
         parts = urlsplit(url or "")

@@ -23,6 +23,7 @@ from farm.ingress.videos import ID, TheFarm, find
 from farm.job import JobView, State
 from farm.settings import Settings
 from svd_engine.picture import check_picture
+from svd_engine.values import is_given, number, shown, whole
 
 BELOW = "/v2beta"
 PREFIX = f"{BELOW}/image-to-video"
@@ -137,13 +138,13 @@ async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
         if name not in NUMBERS:
             raise bad_request(name, f"{name}: there is no such parameter")
     fields = {
-        ours: _number(name, default if body.fields.get(name) in ("", None) else body.fields[name])
+        ours: _number(name, body.fields[name] if is_given(body.fields.get(name)) else default)
         for name, (_, _, default, ours) in NUMBERS.items()
     }
     # 0 asks for a seed by chance; it is told with the result.
     fields["seed"] = fields["seed"] or 1 + secrets.randbelow(MAX_SEED)
     fields |= {"min_guidance_scale": 1.0, "width": width, "height": height}
-    submission = submission_of(fields, settings.models, tenant, None)
+    submission = submission_of(fields, settings.models, tenant, None, body.filename)
     try:
         view = await farm.submit(submission, body.picture)
     except RequestError as error:
@@ -171,6 +172,8 @@ async def result(
         raise ApiError(404, f"id: there is no generation {id}")
     if view.job.state.is_open:
         return JSONResponse(Pending(id=id).model_dump(), 202)
+    if view.job.state is State.CANCELLED:  # nobody will find it; nothing has gone wrong
+        raise ApiError(404, f"id: the generation {id} was cancelled")
     if view.job.state is not State.COMPLETED:
         raise ApiError(500, view.job.error or f"the generation is {view.job.state}")
     seed = view.job.request.params.seed
@@ -199,14 +202,14 @@ def _size(picture: bytes, max_pixels: int) -> tuple[int, int]:
     return size
 
 
-def _number(name: str, text: Any) -> float:
+def _number(name: str, given: Any) -> float:
     least, most, _, _ = NUMBERS[name]
-    try:
-        value = type(least)(str(text))  # of JSON's 1.5 and true too, int makes 1
-    except ValueError as error:
-        raise bad_request(name, f"{name}: must be a number, got {text!r}") from error
+    value = number(given) if isinstance(least, float) else whole(given)
+    if isinstance(value, bool) or not isinstance(value, type(least) | int):
+        kind = "a number" if isinstance(least, float) else "a whole number"
+        raise bad_request(name, f"{name}: must be {kind}, got {shown(value)}")
     if not least <= value <= most:
-        raise bad_request(name, f"{name}: must be from {least} to {most}, got {text}")
+        raise bad_request(name, f"{name}: must be from {least} to {most}, got {shown(value)}")
     return value
 
 

@@ -14,16 +14,19 @@ from farm.ingress.body import PICTURE, read_body, threaded
 from farm.ingress.content import content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
 from farm.ingress.events import event_stream
-from farm.ingress.fields import ALIASES, OWN, VARIANT, submission_of
+from farm.ingress.fields import ALIASES, OWN, submission_of
 from farm.ingress.protocol import Farm
 from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
 from farm.job import JobView, Progress, Submission, Variant
+from farm.parameters import VARIANT
 from farm.settings import Settings
 from farm.webhooks import check_webhook
 from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
 
 POLL_MS = 1000  # told to OpenAI's client
+# Of a stream: nginx keeps an answer back until it has some, and others compress or cache it.
+LIVE = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 REFUSED = responses(400, 401, 403, 408, 413, 415, 429, 503)
 UNKNOWN = responses(400, 401, 403, 404, 429, 503)
 ID = r"^[A-Za-z0-9_.-]{1,80}$"
@@ -61,7 +64,7 @@ async def find(farm: Farm, job: str, tenant: str) -> JobView | None:
 async def _asked(request: Request, tenant: str, key: str | None) -> tuple[Submission, bytes]:
     settings: Settings = request.app.state.settings
     body = await read_body(request, settings.max_body)
-    submission = submission_of(body.fields, settings.models, tenant, key or "")
+    submission = submission_of(body.fields, settings.models, tenant, key or "", body.filename)
     try:
         check_webhook(submission.webhook_url, settings)
     except RequestError as error:
@@ -231,20 +234,22 @@ async def delete(view: OwnView, farm: TheFarm) -> VideoDeleted:
     | responses(416)
     | {
         200: {"content": {"video/mp4": {}, "image/jpeg": {}}},
-        206: {"content": {"video/mp4": {}, "image/jpeg": {}}},
-        302: {"description": "to a URL of the store's own"},
+        206: {"content": {"video/mp4": {}, "image/jpeg": {}, "multipart/byteranges": {}}},
+        302: {"description": "to a URL of the store's own", "content": {"text/plain": {}}},
+        304: {"description": "the caller has it"},
     },
     response_class=Response,
 )
 async def content(
+    request: Request,
     view: OwnView,
     farm: TheFarm,
     variant: Variant = "video",
     index: Annotated[int, Query(ge=0, description="which of `num_videos`")] = 0,
-    range_: Annotated[str | None, Header(alias="range")] = None,
+    range_: Annotated[str | None, Header(alias="range")] = None,  # noqa: ARG001 - for OpenAPI
 ) -> Response:
-    """What was made: bytes, or the way to them. Ranges are answered."""
-    return await content_answer(farm, view, variant, index, range_)
+    """What was made: bytes, or the way to them. Ranges and conditions are answered."""
+    return await content_answer(request, farm, view, variant, index)
 
 
 @router.get(
@@ -265,7 +270,7 @@ async def events(
     stream: AsyncIterator[str] = event_stream(
         farm, view.job.id, int(after), partial(still_allowed, request)
     )
-    return StreamingResponse(stream, media_type="text/event-stream")
+    return StreamingResponse(stream, media_type="text/event-stream", headers=LIVE)
 
 
 @router.post("/{video_id}/remix", responses=responses(400), include_in_schema=False)

@@ -132,8 +132,10 @@ class KnownStore:
         if not found:
             self._check()
 
-    def presign(self, key: str, expires_s: int = 3600) -> str | None:
-        return self._store.presign(key, expires_s)
+    def presign(
+        self, key: str, expires_s: int = 3600, endpoint: str | None = None, filename: str = ""
+    ) -> str | None:
+        return self._store.presign(key, expires_s, endpoint, filename)
 
     def where(self, key: str = "") -> str:
         return self._store.where(key)

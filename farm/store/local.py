@@ -99,7 +99,13 @@ class LocalStore:
             return iter(())
         return self._walk(f"{folder}/" if folder else "", prefix, after)
 
-    def presign(self, key: str, expires_s: int = 3600) -> None:  # noqa: ARG002
+    def presign(
+        self,
+        key: str,
+        expires_s: int = 3600,  # noqa: ARG002
+        endpoint: str | None = None,  # noqa: ARG002
+        filename: str = "",  # noqa: ARG002
+    ) -> None:
         check_key(key)
 
     def where(self, key: str = "") -> str:

@@ -54,8 +54,14 @@ class Store(Protocol):
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys that begin with `prefix` and come after `after`, in byte order."""
 
-    def presign(self, key: str, expires_s: int = 3600) -> str | None:
-        """A URL that anybody can GET for that long; None where the store has no such thing."""
+    def presign(
+        self, key: str, expires_s: int = 3600, endpoint: str | None = None, filename: str = ""
+    ) -> str | None:
+        """A URL that anybody can GET for that long; None where the store has no such thing.
+
+        endpoint: the server's URL, where clients know it by another. filename: what the object is
+        to be called where it is saved.
+        """
 
     def where(self, key: str = "") -> str:
         """The object's place, for people."""

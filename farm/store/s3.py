@@ -15,6 +15,7 @@ from contextlib import suppress
 from io import BytesIO
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 import boto3.session
 from botocore.config import Config
@@ -57,6 +58,7 @@ class S3Store:
         self.patience_s = patience_s
         self._lock = threading.Lock()
         self._made: S3Client | None = None
+        self._signers: dict[str, S3Client] = {}
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[str, float]]:
         return S3Store, (self.url, self.patience_s)
@@ -140,15 +142,19 @@ class S3Store:
                 return
             page = self._page({**request, "ContinuationToken": page["NextContinuationToken"]})
 
-    def presign(self, key: str, expires_s: int = 3600) -> str:
+    def presign(
+        self, key: str, expires_s: int = 3600, endpoint: str | None = None, filename: str = ""
+    ) -> str:
         params = {"Bucket": self.bucket, "Key": self._name(key)}
-        return self._ask(
-            "sign a URL for",
-            key,
-            lambda client: client.generate_presigned_url(
-                "get_object", Params=params, ExpiresIn=expires_s
-            ),
-        )
+        if filename:
+            named = f"inline; filename*=utf-8''{quote(filename, safe='')}"
+            params["ResponseContentDisposition"] = named
+
+        def sign(client: "S3Client") -> str:
+            signer = client if endpoint is None else self._signer(endpoint)
+            return signer.generate_presigned_url("get_object", Params=params, ExpiresIn=expires_s)
+
+        return self._ask("sign a URL for", key, sign)
 
     def where(self, key: str = "") -> str:
         return f"s3://{self.bucket}/{self._name(key) if key else self._base}"
@@ -182,19 +188,30 @@ class S3Store:
         """One for all threads, made late: looking for credentials may ask the network."""
         with self._lock:
             if self._made is None:
-                self._made = boto3.session.Session().client(
-                    "s3",
-                    config=Config(
-                        # botocore's retries share a quota: threads that all meet a server that is
-                        # away have spent it in a second. So `_ask` tries again, by the clock.
-                        retries={"mode": "standard", "total_max_attempts": 1},
-                        signature_version="s3v4",  # its default for signed URLs is older
-                        connect_timeout=min(CONNECT_S, self.patience_s),
-                        read_timeout=min(READ_S, self.patience_s),
-                        max_pool_connections=32,
-                    ),
-                )
+                self._made = self._make_client(None)
             return self._made
+
+    def _signer(self, endpoint: str) -> "S3Client":
+        """A client that signs for the server's other URL; it asks nobody."""
+        with self._lock:
+            if endpoint not in self._signers:
+                self._signers[endpoint] = self._make_client(endpoint)
+            return self._signers[endpoint]
+
+    def _make_client(self, endpoint: str | None) -> "S3Client":
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=endpoint,
+            config=Config(
+                # botocore's retries share a quota: threads that all meet a server that is away
+                # have spent it in a second. So `_ask` tries again, by the clock.
+                retries={"mode": "standard", "total_max_attempts": 1},
+                signature_version="s3v4",  # its default for signed URLs is older
+                connect_timeout=min(CONNECT_S, self.patience_s),
+                read_timeout=min(READ_S, self.patience_s),
+                max_pool_connections=32,
+            ),
+        )
 
     def _ask(self, verb: str, key: str, question: Callable[["S3Client"], T]) -> T:
         """The answer; asked again and again while the server is away and patience lasts."""

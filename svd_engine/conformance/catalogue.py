@@ -5,6 +5,8 @@ What each does is in `deviations`; names are those of `RenderParams.deviations`.
 
 from dataclasses import dataclass
 
+from svd_engine.values import listed
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -201,15 +203,16 @@ CATALOGUE = {
 SETS = {"legacy-v1": tuple(name for name, entry in CATALOGUE.items() if entry.review)}
 
 
-def deviations_of(given: object) -> object:
-    """Names, or a text of them joined by `+` or commas, sets taken apart; in the catalogue's order.
+def names_of(given: object) -> object:
+    """The names in a text, joined by `+` or commas; what is no text is passed on as it is."""
+    if isinstance(given, str) and not given.strip().startswith("["):
+        given = given.replace("+", ",")
+    names = listed(given)
+    return [name for name in names if name] if isinstance(given, str) else names
 
-    ValueError names the one that is not known. What is neither is passed on as it is.
-    """
-    if isinstance(given, str):
-        given = [name.strip() for name in given.replace("+", ",").split(",") if name.strip()]
-    if not isinstance(given, list | tuple) or not all(isinstance(name, str) for name in given):
-        return given
+
+def deviations_of(given: tuple[str, ...]) -> tuple[str, ...]:
+    """In the catalogue's order, sets taken apart. ValueError names the one that is not known."""
     names = {member for name in given for member in SETS.get(name, (name,))}
     unknown = sorted(names - CATALOGUE.keys())
     if unknown:

@@ -1,0 +1,68 @@
+"""Data URLs to their bytes: RFC 2397's, as clients write them, piece by piece.
+
+Base64 may be wrapped, unpadded, url-safe or escaped with %; without `;base64` the bytes are
+themselves, or escaped. The picture's own bytes say what it is, so the media type does not count.
+"""
+
+import binascii
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote_to_bytes
+
+from farm.ingress.json_body import Payload
+
+PIECE = 2**20  # bytes read at once, all other threads waiting
+SAFE = bytes.maketrans(b"-_", b"+/")
+WHITE = b" \t\r\n\f\v"
+USAGE = "give a file, or a data URL as in data:image/png;base64,..."
+
+
+def is_data_url(text: str) -> bool:
+    """Whether it begins as one."""
+    return text[:16].lstrip()[:5].lower() == "data:"
+
+
+def split_data_url(url: str) -> tuple[bool, str]:
+    """Whether the data is base64, and the data; ValueError for what is no data URL."""
+    head, comma, data = url.partition(",")
+    if not comma or not is_data_url(head):
+        raise ValueError(USAGE)
+    return head.rstrip().rpartition(";")[2].strip().lower() == "base64", data
+
+
+def decode(data: Payload, base64: bool) -> bytes:
+    """The bytes that a data URL's data stands for; ValueError for what is no base64."""
+    pieces = _cut(data)
+    if any(b"%" in piece for piece in _cut(data)):
+        pieces = _unescaped(pieces)
+    return b"".join(_decoded(pieces) if base64 else pieces)
+
+
+def _cut(data: Payload) -> Iterator[bytes]:
+    return (bytes(data[start : start + PIECE]) for start in range(0, len(data), PIECE))
+
+
+def _unescaped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    kept = b""
+    for piece in pieces:
+        piece = kept + piece
+        half = piece.rfind(b"%", max(0, len(piece) - 2))  # an escape that the next piece ends
+        kept = piece[half:] if half >= 0 else b""
+        yield unquote_to_bytes(piece[: len(piece) - len(kept)])
+    yield kept
+
+
+def _decoded(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    kept, ended = b"", False
+    for piece in pieces:
+        piece = kept + piece.translate(SAFE, WHITE)
+        whole = len(piece) - len(piece) % 4
+        kept = piece[whole:]
+        if whole:
+            if ended:
+                raise ValueError("it has a = that is not at its end")
+            ended = piece[whole - 1 : whole] == b"="
+            yield binascii.a2b_base64(piece[:whole], strict_mode=True)
+    if kept:
+        if ended:
+            raise ValueError("it has a = that is not at its end")
+        yield binascii.a2b_base64(kept.ljust(4, b"="), strict_mode=True)
