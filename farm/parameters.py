@@ -1,6 +1,5 @@
 """The keywords of `farm.submit`: their names, and the submission they make. Pure."""
 
-import difflib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from farm.errors import RequestError
 from farm.job import Submission
 from farm.request import Model
 from svd_engine.arguments import faults_of
+from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 
 MODEL = ("model", "variant", "dtype")
@@ -56,6 +56,7 @@ def submission_of(given: Mapping[str, Any]) -> Submission:
 
 def _near(name: str) -> str:
     """The parameter that was meant, as far as its name tells."""
-    near = [known for known in NAMES if name in known]
-    near = difflib.get_close_matches(name, near or NAMES, 1, cutoff=0.0 if near else 0.5)
-    return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(sorted(NAMES))}"
+    longer = [known for known in NAMES if name in known]  # as `steps`, of num_inference_steps
+    if longer:
+        return f"; did you mean {min(longer, key=len)}?"
+    return did_you_mean(name, NAMES) or f"; there is {', '.join(sorted(NAMES))}"

@@ -1,6 +1,5 @@
 """Fields of a request to a submission: names of several APIs for one thing, checked by name."""
 
-import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from farm.ingress.errors import ApiError, bad_request
 from farm.job import Submission
 from farm.request import MAX_SEED, Model
 from svd_engine.arguments import faults_of
+from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 
 ALIASES = {
@@ -44,7 +44,8 @@ def submission_of(
     fields = _canonical({name: value for name, value in given.items() if value not in ("", None)})
     name = str(fields.pop("model", models[0]))
     if name not in models:
-        raise bad_request("model", f"model: there is {', '.join(models)}; got {name!r}")
+        near = did_you_mean(name, models)
+        raise bad_request("model", f"model: there is {', '.join(models)}; got {name!r}{near}")
     own = {key: fields.pop(key) for key in OWN if key in fields}
     kind = {key: fields.pop(key) for key in ("variant", "dtype") if key in fields}
     if "variant" in kind and not re.fullmatch(VARIANT, str(kind["variant"])):
@@ -91,9 +92,8 @@ def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> ApiError:
-    near = difflib.get_close_matches(name[:80], NAMES, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return bad_request(name, f"{name}: there is no such parameter{hint}", "unknown_parameter")
+    near = did_you_mean(name, NAMES)
+    return bad_request(name, f"{name}: there is no such parameter{near}", "unknown_parameter")
 
 
 def _size(text: Any) -> tuple[int, int]:
