@@ -18,6 +18,7 @@ from farm.store import open_store
 from farm.summary import Summary
 from farm.sweep import parse_sweep
 from svd_engine.arguments import add_model_options, add_param_options, given_params
+from svd_engine.command_line import Parser, positive
 from svd_engine.params import RenderParams
 
 EXAMPLES = """\
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m farm.batch",
         description="Turn pictures into clips, on the Ray cluster this runs in or on this machine.",
         epilog=EXAMPLES,
@@ -78,18 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="say what would be done, and what it costs")
     add(
         "--workers",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="how many, where this starts the farm (default: one per GPU, or one per node)",
     )
     add_param_options(parser, leave_out=("seed",), several=True)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return int(text)
 
 
 def _batch_of(options: argparse.Namespace) -> Batch:
@@ -103,10 +98,16 @@ def _batch_of(options: argparse.Namespace) -> Batch:
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
     out.check()
     # A worker's working directory is not this one.
-    folder = Path(options.model).is_dir()
-    name = str(Path(options.model).absolute()) if folder else options.model
+    name = str(Path(options.model).absolute()) if _is_path(options.model) else options.model
     model = Model(name=name, variant=options.variant, dtype=options.dtype)
     return Batch(out, Summary(out), model, pictures, sweep, options.priority, options.force)
+
+
+def _is_path(model: str) -> bool:
+    try:
+        return Path(model).exists()
+    except OSError:  # longer than a path may be; whoever looks for the model says so
+        return False
 
 
 def _connect(settings: Settings) -> Farm:

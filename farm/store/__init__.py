@@ -5,11 +5,11 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from farm.errors import StoreError
-from farm.store.known import KnownStore, identify
+from farm.store.known import IDENTITY, KnownStore, identify
 from farm.store.local import LocalStore
 from farm.store.protocol import Store, Stored, is_key
 
-__all__ = ["KnownStore", "Store", "Stored", "identify", "is_key", "open_store"]
+__all__ = ["IDENTITY", "KnownStore", "Store", "Stored", "identify", "is_key", "open_store"]
 
 USAGE = "give a folder, file:///folder or s3://bucket/prefix"
 
@@ -22,6 +22,8 @@ def open_store(url: str, *, make: bool = True, patience_s: float | None = None) 
     """
     if not url.strip():
         raise StoreError(f"no store for {url!r}: {USAGE}")
+    if url.startswith("arn:"):
+        raise StoreError(f"no store for {url!r}: give s3://{url}, with a prefix if you like")
     scheme = re.match(r"(?i:(file|s3):|([a-z][a-z0-9+.-]*)://)", url)
     if scheme is None:
         return LocalStore(url, make=make)
