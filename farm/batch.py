@@ -18,7 +18,7 @@ from farm.store import open_store
 from farm.summary import Summary
 from farm.sweep import parse_sweep
 from svd_engine.arguments import add_model_options, add_param_options, given_params
-from svd_engine.command_line import Parser, positive
+from svd_engine.command_line import Parser, positive, reading
 from svd_engine.params import RenderParams
 
 EXAMPLES = """\
@@ -46,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch = _batch_of(options)
         farm = _connect(settings)
         facts = farm.describe(batch.model)
+        for warning in facts.warnings:
+            logging.getLogger("farm").warning("%s", warning)
         clips = _clips_of(batch, facts)
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, RequestError, StoreError) as error:
         parser.error(str(error))
     except FarmError as error:
@@ -92,7 +96,8 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     sweep = parse_sweep(given_params(options), options.seeds)
     if not 0 <= options.priority <= 100:
         raise RequestError(f"--priority: must be from 0 to 100, got {options.priority}")
-    pictures = find_pictures(options.pictures)
+    with reading():
+        pictures = find_pictures(options.pictures)
     out = open_store(options.out)
     if any(picture.origin.folder == out.where().rstrip("/") for picture in pictures):
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")

@@ -23,7 +23,7 @@ from svd_engine.config import (
     UNetConfig,
     VAEConfig,
 )
-from svd_engine.config_files import CheckpointError, read_config, read_json, validate
+from svd_engine.config_files import CheckpointError, idle_keys, read_config, read_json, validate
 from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderDefaults
 from svd_engine.recognize import SUFFIXES, explain_file, explain_folder, explain_weights
@@ -153,6 +153,11 @@ class Checkpoint:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its configs say that means nothing here."""
+        return idle_keys(self.folder)
 
     def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet:
         """The UNet."""

@@ -23,6 +23,12 @@ CLASSES: dict[type[BaseModel], str] = {
     VAEConfig: "AutoencoderKLTemporalDecoder",
     ScheduleConfig: "EulerDiscreteScheduler",
 }
+FILES: dict[type[BaseModel], str] = {
+    UNetConfig: "unet/config.json",
+    VAEConfig: "vae/config.json",
+    ScheduleConfig: "scheduler/scheduler_config.json",
+    PreprocessorConfig: "feature_extractor/preprocessor_config.json",
+}
 # Keys that published files have and that say nothing of the numbers. EulerDiscreteScheduler's own
 # are here where Karras sigmas between two given ends do not depend on them: `tests/test_configs.py`
 # tries them all. The pipeline brings the picture to 224 x 224 itself, whatever the preprocessor's
@@ -71,12 +77,24 @@ def read_config(folder: Path, name: str, kind: type[Config]) -> Config:
     data = read_json(folder, name)
     _check_class(folder / name, kind, data)
     config = validate(folder / name, kind, data)
-    if kind is not ClipConfig:  # transformers reads that file, and has hundreds of keys
-        known = {*kind.model_fields, *IDLE.get(kind, ())}
-        extra = sorted(key for key in data if key not in known and not key.startswith("_"))
-        if extra:
-            _warn_once(f"{folder / name} has keys that mean nothing here: {', '.join(extra)}")
+    idle = _idle(folder / name, kind, data)
+    if idle:
+        _warn_once(idle)
     return config
+
+
+def idle_keys(folder: Path) -> tuple[str, ...]:
+    """What is warned of in a checkpoint's files, a line for each. CheckpointError."""
+    told = (_idle(folder / name, kind, read_json(folder, name)) for kind, name in FILES.items())
+    return tuple(filter(None, told))
+
+
+def _idle(path: Path, kind: type[BaseModel], data: dict[str, Any]) -> str:
+    if kind is ClipConfig:  # transformers reads that file, and has hundreds of keys
+        return ""
+    known = {*kind.model_fields, *IDLE.get(kind, ())}
+    extra = sorted(key for key in data if key not in known and not key.startswith("_"))
+    return f"{path} has keys that mean nothing here: {', '.join(extra)}" if extra else ""
 
 
 def validate(path: Path, kind: type[Config], data: dict[str, Any]) -> Config:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
 
+from farm.engines import describe
+from farm.request import Model
 from svd_engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from svd_engine.config import ScheduleConfig
 from svd_engine.config_files import IDLE
@@ -144,9 +146,9 @@ def test_keys_that_mean_nothing_are_named_once(
         open_checkpoint(model).check()
     (told,) = [each for each in caplog.records if each.name == "svd_engine"]
     assert told.levelno == logging.WARNING
-    assert told.getMessage() == (
-        f"{model / file} has keys that mean nothing here: a_new_key, dropout"
-    )
+    words = f"{model / file} has keys that mean nothing here: a_new_key, dropout"
+    assert told.getMessage() == words
+    assert describe(Model(name=str(model))).warnings == (words,)  # which a batch tells
 
 
 def test_published_files_warn_of_nothing(model: Path, caplog: pytest.LogCaptureFixture) -> None:

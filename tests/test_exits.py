@@ -95,6 +95,16 @@ def test_what_cannot_be_read_is_2(
     assert path.name[:100] in told(capsys)
 
 
+@pytest.mark.parametrize("bad", [missing, folder, a_file_below_a_file, long])
+def test_what_a_batch_cannot_read_is_2(
+    bad: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(bad(tmp_path))
+    assert exit_status(batch.main, [path, "--out", str(tmp_path / "out")]) == 2
+    assert path[:100] in told(capsys)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", ["compare", "diagnose"])
 def test_a_tensor_that_cannot_be_read_is_2(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
