@@ -66,8 +66,8 @@ def _where_to_look(store: str | None) -> str:
     for url in filter(None, (store, load_settings().store, DEMO)):
         with suppress(FarmError):
             StoredJobs(url)
-            return f"; its jobs can be seen in its store: python -m farm jobs --all --store {url}"
-    return "; what a farm has left is in its store: python -m farm jobs --all --store URL"
+            return f"; the jobs of one that ran: python -m farm jobs --all --store {url}"
+    return "; the jobs of one that ran are in its store: python -m farm jobs --all --store URL"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -227,10 +227,13 @@ class Checkpoint:
     def _no_weights(self, component: str, wanted: str) -> str:
         """Why there are no weights, and what would be right."""
         folder = self.folder / component
-        there = sorted(path.name for path in folder.glob("*") if path.suffix != ".json")
-        if there and not any(name.endswith(".safetensors") for name in there):
-            return explain_file(folder / there[0])
-        found = f"it has {', '.join(there)}" if there else "it has no weights at all"
+        there = sorted(path for path in folder.glob("*") if path.suffix != ".json")
+        if not any(path.suffix == ".safetensors" for path in there):
+            for path in there:
+                if path.suffix in SUFFIXES and path.is_file():
+                    return explain_file(path)
+        names = ", ".join(path.name for path in there)
+        found = f"it has {names}" if there else "it has no weights at all"
         return f"{folder} has no {wanted}; {found} (is the variant right?)"
 
     def _load(

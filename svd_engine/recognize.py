@@ -84,7 +84,12 @@ OTHER_PIPELINES = {
     "AnimateDiff": "AnimateDiff, which makes clips of texts",
     "CogVideoX": "CogVideoX, which makes clips of texts",
 }
+OTHER_NETWORKS = {
+    "UNet2DConditionModel": "Stable Diffusion's or SDXL's, which make pictures of texts",
+    "UNetMotionModel": "AnimateDiff's, which makes clips of texts",
+}
 SVD_PIPELINE = "StableVideoDiffusionPipeline"
+SVD_UNET = "UNetSpatioTemporalConditionModel"
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,11 @@ def explain_folder(folder: Path) -> str | None:
         what = OTHER_PIPELINES.get(next(begins, ""), "another pipeline")
         return f"{folder} is a {kind}: {what}. It is no SVD: {ANOTHER}"
     if (folder / "unet/config.json").is_file():
-        return None
+        network = _class_of(folder / "unet/config.json")
+        if network in (None, SVD_UNET):
+            return None
+        what = OTHER_NETWORKS.get(str(network), "another pipeline")
+        return f"{folder} has a {network} as its UNet: {what}. It is no SVD: {ANOTHER}"
     for inner in _inner_models(folder):
         return f"{folder} is no model itself, but has one in it: give {inner}"
     files = sorted(path for path in _files(folder) if path.suffix != ".json")

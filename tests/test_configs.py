@@ -115,8 +115,16 @@ def test_another_sampler_is_refused(name: object, model: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "changes", "words"),
     [
-        ("unet/config.json", {"_class_name": "UNet2DConditionModel"}, "of 'UNet2DConditionModel'"),
-        ("unet/config.json", {"_class_name": "UNetMotionModel"}, "SVD's is UNetSpatioTemporal"),
+        (
+            "unet/config.json",
+            {"_class_name": "UNet2DConditionModel"},
+            "Stable Diffusion's or SDXL's",
+        ),
+        (
+            "unet/config.json",
+            {"_class_name": "UNetMotionModel"},
+            "UNetMotionModel as its UNet: Anim",
+        ),
         ("vae/config.json", {"_class_name": "AutoencoderKL"}, "AutoencoderKLTemporalDecoder"),
         ("image_encoder/config.json", {"model_type": "siglip_vision_model"}, "clip_vision_model"),
     ],

@@ -135,6 +135,25 @@ def test_a_folder_of_another_pipeline(
         open_checkpoint(model).check()
 
 
+def test_a_component_with_other_things_in_it(tiny: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny, tmp_path / "model"))
+    (model / "unet/diffusion_pytorch_model.safetensors").unlink()
+    (model / "unet/README.md").write_text("read me")
+    (model / "unet/a folder.bin").mkdir()
+    with pytest.raises(CheckpointError, match=r"unet has no diffusion_pytorch_model.safetensors"):
+        open_checkpoint(model).check()
+    (model / "unet/model.onnx").write_bytes(b"\x08")
+    with pytest.raises(CheckpointError, match=r"model\.onnx is an ONNX export"):
+        open_checkpoint(model).check()
+
+
+def test_a_pipeline_of_which_only_the_unet_tells(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet/config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
+    with pytest.raises(CheckpointError, match="UNet2DConditionModel as its UNet: Stable Diffusion"):
+        open_checkpoint(tmp_path).check()
+
+
 def test_folders_around_a_model(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "models/mine")
     with pytest.raises(CheckpointError, match=r"has one in it: give .*/models/mine$"):
