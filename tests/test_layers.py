@@ -138,7 +138,7 @@ ALLOWED: dict[str, set[str]] = {
         "farm.job",
     }
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
-    | {"farm.sharing"},
+    | {"farm.sharing", "svd_engine.nearest"},
     "coordinator": {
         "farm.clock",
         "farm.admission",

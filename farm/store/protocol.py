@@ -111,16 +111,15 @@ def probe(store: Store) -> None:
 def _probe_conditions(store: Store, key: str, etag: str) -> None:
     """Write over an object whose etag is known, and beside it, under every condition there is."""
     beside = f"{key}-new"
-    faults = [
-        fault
-        for fault in (
+    try:
+        faults = [
             _fault(store, "If-None-Match", key, False, if_none_match=True),
             _fault(store, "If-Match", key, False, if_match=NO_ETAG),
             _fault(store, "If-None-Match", beside, True, if_none_match=True),
-        )
-        if fault
-    ]
-    store.delete(beside)
+        ]
+    finally:
+        with suppress(StoreError):
+            store.delete(beside)
     stored = store.get(key)  # what ignores a condition has written over it
     faults += [_fault(store, "If-Match", key, True, if_match=stored.etag if stored else etag)]
     named = dict.fromkeys(filter(None, faults))
