@@ -4,12 +4,13 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from farm.batch_run import Batch, BatchRun, Clip
 from farm.client import Farm
 from farm.contact_sheet import contact_sheet
-from farm.errors import FarmError, RequestError, StoreError, WorkerError
+from farm.errors import ConditionsError, FarmError, RequestError, StoreError, WorkerError
 from farm.inputs import find_pictures
 from farm.progress import open_reporter
 from farm.request import Model, ModelFacts, RenderRequest
@@ -101,7 +102,8 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     out = open_store(options.out)
     if any(picture.origin.folder == out.where().rstrip("/") for picture in pictures):
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
-    out.check()
+    with suppress(ConditionsError):  # clips are written plainly; the farm's own store needs them
+        out.check()
     # A worker's working directory is not this one.
     name = str(Path(options.model).absolute()) if _is_path(options.model) else options.model
     model = Model(name=name, variant=options.variant, dtype=options.dtype)

@@ -9,11 +9,14 @@ from botocore.exceptions import ParamValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from farm import batch
 from farm.errors import ConditionsError, StoreError
 from farm.source import Places
 from farm.store import open_store
 from farm.store.s3 import S3Store
 from tests.lacking_s3 import lacking_server
+from tests.programs import exit_status
+from tests.test_exits import PICTURE
 
 ARN = "arn:aws:s3:us-west-2:123456789012:accesspoint"
 OUTPOST = "arn:aws:s3-outposts:us-west-2:123456789012:outpost"
@@ -130,3 +133,15 @@ def test_a_store_that_refuses_every_write_is_not_told_of_checksums() -> None:
         open_store("s3://my_bucket/p").check()
     assert "CHECKSUM" not in str(caught.value)
     assert "conditional" not in str(caught.value)
+
+
+def test_a_batch_needs_conditions_of_the_farms_store_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # none is started: the store is looked at first
+    with lacking_server("If-Match", "If-None-Match"):
+        given = [PICTURE, "--out", "s3://clips/out", "--store", "s3://farms/farm"]
+        assert exit_status(batch.main, given) == 2
+    said = capsys.readouterr().err
+    assert "s3://farms/farm/ has no conditional writes: it ignores If-None-Match" in said
+    assert said.count("\n") == 1
