@@ -82,15 +82,16 @@ def test_every_setting_of_euler_is_known() -> None:
     ("name", "value"), [(name, value) for name, values in VALUES.items() for value in values]
 )
 def test_a_setting_is_refused_or_makes_diffusers_numbers(
-    name: str, value: Any, given: tuple[float, ...] | None, model: Path
+    name: str, value: Any, given: tuple[float, ...] | None, tmp_path: Path
 ) -> None:
-    file = model / "scheduler/scheduler_config.json"
+    file = tmp_path / "scheduler/scheduler_config.json"
+    file.parent.mkdir()
     file.write_text(json.dumps({**SCHEDULER, name: value, "_class_name": "EulerDiscreteScheduler"}))
     if value in REFUSED.get(name, ()):
         with pytest.raises(CheckpointError, match=name):
-            _ = Checkpoint(model).schedule_config
+            _ = Checkpoint(tmp_path).schedule_config
         return
-    config = Checkpoint(model).schedule_config
+    config = Checkpoint(tmp_path).schedule_config
     theirs = EulerDiscreteScheduler(**{**SCHEDULER, name: value})
     kind = {"num_inference_steps": 7} if given is None else {"sigmas": list(given)}
     theirs.set_timesteps(**kind)

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +108,12 @@ def test_what_a_batch_cannot_read_is_2(
 
 @pytest.mark.parametrize("command", ["compare", "diagnose"])
 def test_a_tensor_that_cannot_be_read_is_2(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     theirs = str(noise_of_tensors(tmp_path))
-    rest = [theirs] if command == "compare" else ["--picture", PICTURE]
+    small = ["--steps", "2", "--width", "64", "--height", "48", "--num-frames", "2"]
+    rest = ["--picture", PICTURE, "--model", str(tiny), *small]
+    rest = [theirs] if command == "compare" else rest
     assert exit_status(main, [command, theirs, *rest]) == 2
     assert "time_ids.npy cannot be read as an array" in told(capsys)
 
@@ -214,6 +217,27 @@ def test_help_tells_the_statuses(program: Main, capsys: pytest.CaptureFixture[st
     for command in ([], *([name] for name in commands.get(program, []))):
         assert exit_status(program, [*command, "--help"]) == 0
         assert "exit status: 0 " in " ".join(capsys.readouterr().out.split())
+
+
+@given(st.data())
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_an_array_holds(tmp_path: Path, data: st.DataObject) -> None:
+    """A file of a tensor, damaged anywhere, is a tensor or a TraceError."""
+    buffer = BytesIO()
+    np.save(buffer, np.ones((2, 3), np.float32))
+    whole = buffer.getvalue()
+    start = data.draw(st.integers(0, len(whole)))
+    bad = data.draw(
+        st.binary(max_size=20) | st.sampled_from([b"PK\3\4", b"'shape': (9999999999,)"])
+    )
+    (tmp_path / "sigmas.npy").write_bytes(whole[:start] + bad + whole[start + len(bad) :])
+    trace = open_trace(tmp_path)
+    try:
+        assert trace["sigmas"].numel() >= 0
+    except TraceError as error:
+        assert "sigmas.npy" in str(error)  # noqa: PT017
 
 
 @given(

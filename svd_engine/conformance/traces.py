@@ -146,7 +146,8 @@ def _about(file: Path, header: Mapping[str, str]) -> dict[str, Any]:
 
 def _from_npy(file: Path) -> Tensor:
     try:
-        array = np.load(file, allow_pickle=False)
+        with file.open("rb") as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
         return torch.from_numpy(np.ascontiguousarray(array))
     except Exception as error:  # numpy's, and those of what it parses the head with
         raise TraceError(f"{file} cannot be read as an array: {error}") from error
