@@ -20,7 +20,7 @@ from farm.errors import (
 from farm.job import Job, JobView
 from farm.settings import load_settings
 from farm.stored import StoredJobs
-from farm.words import count
+from farm.words import counted
 from svd_engine.command_line import STATUSES, Parser, one_line
 from svd_engine.nearest import did_you_mean
 
@@ -133,7 +133,7 @@ def _status(farm: Farm, _options: argparse.Namespace) -> None:
     if status["trouble"]:
         print(f"  nothing can be written: {status['trouble']['why']}")
     if status["quarantined"]:
-        objects = count(status["quarantined"], "object")
+        objects = counted(status["quarantined"], "object")
         print(f"  {objects} of the store cannot be read, see quarantine/:")
     for note in status["quarantine"]:
         print(f"    {note['key']}: {note['reason']}")
@@ -150,7 +150,7 @@ def _jobs(farm: Farm, options: argparse.Namespace) -> None:
 def _line(job: Job) -> str:
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.created_at))
     size = f"{job.request.params.width} x {job.request.params.height}"
-    what = f"{len(job.results)}/{count(job.request.num_videos, 'clip')} of {size}"
+    what = f"{len(job.results)}/{counted(job.request.num_videos, 'clip')} of {size}"
     rest = f": {job.error}" if job.error else ""
     return f"{job.id}  {created}  {job.tenant}  {job.priority:3}  {job.state:10} {what}{rest}"
 

@@ -148,7 +148,8 @@ def _from_npy(file: Path) -> Tensor:
     try:
         with file.open("rb") as stream:
             array = np.lib.format.read_array(stream, allow_pickle=False)
-        return torch.from_numpy(np.ascontiguousarray(array))
+        native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+        return torch.from_numpy(native)
     except Exception as error:  # numpy's, and those of what it parses the head with
         raise TraceError(f"{file} cannot be read as an array: {error}") from error
 
