@@ -2,45 +2,93 @@
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from farm.client import Farm
-from farm.errors import FarmError
+from farm.errors import (
+    FarmError,
+    JobError,
+    RequestError,
+    StoreError,
+    UnreadableError,
+    WorkerError,
+)
 from farm.job import Job, JobView
 from farm.settings import load_settings
+from farm.stored import StoredJobs
+from farm.words import counted
+from svd_engine.command_line import STATUSES, Parser, one_line
+from svd_engine.nearest import did_you_mean
 
 FOLLOW_S = 1.0
+DEMO = "demo/store"  # where `make demo` leaves one
+STORED = ("jobs", "show", "logs")  # what a store tells without a farm
+NAMED = 1000  # ids that a wrong one is compared with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 1 it failed, 2 wrong usage."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    from farm.link import connect
-
+    """Run a command; 0 done, 1 it failed, 2 wrong usage or a store that cannot be read."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(name)s: %(message)s")
     try:
-        run: Callable[[Farm, argparse.Namespace], None] = options.run
-        run(Farm(connect(load_settings(store=options.store), start=False)), options)
+        options.run(_farm_of(options), options)
+    except WorkerError as error:
+        return _say(f"{error}{_where_to_look(options.store)}", 1)
+    except (RequestError, StoreError, UnreadableError) as error:
+        return _say(str(error), 2)
     except FarmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _say(str(error), 1)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
+def _say(text: str, status: int) -> int:
+    print(f"error: {one_line(text)}", file=sys.stderr)
+    return status
+
+
+def _farm_of(options: argparse.Namespace) -> Farm:
+    """The farm that runs here; or a store that was named, where that is all that is needed."""
+    if options.store is not None and options.command in STORED:
+        return Farm(StoredJobs(options.store))
+    from farm.link import connect  # Ray is slow to load
+
+    return Farm(connect(load_settings(store=options.store), start=False))
+
+
+def _where_to_look(store: str | None) -> str:
+    """Where jobs can be seen without a farm."""
+    for url in filter(None, (store, load_settings().store, DEMO)):
+        with suppress(FarmError):
+            StoredJobs(url)
+            return f"; the jobs of one that ran: python -m farm jobs --all --store {url}"
+    return "; the jobs of one that ran are in its store: python -m farm jobs --all --store URL"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m farm", description="Look at a farm and its jobs, and steer them."
+    parser = Parser(
+        "python -m farm",
+        description="Look at a farm and its jobs, and steer them.",
+        epilog=STATUSES,
     )
     parser.add_argument("--store", metavar="URL", help="the farm's store (default: FARM_STORE)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[Farm, argparse.Namespace], None], text: str) -> None:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, epilog=STATUSES)
         sub.set_defaults(run=run)
+        alone = ": read from it, with or without a farm" if name in STORED else ""
+        sub.add_argument(
+            "--store",
+            default=argparse.SUPPRESS,  # it may be before the command as well
+            metavar="URL",
+            help=f"the farm's store{alone} (default: FARM_STORE)",
+        )
         if name in ("show", "cancel", "pause", "resume", "priority", "logs"):
             sub.add_argument("job", metavar="JOB", help="a job's id")
         if name == "priority":
@@ -85,30 +133,48 @@ def _status(farm: Farm, _options: argparse.Namespace) -> None:
     if status["trouble"]:
         print(f"  nothing can be written: {status['trouble']['why']}")
     if status["quarantined"]:
-        print(f"  {status['quarantined']} objects of the store cannot be read, see quarantine/:")
+        objects = counted(status["quarantined"], "object")
+        print(f"  {objects} of the store cannot be read, see quarantine/:")
     for note in status["quarantine"]:
         print(f"    {note['key']}: {note['reason']}")
 
 
 def _jobs(farm: Farm, options: argparse.Namespace) -> None:
-    for job in farm.jobs(options.after, options.limit, open_only=not options.all):
+    jobs = farm.jobs(options.after, options.limit, open_only=not options.all)
+    for job in jobs:
         print(_line(job))
+    if not jobs:
+        print("no jobs" if options.all else "no open jobs; --all shows the finished ones too")
 
 
 def _line(job: Job) -> str:
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.created_at))
     size = f"{job.request.params.width} x {job.request.params.height}"
-    what = f"{len(job.results)}/{job.request.num_videos} clips of {size}"
+    what = f"{len(job.results)}/{counted(job.request.num_videos, 'clip')} of {size}"
     rest = f": {job.error}" if job.error else ""
     return f"{job.id}  {created}  {job.tenant}  {job.priority:3}  {job.state:10} {what}{rest}"
 
 
 def _show(farm: Farm, options: argparse.Namespace) -> None:
-    print(farm.show(options.job).model_dump_json(indent=1))
+    print(_view(farm, options.job).model_dump_json(indent=1))
+
+
+def _view(farm: Farm, name: str) -> JobView:
+    """A job; JobError with the nearest id where there is none."""
+    try:
+        return farm.show(name)
+    except JobError as error:
+        near = "" if "did you mean" in str(error) else _near(farm, name)
+        raise JobError(f"{error}{near}") from error
+
+
+def _near(farm: Farm, name: str) -> str:
+    return did_you_mean(name, [job.id for job in farm.jobs("", NAMED)])
 
 
 def _tell(method: Callable[[Farm, str], JobView]) -> Callable[[Farm, argparse.Namespace], None]:
     def run(farm: Farm, options: argparse.Namespace) -> None:
+        _view(farm, options.job)
         job = method(farm, options.job).job
         print(f"{job.id} is {job.state}; {job.gpu_seconds:.1f} GPU seconds spent")
 
@@ -116,6 +182,7 @@ def _tell(method: Callable[[Farm, str], JobView]) -> Callable[[Farm, argparse.Na
 
 
 def _priority(farm: Farm, options: argparse.Namespace) -> None:
+    _view(farm, options.job)
     print(_line(farm.set_priority(options.job, options.priority).job))
 
 
@@ -127,7 +194,7 @@ def _drain(farm: Farm, options: argparse.Namespace) -> None:
 def _logs(farm: Farm, options: argparse.Namespace) -> None:
     after = options.after
     while True:
-        open_still = farm.show(options.job).job.state.is_open  # asked first: none is then missed
+        open_still = _view(farm, options.job).job.state.is_open  # asked first: none is then missed
         for entry in farm.events(options.job, after):
             after = entry.seq
             at = time.strftime("%H:%M:%S", time.localtime(entry.at))

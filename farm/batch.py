@@ -4,13 +4,14 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from farm.batch_run import Batch, BatchRun, Clip
 from farm.client import Farm
 from farm.contact_sheet import contact_sheet
 from farm.dry_run import dry_run
-from farm.errors import FarmError, RequestError, StoreError, WorkerError
+from farm.errors import ConditionsError, FarmError, RequestError, StoreError, WorkerError
 from farm.inputs import find_pictures
 from farm.parameters import ParameterError, submission_of
 from farm.plan import Kind
@@ -22,6 +23,7 @@ from farm.summary import Summary
 from farm.sweep import parse_sweep
 from farm.words import counted
 from svd_engine.arguments import add_model_options, add_param_options, given_params
+from svd_engine.command_line import Parser, positive, reading
 from svd_engine.params import RenderParams
 
 EXAMPLES = """\
@@ -50,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         batch = _batch_of(options)
         farm = _connect(settings, options.detach and not options.dry_run)
         facts = farm.describe(batch.model)
+        for warning in facts.warnings:
+            logging.getLogger("farm").warning("%s", warning)
         clips = _clips_of(batch, facts)
+    except KeyboardInterrupt:
+        return 130
     except (ValueError, RequestError, StoreError) as error:
         parser.error(str(error))
     except FarmError as error:
@@ -70,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "python -m farm.batch",
         description="Turn pictures into clips, on the Ray cluster this runs in or on this machine.",
         epilog=EXAMPLES,
@@ -89,18 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--detach", action="store_true", help="hand all over to a farm that goes on, and return")
     add(
         "--workers",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="how many, where this starts the farm (default: one per GPU, or one per node)",
     )
     add_param_options(parser, leave_out=("seed",), several=True)
     return parser
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
-    return int(text)
 
 
 def _batch_of(options: argparse.Namespace) -> Batch:
@@ -110,17 +110,18 @@ def _batch_of(options: argparse.Namespace) -> Batch:
         priority = submission_of({"priority": options.priority}).priority
     except ParameterError as error:
         raise RequestError(f"--{error}") from error
-    inputs = find_pictures(options.pictures)
+    with reading():
+        inputs = find_pictures(options.pictures)
     for text, listing in inputs.listings.items():
         if left_out := listing.say_left_out():
             print(f"{text}: {left_out} (--dry-run names them)", file=sys.stderr)
     out = open_store(options.out)
     if any(picture.origin.folder == out.where().rstrip("/") for picture in inputs.pictures):
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
-    out.check()
+    with suppress(ConditionsError):  # clips are written plainly; the farm's own store needs them
+        out.check()
     # A worker's working directory is not this one.
-    folder = Path(options.model).is_dir()
-    name = str(Path(options.model).absolute()) if folder else options.model
+    name = str(Path(options.model).absolute()) if _is_path(options.model) else options.model
     model = Model(name=name, variant=options.variant, dtype=options.dtype)
     summary = Summary(out)
     if summary.damage:
@@ -136,6 +137,13 @@ def _batch_of(options: argparse.Namespace) -> Batch:
         force=options.force,
         verify=options.verify,
     )
+
+
+def _is_path(model: str) -> bool:
+    try:
+        return Path(model).exists()
+    except OSError:  # longer than a path may be; whoever looks for the model says so
+        return False
 
 
 def _connect(settings: Settings, detach: bool) -> Farm:

@@ -4,7 +4,6 @@ Every figure stands beside what it is compared with, from the same run. `Worker`
 that only sleeps, to see the farm alone.
 """
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -18,13 +17,16 @@ from typing import Any
 from PIL import Image
 
 from farm.client import Farm
+from farm.errors import FarmError, RequestError, StoreError
 from farm.job import Submission
 from farm.order import Made, Order, Step
 from farm.plan import Kind, Stage
 from farm.request import Model
 from farm.settings import load_settings
 from farm.simulate import decision_rate
-from farm.store import Store
+from farm.store import Store, open_store
+from svd_engine.command_line import STATUSES, Parser, one_line, positive
+from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 
 CLIP_S = 2.0  # of sleep, on a renderer
@@ -54,29 +56,41 @@ class Worker:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser("python -m farm.bench", description=__doc__.split("\n\n")[0])
+    """Measure and print; 0 done, 1 it failed, 2 wrong usage."""
+    parser = Parser("python -m farm.bench", description=__doc__.split("\n\n")[0], epilog=STATUSES)
     parser.add_argument(
         "--store", action="append", metavar="URL", help="an S3 store to measure too"
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
-    parser.add_argument("--workers", default="1,2,4,8,16", metavar="N,N,...", help="for busy time")
+    parser.add_argument(
+        "--workers", type=_counts, default="1,2,4,8,16", metavar="N,N,...", help="for busy time"
+    )
     options = parser.parse_args(arguments)
-    counts = [int(part) for part in options.workers.split(",")]
     parts: dict[str, Callable[[], None]] = {
         "scheduler": lambda: print(f"scheduler: {decision_rate():,.0f} decisions a second"),
         "submits": lambda: _submits(options.store or []),
         "start": _start,
         "overhead": _overhead,
-        "busy": lambda: _busy(counts),
+        "busy": lambda: _busy(options.workers),
         "http": _http,
     }
-    unknown = set(options.parts) - set(parts)
-    if unknown:
-        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    for name in options.parts or parts:
-        parts[name]()
+    for name in options.parts:
+        if name not in parts:
+            near = did_you_mean(name, PARTS)
+            parser.error(f"there is no {name!r}{near}; there is {', '.join(PARTS)}")
+    try:
+        for url in options.store or ():
+            open_store(url, make=False)
+        for name in options.parts or parts:
+            parts[name]()
+    except FarmError as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, (RequestError, StoreError)) else 1
     return 0
+
+
+def _counts(text: str) -> list[int]:
+    return [positive(part) for part in text.split(",")]
 
 
 def _start() -> None:

@@ -44,9 +44,14 @@ def join_cluster(prefer: str = "") -> bool:
         return True
     if ray.is_initialized():  # to a cluster that is gone
         ray.shutdown()
-    address = ray_address() or running_cluster(prefer)
-    if not address or address == "local":
+    named = ray_address()
+    address = running_cluster(prefer) if named in ("", "auto") else named
+    if address == "local" or not (address or named):
         return False
+    if not address or ("://" not in address and not answers(address)):  # Ray would try for minutes
+        raise WorkerError(
+            f"no Ray cluster answers at {named}: start one there, or unset RAY_ADDRESS"
+        )
     _init(address, f"cannot join the Ray cluster at {address}")
     return True
 

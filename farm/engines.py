@@ -32,7 +32,11 @@ def describe(model: Model) -> ModelFacts:
     """What a request needs to know of a model; ValueError where there is no such model."""
     checkpoint = open_checkpoint(model.name, model.variant)
     checkpoint.check()
-    return ModelFacts(digest=checkpoint.digest, defaults=checkpoint.render_defaults)
+    return ModelFacts(
+        digest=checkpoint.digest,
+        defaults=checkpoint.render_defaults,
+        warnings=checkpoint.warnings,
+    )
 
 
 def gpu_bytes() -> int:

@@ -5,6 +5,7 @@ FarmError
 │   └── SizeError      it asks for more work than is allowed
 ├── StoreError         the store cannot be read or written
 │   ├── ConflictError  an object is not what a conditional write expected
+│   ├── ConditionsError it has no conditional writes
 │   ├── MissingError   an object that was there before is gone
 │   ├── VanishedError  the store itself is gone, or another is in its place
 │   └── LeaseError     the store is another farm's
@@ -55,6 +56,10 @@ class StoreError(FarmError):
 
 class ConflictError(StoreError):
     """An object that is not what a conditional write expected: somebody else wrote it."""
+
+
+class ConditionsError(StoreError):
+    """A store that does not keep the conditions of conditional writes; the message names them."""
 
 
 class MissingError(StoreError):

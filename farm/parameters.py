@@ -1,6 +1,5 @@
 """The keywords of `farm.submit`: their names, and the submission they make. Pure."""
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from farm.errors import RequestError
 from farm.job import Submission
 from farm.request import MAX_SEED
 from svd_engine.arguments import faults_of
+from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 from svd_engine.values import is_given, shown
 
@@ -80,6 +80,7 @@ def _check_variant(variant: str | None) -> None:
 
 def _near(name: str) -> str:
     """The parameter that was meant, as far as its name tells."""
-    near = [known for known in NAMES if name in known]
-    near = difflib.get_close_matches(name, near or NAMES, 1, cutoff=0.0 if near else 0.5)
-    return f"; did you mean {near[0]}?" if near else f"; there is {', '.join(sorted(NAMES))}"
+    longer = [known for known in NAMES if name in known]  # as `steps`, of num_inference_steps
+    if longer:
+        return f"; did you mean {min(longer, key=len)}?"
+    return did_you_mean(name, NAMES) or f"; there is {', '.join(sorted(NAMES))}"

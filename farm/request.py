@@ -33,6 +33,7 @@ class ModelFacts(BaseModel):
 
     digest: str = Sha256  # of its configs and weights
     defaults: RenderDefaults
+    warnings: tuple[str, ...] = ()  # for people: what its files say that has no meaning
 
 
 class RenderRequest(Lasting):

@@ -54,7 +54,7 @@ def read_part(store: Store, job: str, key: str) -> list[LogEntry] | None:
     stored = store.get(key)
     if stored is None:
         return None
-    entries, faults = _entries_of(job, stored.data)
+    entries, faults = entries_of(job, stored.data)
     if faults:
         rest = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
         if entries:
@@ -76,7 +76,7 @@ def last_entry(store: Store, job: str) -> int:
     return max((last_entry_of(key) or 0 for key in log_keys(store, job)), default=0)
 
 
-def _entries_of(job: str, data: bytes) -> tuple[list[LogEntry], list[str]]:
+def entries_of(job: str, data: bytes) -> tuple[list[LogEntry], list[str]]:
     """The entries of an object of a log, and what is wrong with the others."""
     entries, faults = [], [] if data else ["it is empty"]
     for line in data.splitlines():

@@ -6,7 +6,6 @@ are there, loading ones too, counted for each kind of worker while a ready task 
 Work that comes to nothing counts; the way from a decision to the work, and back, does not.
 """
 
-import argparse
 import heapq
 import random
 import statistics
@@ -24,6 +23,7 @@ from farm.plan import Kind, Stage, plan
 from farm.request import RenderRequest
 from farm.run import AGING_S, Assignment, Fault, Run
 from farm.scheduler import Scheduler
+from svd_engine.command_line import STATUSES, Parser, positive
 from svd_engine.params import RenderDefaults, RenderParams
 
 T = TypeVar("T")
@@ -317,16 +317,18 @@ def plot(report: Report, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, print the report, draw the picture."""
-    parser = argparse.ArgumentParser(
-        "python -m farm.simulate", description="The farm's scheduler on a simulated clock."
+    parser = Parser(
+        "python -m farm.simulate",
+        description="The farm's scheduler on a simulated clock.",
+        epilog=STATUSES,
     )
-    parser.add_argument("--gpus", type=int, default=10_000, metavar="N", help="(default: 10000)")
-    parser.add_argument("--jobs", type=int, default=200_000, metavar="N", help="(default: 200000)")
+    for name, default in (("--gpus", 10_000), ("--jobs", 200_000)):
+        parser.add_argument(
+            name, type=positive, default=default, metavar="N", help=f"(default: {default})"
+        )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of chance (default: 0)")
     parser.add_argument("--out", metavar="PNG", help="where to draw it (needs matplotlib)")
     options = parser.parse_args(arguments)
-    if options.gpus < 1 or options.jobs < 1:
-        parser.error("--gpus and --jobs must be 1 or more")
     if options.out and not find_spec("matplotlib"):
         parser.error("--out needs matplotlib: pip install matplotlib")
     if options.out and not Path(options.out).absolute().parent.is_dir():

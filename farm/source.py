@@ -9,7 +9,7 @@ from posixpath import normpath
 from urllib.parse import unquote_to_bytes
 
 from farm.errors import RequestError, StoreError
-from farm.store import Store, open_store
+from farm.store import Store, open_store, split_s3
 
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -101,9 +101,10 @@ class Places:
             return base.beside(text) if base else Source(text)
         scheme, host, path = url[1].lower(), url[2], url[3]
         if scheme == "s3" and host:
-            if host not in self._buckets:
-                self._buckets[host] = open_store(f"s3://{host}")
-            return Source(path, self._buckets[host])
+            bucket, path = split_s3(text)
+            if bucket not in self._buckets:
+                self._buckets[bucket] = open_store(bucket)
+            return Source(path, self._buckets[bucket])
         if scheme == "file" and host in ("", "localhost"):
             return Source("/" + os.fsdecode(unquote_to_bytes(path)))
         raise RequestError(f"{text!r}: give a path, file:///path or s3://bucket/key")

@@ -16,6 +16,7 @@ from farm.pool import Pool
 from farm.scheduler import Scheduler
 from farm.settings import Settings
 from farm.sharing import Sharing
+from svd_engine.nearest import did_you_mean
 
 log = logging.getLogger("farm")
 
@@ -51,8 +52,9 @@ class Upkeep:
     def drain(self, worker: str, draining: bool) -> None:
         """Give a worker no more tasks, or some again. JobError: there is none of that name."""
         if worker not in self._scheduler.workers:
-            known = ", ".join(sorted(self._scheduler.workers)) or "none"
-            raise JobError(f"there is no worker {worker!r}; there are: {known}")
+            there = sorted(self._scheduler.workers)
+            near, known = did_you_mean(worker, there), ", ".join(there) or "none"
+            raise JobError(f"there is no worker {worker!r}{near}; there are: {known}")
         (self._drained.add if draining else self._drained.discard)(worker)
         self._scheduler.drain(worker, draining)
         self._dispatcher.poke()

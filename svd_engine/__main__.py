@@ -5,8 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from svd_engine.arguments import add_model_options, add_param_options, params_from
+from svd_engine.arguments import (
+    add_device_option,
+    add_model_options,
+    add_param_options,
+    params_from,
+)
+from svd_engine.command_line import STATUSES, InputError, Parser, reading, run
 from svd_engine.conformance import commands as conformance
+from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 from svd_engine.video import SUFFIXES
 
@@ -16,36 +23,34 @@ examples:
   python -m svd_engine render photo.jpg --model svd-xt --variant fp16 --device cuda \\
       --dtype float16 --decode-chunk-size 8 --seed 42 --out clip.mp4
   python -m svd_engine render photo.jpg --model ./my-checkpoint --fit crop --out frames/
+
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 1 it failed, 2 wrong usage."""
+    """Run a command; 0 done, 1 it failed or found something, 2 wrong usage or unreadable input."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    try:
-        if options.command in COMMANDS:
-            return COMMANDS[options.command](options)
-        params = _check(parser, options)
-        return _render(options, params)
-    except (ValueError, OSError, RuntimeError, AssertionError) as error:  # torch's last two
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run(lambda: COMMANDS[options.command](options))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m svd_engine", description="Stable Video Diffusion: a picture becomes a clip."
+    parser = Parser(
+        "python -m svd_engine",
+        description="Stable Video Diffusion: a picture becomes a clip.",
+        epilog=f"{STATUSES}; compare and diagnose: 1 something departs",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    tiny = commands.add_parser("tiny", help="write a small checkpoint with random weights")
+    tiny = commands.add_parser(
+        "tiny", help="write a small checkpoint with random weights", epilog=STATUSES
+    )
     tiny.add_argument("folder", metavar="DIR", help="a new or empty folder")
     tiny.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     render = commands.add_parser(
         "render",
         help="turn a picture into a video",
         description="Turn a picture into a video.",
-        epilog=RENDER_EXAMPLES,
+        epilog=RENDER_EXAMPLES + STATUSES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     render.add_argument("picture", metavar="PICTURE", help="jpeg, png, webp, avif, tiff, gif, bmp")
@@ -56,13 +61,15 @@ def _parser() -> argparse.ArgumentParser:
         help="the suffix chooses: .mp4 .webm .gif .webp, or none for a folder of .png",
     )
     add_model_options(render)
-    render.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    add_device_option(render)
     add_param_options(render)
     conformance.add_commands(commands)
-    bench = commands.add_parser("bench", help="time the engine's stages, beside diffusers'")
+    bench = commands.add_parser(
+        "bench", help="time the engine's stages, beside diffusers'", epilog=STATUSES
+    )
     bench.add_argument("--preset", default="cpu-mid", help="tiny, cpu-mid, svd, svd-xt")
     bench.add_argument("--against", choices=("diffusers",), help="what to compare with")
-    bench.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
+    add_device_option(bench)
     bench.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     bench.add_argument("--budget", type=float, default=300.0, help="seconds (default: 300)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="written anew with each row")
@@ -73,7 +80,10 @@ def _parser() -> argparse.ArgumentParser:
 def _tiny(options: argparse.Namespace) -> int:
     from svd_engine.tiny import write_tiny
 
-    print(write_tiny(options.folder, options.seed))
+    try:
+        print(write_tiny(options.folder, options.seed))
+    except FileExistsError as error:
+        raise InputError(str(error)) from error
     return 0
 
 
@@ -82,7 +92,10 @@ def _bench(options: argparse.Namespace) -> int:
     from svd_engine.bench.run import Bench
 
     if options.preset not in PRESETS:
-        raise ValueError(f"--preset: one of {', '.join(PRESETS)}, not {options.preset!r}")
+        raise ValueError(
+            f"--preset: there is no {options.preset!r}{did_you_mean(options.preset, PRESETS)}; "
+            f"there is {', '.join(PRESETS)}"
+        )
     against = options.against is not None
     Bench(options.preset, options.device, options.dtype, against, options.budget, options.json).run(
         options.profile
@@ -90,18 +103,16 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> RenderParams:
+def _check(options: argparse.Namespace) -> RenderParams:
     """The parameters; wrong usage is said before the work, not after."""
     suffix = Path(options.out).suffix
     if suffix.lower() not in SUFFIXES:
-        parser.error(f"--out: cannot write {suffix!r}, only {' '.join(SUFFIXES).strip()}")
-    try:
-        return params_from(options)
-    except ValueError as error:
-        parser.error(str(error))
+        raise ValueError(f"--out: cannot write {suffix!r}, only {' '.join(SUFFIXES).strip()}")
+    return params_from(options)
 
 
-def _render(options: argparse.Namespace, params: RenderParams) -> int:
+def _render(options: argparse.Namespace) -> int:
+    params = _check(options)
     import torch
     from tqdm import tqdm
 
@@ -109,10 +120,11 @@ def _render(options: argparse.Namespace, params: RenderParams) -> int:
     from svd_engine.picture import open_picture
 
     out = Path(options.out)
-    picture = open_picture(options.picture)
-    engine = Engine.from_pretrained(
-        options.model, options.device, getattr(torch, options.dtype), options.variant
-    )
+    with reading():
+        picture = open_picture(options.picture)
+        engine = Engine.from_pretrained(
+            options.model, options.device, getattr(torch, options.dtype), options.variant
+        )
     with tqdm(total=params.steps, unit="step", desc=out.name) as bar:
         clip = engine.render(picture, params, on_step=lambda _done, _latents: bar.update())
     print(clip.save(out))
@@ -120,6 +132,7 @@ def _render(options: argparse.Namespace, params: RenderParams) -> int:
 
 
 COMMANDS = {
+    "render": _render,
     "tiny": _tiny,
     "trace": conformance.trace,
     "compare": conformance.compare,

@@ -1,15 +1,18 @@
 """`RenderParams` as command-line options, for every command that takes them. No torch."""
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
+from svd_engine.nearest import did_you_mean
 from svd_engine.params import DtypeName, RenderParams
 from svd_engine.values import is_given, shown
 
 ALIASES = {"num_inference_steps": ["--steps"]}
+DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +27,25 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype", default="float32", choices=get_args(DtypeName), help="(default: float32)"
     )
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where to compute."""
+    parser.add_argument(
+        "--device",
+        type=_device,
+        default="cpu",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, ... (default: cpu)",
+    )
+
+
+def _device(text: str) -> str:
+    kind = text.partition(":")[0]
+    if kind not in DEVICES or not re.fullmatch(r"[a-z]+(:\d{1,3})?", text):
+        near = did_you_mean(kind, DEVICES)
+        raise argparse.ArgumentTypeError(f"there is no {text!r}{near}; give cpu, cuda or cuda:1")
+    return text
 
 
 def add_param_options(
@@ -89,4 +111,9 @@ def _metavar(name: str) -> str:
 def _say(fault: Any) -> str:
     if fault["type"] == "value_error":  # one of our own, which tells of the value
         return str(fault["ctx"]["error"])
-    return f"{fault['msg']}, got {shown(fault['input'])}"
+    text = f"{fault['msg']}, got {shown(fault['input'])}"
+    if fault["type"] == "literal_error":
+        text += did_you_mean(
+            str(fault["input"]), re.findall(r"'([^']*)'", fault["ctx"]["expected"])
+        )
+    return text

@@ -5,15 +5,13 @@ A checkpoint is a folder in the diffusers layout: a JSON config and safetensors 
 """
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -25,7 +23,10 @@ from svd_engine.config import (
     UNetConfig,
     VAEConfig,
 )
+from svd_engine.config_files import CheckpointError, idle_keys, read_config, read_json, validate
+from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderDefaults
+from svd_engine.recognize import SUFFIXES, explain_file, explain_folder, explain_weights
 from svd_engine.tiny import cached_tiny
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
@@ -39,16 +40,10 @@ WEIGHT_NAMES = {
     "vae": "diffusion_pytorch_model",
     "image_encoder": "model",
 }
-PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 # transformers used to save this buffer, and leaves it out now.
 IGNORED_KEYS = {"image_encoder": {"vision_model.embeddings.position_ids"}}
 
-Config = TypeVar("Config", bound=BaseModel)
 Network = TypeVar("Network", bound=nn.Module)
-
-
-class CheckpointError(ValueError):
-    """A model that cannot be found, read or used; the message says which part and why."""
 
 
 def open_checkpoint(
@@ -62,20 +57,38 @@ def open_checkpoint(
     variant: `fp16` takes the weights saved as `*.fp16.safetensors`.
     Raises CheckpointError where there is no such model or it is not one of SVD.
     """
-    if Path(model).is_dir():
-        return Checkpoint(Path(model), variant)
+    there = _look_at(Path(model))
+    if there is not None:
+        return Checkpoint(there, variant)
     name = str(model)
     if name == "nano":
         return Checkpoint(NANO, variant)
     if name == "tiny":
         return Checkpoint(cached_tiny(), variant)
     hub_id = HUB_NAMES.get(name, name)
-    if hub_id.count("/") == 1 and not name.startswith((".", "/", "~")):
+    is_file = Path(name).suffix.lower() in {".safetensors", *SUFFIXES}
+    if hub_id.count("/") == 1 and not name.startswith((".", "/", "~")) and not is_file:
         return Checkpoint(_download(hub_id, variant), variant)
+    names = (*HUB_NAMES, "nano", "tiny")
     raise CheckpointError(
-        f"no model {name!r}: give a folder in the diffusers layout, a hub id (owner/name), "
-        f"or one of {', '.join([*HUB_NAMES, 'nano', 'tiny'])}"
+        f"no model {name!r}{did_you_mean(name, names)}: give a folder in the diffusers layout, a "
+        f"hub id (owner/name), or one of {', '.join(names)}"
     )
+
+
+def _look_at(path: Path) -> Path | None:
+    """The folder that a path is; None where nothing is there. CheckpointError for anything else."""
+    try:
+        if path.is_dir():
+            return path
+        if path.is_file():
+            raise CheckpointError(explain_file(path))
+        exists = path.exists()
+    except OSError as error:  # a name that is too long, a file that may not be read
+        raise CheckpointError(f"no model can be read at {str(path)[:200]!r}: {error}") from error
+    if exists:
+        raise CheckpointError(f"{path} is neither a folder nor a file: give a folder")
+    return None
 
 
 def _download(hub_id: str, variant: str | None) -> Path:
@@ -104,27 +117,29 @@ class Checkpoint:
 
     @cached_property
     def unet_config(self) -> UNetConfig:
-        return self._config("unet/config.json", UNetConfig)
+        return read_config(self.folder, "unet/config.json", UNetConfig)
 
     @cached_property
     def vae_config(self) -> VAEConfig:
-        return self._config("vae/config.json", VAEConfig)
+        return read_config(self.folder, "vae/config.json", VAEConfig)
 
     @cached_property
     def schedule_config(self) -> ScheduleConfig:
-        return self._config("scheduler/scheduler_config.json", ScheduleConfig)
+        return read_config(self.folder, "scheduler/scheduler_config.json", ScheduleConfig)
 
     @cached_property
     def preprocessor_config(self) -> PreprocessorConfig:
-        return self._config("feature_extractor/preprocessor_config.json", PreprocessorConfig)
+        return read_config(
+            self.folder, "feature_extractor/preprocessor_config.json", PreprocessorConfig
+        )
 
     @cached_property
     def render_defaults(self) -> RenderDefaults:
         """What is rendered when the request does not say."""
         own = {"num_frames": self.unet_config.num_frames}
         if (self.folder / "render_defaults.json").exists():
-            own |= self._json("render_defaults.json")
-        return self._validate("render_defaults.json", RenderDefaults, own)
+            own |= read_json(self.folder, "render_defaults.json")
+        return validate(self.folder / "render_defaults.json", RenderDefaults, own)
 
     @cached_property
     def digest(self) -> str:
@@ -138,6 +153,11 @@ class Checkpoint:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its configs say that means nothing here."""
+        return idle_keys(self.folder)
 
     def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet:
         """The UNet."""
@@ -155,15 +175,18 @@ class Checkpoint:
         self, device: torch.device, dtype: torch.dtype
     ) -> "CLIPVisionModelWithProjection":
         """CLIP's vision tower."""
-        self._config("image_encoder/config.json", ClipConfig)
+        read_config(self.folder, "image_encoder/config.json", ClipConfig)
         with torch.device("meta"):
-            model = build_image_encoder(self._json("image_encoder/config.json"))
+            model = build_image_encoder(read_json(self.folder, "image_encoder/config.json"))
         restore_position_ids(model, device)
         return self._load("image_encoder", model, device, dtype)
 
     def check(self) -> None:
         """Raise CheckpointError unless the parts are there and fit one another."""
-        clip = self._config("image_encoder/config.json", ClipConfig)
+        fault = explain_folder(self.folder)
+        if fault:
+            raise CheckpointError(fault)
+        clip = read_config(self.folder, "image_encoder/config.json", ClipConfig)
         widths = self.unet_config.per_block("cross_attention_dim")
         if any(width != clip.projection_dim for width in widths):
             raise CheckpointError(
@@ -177,7 +200,10 @@ class Checkpoint:
             )
         _ = self.schedule_config, self.preprocessor_config, self.render_defaults
         for component in WEIGHT_NAMES:
-            self.weight_files(component)
+            for file in self.weight_files(component):
+                fault = explain_weights(file)
+                if fault:
+                    raise CheckpointError(fault)
 
     def weight_files(self, component: str) -> list[Path]:
         """The safetensors files of a component: one, or the shards its index names."""
@@ -188,7 +214,7 @@ class Checkpoint:
         if single.exists():
             return [single]
         if index.exists():
-            weight_map = self._json(f"{component}/{index.name}").get("weight_map")
+            weight_map = read_json(self.folder, f"{component}/{index.name}").get("weight_map")
             if not isinstance(weight_map, dict):
                 raise CheckpointError(f"{index} has no weight_map")
             shards = sorted(set(weight_map.values()))
@@ -201,14 +227,13 @@ class Checkpoint:
     def _no_weights(self, component: str, wanted: str) -> str:
         """Why there are no weights, and what would be right."""
         folder = self.folder / component
-        there = sorted(path.name for path in folder.glob("*") if path.suffix != ".json")
-        kinds = {Path(name).suffix for name in there}
-        if kinds & PICKLES and ".safetensors" not in kinds:
-            return (
-                f"{folder} has pickled weights only ({', '.join(there)}). Loading a pickle runs "
-                "whatever code is in it, so they are refused: save them as safetensors"
-            )
-        found = f"it has {', '.join(there)}" if there else "it has no weights at all"
+        there = sorted(path for path in folder.glob("*") if path.suffix != ".json")
+        if not any(path.suffix == ".safetensors" for path in there):
+            for path in there:
+                if path.suffix in SUFFIXES and path.is_file():
+                    return explain_file(path)
+        names = ", ".join(path.name for path in there)
+        found = f"it has {names}" if there else "it has no weights at all"
         return f"{folder} has no {wanted}; {found} (is the variant right?)"
 
     def _load(
@@ -255,31 +280,6 @@ class Checkpoint:
                 f"{self.folder / component} does not fit its config: {'; '.join(faults[:8])}{more}"
             )
         return home
-
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self.folder / name
-        try:
-            data = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{self.folder} is not an SVD checkpoint: no {name}") from error
-        except (ValueError, OSError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
-        if not isinstance(data, dict):
-            raise CheckpointError(f"{path} is not a JSON object")
-        return data
-
-    def _config(self, name: str, kind: type[Config]) -> Config:
-        return self._validate(name, kind, self._json(name))
-
-    def _validate(self, name: str, kind: type[Config], data: dict[str, Any]) -> Config:
-        try:
-            return kind.model_validate(data)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}, got {fault['input']!r:.80}"
-                for fault in error.errors()
-            )
-            raise CheckpointError(f"{self.folder / name} is not supported: {faults}") from error
 
 
 def lay_out(network: nn.Module) -> None:

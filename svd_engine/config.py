@@ -20,13 +20,8 @@ def _check_channels(channels: tuple[int, ...]) -> None:
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_bookkeeping(cls, data: dict[str, Any]) -> dict[str, Any]:
-        """`_class_name`, `_diffusers_version` and their like say nothing of the network."""
-        return {k: v for k, v in data.items() if not k.startswith("_")}
+    # What else a file says is passed over, as diffusers does; `config_files` warns of it.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class UNetConfig(_Config):
@@ -55,6 +50,16 @@ class UNetConfig(_Config):
     transformer_layers_per_block: PerBlock = 1
     num_attention_heads: PerBlock = (5, 10, 20, 20)
     num_frames: int = 25
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_distilled(cls, data: dict[str, Any]) -> dict[str, Any]:
+        if data.get("time_cond_proj_dim") is not None:
+            raise ValueError(
+                "time_cond_proj_dim is an LCM's, distilled for a sampler that the engine does not "
+                "have: give a model that is not distilled"
+            )
+        return data
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

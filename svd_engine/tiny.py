@@ -98,8 +98,9 @@ RENDER_DEFAULTS = {"width": 192, "height": 128, "num_frames": 8}
 def write_tiny(folder: str | os.PathLike[str], seed: int = 0) -> Path:
     """Write the checkpoint to a new or empty folder; the same bytes for the same seed."""
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; give a new or an empty folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        what = "not empty" if folder.is_dir() else "a file"
+        raise FileExistsError(f"{folder} is {what}; give a new or an empty folder")
     _write_json(folder / "model_index.json", MODEL_INDEX)
     _write_json(folder / "render_defaults.json", RENDER_DEFAULTS)
     _write_json(folder / "scheduler/scheduler_config.json", SCHEDULER)

@@ -1,7 +1,7 @@
 """Programs that run beside a test, and whatever they start."""
 
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,3 +42,11 @@ def kill_family(process: subprocess.Popen[Any]) -> None:
                 member.kill()
         psutil.wait_procs(family, timeout=30)
     process.wait()
+
+
+def exit_status(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """What the shell would be told by a command line that is run in this process."""
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)

@@ -158,7 +158,7 @@ def test_run_again_renders_what_is_missing_or_changed(
         (["--model", "nonsense"], "no model 'nonsense'"),
         (["--out", "ftp://somewhere"], "ftp://somewhere"),
         (["--sigmas", "1,2"], "--sigmas"),
-        (["--nonsense"], "unrecognized arguments"),
+        (["--nonsense"], "there is no option --nonsense"),
     ],
 )
 def test_wrong_usage_is_2_and_says_why(

@@ -11,6 +11,7 @@ from imageio_ffmpeg import count_frames_and_secs
 from PIL import Image
 
 from svd_engine.__main__ import main
+from tests.programs import exit_status
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--steps", "2", "--width", "64", "--height", "48", "--num-frames", "3"]
@@ -64,7 +65,7 @@ def test_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
 def test_errors_are_one_line(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["render", *arguments, "--out", "x.mp4"]) == 1
+    assert main(["render", *arguments, "--out", "x.mp4"]) == 2
     said = capsys.readouterr().err
     assert re.match(f"error: .*{words}", said)
     assert said.count("\n") == 1
@@ -83,10 +84,10 @@ def test_errors_are_one_line(
 def test_wrong_usage_is_2(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["render", "picture.png", *arguments])
-    assert caught.value.code == 2
-    assert re.search(words, capsys.readouterr().err)
+    assert exit_status(main, ["render", "picture.png", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert re.search(words, said)
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["engine.py", "notebook.py"])

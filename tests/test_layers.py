@@ -138,7 +138,7 @@ ALLOWED: dict[str, set[str]] = {
         "farm.job",
     }
     | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
-    | {"farm.sharing"},
+    | {"farm.sharing", "svd_engine.nearest"},
     "coordinator": {
         "farm.clock",
         "farm.admission",
@@ -171,7 +171,8 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.keys", "farm.lease", "farm.owner", "farm.settings", "farm.store", "svd_engine"},
     "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
     "picture": {"farm.errors", "svd_engine.picture"},
-    "parameters": {"farm.errors", "farm.job", "farm.request", "svd_engine.arguments", PARAMS},
+    "parameters": {"farm.errors", "farm.job", "farm.request", "svd_engine.arguments", PARAMS}
+    | {"svd_engine.nearest"},
     "remote": {"farm.client", "farm.errors", "farm.job", "farm.parameters"},
     "http": {"farm.errors", "farm.job", "farm.remote"},
     "bar": {"farm.remote"},
@@ -189,10 +190,14 @@ ALLOWED: dict[str, set[str]] = {
     | {"farm.request", "farm.store", "farm.summary", "farm.sweep", PARAMS},
     "batch": {"farm.batch_run", "farm.client", "farm.contact_sheet", "farm.errors", "farm.inputs"}
     | {"farm.link", "farm.progress", "farm.request", "farm.settings", "farm.store"}
-    | {"farm.summary", "farm.sweep", "svd_engine.arguments", PARAMS},
-    "__main__": {"farm.client", "farm.errors", "farm.job", "farm.link", "farm.settings"},
+    | {"farm.summary", "farm.sweep", "svd_engine.arguments", "svd_engine.command_line", PARAMS},
+    "words": set(),
+    "stored": {"farm.errors", "farm.job", "farm.keys", "farm.records", "farm.salvage"}
+    | {"farm.store", "svd_engine.nearest"},
+    "__main__": {"farm.client", "farm.errors", "farm.job", "farm.link", "farm.settings"}
+    | {"farm.stored", "farm.words", "svd_engine.command_line", "svd_engine.nearest"},
     "simulate": {"farm.plan", "farm.placement", "farm.request", "farm.run", "farm.scheduler"}
-    | {PARAMS},
+    | {PARAMS, "svd_engine.command_line"},
     "bench_http": {"farm.ingress.serve_app"},
     "bench_start": {"farm.job", "farm.keys", "farm.link", "farm.request", "farm.settings"}
     | {"farm.store", PARAMS},
@@ -200,13 +205,15 @@ ALLOWED: dict[str, set[str]] = {
         "farm.bench_http",
         "farm.bench_start",
         "farm.client",
+        "farm.errors",
         "farm.job",
         "farm.link",
         "farm.order",
         "farm.plan",
         "farm.request",
     }
-    | {"farm.settings", "farm.simulate", "farm.store", "svd_engine", "svd_engine.video", PARAMS},
+    | {"farm.settings", "farm.simulate", "farm.store", "svd_engine", "svd_engine.video", PARAMS}
+    | {"svd_engine.command_line", "svd_engine.nearest"},
 }
 # The ingress knows the farm by its protocol: Ray and the coordinator are behind `serve_app` alone.
 DOOR = {
@@ -249,6 +256,7 @@ ALLOWED |= {
     }.items()
 }
 ALLOWED["ingress/events"] |= {"farm.keys"}
+ALLOWED["ingress/fields"] |= {"svd_engine.nearest"}
 ALLOWED["ingress/body"] |= {"farm.outbound"}
 ALLOWED["ingress/videos"] |= {"farm.webhooks"}
 ALLOWED["ingress/serve_app"] = {"farm.ingress.access", "farm.ingress.app"} | {
@@ -301,6 +309,8 @@ UNLOADED = {
     "svd_engine.params": HEAVY,
     "svd_engine.arguments": HEAVY,
     "svd_engine.variants": HEAVY,
+    "svd_engine.recognize": HEAVY,
+    "farm.stored": HEAVY,
     # boto3 may be there all the same: transformers loads accelerate, which loads it if installed.
     "svd_engine.engine": {"ray", "fastapi", "diffusers"},
     "farm.cluster": {"torch", "transformers"},

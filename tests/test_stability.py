@@ -118,7 +118,7 @@ def test_a_result_is_a_video_or_json(http: httpx2.Client) -> None:
         ({"cfg_scale": 10.5}, "cfg_scale: must be from 0.0 to 10.0"),
         ({"cfg_scale": "nan"}, "cfg_scale: must be from"),
         ({"motion_bucket_id": 0}, "motion_bucket_id: must be from 1 to 255"),
-        ({"motion_bucket_id": "much"}, "motion_bucket_id: must be a number"),
+        ({"motion_bucket_id": "much"}, "motion_bucket_id: must be a whole number"),
         ({"steps": 5}, "steps: there is no such parameter"),
     ],
 )

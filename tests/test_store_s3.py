@@ -2,6 +2,7 @@
 
 import re
 import socket
+import tarfile
 import threading
 import time
 import urllib.error
@@ -9,14 +10,17 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, SSLError
 
+from farm.__main__ import main
 from farm.errors import ConflictError, StoreError
 from farm.store import open_store
 from farm.store.s3 import S3Store
 from farm.store.s3_errors import is_passing, reason
+from tests.old_stores import STORES
 from tests.s3_server import S3Server, lossy, s3_environment, s3_server
 
 
@@ -56,6 +60,28 @@ def test_a_prefix_is_a_store_of_its_own(server: S3Server, bucket: S3Store) -> No
     bucket.put("a", b"")
     bucket._client().put_object(Bucket="farm", Key=bucket._base + "folder/", Body=b"")
     assert [*bucket.list("")] == ["a"]
+
+
+def test_jobs_are_read_without_a_farm(
+    bucket: S3Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tarfile.open(max(STORES.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = open_store(str(tmp_path / "store"))
+    for key in folder.list(""):
+        stored = folder.get(key)
+        assert stored is not None
+        bucket.put(key, stored.data)
+    before = {key: bucket.get(key) for key in bucket.list("")}
+    assert main(["jobs", "--all", "--store", bucket.url]) == 0
+    jobs = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert len(jobs) == 3
+    for command in ("show", "logs"):
+        assert main([command, jobs[0], "--store", bucket.url]) == 0
+        assert jobs[0] in capsys.readouterr().out
+    assert {key: bucket.get(key) for key in bucket.list("")} == before
+    assert main(["jobs", "--store", f"{bucket.url}/nothing"]) == 2
+    assert "no farm keeps its jobs at s3://farm/" in capsys.readouterr().err
 
 
 def test_a_missing_bucket(server: S3Server) -> None:

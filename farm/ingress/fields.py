@@ -1,6 +1,5 @@
 """Fields of a request to a submission: names of several APIs for one thing, checked by name."""
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from farm import parameters
 from farm.ingress.errors import ApiError, bad_request
 from farm.job import Submission
 from farm.parameters import ParameterError
+from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 from svd_engine.values import is_given, number, shown
 
@@ -48,8 +48,8 @@ def submission_of(
     fields = _canonical({name: value for name, value in given.items() if is_given(value)})
     model = fields.setdefault("model", models[0])
     if model not in models:
-        message = f"model: there is {', '.join(models)}; got {shown(model)}"
-        raise bad_request("model", message)
+        near = did_you_mean(str(model), models)
+        raise bad_request("model", f"model: there is {', '.join(models)}; got {shown(model)}{near}")
     try:
         return parameters.submission_of(
             fields, tenant=tenant, idempotency_key=idempotency_key, picture_name=picture_name
@@ -84,9 +84,8 @@ def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(name: str) -> ApiError:
-    near = difflib.get_close_matches(name[:80], NAMES, 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return bad_request(name, f"{name}: there is no such parameter{hint}", "unknown_parameter")
+    near = did_you_mean(name, NAMES)
+    return bad_request(name, f"{name}: there is no such parameter{near}", "unknown_parameter")
 
 
 def _size(text: Any) -> tuple[int, int]:

@@ -5,11 +5,20 @@ import re
 from urllib.parse import unquote_to_bytes
 
 from farm.errors import StoreError
-from farm.store.known import KnownStore, identify
+from farm.store.known import IDENTITY, KnownStore, identify
 from farm.store.local import LocalStore
 from farm.store.protocol import Store, Stored, is_key
 
-__all__ = ["KnownStore", "Store", "Stored", "identify", "is_key", "open_store"]
+__all__ = [
+    "IDENTITY",
+    "KnownStore",
+    "Store",
+    "Stored",
+    "identify",
+    "is_key",
+    "open_store",
+    "split_s3",
+]
 
 USAGE = "give a folder, file:///folder or s3://bucket/prefix"
 
@@ -22,6 +31,8 @@ def open_store(url: str, *, make: bool = True, patience_s: float | None = None) 
     """
     if not url.strip():
         raise StoreError(f"no store for {url!r}: {USAGE}")
+    if url.startswith("arn:"):
+        raise StoreError(f"no store for {url!r}: give s3://{url}, with a prefix if you like")
     scheme = re.match(r"(?i:(file|s3):|([a-z][a-z0-9+.-]*)://)", url)
     if scheme is None:
         return LocalStore(url, make=make)
@@ -32,6 +43,19 @@ def open_store(url: str, *, make: bool = True, patience_s: float | None = None) 
 
         return S3Store(url) if patience_s is None else S3Store(url, patience_s)
     raise StoreError(f"no store for {url!r}: {USAGE}")
+
+
+def split_s3(url: str) -> tuple[str, str]:
+    """The URL of an `s3://` URL's bucket, and the rest of it. StoreError where it names no bucket.
+
+    The name of a bucket may be an ARN, which has slashes.
+    """
+    from farm.store.s3 import split_bucket
+
+    bucket, rest = split_bucket(url.partition("://")[2])
+    if not bucket:
+        raise StoreError(f"no bucket in {url!r}: {USAGE}")
+    return f"s3://{bucket}", rest
 
 
 def _folder(url: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
-from farm.errors import ConflictError, StoreError
+from farm.errors import ConditionsError, ConflictError, StoreError
 
 # Names the folder store needs for itself: no key has them, on any store, and no listing.
 RESERVED = ".farm-"
@@ -96,16 +96,18 @@ def check_key(key: str) -> str:
 
 
 def probe(store: Store) -> None:
-    """Do once, with a small object, all that a store promises; StoreError for what it does not."""
+    """Do once, with a small object, all that a store promises; StoreError for what it does not.
+
+    ConditionsError where it can be written, and does not keep the conditions of writes.
+    """
     key, data = f"probe-{uuid.uuid4().hex}", b"A check of the store left this; it may be deleted."
-    etag = store.put(key, data, if_none_match=True)
+    etag = store.put(key, data)
     try:
         if store.get(key) != Stored(data, etag):
             raise StoreError(f"{store.where(key)} does not read as it was written")
         if [*store.list(key)] != [key]:
             raise StoreError(f"{store.where(key)} was written, but listing does not show it")
-        if _overwrites(store, key, if_none_match=True) or _overwrites(store, key, if_match=NO_ETAG):
-            raise StoreError(f"{store.where()} ignores the conditions of conditional writes")
+        _probe_conditions(store, key, etag)
     except StoreError:
         with suppress(StoreError):  # the first thing that is wrong says more
             store.delete(key)
@@ -115,11 +117,40 @@ def probe(store: Store) -> None:
         raise StoreError(f"{store.where(key)} was deleted, and is still there")
 
 
-def _overwrites(
-    store: Store, key: str, *, if_match: str | None = None, if_none_match: bool = False
-) -> bool:
+def _probe_conditions(store: Store, key: str, etag: str) -> None:
+    """Write over an object whose etag is known, and beside it, under every condition there is."""
+    beside = f"{key}-new"
+    try:
+        faults = [
+            _fault(store, "If-None-Match", key, False, if_none_match=True),
+            _fault(store, "If-Match", key, False, if_match=NO_ETAG),
+            _fault(store, "If-None-Match", beside, True, if_none_match=True),
+        ]
+    finally:
+        with suppress(StoreError):
+            store.delete(beside)
+    stored = store.get(key)  # what ignores a condition has written over it
+    faults += [_fault(store, "If-Match", key, True, if_match=stored.etag if stored else etag)]
+    named = dict.fromkeys(filter(None, faults))
+    if named:
+        raise ConditionsError(f"{store.where()} has no conditional writes: {'; '.join(named)}")
+
+
+def _fault(
+    store: Store,
+    header: str,
+    key: str,
+    holds: bool,
+    *,
+    if_match: str | None = None,
+    if_none_match: bool = False,
+) -> str:
+    """What is wrong with a write under a condition that holds, or that does not; or nothing."""
     try:
         store.put(key, b"", if_match=if_match, if_none_match=if_none_match)
     except ConflictError:
-        return False
-    return True
+        return f"it refuses writes whose {header} holds" if holds else ""
+    except StoreError as error:
+        store.put(key, b"")  # where this fails too, it is not for the condition
+        return f"it does not take {header} ({error})"
+    return "" if holds else f"it ignores {header}"

@@ -6,7 +6,6 @@ AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE, the files in ~/.aws, an inst
 
 import mimetypes
 import random
-import re
 import threading
 import time
 import uuid
@@ -14,16 +13,24 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
 from itertools import count
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from botocore.handlers import validate_bucket_name
 
-from farm.errors import ConflictError, StoreError
+from farm.errors import ConditionsError, ConflictError, StoreError
 from farm.store.protocol import Stored, check_key, is_key, probe
-from farm.store.s3_errors import is_missing, is_passing, reason
+from farm.store.s3_errors import (
+    CHECKSUMS,
+    CONDITIONAL,
+    is_missing,
+    is_passing,
+    may_be_checksums,
+    reason,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BUCKET = re.compile(r"(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ARN_PARTS = 4  # between slashes, at most: arn:...:outpost/ID/accesspoint/NAME
 PATIENCE_S = 75.0  # a server that is being restarted is back by then
 CHECK_PATIENCE_S = 10.0  # somebody is waiting for the answer
 LONGEST_PAUSE_S = 5.0
@@ -48,15 +55,22 @@ WRITER = "writer"  # the metadata that names the `put` an object is of
 class S3Store:
     """A bucket, or what is below a prefix in it. A server that is away is waited for."""
 
-    def __init__(self, url: str, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        patience_s: float = PATIENCE_S,
+        checksums: Literal["when_supported", "when_required"] | None = None,
+    ) -> None:
         """Ask nobody yet; StoreError for a URL that names no bucket.
 
         patience_s: how long to try again, counted from an operation's start. One try may take as
-        long, and READ_S at most: an operation ends within the sum of both.
+        long, and READ_S at most: an operation ends within the sum of both. checksums: of requests,
+        where not as boto3 is set up.
         """
         self.bucket, self._base = _parse(url)
         self.patience_s = patience_s
         self._lock = threading.Lock()
+        self._checksums = checksums
         self._made: S3Client | None = None
         self._signers: dict[str, S3Client] = {}
 
@@ -163,7 +177,26 @@ class S3Store:
         return 0  # an object is put in one call, whole or not at all
 
     def check(self) -> None:
-        probe(S3Store(self.url, min(self.patience_s, CHECK_PATIENCE_S)))
+        patience_s = min(self.patience_s, CHECK_PATIENCE_S)
+        try:
+            probe(S3Store(self.url, patience_s))
+        except ConditionsError as error:
+            raise ConditionsError(f"{error}; {CONDITIONAL}") from error
+        except StoreError as error:
+            if not may_be_checksums(error.__cause__) or not self._takes_writes_without(patience_s):
+                raise
+            raise StoreError(f"{error}; {CHECKSUMS}", reason=error.reason) from error
+
+    def _takes_writes_without(self, patience_s: float) -> bool:
+        """Whether a write that failed is taken without the checksums that boto3 adds to it."""
+        plain = S3Store(self.url, patience_s, checksums="when_required")
+        key = f"probe-{uuid.uuid4().hex}"
+        try:
+            plain.put(key, b"A check of the store left this; it may be deleted.")
+            plain.delete(key)
+        except StoreError:
+            return False
+        return True
 
     def _name(self, key: str) -> str:
         return self._base + check_key(key)
@@ -210,6 +243,7 @@ class S3Store:
                 connect_timeout=min(CONNECT_S, self.patience_s),
                 read_timeout=min(READ_S, self.patience_s),
                 max_pool_connections=32,
+                request_checksum_calculation=self._checksums,
             ),
         )
 
@@ -239,13 +273,34 @@ class S3Store:
 def _parse(url: str) -> tuple[str, str]:
     """The bucket, and what the names of objects in it begin with; StoreError if it has none."""
     scheme, _, place = url.partition("://")
-    bucket, _, prefix = place.partition("/")
-    prefix = prefix.rstrip("/")
-    if scheme.lower() != "s3" or not BUCKET.fullmatch(bucket):
+    bucket, prefix = split_bucket(place)
+    if scheme.lower() != "s3" or not bucket:
         raise StoreError(
-            f"no bucket in {url!r}: give s3://bucket/prefix; a bucket has 3 to 63 small letters, "
-            "digits, hyphens or dots"
+            f"no bucket in {url!r}: give s3://bucket/prefix; a bucket is a name of letters, "
+            "digits, and . - _, or the ARN of an access point"
         )
+    prefix = prefix.rstrip("/")
     if prefix and not is_key(prefix):
         raise StoreError(f"not a prefix in {url!r}: give s3://bucket/prefix, without '.' and '..'")
     return bucket, f"{prefix}/" if prefix else ""
+
+
+def split_bucket(place: str) -> tuple[str, str]:
+    """What boto3 takes for a bucket, and the rest after a slash; empty where it takes nothing.
+
+    An ARN may have slashes of its own: the bucket is the shortest beginning that will do.
+    """
+    parts = place.split("/")
+    for end in range(1, min(len(parts), ARN_PARTS) + 1):
+        bucket = "/".join(parts[:end])
+        if _is_bucket(bucket):
+            return bucket, "/".join(parts[end:])
+    return "", ""
+
+
+def _is_bucket(text: str) -> bool:
+    try:
+        validate_bucket_name({"Bucket": text})
+    except ParamValidationError:
+        return False
+    return not text.endswith("\n")  # which botocore's pattern passes over

@@ -48,6 +48,24 @@ SET_CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE to a profile in ~/.aws"
 )
 
+CONDITIONAL = (
+    "the farm needs both If-None-Match and If-Match on PutObject, so that two writers never "
+    "overwrite each other. Amazon S3, Cloudflare R2, MinIO, Tigris and SeaweedFS have them "
+    "(current versions); or give a folder that every node reaches"
+)
+CHECKSUMS = (
+    "it takes the same write without the checksums that boto3 adds: set "
+    "AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
+    "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
+)
+
+
+def may_be_checksums(error: BaseException | None) -> bool:
+    """Whether a server may have refused a write for a header or a body that it does not know."""
+    return isinstance(error, ClientError) and (
+        _status(error) in (400, 411, 501) or _code(error) == "SignatureDoesNotMatch"
+    )
+
 
 def is_missing(error: ClientError) -> bool:
     """Whether there is no such object, for questions whose answer has no body to say why."""

@@ -5,6 +5,7 @@ What each does is in `deviations`; names are those of `RenderParams.deviations`.
 
 from dataclasses import dataclass
 
+from svd_engine.nearest import did_you_mean
 from svd_engine.values import listed
 
 
@@ -216,8 +217,9 @@ def deviations_of(given: tuple[str, ...]) -> tuple[str, ...]:
     names = {member for name in given for member in SETS.get(name, (name,))}
     unknown = sorted(names - CATALOGUE.keys())
     if unknown:
+        near = did_you_mean(unknown[0], (*CATALOGUE, *SETS))
         raise ValueError(
-            f"there is no deviation {unknown[0]!r}; there are {', '.join(CATALOGUE)}, "
+            f"there is no deviation {unknown[0]!r}{near}; there are {', '.join(CATALOGUE)}, "
             f"and the set {', '.join(SETS)}"
         )
     return tuple(name for name in CATALOGUE if name in names)

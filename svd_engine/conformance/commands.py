@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from svd_engine.arguments import add_model_options, add_param_options, given_params, params_from
+from svd_engine.arguments import (
+    add_device_option,
+    add_model_options,
+    add_param_options,
+    given_params,
+    params_from,
+)
+from svd_engine.command_line import STATUSES, reading
 from svd_engine.params import RenderParams
 
 Commands = Any  # argparse gives the type no public name
@@ -18,15 +25,19 @@ examples:
   python -m svd_engine compare right.safetensors theirs/ --html departures.html
   python -m svd_engine diagnose theirs/ --model svd-xt --picture photo.jpg --seed 42 --fps 7
 """
+COMPARED = "exit status: 0 alike, 1 one departs or it failed, 2 they cannot be read or compared"
+DIAGNOSED = (
+    "exit status: 0 nothing is wrong, 1 something is named or it failed, 2 it cannot be told"
+)
 
 
 def add_commands(commands: Commands) -> None:
     """Add the three to the parser's commands."""
-    trace = _command(commands, "trace", "record what a render computes, tensor by tensor")
+    trace = _command(commands, "trace", "record what a render computes, tensor by tensor", STATUSES)
     trace.add_argument("picture", metavar="PICTURE")
     trace.add_argument("--out", required=True, metavar="FILE", help="a .safetensors file")
     add_model_options(trace)
-    trace.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    add_device_option(trace)
     trace.add_argument(
         "--implementation",
         default="engine",
@@ -39,27 +50,31 @@ def add_commands(commands: Commands) -> None:
     )
     add_param_options(trace)
 
-    compare = _command(commands, "compare", "where two traces first depart, and by how much")
+    compare = _command(
+        commands, "compare", "where two traces first depart, and by how much", COMPARED
+    )
     compare.add_argument("first", metavar="A", help="a trace file, or a folder of tensors")
     compare.add_argument("second", metavar="B", help="another one")
     compare.add_argument("--html", metavar="FILE", help="write it with pictures, too")
     compare.add_argument("--json", action="store_true", help="print JSON")
 
-    diagnose = _command(commands, "diagnose", "name the known mistakes that explain a trace")
+    diagnose = _command(
+        commands, "diagnose", "name the known mistakes that explain a trace", DIAGNOSED
+    )
     diagnose.add_argument("theirs", metavar="THEIRS", help="a trace file, or a folder of tensors")
     diagnose.add_argument("--picture", required=True, help="that it was made from")
     add_model_options(diagnose)
-    diagnose.add_argument("--device", default="cpu", help="cpu, cuda, ... (default: cpu)")
+    add_device_option(diagnose)
     diagnose.add_argument("--json", action="store_true", help="print JSON")
     add_param_options(diagnose, leave_out=("deviations",))
 
 
-def _command(commands: Commands, name: str, says: str) -> argparse.ArgumentParser:
+def _command(commands: Commands, name: str, says: str, statuses: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=says,
         description=says.capitalize() + ".",
-        epilog=EXAMPLES,
+        epilog=f"{EXAMPLES}\n{statuses}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
@@ -80,8 +95,11 @@ def trace(options: argparse.Namespace) -> int:
         raise ValueError(f"--out: give a .safetensors file, got {options.out!r}")
     recorder = record.Recorder(options.only or (), _steps(options.at))
     _keep_float32()
-    picture, dtype = open_picture(options.picture), getattr(torch, options.dtype)
-    checkpoint = open_checkpoint(options.model, options.variant)
+    dtype = getattr(torch, options.dtype)
+    with reading():
+        picture = open_picture(options.picture)
+        checkpoint = open_checkpoint(options.model, options.variant)
+        checkpoint.check()
     params = params_from(options).resolve(checkpoint.render_defaults)
     if options.implementation == "engine":
         engine = Engine.from_pretrained(options.model, options.device, dtype, options.variant)
@@ -129,14 +147,11 @@ def compare(options: argparse.Namespace) -> int:
     from svd_engine.conformance.page import comparison_page
     from svd_engine.conformance.traces import TraceError, open_trace
 
-    try:
+    with reading():
         first, second = open_trace(Path(options.first)), open_trace(Path(options.second))
         comparison = compare(first, second)
-        if not comparison.rows:
-            raise TraceError("no tensor is in both: name them as `svd_engine/README.md` says")
-    except TraceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not comparison.rows:
+        raise TraceError("no tensor is in both: name them as `svd_engine/README.md` says")
     if options.html:
         names = (Path(options.first).name, Path(options.second).name)
         Path(options.html).write_text(comparison_page(comparison, first, second, names))
@@ -153,22 +168,22 @@ def diagnose(options: argparse.Namespace) -> int:
 
     from svd_engine.conformance.diagnose import diagnose, line_of, report
     from svd_engine.conformance.judged import Given
-    from svd_engine.conformance.traces import TraceError, open_trace
+    from svd_engine.conformance.traces import open_trace
     from svd_engine.engine import Engine
     from svd_engine.image import fit_picture
     from svd_engine.picture import open_picture
 
-    try:
-        theirs = open_trace(Path(options.theirs))
-    except TraceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     _keep_float32()
-    engine = Engine.from_pretrained(options.model, options.device, torch.float32, options.variant)
+    with reading():
+        theirs = open_trace(Path(options.theirs))
+        picture = open_picture(options.picture)
+        engine = Engine.from_pretrained(
+            options.model, options.device, torch.float32, options.variant
+        )
     params = _params_of(options, theirs.about).resolve(engine.defaults)
     assert params.width is not None
     assert params.height is not None
-    image = fit_picture(open_picture(options.picture), params.width, params.height, params.fit)
+    image = fit_picture(picture, params.width, params.height, params.fit)
     dtype = getattr(torch, theirs.about.get("dtype", options.dtype))
     given = Given(theirs, engine, image, params, dtype)
     quiet: Callable[[Any], object] = lambda _: None  # noqa: E731

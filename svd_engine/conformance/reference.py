@@ -21,11 +21,11 @@ PIPELINE = "diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_dif
 
 
 def load_reference(folder: Path, device: str, dtype: torch.dtype, variant: str | None) -> Any:
-    """Diffusers' pipeline of a checkpoint; TraceError where diffusers is not installed."""
+    """Diffusers' pipeline of a checkpoint; ImportError where diffusers is not installed."""
     try:
         pipeline_class = import_module(PIPELINE).StableVideoDiffusionPipeline
     except ImportError as error:
-        raise TraceError(
+        raise ImportError(
             f"diffusers cannot be loaded ({error}): pip install 'svd-render-farm[diffusers]'"
         ) from error
     pipeline = pipeline_class.from_pretrained(folder, dtype=dtype, variant=variant)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from svd_engine.params import Dtype
 from svd_engine.video import replacing
 
 FORMAT = "svd-trace/1"
@@ -127,15 +128,29 @@ def _look(file: Path) -> tuple[list[str], dict[str, Any]]:
         raise TraceError(f"{file} is not a safetensors file: {error}") from error
     if header.get("format") != FORMAT:
         return names, {}
-    return names, {name: json.loads(text) for name, text in header.items() if name != "format"}
+    return names, _about(file, header)
+
+
+def _about(file: Path, header: Mapping[str, str]) -> dict[str, Any]:
+    """What a header of ours tells. TraceError where somebody else has written it."""
+    try:
+        about = {name: json.loads(text) for name, text in header.items() if name != "format"}
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{file} has a header that cannot be read: {error}") from error
+    if not isinstance(about.get("params", {}), dict):
+        raise TraceError(f"{file} has a header whose params are no JSON object")
+    if about.get("dtype", "float32") not in get_args(Dtype):
+        raise TraceError(f"{file} has a header with the dtype {about['dtype']!r}")
+    return about
 
 
 def _from_npy(file: Path) -> Tensor:
     try:
-        array = np.load(file, allow_pickle=False)
+        with file.open("rb") as stream:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
         native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
         return torch.from_numpy(native)
-    except (ValueError, OSError, TypeError) as error:
+    except Exception as error:  # numpy's, and those of what it parses the head with
         raise TraceError(f"{file} cannot be read as an array: {error}") from error
 
 

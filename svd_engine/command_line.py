@@ -1,0 +1,106 @@
+"""What the command lines share: usage errors in one line, with the nearest name; exit statuses.
+
+0: done, and nothing wrong was found. 1: it failed, or something was found. 2: wrong usage, or an
+input that cannot be read. 130: interrupted.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from svd_engine.nearest import did_you_mean
+
+STATUSES = "exit status: 0 done, 1 it failed, 2 wrong usage or an input that cannot be read"
+
+
+class InputError(ValueError):
+    """Something given that cannot be read; exit status 2."""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Around what reads inputs: whatever the system says of them is an InputError."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(str(error)) from error
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, as an option's type."""
+    if not (text.isascii() and text.isdecimal()) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def run(command: Callable[[], int]) -> int:
+    """A command's exit status; its errors are told in one line each."""
+    try:
+        return command()
+    except ValueError as error:
+        say(error)
+        return 2
+    except (OSError, RuntimeError, AssertionError, ImportError) as error:  # two are torch's
+        say(error)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def say(error: BaseException) -> None:
+    """Tell an error, in one line."""
+    sys.stderr.write(f"error: {one_line(str(error)) or type(error).__name__}\n")
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose errors are one line and name the option or choice that was meant."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._commands: dict[str, Any] = {}
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
+
+    def add_subparsers(self, **kwargs: Any) -> Any:  # argparse gives the type no public name
+        """As argparse's."""
+        commands = super().add_subparsers(**kwargs)
+        self._commands = commands.choices
+        return commands
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but that nothing may be left over: each command names its own options."""
+        given = sys.argv[1:] if args is None else list(args)
+        self._check_options(given)
+        options, rest = super().parse_known_args(given, namespace)
+        if rest:
+            self.error(f"there is no argument {rest[0]!r} here")
+        return options, rest
+
+    def _check_options(self, given: Sequence[str]) -> None:
+        """An option that does not exist is told before others are missed."""
+        for text in given:
+            if text == "--" or (self._commands and not text.startswith("-")):
+                return  # what follows is no option, or a command's
+            name = text.partition("=")[0]
+            if not name.startswith("--") or " " in name or self._get_option_tuples(name):
+                continue  # short, a text that argparse takes for a value, or the start of an option
+            known = [option for option in self._option_string_actions if option[:2] == "--"]
+            self.error(f"there is no option {name}{did_you_mean(name, known)}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            known = [str(choice) for choice in action.choices]
+            raise argparse.ArgumentError(
+                action,
+                f"there is no {value!r}{did_you_mean(str(value), known)}; "
+                f"there is {', '.join(known)}",
+            )

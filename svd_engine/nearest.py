@@ -1,0 +1,13 @@
+"""The name that was meant, where somebody gave another one."""
+
+import difflib
+from collections.abc import Iterable
+
+LONGEST = 80  # characters of a name that are compared: the time grows with their square
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """`; did you mean x?` with the nearest of the known names; nothing where none is near."""
+    by_case = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(given[:LONGEST].lower(), by_case, 1)
+    return f"; did you mean {by_case[near[0]]}?" if near else ""

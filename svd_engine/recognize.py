@@ -1,0 +1,245 @@
+"""What a model file or folder is, told from heads, names and configs, where it is not one to load.
+
+Of a safetensors file only the head is read: a length, and as much JSON, with the names, types and
+shapes of its tensors. No weights are read, nothing is unpickled, and torch is not loaded.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+MAX_HEAD = 100_000_000  # bytes, as in the safetensors library
+FLOATS = ("F64", "F32", "F16", "BF16")
+LAYOUT = "give the model as a folder in the diffusers layout, such as the hub's for svd or svd-xt"
+ANOTHER = "give a model of Stable Video Diffusion: a folder in the diffusers layout, svd or svd-xt"
+PICKLED = (
+    "is a pickle. Loading a pickle runs whatever code is in it, so they are refused: "
+    "give safetensors weights, in a folder in the diffusers layout"
+)
+MAGICS = (
+    (b"GGUF", f"is a GGUF file, with quantized weights: {LAYOUT}, in float16 or float32"),
+    (b"version https://git-lfs", "is a Git LFS pointer and no weights: fetch them, git lfs pull"),
+    (b"<!doctype html", "is a web page, perhaps one that asks to log in: download the file anew"),
+    (b"<html", "is a web page, perhaps one that asks to log in: download the file anew"),
+    (b"PK\3\4", PICKLED),  # torch's zip, with a pickle in it
+    (b"\x80\2", PICKLED),
+    (b"\x80\3", PICKLED),
+    (b"\x80\4", PICKLED),
+    (b"\x80\5", PICKLED),
+)
+SUFFIXES = dict.fromkeys((".ckpt", ".pt", ".pth", ".pkl", ".bin"), PICKLED) | {
+    ".onnx": f"is an ONNX export: {LAYOUT}",
+    ".gguf": f"is a GGUF file, with quantized weights: {LAYOUT}, in float16 or float32",
+}
+# What a file holds, by a pattern that the names of its tensors have; the first that fits is told.
+ADAPTERS = (
+    (
+        r"lora_(up|down|A|B)\b|\.lora[._]|^lora_|(hada|lokr)_w\d",
+        "is a LoRA: changes to a model's weights, and no model. LoRAs are not loaded yet",
+    ),
+    (r"\bip_adapter\.|^image_proj\.", f"is an IP-Adapter, and no model: {ANOTHER}"),
+    (
+        r"motion_modules\.",
+        f"is a motion module of AnimateDiff, and no model of its own: {ANOTHER}",
+    ),
+    (
+        r"^control_model\.|controlnet_(cond_embedding|down_blocks)",
+        f"is a ControlNet, and no model of its own: {ANOTHER}",
+    ),
+    (r"^(emb_params|string_to_param)", f"is a textual inversion, and no model: {ANOTHER}"),
+    (
+        r"time_embed(ding)?\.cond_proj\.",
+        "is an LCM: distilled for a sampler of its own, in few steps. The engine samples with "
+        f"Euler alone: {LAYOUT}, not distilled",
+    ),
+)
+SINGLE = (
+    (
+        r"\b(input_blocks|middle_block|output_blocks)\..*(time_stack|time_mixer)",
+        "is Stable Video Diffusion as a single file, in its original (sgm) layout. Single files "
+        f"are not loaded yet: {LAYOUT}",
+    ),
+    (r"^conditioner\.embedders\.1\.", f"is SDXL as a single file: {ANOTHER}"),
+    (r"\bjoint_blocks\.", f"is Stable Diffusion 3 as a single file: {ANOTHER}"),
+    (r"\bdouble_blocks\.", f"is a transformer of Flux's or HunyuanVideo's kind: {ANOTHER}"),
+    (
+        r"^(cond_stage_model|model\.diffusion_model|input_blocks)\.",
+        f"is Stable Diffusion as a single file: {ANOTHER}",
+    ),
+    (
+        r"(temporal_res_block|temporal_transformer_blocks)\.",
+        "holds a network of Stable Video Diffusion in the diffusers layout: give the folder of the "
+        "whole model, with unet/, vae/, image_encoder/, scheduler/ and feature_extractor/ in it",
+    ),
+    (r"\btransformer_blocks\.\d+\.(norm1\.linear|attn1)", f"is a video transformer: {ANOTHER}"),
+)
+OTHER_PIPELINES = {
+    "StableDiffusionXL": "SDXL, which makes pictures of texts",
+    "StableDiffusion3": "Stable Diffusion 3, which makes pictures of texts",
+    "StableDiffusion": "Stable Diffusion, which makes pictures of texts",
+    "LatentConsistencyModel": "an LCM, which makes pictures of texts",
+    "AnimateDiff": "AnimateDiff, which makes clips of texts",
+    "CogVideoX": "CogVideoX, which makes clips of texts",
+}
+OTHER_NETWORKS = {
+    "UNet2DConditionModel": "Stable Diffusion's or SDXL's, which make pictures of texts",
+    "UNetMotionModel": "AnimateDiff's, which makes clips of texts",
+}
+SVD_PIPELINE = "StableVideoDiffusionPipeline"
+SVD_UNET = "UNetSpatioTemporalConditionModel"
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head of a safetensors file."""
+
+    keys: frozenset[str]
+    types: tuple[str, ...]  # of its tensors, each once, sorted
+    said: str  # its metadata, as text
+
+
+def read_head(file: Path) -> Head:
+    """ValueError where it is none, or the file is shorter or longer than its head says."""
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= size <= MAX_HEAD:
+            raise ValueError(f"{file} is not a safetensors file")
+        text = stream.read(size)
+    try:
+        entries = json.loads(text)
+        said = entries.pop("__metadata__", {})
+        ends = [entry["data_offsets"][1] for entry in entries.values()]
+        types = sorted({str(entry["dtype"]) for entry in entries.values()})
+        whole = 8 + size + max(ends, default=0)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{file} is not a safetensors file, or its head is broken") from error
+    there = file.stat().st_size
+    if there != whole:
+        raise ValueError(
+            f"{file} is not a whole safetensors file: it has {there} bytes, and its head tells of "
+            f"{whole}; get it anew"
+        )
+    return Head(frozenset(entries), tuple(types), json.dumps(said))
+
+
+def explain_file(file: Path) -> str:
+    """What a file is, and what to give in its place: no file alone is a model."""
+    fault = _of_its_beginning(file)
+    if fault:
+        return fault
+    try:
+        head = read_head(file)
+    except ValueError as error:
+        return f"{error}; {LAYOUT}"
+    what = _named(head.keys, ADAPTERS) or _named(head.keys, SINGLE)
+    what = what or f"is a safetensors file, of no model that is known here: {LAYOUT}"
+    return f"{file} {what}{_in_types(head)}{_distilled(file, head, what)}"
+
+
+def explain_weights(file: Path) -> str | None:
+    """Why a weights file of a model's folder cannot be loaded, as far as its head tells."""
+    fault = _of_its_beginning(file)
+    if fault:
+        return fault
+    try:
+        head = read_head(file)
+    except ValueError as error:
+        return str(error)
+    what = _named(head.keys, ADAPTERS)
+    if what:
+        return f"{file} {what}"
+    return f"{file} holds weights that cannot be used{_in_types(head)}" if _odd(head) else None
+
+
+def explain_folder(folder: Path) -> str | None:
+    """What a folder is that is no diffusers layout of SVD; None where nothing speaks against it."""
+    kind = _class_of(folder / "model_index.json")
+    if kind not in (None, SVD_PIPELINE):
+        begins = (name for name in OTHER_PIPELINES if kind and kind.startswith(name))
+        what = OTHER_PIPELINES.get(next(begins, ""), "another pipeline")
+        return f"{folder} is a {kind}: {what}. It is no SVD: {ANOTHER}"
+    if (folder / "unet/config.json").is_file():
+        network = _class_of(folder / "unet/config.json")
+        if network in (None, SVD_UNET):
+            return None
+        what = OTHER_NETWORKS.get(str(network), "another pipeline")
+        return f"{folder} has a {network} as its UNet: {what}. It is no SVD: {ANOTHER}"
+    for inner in _inner_models(folder):
+        return f"{folder} is no model itself, but has one in it: give {inner}"
+    files = sorted(path for path in _files(folder) if path.suffix != ".json")
+    for file in files:
+        if file.suffix == ".onnx":
+            return f"{folder} is an ONNX export ({file.relative_to(folder)}): {LAYOUT}"
+    for file in files:
+        if file.suffix == ".safetensors" or file.suffix in SUFFIXES:
+            return f"{folder} is not in the diffusers layout: {explain_file(file)}"
+    if (folder / "transformer/config.json").is_file():
+        name = _class_of(folder / "transformer/config.json") or "transformer"
+        return f"{folder} is a model of a {name}, and no SVD: {ANOTHER}"
+    return None
+
+
+def _of_its_beginning(file: Path) -> str | None:
+    """What a file is that is no safetensors file, by its first bytes; else by its name."""
+    with file.open("rb") as stream:
+        start = stream.read(64)
+    if not start:
+        return f"{file} is empty: get it anew"
+    for magic, what in MAGICS:
+        if start.lower().startswith(magic.lower()):
+            return f"{file} {what}"
+    what = SUFFIXES.get(file.suffix.lower(), "")
+    return f"{file} {what}" if what else None
+
+
+def _named(keys: Collection[str], table: tuple[tuple[str, str], ...]) -> str:
+    for pattern, what in table:
+        if any(re.search(pattern, key) for key in keys):
+            return what
+    return ""
+
+
+def _odd(head: Head) -> list[str]:
+    """The types that are no weights of a network that loads; position ids are whole numbers."""
+    return [kind for kind in head.types if kind not in (*FLOATS, "I64", "I32")]
+
+
+def _in_types(head: Head) -> str:
+    odd = _odd(head)
+    if not odd:
+        return f" (it holds {', '.join(head.types)})" if head.types else ""
+    what = "8-bit floats (fp8)" if any(kind.startswith("F8") for kind in odd) else "quantized"
+    return (
+        f" (it holds {', '.join(head.types)}: {what}, which the engine does not compute with; take "
+        "the float16 or float32 file)"
+    )
+
+
+def _distilled(file: Path, head: Head, what: str) -> str:
+    """A name or a note that says LCM, of a file whose tensors do not."""
+    if "LCM" in what or not re.search(r"lcm", f"{file.name} {head.said}", re.IGNORECASE):
+        return ""
+    return "; by its name it is an LCM: distilled for a sampler that the engine does not have"
+
+
+def _class_of(config: Path) -> str | None:
+    """The class that a config names; None where it cannot be told."""
+    try:
+        name = json.loads(config.read_bytes()).get("_class_name")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _inner_models(folder: Path) -> list[Path]:
+    """Models one folder down, or where the hub's cache has them."""
+    found = (*folder.glob("*/unet/config.json"), *folder.glob("snapshots/*/unet/config.json"))
+    return sorted(config.parent.parent for config in found)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in (*folder.glob("*"), *folder.glob("*/*")) if path.is_file()]

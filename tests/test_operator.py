@@ -1,0 +1,76 @@
+"""`python -m farm` before a farm that runs: what it says, and its exit statuses."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import farm.__main__
+from farm.__main__ import main
+from farm.client import Farm
+from farm.plan import Kind
+from tests.farm_jobs import picture_bytes, submission
+from tests.inline_farm import coordinator, inline
+
+__all__ = ["inline"]
+Run = Callable[..., Awaitable[int]]
+
+
+@pytest.fixture
+def operate(
+    tmp_path: Path, inline: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[Farm, Run], Awaitable[None]]], None]:
+    """Runs a test beside a coordinator; `main` is run in a thread, and calls that one."""
+
+    def operate(test: Callable[[Farm, Run], Awaitable[None]]) -> None:
+        async def all_of_it() -> None:
+            async with coordinator(tmp_path, working=False) as one:
+                loop = asyncio.get_running_loop()
+
+                def call(method: str, *arguments: Any) -> Any:
+                    work = getattr(one, method)(*arguments)
+                    return asyncio.run_coroutine_threadsafe(work, loop).result(60)
+
+                async def run(*arguments: str) -> int:
+                    return await asyncio.to_thread(main, arguments)
+
+                one._dispatcher.joined("decoder-0", Kind.DECODER, None)  # no job is begun
+                monkeypatch.setattr(farm.__main__, "_farm_of", lambda _: Farm(call))
+                await test(Farm(call), run)
+
+        asyncio.run(asyncio.wait_for(all_of_it(), 60))
+
+    return operate
+
+
+def test_what_an_operator_is_told(
+    operate: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def test(one: Farm, run: Run) -> None:
+        asked = submission(Path("nano"), width=32, height=16, num_frames=2)
+        job = (await asyncio.to_thread(one.submit, asked, picture_bytes())).job.id
+        assert await run("jobs") == 0
+        assert capsys.readouterr().out.strip().endswith("queued     0/1 clip of 32 x 16")
+        for command in ("show", "logs", "cancel", "pause", "resume"):
+            assert await run(command, f"{job}x") == 1
+            said = capsys.readouterr().err
+            assert said == f"error: there is no job '{job}x'; did you mean {job}?\n"
+        assert await run("priority", f"{job}x", "3") == 1
+        assert f"did you mean {job}?" in capsys.readouterr().err
+        assert await run("priority", job, "101") == 2
+        assert "from 0 to 100, got 101" in capsys.readouterr().err
+        assert await run("drain", "decodr-0") == 1
+        assert "decodr-0" in (said := capsys.readouterr().err)
+        assert "did you mean decoder-0?" in said
+        assert await run("pause", job) == 0
+        assert await run("pause", job) == 1  # its state does not allow it
+        assert "it cannot pause" in (said := capsys.readouterr().err)
+        assert said.count("\n") == 1
+        assert await run("cancel", job) == 0
+        capsys.readouterr()
+        assert await run("jobs") == 0
+        assert capsys.readouterr().out == "no open jobs; --all shows the finished ones too\n"
+
+    operate(test)
