@@ -35,7 +35,10 @@ ALLOWED: dict[str, set[str]] = {
     "memory": {"farm.order", "farm.plan"},
     "estimate": {"farm.plan", "farm.request"},
     "placement": {"farm.plan"},
-    "job": {"farm.errors", "farm.keys", "farm.plan", "farm.records", "farm.request", PARAMS},
+    "words": set(),
+    "filenames": set(),
+    "job": {"farm.errors", "farm.keys", "farm.plan", "farm.records", "farm.request", PARAMS}
+    | {"farm.filenames", "svd_engine.values"},
     "run": {"farm.plan"},
     "choice": {"farm.plan", "farm.run"},
     "scheduler": {"farm.choice", "farm.plan", "farm.run"},
@@ -172,26 +175,31 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
     "picture": {"farm.errors", "svd_engine.picture"},
     "parameters": {"farm.errors", "farm.job", "farm.request", "svd_engine.arguments", PARAMS}
-    | {"svd_engine.nearest"},
+    | {"svd_engine.nearest", "svd_engine.values"},
     "remote": {"farm.client", "farm.errors", "farm.job", "farm.parameters"},
-    "http": {"farm.errors", "farm.job", "farm.remote"},
+    "http": {"farm.errors", "farm.job", "farm.remote", "svd_engine.values"},
     "bar": {"farm.remote"},
     "handle": {"farm.bar", "farm.errors", "farm.job", "farm.remote", "svd_engine"},
     "connection": {"farm.client", "farm.cluster", "farm.errors", "farm.handle", "farm.http"}
     | {"farm.link", "farm.parameters", "farm.picture", "farm.remote", "farm.settings"},
     "source": {"farm.errors", "farm.store"},
-    "manifest": {"farm.errors", "svd_engine.arguments", PARAMS},
-    "inputs": {"farm.errors", "farm.manifest", "farm.request", "farm.source"},
-    "sweep": {"svd_engine.arguments", PARAMS},
-    "summary": {"farm.errors", "farm.store", "farm.sweep", PARAMS},
-    "contact_sheet": {"farm.summary", "farm.sweep", PARAMS},
-    "progress": {"farm.job", "farm.summary"},
+    "table": set(),
+    "manifest": {"farm.errors", "farm.table", "svd_engine.arguments", PARAMS},
+    "listing": {"farm.manifest", "farm.source", "farm.words", "svd_engine.picture"},
+    "inputs": {"farm.errors", "farm.listing", "farm.manifest", "farm.request", "farm.source"},
+    "sweep": {"svd_engine.arguments", "svd_engine.values", PARAMS},
+    "summary": {"farm.errors", "farm.request", "farm.store", "farm.sweep", "farm.words", PARAMS},
+    "contact_sheet": {"farm.summary", "farm.sweep", "farm.words", PARAMS},
+    "progress": {"farm.job", "farm.summary", "farm.words"},
     "batch_run": {"farm.client", "farm.errors", "farm.inputs", "farm.job", "farm.progress"}
-    | {"farm.request", "farm.store", "farm.summary", "farm.sweep", PARAMS},
+    | {"farm.listing", "farm.request", "farm.store", "farm.summary", "farm.sweep", PARAMS},
+    "dry_run": {"farm.batch_run", "farm.errors", "farm.estimate", "farm.inputs", "farm.request"}
+    | {"farm.words", "svd_engine.picture", PARAMS},
+    "detached": {"farm.cluster", "farm.errors", "farm.settings"},
     "batch": {"farm.batch_run", "farm.client", "farm.contact_sheet", "farm.errors", "farm.inputs"}
     | {"farm.link", "farm.progress", "farm.request", "farm.settings", "farm.store"}
+    | {"farm.detached", "farm.dry_run", "farm.parameters", "farm.plan", "farm.words"}
     | {"farm.summary", "farm.sweep", "svd_engine.arguments", "svd_engine.command_line", PARAMS},
-    "words": set(),
     "stored": {"farm.errors", "farm.job", "farm.keys", "farm.records", "farm.salvage"}
     | {"farm.store", "svd_engine.nearest"},
     "__main__": {"farm.client", "farm.errors", "farm.job", "farm.link", "farm.settings"}
@@ -229,6 +237,7 @@ ALLOWED |= {
     f"ingress/{name}": DOOR
     | {f"farm.ingress.{other}" for other in others.split()}
     | {"farm.ingress", "svd_engine", "svd_engine.arguments", "svd_engine.picture", PARAMS}
+    | {"farm.parameters", "svd_engine.values"}
     for name, others in {
         "__init__": "",
         "errors": "",
@@ -244,15 +253,18 @@ ALLOWED |= {
         "gate": "access body errors slots",
         "form": "errors",
         "json_body": "errors",
-        "body": "errors form json_body",
+        "data_url": "json_body",
+        "body": "data_url errors form json_body",
         "fields": "errors",
         "events": "protocol",
-        "content": "errors protocol",
-        "page": "errors content",
+        "files": "errors",
+        "head": "",
+        "content": "errors files head protocol",
+        "page": "errors content files",
         "videos": "access body content errors events fields protocol video",
         "operator": "access errors videos",
         "stability": "access body content errors fields videos",
-        "app": "body gate keys protocol rate",
+        "app": "body gate head keys protocol rate",
     }.items()
 }
 ALLOWED["ingress/events"] |= {"farm.keys"}
@@ -273,6 +285,7 @@ HOMES = {
         "farm/bench_http",
         "farm/bench_start",
         "farm/cluster",
+        "farm/detached",
         "farm/ingress/serve_app",
         "farm/lifeline",
         "farm/link",

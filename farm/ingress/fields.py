@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from farm import parameters
 from farm.ingress.errors import ApiError, bad_request
 from farm.job import Submission
 from farm.parameters import ParameterError
+from farm.parameters import submission_of as submission_of_parameters
 from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 from svd_engine.values import is_given, number, shown
@@ -51,7 +51,7 @@ def submission_of(
         near = did_you_mean(str(model), models)
         raise bad_request("model", f"model: there is {', '.join(models)}; got {shown(model)}{near}")
     try:
-        return parameters.submission_of(
+        return submission_of_parameters(
             fields, tenant=tenant, idempotency_key=idempotency_key, picture_name=picture_name
         )
     except ParameterError as error:
