@@ -1,9 +1,9 @@
 """A multipart body's parts, parsed in memory and within a limit of time."""
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
@@ -18,6 +18,9 @@ MAX_FIELDS = 2 * MAX_FIELD  # of all of them, names included, but for the long o
 CHUNK = 64 * 1024
 PARSE_S = 5.0  # of a core; an honest form of 64 MB takes half a second
 END = 512  # bytes of a body that hold a form's last boundary, and whatever comes after it
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def parse_form(
     )
     parser.spool_max_size = len(data) + 1  # nothing goes to the disk
     try:
-        form = asyncio.run(parser.parse())
+        form = _result_of(parser.parse())
     except (MultiPartException, HTTPException) as error:
         reason = error.detail if isinstance(error, HTTPException) else error.message
         raise bad_request(None, f"the form cannot be read: {reason}") from error
@@ -55,6 +58,16 @@ def parse_form(
     if b"--" + options.get(b"boundary", b"") + b"--" not in data[-END:]:
         raise bad_request(None, "the form is cut off: its last boundary is missing")
     return parts
+
+
+def _result_of(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine that waits for nothing returns: an event loop for it takes a millisecond."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    work.close()
+    raise RuntimeError("the parser of forms waits for something")
 
 
 def _parts(form: FormData, long: Collection[str]) -> list[Part]:
