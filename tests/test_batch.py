@@ -152,7 +152,7 @@ def test_run_again_renders_what_is_missing_or_changed(
         (["--width", "100"], "--width.*multiple of 8"),
         (["--seeds", "3-1"], "--seeds"),
         (["--workers", "0"], "--workers"),
-        (["--priority", "101"], "--priority.*from 0 to 100"),
+        (["--priority", "101"], "--priority.*less than or equal to 100"),
         (["--store", "s3://"], "s3://"),
         (["--fps", "7,0"], "--fps.*greater than or equal to 1"),
         (["--model", "nonsense"], "no model 'nonsense'"),
