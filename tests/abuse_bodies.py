@@ -170,7 +170,7 @@ def bad_of_a_video(random: Random, video: str) -> Abuse:
         return Abuse(f"{path}/events", "Last-Event-ID", "GET", options={"headers": headers})
     if random.random() < 0.3:
         headers = {"Range": random.choice(("bytes=99999999-", "bytes=-0", f"bytes={'9' * 18}-"))}
-        return Abuse(f"{path}/content", None, "GET", (416,), options={"headers": headers})
+        return Abuse(f"{path}/content", "Range", "GET", (416,), options={"headers": headers})
     name, value = random.choice(
         (("variant", "gif"), ("variant", ""), ("index", "-1"), ("index", "1"), ("index", "x"))
     )

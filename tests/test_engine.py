@@ -166,7 +166,7 @@ def test_each_stage_on_its_own_device(
         ("fit", "squash", "'stretch', 'crop' or 'pad'"),
         ("sigmas", [1.0], "at least two"),
         ("sigmas", [1.0, 2.0, 0.0], "fall at every step"),
-        ("sigmas", [1.0, 0.5, -0.1], "not below 0"),
+        ("sigmas", [1.0, 0.5, -0.1], "not fall below 0"),
         ("sigmas", [float("inf"), 1.0], "finite"),
         ("sigmas", [float(n) for n in range(1002, 0, -1)], "may have 1001 levels"),
         ("sigma", 3, "Extra inputs"),
