@@ -8,6 +8,10 @@ LONGEST = 80  # characters of a name that are compared: the time grows with thei
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """`; did you mean x?` with the nearest of the known names; nothing where none is near."""
-    by_case = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(given[:LONGEST].lower(), by_case, 1)
-    return f"; did you mean {by_case[near[0]]}?" if near else ""
+    spelt = {_plain(name): name for name in known}
+    near = difflib.get_close_matches(_plain(given[:LONGEST]), spelt, 1)
+    return f"; did you mean {spelt[near[0]]}?" if near else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().lstrip("-")  # options are not alike for their hyphens

@@ -315,7 +315,11 @@ def test_whatever_is_given_is_the_same_at_every_door(name: str, value: Any) -> N
         ("sigmas", ["2", "x"], "Input should be a valid number, got 'x'"),
         ("sigmas", [3], "sigmas need at least two levels: where to start and where to end"),
         ("fit", "squash", "Input should be 'stretch', 'crop' or 'pad', got 'squash'"),
-        ("deviations", ["norm_epsilon"], "there is no deviation 'norm_epsilon'; did you mean norm_eps?; there are "),
+        (
+            "deviations",
+            ["norm_epsilon"],
+            "there is no deviation 'norm_epsilon'; did you mean norm_eps?; there are ",
+        ),
         ("force", 2, "Input should be a valid boolean, got 2"),
         ("num_videos", True, "Input should be a valid integer, got true"),
         ("priority", 101, "Input should be less than or equal to 100, got 101"),

@@ -51,10 +51,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--gpus", "0"], "must be 1 or more"),
-        (["--jobs", "many"], "invalid int value"),
+        (["--gpus", "0"], "--gpus: must be a whole number from 1, got '0'"),
+        (["--jobs", "many"], "--jobs: must be a whole number from 1, got 'many'"),
         (["--out", "no/such/folder/plot.png"], "there is no folder no/such/folder"),
-        (["--colour"], "unrecognized"),
+        (["--colour"], "there is no option --colour\n"),
     ],
 )
 def test_wrong_usage(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
