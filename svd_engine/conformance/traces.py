@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from svd_engine.params import Dtype
+from svd_engine.params import DtypeName
 from svd_engine.video import replacing
 
 FORMAT = "svd-trace/1"
@@ -139,7 +139,7 @@ def _about(file: Path, header: Mapping[str, str]) -> dict[str, Any]:
         raise TraceError(f"{file} has a header that cannot be read: {error}") from error
     if not isinstance(about.get("params", {}), dict):
         raise TraceError(f"{file} has a header whose params are no JSON object")
-    if about.get("dtype", "float32") not in get_args(Dtype):
+    if about.get("dtype", "float32") not in get_args(DtypeName):
         raise TraceError(f"{file} has a header with the dtype {about['dtype']!r}")
     return about
 
