@@ -231,17 +231,17 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
         except WorkerError as error:
             reporter.close()
             batch.summary.flush()
-            there = _sum(batch, clips)
+            there = _sum(len(_done(batch, clips)), clips)
             raise WorkerError(f"{error}; run it again: {there}") from error
         finally:
             batch.summary.flush()
     batch.out.put("index.html", contact_sheet(batch.summary.rows).encode())
-    print(f"{_sum(batch, clips)}; watch them: {batch.out.where('index.html')}")
-    return 0 if len(_done(batch, clips)) == len(clips) else 1
-
-
-def _sum(batch: Batch, clips: Sequence[Clip]) -> str:
     done = len(_done(batch, clips))
+    print(f"{_sum(done, clips)}; watch them: {batch.out.where('index.html')}")
+    return 0 if done == len(clips) else 1
+
+
+def _sum(done: int, clips: Sequence[Clip]) -> str:
     return f"{done} of {counted(len(clips), 'clip')} {'is' if len(clips) == 1 else 'are'} done"
 
 

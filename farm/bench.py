@@ -26,7 +26,7 @@ from farm.settings import load_settings
 from farm.simulate import decision_rate
 from farm.store import Store, open_store
 from svd_engine.command_line import STATUSES, Parser, one_line, positive
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import no_such
 from svd_engine.params import RenderParams
 
 CLIP_S = 2.0  # of sleep, on a renderer
@@ -76,8 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     for name in options.parts:
         if name not in parts:
-            near = did_you_mean(name, PARTS)
-            parser.error(f"there is no {name!r}{near}; there is {', '.join(PARTS)}")
+            parser.error(no_such(name, PARTS))
     try:
         for url in options.store or ():
             open_store(url, make=False)

@@ -186,6 +186,20 @@ class Progress(BaseModel):
     eta_s: float | None = None  # until it is finished; None where nothing was timed yet
     blocked: str | None = None  # why no worker is there for it
 
+    @classmethod
+    def of(cls, job: "Job", step: int = 0, chunk: int = 0, **more: Any) -> "Progress":
+        """A job's, by its results; step, chunk: what its clips under way are at, in all."""
+        params, count, done = job.request.params, job.request.num_videos, len(job.results)
+        frames = params.num_frames or 0
+        chunks = -(-frames // (params.decode_chunk_size or frames or 1))
+        return cls(
+            step=done * params.steps + step,
+            steps=count * params.steps,
+            chunk=done * chunks + chunk,
+            chunks=count * chunks,
+            **more,
+        )
+
     @property
     def fraction(self) -> float:
         """How much of the work is done, 0 to 1, by steps and chunks."""

@@ -62,19 +62,7 @@ class StoredJobs:
             job = parse_record(Job, job_key(name), stored.data)
         except UnreadableError as error:
             raise UnreadableError(f"{self._store.where(job_key(name))}: {error}") from error
-        params, videos = job.request.params, job.request.num_videos
-        frames = params.num_frames or 0
-        chunks = -(-frames // (params.decode_chunk_size or frames or 1))
-        done = len(job.results)
-        return JobView(
-            job=job,
-            progress=Progress(
-                step=done * params.steps,
-                steps=videos * params.steps,
-                chunk=done * chunks,
-                chunks=videos * chunks,
-            ),
-        )
+        return JobView(job=job, progress=Progress.of(job))
 
     def _events(self, job: str, after: int) -> list[LogEntry]:
         while True:

@@ -17,17 +17,13 @@ SAMPLE = 32  # clips of a job, and jobs before it, that an ETA is judged by
 
 def progress_of(job: Job, sharing: Sharing, scheduler: Scheduler, placed: bool = True) -> Progress:
     """How far a job is, over all its clips; with its place in the queue and an ETA (`placed`)."""
-    params, count = job.request.params, job.request.num_videos
-    frames = params.num_frames or 0
-    per_clip = -(-frames // (params.decode_chunk_size or frames))
-    done, under_way = len(job.results), sharing.under_way(job.id)
+    under_way = sharing.under_way(job.id)
     waits = bool(placed and under_way and job.state in (State.QUEUED, State.PAUSED))
-    return Progress(
+    return Progress.of(
+        job,
+        step=sum(max(clip.step, clip.furthest[0]) for clip in under_way),
+        chunk=sum(max(clip.chunks, clip.furthest[1]) for clip in under_way),
         stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
-        step=done * params.steps + sum(max(clip.step, clip.furthest[0]) for clip in under_way),
-        steps=count * params.steps,
-        chunk=done * per_clip + sum(max(c.chunks, c.furthest[1]) for c in under_way),
-        chunks=count * per_clip,
         queue_position=sharing.places.before(job.id) if waits else None,
         eta_s=_eta(job, waits, sharing, scheduler) if placed else None,
         blocked=_blocked(job, sharing),

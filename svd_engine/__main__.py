@@ -13,7 +13,7 @@ from svd_engine.arguments import (
 )
 from svd_engine.command_line import STATUSES, InputError, Parser, reading, run
 from svd_engine.conformance import commands as conformance
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import no_such
 from svd_engine.params import RenderParams
 from svd_engine.video import SUFFIXES
 
@@ -92,10 +92,7 @@ def _bench(options: argparse.Namespace) -> int:
     from svd_engine.bench.run import Bench
 
     if options.preset not in PRESETS:
-        raise ValueError(
-            f"--preset: there is no {options.preset!r}{did_you_mean(options.preset, PRESETS)}; "
-            f"there is {', '.join(PRESETS)}"
-        )
+        raise ValueError(f"--preset: {no_such(options.preset, PRESETS)}")
     against = options.against is not None
     Bench(options.preset, options.device, options.dtype, against, options.budget, options.json).run(
         options.profile

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import did_you_mean, no_such
 
 STATUSES = "exit status: 0 done, 1 it failed, 2 wrong usage or an input that cannot be read"
 
@@ -98,9 +98,4 @@ class Parser(argparse.ArgumentParser):
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            known = [str(choice) for choice in action.choices]
-            raise argparse.ArgumentError(
-                action,
-                f"there is no {value!r}{did_you_mean(str(value), known)}; "
-                f"there is {', '.join(known)}",
-            )
+            raise argparse.ArgumentError(action, no_such(value, map(str, action.choices)))

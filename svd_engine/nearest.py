@@ -13,5 +13,11 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {spelt[near[0]]}?" if near else ""
 
 
+def no_such(given: str, known: Iterable[str]) -> str:
+    """`there is no 'jbos'; did you mean jobs?; there is ...`, with all that there is."""
+    names = list(known)
+    return f"there is no {given!r}{did_you_mean(given, names)}; there is {', '.join(names)}"
+
+
 def _plain(name: str) -> str:
     return name.lower().lstrip("-")  # options are not alike for their hyphens

@@ -128,13 +128,9 @@ def read_head(file: Path) -> Head:
 
 def explain_file(file: Path) -> str:
     """What a file is, and what to give in its place: no file alone is a model."""
-    fault = _of_its_beginning(file)
-    if fault:
-        return fault
-    try:
-        head = read_head(file)
-    except ValueError as error:
-        return f"{error}; {LAYOUT}"
+    head = _head_of(file, f"; {LAYOUT}")
+    if isinstance(head, str):
+        return head
     what = _named(head.keys, ADAPTERS) or _named(head.keys, SINGLE)
     what = what or f"is a safetensors file, of no model that is known here: {LAYOUT}"
     return f"{file} {what}{_in_types(head)}{_distilled(file, head, what)}"
@@ -142,13 +138,9 @@ def explain_file(file: Path) -> str:
 
 def explain_weights(file: Path) -> str | None:
     """Why a weights file of a model's folder cannot be loaded, as far as its head tells."""
-    fault = _of_its_beginning(file)
-    if fault:
-        return fault
-    try:
-        head = read_head(file)
-    except ValueError as error:
-        return str(error)
+    head = _head_of(file)
+    if isinstance(head, str):
+        return head
     what = _named(head.keys, ADAPTERS)
     if what:
         return f"{file} {what}"
@@ -181,6 +173,17 @@ def explain_folder(folder: Path) -> str | None:
         name = _class_of(folder / "transformer/config.json") or "transformer"
         return f"{folder} is a model of a {name}, and no SVD: {ANOTHER}"
     return None
+
+
+def _head_of(file: Path, hint: str = "") -> Head | str:
+    """The head of a safetensors file; else what the file is. hint: after a broken head."""
+    fault = _of_its_beginning(file)
+    if fault:
+        return fault
+    try:
+        return read_head(file)
+    except ValueError as error:
+        return f"{error}{hint}"
 
 
 def _of_its_beginning(file: Path) -> str | None:

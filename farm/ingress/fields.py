@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from farm.ingress.errors import ApiError, bad_request
 from farm.job import Submission
+from farm.parameters import OWN as ASKED
 from farm.parameters import ParameterError
 from farm.parameters import submission_of as submission_of_parameters
 from svd_engine.nearest import did_you_mean
@@ -23,7 +24,7 @@ ALIASES = {
     "cfg_scale": "max_guidance_scale",
     "guidance_scale": "max_guidance_scale",
 }
-OWN = ("num_videos", "priority", "force", "start_within_s", "finish_within_s", "webhook_url")
+OWN = tuple(name for name in ASKED if name != "tenant")  # which is the key's
 NO_TEXT = ("prompt",)  # SVD has none; clients of other models send it
 NAMES = (
     *RenderParams.model_fields,
