@@ -12,11 +12,13 @@ STEP = 32  # positions it holds at once
 @triton.jit
 def _load(x, more, row, at, split, channels, here, JOINED: tl.constexpr):
     """Values of rows, in float32. JOINED: channels from `split` on are those of `more`."""
-    if not JOINED:
-        return tl.load(x + row * channels + at, mask=here, other=0.0).to(tl.float32)
-    first = tl.load(x + row * split + at, mask=here & (at < split), other=0.0)
-    second = more + row * (channels - split) + (at - split)
-    return (first + tl.load(second, mask=here & (at >= split), other=0.0)).to(tl.float32)
+    if JOINED:
+        first = tl.load(x + row * split + at, mask=here & (at < split), other=0.0)
+        second = more + row * (channels - split) + (at - split)
+        value = first + tl.load(second, mask=here & (at >= split), other=0.0)
+    else:
+        value = tl.load(x + row * channels + at, mask=here, other=0.0)
+    return value.to(tl.float32)
 
 
 @triton.jit
