@@ -22,9 +22,13 @@ from farm.store import open_store
 from farm.summary import Summary
 from farm.sweep import parse_sweep
 from farm.words import counted
-from svd_engine.arguments import add_model_options, add_param_options, given_params
+from svd_engine.arguments import (
+    add_model_options,
+    add_param_options,
+    given_params,
+    params_from,
+)
 from svd_engine.command_line import Parser, positive, reading
-from svd_engine.params import RenderParams
 
 EXAMPLES = """\
 examples:
@@ -160,7 +164,10 @@ def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:
     for picture in batch.pictures:
         sweep = batch.sweep.pin(picture.params)
         for combination in sweep.combinations():
-            params = RenderParams(**combination).resolve(facts.defaults)
+            try:
+                params = params_from(argparse.Namespace(), **combination).resolve(facts.defaults)
+            except ValueError as error:  # of a row's parameters and the sweep's together
+                raise RequestError(f"{picture.name}: {error}") from error
             digest = ""
             if picture.digest:
                 digest = RenderRequest(

@@ -17,7 +17,7 @@ from svd_engine.conformance.traces import Trace, align, split_key, step_key
 from svd_engine.engine import Engine
 from svd_engine.image import vae_pixels
 from svd_engine.params import RenderParams
-from svd_engine.recipe import RIGHT, Recipe
+from svd_engine.recipe import Recipe, recipe_of
 
 
 class NeedsError(LookupError):
@@ -64,7 +64,7 @@ class Given:
     def sigmas(self) -> Tensor:
         """Theirs (S + 1), or the schedule's where they have none."""
         if "sigmas" not in self.trace:
-            return sigmas(self, RIGHT, 0)
+            return sigmas(self, recipe_of(self.params), 0)
         return self.tensor("sigmas", (self.params.steps + 1,))
 
     @property
