@@ -92,7 +92,7 @@ class RenderParams(Lasting):
         ge=1,
         le=MAX_INTERVAL,
         description="compute every Nth step whole, and let those between reuse its deep features; "
-        "3 in the tier `reuse`",
+        "2 in the tier `reuse`",
     )
     min_guidance_scale: Guidance = Field(1.0, description="guidance of the first frame")
     max_guidance_scale: Guidance | None = Field(

@@ -17,10 +17,15 @@ from svd_engine.vae import VAE
 
 
 def predict(
-    unet: UNet, sample: Tensor, timestep: Tensor, context: Tensor, time_ids: Tensor
+    unet: UNet,
+    sample: Tensor,
+    timestep: Tensor,
+    context: Tensor,
+    time_ids: Tensor,
+    run: Callable[..., Tensor] = UNet.__call__,
 ) -> Tensor:
-    """`UNet.forward`."""
-    return unet(sample, timestep, context, time_ids)
+    """Run the UNet for a step: whole, or over features of an earlier one (`reuse.Reuse`)."""
+    return run(unet, sample, timestep, context, time_ids)
 
 
 def unscale(latents: Tensor, factor: float) -> Tensor:

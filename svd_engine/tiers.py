@@ -18,7 +18,7 @@ MAX_INTERVAL = 10  # a clip gives way to another after a whole number of interva
 # What a tier means where the request does not say.
 _DEFAULTS: dict[Any, dict[str, int]] = {
     "fast": {"num_inference_steps": 10},
-    "reuse": {"reuse_interval": 3},
+    "reuse": {"reuse_interval": 2},
 }
 
 
@@ -47,6 +47,11 @@ def check_interval(interval: int, tier: TierName, steps: int) -> int:
     if 1 < interval >= steps:
         raise ValueError(f"must be less than the number of steps, {steps}; got {interval}")
     return interval
+
+
+def whole_steps(steps: int, interval: int) -> list[int]:
+    """The steps that are computed whole; the others reuse features of the last of them."""
+    return [step for step in range(steps) if is_whole(step, interval)]
 
 
 def is_whole(step: int, interval: int) -> bool:

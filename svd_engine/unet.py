@@ -89,7 +89,10 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks, each over one skip of the way down; then the size of the next skip."""
+    """Residual blocks, each over one skip of the way down; then the size of the next skip.
+
+    It has as many layers as there are skips: the last block's last layer is left to `UNet.shallow`.
+    """
 
     def __init__(
         self, c_ins: list[int], c_out: int, embedding: int, attentions: nn.ModuleList | None
@@ -102,13 +105,15 @@ class UpBlock(nn.Module):
         self.upsamplers: nn.ModuleList | None = None
 
     def forward(self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Tensor) -> Tensor:
-        for i, resnet in enumerate(self.resnets):
-            x = resnet(torch.cat([x, skips.pop()], dim=-1), embedding)
-            if self.attentions is not None:
-                x = self.attentions[i](x, context)
+        for i in range(min(len(self.resnets), len(skips))):
+            x = self.layer(i, x, skips.pop(), embedding, context)
         for upsample in self.upsamplers or ():
             x = upsample(x, skips[-1].shape[-3:-1])
         return x
+
+    def layer(self, i: int, x: Tensor, skip: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+        x = self.resnets[i](torch.cat([x, skip], dim=-1), embedding)
+        return x if self.attentions is None else self.attentions[i](x, context)
 
 
 class UNet(nn.Module):
@@ -187,16 +192,32 @@ class UNet(nn.Module):
         timestep: 0.25 * ln(sigma), float32, no dimension.
         context: (B, 1, D), the picture's embedding. time_ids: (B, 3).
         """
+        x, embedding, context = self.enter(sample, timestep, context, time_ids)
+        return self.shallow(x, self.deep(x, embedding, context), embedding, context)
+
+    def enter(
+        self, sample: Tensor, timestep: Tensor, context: Tensor, time_ids: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `forward` is given, as the layers take it: features, embedding, context."""
         embedding = self._embed(timestep.expand(len(sample)), time_ids, sample.dtype)
-        x = self.conv_in(sample.movedim(2, -1).contiguous())
-        context = context[:, 0]
-        skips = [x]
+        return self.conv_in(sample.movedim(2, -1).contiguous()), embedding, context[:, 0]
+
+    def deep(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+        """All layers but the last one, whose input this is; nine tenths of the work."""
+        skips: list[Tensor] = []
         for down in self.down_blocks:
             x, more = down(x, embedding, context)
             skips += more
         x = self.mid_block(x, embedding, context)
         for up in self.up_blocks:
             x = up(x, skips, embedding, context)
+        return x
+
+    def shallow(self, x: Tensor, deep: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
+        """The last layer, over the UNet's first features, and the way out: v, as of `forward`."""
+        last = self.up_blocks[-1]
+        assert isinstance(last, UpBlock)
+        x = last.layer(-1, deep, x, embedding, context)
         return self.conv_out(over_pixels(self.conv_norm_out, x)).movedim(-1, 2).contiguous()
 
     def _embed(self, timesteps: Tensor, time_ids: Tensor, dtype: torch.dtype) -> Tensor:

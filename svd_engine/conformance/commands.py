@@ -17,6 +17,7 @@ from svd_engine.arguments import (
 )
 from svd_engine.command_line import STATUSES, reading
 from svd_engine.params import RenderParams
+from svd_engine.tiers import whole_steps
 
 Commands = Any  # argparse gives the type no public name
 EXAMPLES = """\
@@ -116,6 +117,7 @@ def trace(options: argparse.Namespace) -> int:
         "model_digest": checkpoint.digest,
         "dtype": options.dtype,
         "params": params.model_dump(),
+        "whole_steps": whole_steps(params.steps, params.reuse_interval),
         "seed": params.seed,
         "memory": recorder.memory,
         **record.about_machine(options.device),

@@ -183,7 +183,7 @@ def unconditional_embedding(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 def sine_first(recipe: Recipe, _: RenderParams) -> Recipe:
-    def predict(unet: UNet, *args: Tensor) -> Tensor:
+    def predict(unet: UNet, *args: Any) -> Tensor:
         with _sines_first(unet):
             return recipe.predict(unet, *args)
 
@@ -209,7 +209,7 @@ def _sines_first(unet: UNet) -> Iterator[None]:
 
 
 def norm_eps(recipe: Recipe, _: RenderParams) -> Recipe:
-    def predict(unet: UNet, *args: Tensor) -> Tensor:
+    def predict(unet: UNet, *args: Any) -> Tensor:
         norms = [module for module in unet.modules() if isinstance(module, nn.GroupNorm)]
         with _set(norms, "eps", [1e-5] * len(norms)):
             return recipe.predict(unet, *args)

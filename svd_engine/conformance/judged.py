@@ -18,6 +18,7 @@ from svd_engine.engine import Engine
 from svd_engine.image import vae_pixels
 from svd_engine.params import RenderParams
 from svd_engine.recipe import Recipe, recipe_of
+from svd_engine.reuse import Reuse
 
 
 class NeedsError(LookupError):
@@ -144,9 +145,9 @@ def model_input(given: Given, recipe: Recipe, step: int) -> Tensor:
 
 
 def model_output(given: Given, recipe: Recipe, step: int) -> Tensor:
-    unet, steps = given.engine.unet, given.params.steps
+    """Of a step that reuses features: from the inputs of its whole step and its own."""
+    unet, interval = given.engine.unet, given.params.reuse_interval
     frames, height, width = given.shape
-    sample = given.of_step(step, "model_input", unet.config.in_channels)
     width_of_context = unet.config.per_block("cross_attention_dim")[0]
     told = Conditioning(
         given.tensor("clip.embedding", (1, 1, width_of_context)),
@@ -154,11 +155,13 @@ def model_output(given: Given, recipe: Recipe, step: int) -> Tensor:
         given.tensor("time_ids", (1, 3)),
     )
     context, _, ids = recipe.pair(told, frames, given.params.guided)
-    timestep = given.tensor("timesteps", (steps,))[step]
-    place = next(unet.parameters())
-    return recipe.predict(
-        unet, sample.to(place), timestep.to(place.device), context.to(place), ids.to(place)
-    ).cpu()
+    timesteps = given.tensor("timesteps", (given.params.steps,))
+    place, run = next(unet.parameters()), Reuse(interval)
+    for at in sorted({step - step % interval, step}):
+        sample = given.of_step(at, "model_input", unet.config.in_channels).to(place)
+        timestep = timesteps[at].to(place.device)
+        v = recipe.predict(unet, sample, timestep, context.to(place), ids.to(place), run)
+    return v.cpu()
 
 
 def guided(given: Given, recipe: Recipe, step: int) -> Tensor:
