@@ -11,21 +11,28 @@ import torch
 from torch import Tensor
 
 from svd_engine import clip, conditioning, image, schedule
+from svd_engine.layers import Constants
 from svd_engine.params import RenderParams
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
 
+def constants(
+    unet: UNet, timesteps: Tensor, context: Tensor, time_ids: Tensor, frames: int
+) -> list[Constants]:
+    """`UNet.constants` of timesteps (S,), for each step."""
+    of_clips = timesteps[:, None].expand(-1, len(context))
+    return unet.constants(of_clips, context, time_ids, frames)
+
+
 def predict(
     unet: UNet,
     sample: Tensor,
-    timestep: Tensor,
-    context: Tensor,
-    time_ids: Tensor,
-    run: Callable[..., Tensor] = UNet.__call__,
+    constants: Constants,
+    run: Callable[[UNet, Tensor, Constants], Tensor] = UNet.predict,
 ) -> Tensor:
     """Run the UNet for a step: whole, or over features of an earlier one (`reuse.Reuse`)."""
-    return run(unet, sample, timestep, context, time_ids)
+    return run(unet, sample, constants)
 
 
 def unscale(latents: Tensor, factor: float) -> Tensor:
@@ -59,6 +66,7 @@ class Recipe:
     initial_latents: Callable[..., Tensor] = schedule.initial_latents
     guidance_scales: Callable[..., Tensor] = schedule.guidance_scales
     pair: Callable[..., tuple[Tensor, Tensor, Tensor]] = conditioning.pair
+    constants: Callable[..., list[Constants]] = constants
     scale_input: Callable[..., Tensor] = schedule.scale_input
     join: Callable[..., Tensor] = conditioning.join
     predict: Callable[..., Tensor] = predict

@@ -7,6 +7,7 @@ runs over them and over the step's own first features.
 
 from torch import Tensor
 
+from svd_engine.layers import Constants
 from svd_engine.tiers import is_whole
 from svd_engine.unet import UNet
 
@@ -24,12 +25,10 @@ class Reuse:
         self._step = 0  # from this run's first
         self._features: Tensor | None = None
 
-    def __call__(
-        self, unet: UNet, sample: Tensor, timestep: Tensor, context: Tensor, time_ids: Tensor
-    ) -> Tensor:
-        """As `UNet.forward`, of the next step."""
-        x, *told = unet.enter(sample, timestep, context, time_ids)
+    def __call__(self, unet: UNet, sample: Tensor, constants: Constants) -> Tensor:
+        """As `UNet.predict`, of the next step."""
+        x = unet.enter(sample)
         if self._features is None or is_whole(self._step, self._interval):
-            self._features = unet.deep(x, *told)
+            self._features = unet.deep(x, constants)
         self._step += 1
-        return unet.shallow(x, self._features, *told)
+        return unet.shallow(x, self._features, constants)

@@ -10,6 +10,7 @@ from functools import partial
 from statistics import mean
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from svd_engine.bench.measure import Call, synchronize
@@ -47,15 +48,12 @@ class Found:
 
 def shallow_step(unet: UNet, inputs: Sequence[Tensor]) -> Call:
     """A UNet step of these inputs that reuses features, for a bench to time."""
-    kept: list[Tensor] = []
-
-    def step() -> Tensor:
-        x, *told = unet.enter(*inputs)
-        if not kept:
-            kept.append(unet.deep(x, *told))
-        return unet.shallow(x, kept[0], *told)
-
-    return step
+    sample, timestep, context, time_ids = inputs
+    timesteps = timestep.expand(1, len(sample))
+    with torch.inference_mode():
+        (constants,) = unet.constants(timesteps, context, time_ids, sample.shape[1])
+        features = unet.deep(unet.enter(sample), constants)
+    return lambda: unet.shallow(unet.enter(sample), features, constants)
 
 
 def tier_clips(

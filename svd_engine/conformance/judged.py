@@ -159,8 +159,9 @@ def model_output(given: Given, recipe: Recipe, step: int) -> Tensor:
     place, run = next(unet.parameters()), Reuse(interval)
     for at in sorted({step - step % interval, step}):
         sample = given.of_step(at, "model_input", unet.config.in_channels).to(place)
-        timestep = timesteps[at].to(place.device)
-        v = recipe.predict(unet, sample, timestep, context.to(place), ids.to(place), run)
+        timestep = timesteps[at, None].to(place.device)
+        constants = recipe.constants(unet, timestep, context.to(place), ids.to(place), frames)
+        v = recipe.predict(unet, sample, constants[0], run)
     return v.cpu()
 
 
