@@ -36,6 +36,7 @@ examples:
   python -m farm.batch 'photos/*.jpg' --out clips --seeds 0-3 --model svd-xt \\
       --variant fp16 --dtype float16 --decode-chunk-size 8
   python -m farm.batch cat.png --out sweep --seeds 0-7 --motion-bucket-id 40,127,200
+  python -m farm.batch photos/ --out drafts --tier fast   # 10 steps, not exact
   python -m farm.batch photos/ --out clips --detach   # again without it fetches the clips
   python -m farm.batch s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
   ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips

@@ -28,6 +28,7 @@ examples:
   python -m svd_engine render photo.jpg --model svd-xt --variant fp16 --device cuda \\
       --dtype float16 --decode-chunk-size 8 --seed 42 --out clip.mp4
   python -m svd_engine render photo.jpg --model ./my-checkpoint --fit crop --out frames/
+  python -m svd_engine render photo.jpg --tier fast --out draft.mp4   # 10 steps, not exact
 
 """
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from farm.engines import Latents, Renderer
 from farm.plan import Stage, plan
 from farm.request import Model
+from svd_engine.__main__ import main
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conformance.diagnose import Verdict
-from svd_engine.conformance.traces import TraceError
+from svd_engine.conformance.traces import TraceError, open_trace
 from svd_engine.engine import Engine
 from svd_engine.params import RenderParams
 from svd_engine.recipe import recipe_of
@@ -170,6 +171,27 @@ def test_diffusers_traces_the_fast_tier_and_no_reuse(
     reused = params_of(NAME, engine, reuse_interval=2)
     with pytest.raises(TraceError, match="diffusers reuses no features"):
         reference_trace(folder, picture, reused, kind)
+
+
+def test_a_trace_says_which_steps_were_whole_and_a_comparison_that_tiers_differ(
+    tiny: Path, picture: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture.save(tmp_path / "a.png")
+    small = ["--model", str(tiny), "--width", "32", "--height", "32", "--num-frames", "1"]
+    files = []
+    for name, tier in (("exact", []), ("reused", ["--reuse-interval", "3"])):
+        files.append(str(tmp_path / f"{name}.safetensors"))
+        options = [*small, "--steps", "4", "--out", files[-1], *tier]
+        assert main(["trace", str(tmp_path / "a.png"), *options]) == 0
+    told = [open_trace(Path(file)).about["whole_steps"] for file in files]
+    assert told == [[0, 1, 2, 3], [0, 3]]
+    capsys.readouterr()
+    assert main(["compare", *files]) == 1
+    said = capsys.readouterr().out
+    assert "the tiers differ: exact, reuse interval 1; and reuse, reuse interval 3" in said
+    assert "the first to depart is step.001.model_output" in said
+    assert main(["compare", files[1], files[1]]) == 0
+    assert "tiers differ" not in capsys.readouterr().out
 
 
 def test_the_two_parts_are_the_whole(engine: Engine) -> None:

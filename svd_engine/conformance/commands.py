@@ -145,7 +145,7 @@ def _steps(text: str | None) -> set[int] | None:
 
 def compare(options: argparse.Namespace) -> int:
     """Compare two traces; 0 alike, 1 one departs, 2 they cannot be compared."""
-    from svd_engine.conformance.compare import compare, table
+    from svd_engine.conformance.compare import compare, table, tiers_told
     from svd_engine.conformance.page import comparison_page
     from svd_engine.conformance.traces import TraceError, open_trace
 
@@ -160,7 +160,7 @@ def compare(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(comparison.as_json()))
     else:
-        print("\n".join(table(comparison)))
+        print("\n".join([*tiers_told(first, second), *table(comparison)]))
     return 1 if comparison.first_departure else 0
 
 
