@@ -198,7 +198,7 @@ def test_convolution_along_frames(
 
 
 @pytest.mark.parametrize(
-    ("frames", "pixels", "c_in", "c_out"), [(3, 50, 64, 128), (1, 1030, 64, 128), (2, 9, 128, 256)]
+    ("frames", "pixels", "c_in", "c_out"), [(3, 50, 64, 192), (1, 1030, 64, 128), (2, 9, 128, 256)]
 )
 @pytest.mark.parametrize("dtype", HALF)
 def test_convolution_of_whole_clips_by_descriptors(

@@ -162,7 +162,7 @@ def _convolve_clips(
 
 
 def _clips_fit(x: Tensor, weight: Tensor) -> bool:
-    whole = x.shape[-1] % DEPTH == 0 and len(weight) % 128 == 0
+    whole = x.shape[-1] % DEPTH == 0 and len(weight) % DEPTH == 0
     return whole and x.element_size() == 2 and _properties(x.device)[0]
 
 
