@@ -13,6 +13,7 @@ from torch import Tensor
 from svd_engine import clip, conditioning, image, schedule
 from svd_engine.layers import Constants
 from svd_engine.params import RenderParams
+from svd_engine.reuse import Reuse
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -25,14 +26,11 @@ def constants(
     return unet.constants(of_clips, context, time_ids, frames)
 
 
-def predict(
-    unet: UNet,
-    sample: Tensor,
-    constants: Constants,
-    run: Callable[[UNet, Tensor, Constants], Tensor] = UNet.predict,
-) -> Tensor:
-    """Run the UNet for a step: whole, or over features of an earlier one (`reuse.Reuse`)."""
-    return run(unet, sample, constants)
+def predict(unet: UNet, sample: Tensor, constants: Constants, reuse: Reuse | None = None) -> Tensor:
+    """`UNet.predict`, or by `reuse`, which may take features of an earlier step."""
+    if reuse is None:
+        return unet.predict(sample, constants)
+    return reuse.predict(unet, sample, constants)
 
 
 def unscale(latents: Tensor, factor: float) -> Tensor:

@@ -25,7 +25,7 @@ class Reuse:
         self._step = 0  # from this run's first
         self._features: Tensor | None = None
 
-    def __call__(self, unet: UNet, sample: Tensor, constants: Constants) -> Tensor:
+    def predict(self, unet: UNet, sample: Tensor, constants: Constants) -> Tensor:
         """As `UNet.predict`, of the next step."""
         x = unet.enter(sample)
         if self._features is None or is_whole(self._step, self._interval):

@@ -75,7 +75,7 @@ def denoise(
     interval = params.reuse_interval
     if start < params.steps and not is_whole(start, interval):
         raise ValueError(f"start must be a whole step, a multiple of {interval}, got {start}")
-    run = Reuse(interval) if interval > 1 else UNet.predict
+    reuse = Reuse(interval) if interval > 1 else None
     weights = next(unet.parameters())
     frames = latents.shape[1]
     sigmas = recipe.sigmas(schedule, params.steps, params.sigmas)
@@ -91,7 +91,7 @@ def denoise(
     for step in range(start, params.steps):
         sigma, sigma_next = sigmas[step], sigmas[step + 1]
         sample = recipe.join(recipe.scale_input(latents, sigma), image_latents)
-        v = recipe.predict(unet, sample, constants[step], run)
+        v = recipe.predict(unet, sample, constants[step], reuse)
         v = recipe.guide(v, guidance[step]) if params.guided else v
         latents = recipe.euler_step(latents, v, sigma, sigma_next)
         yield latents

@@ -194,6 +194,22 @@ def test_a_trace_says_which_steps_were_whole_and_a_comparison_that_tiers_differ(
     assert "tiers differ" not in capsys.readouterr().out
 
 
+def test_what_is_put_on_the_unet_from_outside_runs_in_every_tier(
+    engine: Engine, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `optimize` does, which replaces methods of the UNet at hand."""
+    ran: list[str] = []
+    for name in ("predict", "deep", "shallow"):
+        method = getattr(engine.unet, name)
+        heard = lambda *args, name=name, method=method: ran.append(name) or method(*args)  # noqa: E731
+        monkeypatch.setattr(engine.unet, name, heard)
+    engine.render(picture, params_of(NAME, engine, num_inference_steps=2))
+    assert ran == ["predict", "deep", "shallow"] * 2
+    ran.clear()
+    engine.render(picture, params_of(NAME, engine, num_inference_steps=4, reuse_interval=2))
+    assert ran == ["deep", "shallow", "shallow"] * 2
+
+
 def test_the_two_parts_are_the_whole(engine: Engine) -> None:
     unet = engine.unet
     generator = torch.Generator().manual_seed(0)

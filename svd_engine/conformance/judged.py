@@ -156,12 +156,12 @@ def model_output(given: Given, recipe: Recipe, step: int) -> Tensor:
     )
     context, _, ids = recipe.pair(told, frames, given.params.guided)
     timesteps = given.tensor("timesteps", (given.params.steps,))
-    place, run = next(unet.parameters()), Reuse(interval)
+    place, reuse = next(unet.parameters()), Reuse(interval)
     for at in sorted({step - step % interval, step}):
         sample = given.of_step(at, "model_input", unet.config.in_channels).to(place)
         timestep = timesteps[at, None].to(place.device)
         constants = recipe.constants(unet, timestep, context.to(place), ids.to(place), frames)
-        v = recipe.predict(unet, sample, constants[0], run)
+        v = recipe.predict(unet, sample, constants[0], reuse)
     return v.cpu()
 
 
