@@ -14,9 +14,9 @@ from torch import Tensor
 from svd_engine.config import ScheduleConfig
 
 RHO = 7.0
-# Sabour et al. 2024, "Align Your Steps": the levels found for SVD in 10 steps. The last one is the
-# checkpoint's sigma_min, from which others are interpolated; denoising ends at 0 instead.
-ALIGNED = (700.0, 54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034, 0.002)
+# Sabour et al. 2024, "Align Your Steps": the levels found for SVD in 10 steps, between the ends of
+# the published checkpoints, which are 700 and 0.002.
+ALIGNED = (54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034)
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
@@ -28,16 +28,13 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
 
 
 def aligned_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
-    """Sigmas (S + 1,) of Align Your Steps from `sigma_max`, then 0.
+    """Sigmas (S + 1,) of Align Your Steps between the checkpoint's ends, then 0 for the last.
 
-    Other numbers of steps are interpolated linearly in ln(sigma), as in the paper; in the same way
-    the levels are stretched for a checkpoint whose range is not the published ones'.
+    Other numbers of steps are interpolated linearly in ln(sigma), as in the paper.
     """
-    levels = np.log(ALIGNED)
-    span = (levels - levels[-1]) / (levels[0] - levels[-1])
-    own = np.log(sigma_min) + span * (np.log(sigma_max) - np.log(sigma_min))
-    at = np.linspace(0, len(own) - 1, steps + 1)
-    sigmas = np.exp(np.interp(at, np.arange(len(own)), own))
+    levels = [sigma_max, *(at for at in ALIGNED if sigma_min < at < sigma_max), sigma_min]
+    places = np.linspace(0, len(levels) - 1, steps + 1)
+    sigmas = np.exp(np.interp(places, np.arange(len(levels)), np.log(levels)))
     sigmas[-1] = 0.0
     return torch.from_numpy(sigmas.astype(np.float32))
 

@@ -87,10 +87,12 @@ def test_other_step_counts_keep_to_the_curve(steps: int) -> None:
         assert sigmas[1] ** 2 == pytest.approx(700.0 * 54.5, rel=1e-6)
 
 
-def test_another_range_has_its_own_ends() -> None:
-    sigmas = aligned_sigmas(10, 0.01, 80.0)
-    assert sigmas[0].item() == pytest.approx(80.0)
-    assert sigmas[9].item() > 0.01
+def test_another_range_has_its_own_ends_and_the_levels_between_them() -> None:
+    assert aligned_sigmas(10, 0.002, 400.0).tolist()[1:] == pytest.approx(ALIGNED[1:], rel=1e-6)
+    narrow = aligned_sigmas(10, 0.1, 20.0)
+    assert narrow[0].item() == pytest.approx(20.0)
+    assert narrow[9].item() > 0.1
+    assert (narrow.diff() < 0).all()
 
 
 def test_fast_is_what_diffusers_renders_with_these_sigmas(
