@@ -120,7 +120,7 @@ class UpBlock(nn.Module):
         return x
 
     def layer(self, i: int, x: Tensor, skip: Tensor, constants: Constants) -> Tensor:
-        x = self.resnets[i](torch.cat([x, skip], dim=-1), constants)
+        x = self.resnets[i](x, constants, more=skip)
         return x if self.attentions is None else self.attentions[i](x, constants)
 
 
