@@ -22,9 +22,13 @@ from farm.store import open_store
 from farm.summary import Summary
 from farm.sweep import parse_sweep
 from farm.words import counted
-from svd_engine.arguments import add_model_options, add_param_options, given_params
+from svd_engine.arguments import (
+    add_model_options,
+    add_param_options,
+    given_params,
+    params_from,
+)
 from svd_engine.command_line import Parser, positive, reading
-from svd_engine.params import RenderParams
 
 EXAMPLES = """\
 examples:
@@ -32,6 +36,7 @@ examples:
   python -m farm.batch 'photos/*.jpg' --out clips --seeds 0-3 --model svd-xt \\
       --variant fp16 --dtype float16 --decode-chunk-size 8
   python -m farm.batch cat.png --out sweep --seeds 0-7 --motion-bucket-id 40,127,200
+  python -m farm.batch photos/ --out drafts --tier fast   # 10 steps, not exact
   python -m farm.batch photos/ --out clips --detach   # again without it fetches the clips
   python -m farm.batch s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
   ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips
@@ -160,7 +165,10 @@ def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:
     for picture in batch.pictures:
         sweep = batch.sweep.pin(picture.params)
         for combination in sweep.combinations():
-            params = RenderParams(**combination).resolve(facts.defaults)
+            try:
+                params = params_from(argparse.Namespace(), **combination).resolve(facts.defaults)
+            except ValueError as error:  # of a row's parameters and the sweep's together
+                raise RequestError(f"{picture.name}: {error}") from error
             digest = ""
             if picture.digest:
                 digest = RenderRequest(

@@ -9,10 +9,10 @@ WEIGHT = 0.2  # of the newest observation
 
 
 class Pace:
-    """A moving average for each stage of each model."""
+    """A moving average for each stage of each model, and for each interval of reuse."""
 
     def __init__(self) -> None:
-        self._pace: dict[tuple[str, Stage], float] = {}
+        self._pace: dict[tuple[str, Stage, int], float] = {}
 
     def observe(self, task: Task, request: RenderRequest, seconds: float) -> None:
         """Take note of a task that took so long."""
@@ -28,7 +28,7 @@ class Pace:
 
     def _note(self, stage: Stage, request: RenderRequest, amount: int, seconds: float) -> None:
         pace = seconds / _work(stage, request, amount)
-        key = request.weights, stage
+        key = _key(request, stage)
         former = self._pace.get(key, pace)
         self._pace[key] = former + WEIGHT * (pace - former)
 
@@ -47,18 +47,24 @@ class Pace:
         for stage, amount in amounts.items():
             if not amount:  # done: a clip that goes on after a restart is never encoded again
                 continue
-            pace = self._of(request.weights, stage)
+            pace = self._of(request, stage)
             if pace is None:
                 return None
             total += pace * _work(stage, request, amount)
         return total
 
-    def _of(self, weights: str, stage: Stage) -> float | None:
+    def _of(self, request: RenderRequest, stage: Stage) -> float | None:
         """The pace of a stage; a video is written at the same one whichever model has made it."""
-        pace = self._pace.get((weights, stage))
+        pace = self._pace.get(_key(request, stage))
         if pace is None and stage is Stage.MUX:
-            return next((pace for (_, of), pace in self._pace.items() if of is stage), None)
+            return next((pace for (_, of, _), pace in self._pace.items() if of is stage), None)
         return pace
+
+
+def _key(request: RenderRequest, stage: Stage) -> tuple[str, Stage, int]:
+    """What has a pace of its own: steps that reuse features are faster than whole ones."""
+    interval = request.params.reuse_interval if stage is Stage.DENOISE else 1
+    return request.weights, stage, interval
 
 
 def _work(stage: Stage, request: RenderRequest, amount: int) -> float:

@@ -53,14 +53,18 @@ class Task:
 def plan(request: RenderRequest, segment: int, step: int = 0) -> Iterator[Task]:
     """Tasks of a clip that is `step` steps done, one by one; each comes after all that it needs.
 
-    Denoising is cut into segments of so many steps: after each one the latents are saved, and
-    another clip or another worker may take its turn. A chunk of `decode_chunk_size` frames is a
-    task of its own, as blind to its neighbours as in diffusers, so it may be decoded anywhere.
-    Without a chunk size the clip is decoded as one, by as many workers as it has frames at most.
+    Denoising is cut into segments of so many steps, rounded up to whole intervals of reuse: after
+    each one the latents are saved, and another clip or another worker may take its turn. A chunk of
+    `decode_chunk_size` frames is a task of its own, as blind to its neighbours as in diffusers, so
+    it may be decoded anywhere. Without a chunk size the clip is decoded as one, by as many workers
+    as it has frames at most.
     """
     assert request.num_videos == 1
     frames, steps = request.params.num_frames, request.params.steps
     assert frames is not None  # a RenderRequest is resolved
+    # What a step reuses is not saved with the latents: a segment begins with a whole step.
+    interval = request.params.reuse_interval
+    segment += -segment % interval
     if step == 0:
         yield Task("conditioning", Stage.ENCODE)
     for start in range(step - step % segment, steps, segment):

@@ -21,9 +21,12 @@ LABELS = {
     "motion_bucket_id": "motion",
     "noise_aug_strength": "noise",
     "decode_chunk_size": "chunk",
+    "reuse_interval": "reuse",
 }
 # Where one of the two is asked for, the other has nothing to say.
 _RIVALS = {"sigmas": "num_inference_steps", "num_inference_steps": "sigmas"}
+# What may contradict one another, though each is right alone.
+_TOGETHER = ("num_inference_steps", "sigmas", "tier", "reuse_interval", "deviations")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def parse_sweep(options: Mapping[str, str], seeds: str) -> Sweep:
     if "sigmas" in axes and len(axes.get("num_inference_steps", ())) > 1:
         raise ValueError("--num-inference-steps: one value or none beside --sigmas, which decide")
     sweep = _sweep(axes)
+    _check_together(axes)
     clips = prod(len(values) for _, values in sweep.axes)
     if clips > MAX_CLIPS:
         swept = ", ".join(f"{len(v)} of {name}" for name, v in sweep.axes if len(v) > 1)
@@ -114,6 +118,13 @@ def written(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(map(written, value))
     return str(value).removesuffix(".0")
+
+
+def _check_together(axes: Mapping[str, tuple[Any, ...]]) -> None:
+    """ValueError names the option whose values contradict those of others."""
+    together = {name: values for name, values in axes.items() if name in _TOGETHER}
+    for combination in _sweep(together).combinations():
+        params_from(argparse.Namespace(), **combination)
 
 
 def _sweep(axes: Mapping[str, tuple[Any, ...]]) -> Sweep:

@@ -1,9 +1,10 @@
-"""The command line: `python -m svd_engine render|tiny|trace|compare|diagnose|bench`."""
+"""The command line: `python -m svd_engine render|tiny|trace|compare|diagnose|bench|tiers`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from svd_engine.arguments import (
     add_device_option,
@@ -17,12 +18,17 @@ from svd_engine.nearest import no_such
 from svd_engine.params import RenderParams
 from svd_engine.video import SUFFIXES
 
+if TYPE_CHECKING:
+    from svd_engine.engine import Engine
+
+COMPARED = ("tier", "reuse_interval", "num_inference_steps", "sigmas")  # by `tiers`, in all tiers
 RENDER_EXAMPLES = """\
 examples:
   python -m svd_engine render photo.jpg --out clip.mp4
   python -m svd_engine render photo.jpg --model svd-xt --variant fp16 --device cuda \\
       --dtype float16 --decode-chunk-size 8 --seed 42 --out clip.mp4
   python -m svd_engine render photo.jpg --model ./my-checkpoint --fit crop --out frames/
+  python -m svd_engine render photo.jpg --tier fast --out draft.mp4   # 10 steps, not exact
 
 """
 
@@ -74,6 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--budget", type=float, default=300.0, help="seconds (default: 300)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="written anew with each row")
     bench.add_argument("--profile", action="store_true", help="the ten costliest kernels of a step")
+    tiers = commands.add_parser(
+        "tiers", help="time the approximate tiers, and their distance to exact", epilog=STATUSES
+    )
+    tiers.add_argument("pictures", nargs="+", metavar="PICTURE")
+    add_model_options(tiers)
+    add_device_option(tiers)
+    add_param_options(tiers, leave_out=COMPARED)
     return parser
 
 
@@ -100,6 +113,27 @@ def _bench(options: argparse.Namespace) -> int:
     return 0
 
 
+def _tiers(options: argparse.Namespace) -> int:
+    params = params_from(options)
+    from svd_engine.bench.tiers import compare, table
+    from svd_engine.picture import open_picture
+
+    with reading():
+        pictures = [open_picture(path) for path in options.pictures]
+        engine = _engine(options)
+    print("\n".join(table(compare(engine, pictures, params))))
+    return 0
+
+
+def _engine(options: argparse.Namespace) -> "Engine":
+    import torch
+
+    from svd_engine.engine import Engine
+
+    dtype = getattr(torch, options.dtype)
+    return Engine.from_pretrained(options.model, options.device, dtype, options.variant)
+
+
 def _check(options: argparse.Namespace) -> RenderParams:
     """The parameters; wrong usage is said before the work, not after."""
     suffix = Path(options.out).suffix
@@ -110,18 +144,14 @@ def _check(options: argparse.Namespace) -> RenderParams:
 
 def _render(options: argparse.Namespace) -> int:
     params = _check(options)
-    import torch
     from tqdm import tqdm
 
-    from svd_engine.engine import Engine
     from svd_engine.picture import open_picture
 
     out = Path(options.out)
     with reading():
         picture = open_picture(options.picture)
-        engine = Engine.from_pretrained(
-            options.model, options.device, getattr(torch, options.dtype), options.variant
-        )
+        engine = _engine(options)
     with tqdm(total=params.steps, unit="step", desc=out.name) as bar:
         clip = engine.render(picture, params, on_step=lambda _done, _latents: bar.update())
     print(clip.save(out))
@@ -135,6 +165,7 @@ COMMANDS = {
     "compare": conformance.compare,
     "diagnose": conformance.diagnose,
     "bench": _bench,
+    "tiers": _tiers,
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What one clip is asked to be. No torch here: the farm reads this without an engine."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
@@ -11,17 +12,21 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     Strict,
+    ValidationInfo,
     field_validator,
     model_serializer,
+    model_validator,
 )
 
 from svd_engine.conformance.catalogue import deviations_of, names_of
+from svd_engine.tiers import MAX_INTERVAL, TierName, check_interval, check_tier, with_tier
 from svd_engine.values import Number, Whole, listed, number, stripped, whole
 
 MAX_STEPS = 1000
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
 Dtype = Annotated[DtypeName, BeforeValidator(stripped)]
+Tier = Annotated[TierName, BeforeValidator(stripped)]
 Fit = Annotated[Literal["stretch", "crop", "pad"], BeforeValidator(stripped)]
 Side = Annotated[int, Strict(), Field(ge=8, le=8192, multiple_of=8), BeforeValidator(whole)]
 Frames = Annotated[int, Strict(), Field(ge=1, le=1024), BeforeValidator(whole)]
@@ -69,10 +74,25 @@ class RenderParams(Lasting):
         None, description="frames in the clip (default: the checkpoint's)"
     )
     num_inference_steps: Whole = Field(
-        25, ge=1, le=MAX_STEPS, description="denoising steps; given sigmas take their place"
+        25,
+        ge=1,
+        le=MAX_STEPS,
+        description="denoising steps, 10 in the tier `fast`; given sigmas take their place",
     )
     sigmas: Annotated[tuple[Number, ...], BeforeValidator(listed)] | None = Field(
         None, description="noise levels, falling, the last one where denoising ends (usually 0)"
+    )
+    tier: Tier = Field(
+        "exact",
+        description="exact, or an approximation: fast (10 steps, placed by Align Your Steps) "
+        "or reuse (see reuse_interval)",
+    )
+    reuse_interval: Whole = Field(
+        1,
+        ge=1,
+        le=MAX_INTERVAL,
+        description="compute every Nth step whole, and let those between reuse its deep features; "
+        "2 in the tier `reuse`",
     )
     min_guidance_scale: Guidance = Field(1.0, description="guidance of the first frame")
     max_guidance_scale: Guidance | None = Field(
@@ -99,6 +119,32 @@ class RenderParams(Lasting):
         (), description="known mistakes to make, joined by +; see svd_engine/conformance"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_tier(cls, given: Any) -> Any:
+        return with_tier(given) if isinstance(given, Mapping) else given
+
+    @field_validator("tier")
+    @classmethod
+    def _tier_fits(cls, tier: TierName, info: ValidationInfo) -> TierName:
+        return check_tier(tier, info.data.get("sigmas"))
+
+    @field_validator("reuse_interval")
+    @classmethod
+    def _interval_fits(cls, interval: int, info: ValidationInfo) -> int:
+        known = info.data
+        if not {"tier", "sigmas", "num_inference_steps"} <= known.keys():
+            return interval  # what is wrong with those is said already
+        steps = _steps(known["sigmas"], known["num_inference_steps"])
+        return check_interval(interval, known["tier"], steps)
+
+    @field_validator("deviations")
+    @classmethod
+    def _karras_is_there(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "karras_off" in names and info.data.get("tier") == "fast":
+            raise ValueError("karras_off does not go with the tier fast, whose sigmas are its own")
+        return names
+
     @field_validator("sigmas")
     @classmethod
     def _sigmas_fall(cls, sigmas: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -117,7 +163,7 @@ class RenderParams(Lasting):
     @property
     def steps(self) -> int:
         """Denoising steps that will be run."""
-        return len(self.sigmas) - 1 if self.sigmas else self.num_inference_steps
+        return _steps(self.sigmas, self.num_inference_steps)
 
     @property
     def guidance(self) -> tuple[float, float]:
@@ -139,3 +185,7 @@ class RenderParams(Lasting):
         """The same parameters with the checkpoint's where they are open."""
         own = {name: value for name, value in defaults if getattr(self, name) is None}
         return self.model_copy(update=own)
+
+
+def _steps(sigmas: tuple[float, ...] | None, asked: int) -> int:
+    return len(sigmas) - 1 if sigmas else asked

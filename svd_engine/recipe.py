@@ -4,7 +4,8 @@ The stages are written on these. A trace wraps them to listen; a known mistake r
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from svd_engine import clip, conditioning, image, schedule
 from svd_engine.layers import Constants
 from svd_engine.params import RenderParams
+from svd_engine.reuse import Reuse
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -24,9 +26,11 @@ def constants(
     return unet.constants(of_clips, context, time_ids, frames)
 
 
-def predict(unet: UNet, sample: Tensor, constants: Constants) -> Tensor:
-    """`UNet.predict`."""
-    return unet.predict(sample, constants)
+def predict(unet: UNet, sample: Tensor, constants: Constants, reuse: Reuse | None = None) -> Tensor:
+    """`UNet.predict`, or by `reuse`, which may take features of an earlier step."""
+    if reuse is None:
+        return unet.predict(sample, constants)
+    return reuse.predict(unet, sample, constants)
 
 
 def unscale(latents: Tensor, factor: float) -> Tensor:
@@ -72,12 +76,15 @@ class Recipe:
 
 
 RIGHT = Recipe()
+# The tier `fast`: right in all but where its steps are.
+FAST = replace(RIGHT, sigmas=partial(schedule.make_sigmas, spread=schedule.aligned_sigmas))
 
 
 def recipe_of(params: RenderParams) -> Recipe:
-    """The right recipe, or one with the mistakes that were asked for."""
+    """The recipe of the params' tier, with the mistakes that were asked for."""
+    recipe = FAST if params.tier == "fast" else RIGHT
     if not params.deviations:
-        return RIGHT
+        return recipe
     from svd_engine.conformance.deviations import with_deviations
 
-    return with_deviations(params)
+    return with_deviations(params, recipe)

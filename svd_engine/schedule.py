@@ -5,7 +5,7 @@ diffusers' `EulerDiscreteScheduler` computes it for v-prediction with continuous
 is a float32 scalar on the CPU; S steps have S + 1 of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 from svd_engine.config import ScheduleConfig
 
 RHO = 7.0
+# Sabour et al. 2024, "Align Your Steps": the levels found for SVD in 10 steps, between the ends of
+# the published checkpoints, which are 700 and 0.002.
+ALIGNED = (54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034)
 
 
 def karras_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
@@ -24,11 +27,28 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
     return torch.from_numpy(np.append(sigmas, 0.0).astype(np.float32))
 
 
-def make_sigmas(config: ScheduleConfig, steps: int, given: Sequence[float] | None) -> Tensor:
-    """Sigmas (S + 1,): those given, else the checkpoint's schedule in `steps` steps."""
+def aligned_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
+    """Sigmas (S + 1,) of Align Your Steps between the checkpoint's ends, then 0 for the last.
+
+    Other numbers of steps are interpolated linearly in ln(sigma), as in the paper.
+    """
+    levels = [sigma_max, *(at for at in ALIGNED if sigma_min < at < sigma_max), sigma_min]
+    places = np.linspace(0, len(levels) - 1, steps + 1)
+    sigmas = np.exp(np.interp(places, np.arange(len(levels)), np.log(levels)))
+    sigmas[-1] = 0.0
+    return torch.from_numpy(sigmas.astype(np.float32))
+
+
+def make_sigmas(
+    config: ScheduleConfig,
+    steps: int,
+    given: Sequence[float] | None,
+    spread: Callable[[int, float, float], Tensor] = karras_sigmas,
+) -> Tensor:
+    """Sigmas (S + 1,): those given, else `steps` steps spread over the checkpoint's range."""
     if given is not None:
         return torch.tensor(given, dtype=torch.float32)
-    return karras_sigmas(steps, config.sigma_min, config.sigma_max)
+    return spread(steps, config.sigma_min, config.sigma_max)
 
 
 def make_timesteps(sigmas: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from svd_engine.exact import Seam, decode_slices
 from svd_engine.image import vae_pixels, view_picture
 from svd_engine.params import RenderParams
 from svd_engine.recipe import RIGHT, Recipe
+from svd_engine.reuse import Reuse
+from svd_engine.tiers import is_whole
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -65,10 +67,15 @@ def denoise(
     """Denoise, yielding the latents (1, F, C, h, w) after each step from `start` to the last.
 
     latents: unit noise where `start` is 0, else what this yielded `start` steps in. There is no
-    other state: stopped, moved and resumed, the result is bit-identical on the same kind of device.
+    other state at a whole step: stopped, moved and resumed there, the result is bit-identical on
+    the same kind of device. ValueError for a start between two whole steps (`tiers.is_whole`).
     """
     if not 0 <= start <= params.steps:
         raise ValueError(f"start must be a step from 0 to {params.steps}, got {start}")
+    interval = params.reuse_interval
+    if start < params.steps and not is_whole(start, interval):
+        raise ValueError(f"start must be a whole step, a multiple of {interval}, got {start}")
+    reuse = Reuse(interval) if interval > 1 else None
     weights = next(unet.parameters())
     frames = latents.shape[1]
     sigmas = recipe.sigmas(schedule, params.steps, params.sigmas)
@@ -84,7 +91,7 @@ def denoise(
     for step in range(start, params.steps):
         sigma, sigma_next = sigmas[step], sigmas[step + 1]
         sample = recipe.join(recipe.scale_input(latents, sigma), image_latents)
-        v = recipe.predict(unet, sample, constants[step])
+        v = recipe.predict(unet, sample, constants[step], reuse)
         v = recipe.guide(v, guidance[step]) if params.guided else v
         latents = recipe.euler_step(latents, v, sigma, sigma_next)
         yield latents

@@ -97,7 +97,10 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks, each over one skip of the way down; then the size of the next skip."""
+    """Residual blocks, each over one skip of the way down; then the size of the next skip.
+
+    It has as many layers as there are skips: the last block's last layer is left to `UNet.shallow`.
+    """
 
     def __init__(
         self, c_ins: list[int], c_out: int, embedding: int, attentions: nn.ModuleList | None
@@ -110,13 +113,15 @@ class UpBlock(nn.Module):
         self.upsamplers: nn.ModuleList | None = None
 
     def forward(self, x: Tensor, skips: list[Tensor], constants: Constants) -> Tensor:
-        for i, resnet in enumerate(self.resnets):
-            x = resnet(x, constants, more=skips.pop())
-            if self.attentions is not None:
-                x = self.attentions[i](x, constants)
+        for i in range(min(len(self.resnets), len(skips))):
+            x = self.layer(i, x, skips.pop(), constants)
         for upsample in self.upsamplers or ():
             x = upsample(x, skips[-1].shape[-3:-1])
         return x
+
+    def layer(self, i: int, x: Tensor, skip: Tensor, constants: Constants) -> Tensor:
+        x = self.resnets[i](x, constants, more=skip)
+        return x if self.attentions is None else self.attentions[i](x, constants)
 
 
 class UNet(nn.Module):
@@ -224,14 +229,29 @@ class UNet(nn.Module):
 
     def predict(self, sample: Tensor, constants: Constants) -> Tensor:
         """`forward` with what does not depend on the sample computed before."""
-        x = self.conv_in(sample.movedim(2, -1).contiguous())
-        skips = [x]
+        x = self.enter(sample)
+        return self.shallow(x, self.deep(x, constants), constants)
+
+    def enter(self, sample: Tensor) -> Tensor:
+        """The UNet's first features (B, F, h, w, C)."""
+        return self.conv_in(sample.movedim(2, -1).contiguous())
+
+    def deep(self, x: Tensor, constants: Constants) -> Tensor:
+        """All layers but the last one, whose input this is; nine tenths of the work."""
+        skips: list[Tensor] = []
         for down in self.down_blocks:
             x, more = down(x, constants)
             skips += more
         x = self.mid_block(x, constants)
         for up in self.up_blocks:
             x = up(x, skips, constants)
+        return x
+
+    def shallow(self, x: Tensor, deep: Tensor, constants: Constants) -> Tensor:
+        """The last layer, over the UNet's first features, and the way out: v, as of `forward`."""
+        last = self.up_blocks[-1]
+        assert isinstance(last, UpBlock)
+        x = last.layer(-1, deep, x, constants)
         return self.conv_out(over_pixels(self.conv_norm_out, x)).movedim(-1, 2).contiguous()
 
     def _embed(self, timesteps: Tensor, time_ids: Tensor) -> Tensor:

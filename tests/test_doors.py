@@ -234,6 +234,8 @@ LEGAL: dict[str, st.SearchStrategy[Any]] = {
     "sigmas": st.lists(floats(0, 1000), min_size=2, max_size=6, unique_by=float).map(
         lambda levels: sorted(levels, reverse=True)
     ),
+    "tier": st.sampled_from(["exact", "fast", "reuse"]),
+    "reuse_interval": st.integers(1, 10),
     "min_guidance_scale": floats(0, 1000),
     "max_guidance_scale": floats(0, 1000),
     "fps": st.integers(1, 240),
@@ -252,7 +254,9 @@ LEGAL: dict[str, st.SearchStrategy[Any]] = {
     "dtype": st.sampled_from(["float32", "float16", "bfloat16"]),
 }
 NUMBERS = [
-    name for name in LEGAL if name not in ("fit", "deviations", "variant", "dtype", "sigmas")
+    name
+    for name in LEGAL
+    if name not in ("fit", "tier", "deviations", "variant", "dtype", "sigmas")
 ]
 
 
@@ -314,6 +318,12 @@ def test_whatever_is_given_is_the_same_at_every_door(name: str, value: Any) -> N
         ("sigmas", [2, True], "Input should be a valid number, got true"),
         ("sigmas", ["2", "x"], "Input should be a valid number, got 'x'"),
         ("sigmas", [3], "sigmas need at least two levels: where to start and where to end"),
+        (
+            "tier",
+            "fats",
+            "Input should be 'exact', 'fast' or 'reuse', got 'fats'; did you mean fast?",
+        ),
+        ("reuse_interval", 0, "Input should be greater than or equal to 1, got 0"),
         ("fit", "squash", "Input should be 'stretch', 'crop' or 'pad', got 'squash'"),
         (
             "deviations",
@@ -343,6 +353,23 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(RequestError) as over_http:
         http(files={"input_reference": ("a.png", PICTURE), **files})
     assert str(over_http.value) == str(caught.value)
+
+
+def test_parameters_that_contradict_are_refused_alike() -> None:
+    given = {"tier": "fast", "sigmas": [3, 1, 0]}
+    words = "tier: the tier fast has sigmas of its own"
+    with pytest.raises(RequestError, match=words):
+        check_parameters(given)
+    files = {name: (None, spelt(value)) for name, value in given.items()}
+    with pytest.raises(RequestError, match=words):
+        http(files={"input_reference": ("a.png", PICTURE), **files})
+    options = ["--tier", "fast", "--sigmas", "3,1,0"]
+    with pytest.raises(ValueError, match=f"--{words}"):
+        params_from(ENGINE_PARSER.parse_args(["render", "a.png", "--out", "a.mp4", *options]))
+    with pytest.raises(ValueError, match=f"--{words}"):
+        parse_sweep(given_params(BATCH_PARSER.parse_args(["a.png", "--out", "o", *options])), "0")
+    with pytest.raises(RequestError, match=f"line 1: {words}"):
+        manifest(json.dumps({"picture": "a.png", **given}), "rows.jsonl")
 
 
 def test_seeds_that_pass_the_last_one_are_refused_alike() -> None:

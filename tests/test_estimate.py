@@ -45,6 +45,16 @@ def test_a_video_is_written_at_one_pace_whichever_model_made_it() -> None:
     assert pace.left(clip) == pytest.approx(4.0)
 
 
+def test_steps_that_reuse_features_have_a_pace_of_their_own() -> None:
+    pace = timed(*Stage)
+    assert pace.left(request(reuse_interval=2)) is None
+    task = Task(key="a", stage=Stage.DENOISE, span=(0, 5))
+    pace.observe(task, request(reuse_interval=2), 0.5)
+    steps = {"num_inference_steps": 5}
+    assert pace.left(request(**steps, reuse_interval=2)) == pytest.approx(3.5)
+    assert pace.left(request(**steps)) == pytest.approx(4.0)
+
+
 class TwoModels(inline_farm.KnownModel):
     async def facts(self, model: Model, _tenant: str = "") -> ModelFacts:
         return ModelFacts(digest=digest_of(model.name.encode()), defaults=DEFAULTS)

@@ -80,8 +80,10 @@ def test_what_is_meant_by_default_changes_with_the_numerics_alone() -> None:
         "noise_aug_strength": 0.02,
         "num_frames": None,
         "num_inference_steps": 25,
+        "reuse_interval": 1,
         "seed": 0,
         "sigmas": None,
+        "tier": "exact",
         "width": None,
     }
     assert given.items() <= RenderParams().model_dump().items()

@@ -241,6 +241,17 @@ def test_presets_fill_the_fields_and_fields_leave_the_preset(page: Page) -> None
     expect(page.locator("#seed")).not_to_have_value(seed)
 
 
+def test_a_tier_has_its_number_of_steps_and_is_told(page: Page) -> None:
+    opened(page).locator("#more summary").click()
+    page.select_option("#tier", "fast")
+    expect(page.locator("#num_inference_steps")).to_have_value("10")
+    page.select_option("#tier", "reuse")
+    expect(page.locator("#num_inference_steps")).to_have_value("25")
+    render(page, seed="8")
+    expect_playing(page)
+    expect(page.locator("#facts")).to_contain_text("7 fps · tier reuse · seed 8")
+
+
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_no_sideways_scroll_on_a_phone(page: Page, scheme: Any) -> None:
     page.emulate_media(color_scheme=scheme)

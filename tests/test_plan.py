@@ -89,6 +89,39 @@ def test_plan_does_each_step_and_frame_once_after_what_it_needs(
     assert tuple(plan(asked, segment)) == tasks
 
 
+def test_a_digest_names_the_tier_and_keeps_its_name_without_one() -> None:
+    """A digest from before there were tiers: whoever asks for none has the same clip."""
+    assert request().asked == "58a8b97d326fd51f122f465f95d18df69595d7a452e51c575222cb7e43755b06"
+    names = [
+        request(),
+        request(tier="fast"),
+        request(tier="fast", num_inference_steps=25),
+        request(num_inference_steps=10),
+        request(tier="reuse"),
+        request(reuse_interval=3),
+        request(tier="fast", reuse_interval=2),
+    ]
+    assert len({name.digest for name in names}) == len(names)
+    assert request(tier="exact", reuse_interval=1).digest == request().digest
+    assert request(tier="fast", num_inference_steps=10).digest == request(tier="fast").digest
+    assert request(reuse_interval=2).digest == request(tier="reuse").digest
+
+
+@given(st.integers(3, 40), st.integers(1, 50), st.data())
+def test_segments_of_a_clip_that_reuses_features_begin_with_a_whole_step(
+    steps: int, segment: int, data: st.DataObject
+) -> None:
+    interval = data.draw(st.integers(2, min(10, steps - 1)))
+    asked = request(num_inference_steps=steps, reuse_interval=interval)
+    saved = 0  # by other farms, whose segments were longer or shorter
+    for length in data.draw(st.lists(st.integers(1, 50), max_size=3)):
+        spans_ = spans(tuple(plan(asked, length, saved)), Stage.DENOISE)
+        saved = spans_[0][1] if spans_ else saved
+    segments = spans(tuple(plan(asked, segment, saved)), Stage.DENOISE)
+    assert covered(segments) == list(range(saved, steps))
+    assert all(start % interval == 0 for start, _ in segments)
+
+
 @given(**SHAPES, data=st.data())
 def test_resuming_leaves_the_rest_and_nothing_else(
     frames: int, chunk: int | None, steps: int, segment: int, data: st.DataObject

@@ -47,6 +47,9 @@ def test_a_sweep_is_every_combination_in_order() -> None:
     assert clips[1] == {"seed": 3, "num_inference_steps": 5, "fps": 7, "fit": "pad"}
     assert swept.variation(clips[1]) == {"seed": 3, "fps": 7, "fit": "pad"}
     assert all(RenderParams(**clip) for clip in clips)
+    tiers = sweep("--tier", "exact,fast,reuse")
+    steps = [RenderParams(**clip).steps for clip in tiers.combinations()]
+    assert steps == [25, 10, 25]
     plain = sweep("--sigmas", "14.5,1,0")
     assert plain.combinations() == [{"seed": 0, "sigmas": (14.5, 1.0, 0.0)}]
     assert plain.varied == ("seed",)
@@ -56,6 +59,8 @@ def test_a_sweep_is_every_combination_in_order() -> None:
     ("arguments", "words"),
     [
         (["--fps", "7,900"], "--fps: .*240, got 900"),
+        (["--tier", "exact,fast", "--sigmas", "2,0"], "--tier: the tier fast has sigmas of its"),
+        (["--tier", "reuse", "--steps", "9,2"], "--reuse-interval: must be less than .* 2; got 2"),
         (
             ["--motion-bucket-id", "40,,200"],
             "--motion-bucket-id: a value is missing, got '40,,200'",

@@ -55,6 +55,8 @@ class Video(BaseModel):
     num_frames: int
     fps: int
     num_videos: int
+    tier: str  # exact, or which approximation
+    reuse_interval: int
     deviations: tuple[str, ...] = ()  # known mistakes that were asked for
     priority: int
     gpu_seconds: float
@@ -110,6 +112,8 @@ def video_of(view: JobView) -> Video:
         num_frames=frames,
         fps=params.fps,
         num_videos=job.request.num_videos,
+        tier=params.tier,
+        reuse_interval=params.reuse_interval,
         deviations=params.deviations,
         priority=job.priority,
         gpu_seconds=job.gpu_seconds,

@@ -18,6 +18,7 @@ from torch import Tensor
 from svd_engine.bench.measure import Call, Timer, costliest, count_launches, interleave
 from svd_engine.bench.measure import machine_rates as measure_rates
 from svd_engine.bench.networks import PRESETS, Preset, build_diffusers, build_engine
+from svd_engine.bench.tiers import shallow_step, tier_clips
 from svd_engine.engine import Engine
 from svd_engine.exact import decode_slices
 
@@ -77,6 +78,7 @@ class Bench:
     def _step(self, engine: Engine, theirs: Any) -> None:
         inputs = self._step_inputs(engine)
         calls: dict[tuple[str, str], Call] = {("engine", "eager"): lambda: engine.unet(*inputs)}
+        calls["engine", "reusing features"] = shallow_step(engine.unet, inputs)
         if theirs is not None:
             calls["diffusers", "eager"] = lambda: theirs.unet(*inputs, return_dict=False)[0]
         exact = self._in_float32(engine.unet, inputs) if self._half else None
@@ -102,6 +104,9 @@ class Bench:
         if theirs is not None:
             calls["diffusers", "eager"] = self._their_clip(theirs)
         self._measure("clip", calls, 0)
+        tiers = tier_clips(engine, self._picture(), self._preset.params)
+        if tiers:
+            self._measure("clip", tiers, 0)
 
     def _compiled(self, engine: Engine, theirs: Any) -> None:
         """Diffusers as its own documentation makes it fast."""

@@ -17,6 +17,7 @@ from svd_engine.arguments import (
 )
 from svd_engine.command_line import STATUSES, reading
 from svd_engine.params import RenderParams
+from svd_engine.tiers import whole_steps
 
 Commands = Any  # argparse gives the type no public name
 EXAMPLES = """\
@@ -116,6 +117,7 @@ def trace(options: argparse.Namespace) -> int:
         "model_digest": checkpoint.digest,
         "dtype": options.dtype,
         "params": params.model_dump(),
+        "whole_steps": whole_steps(params.steps, params.reuse_interval),
         "seed": params.seed,
         "memory": recorder.memory,
         **record.about_machine(options.device),
@@ -143,7 +145,7 @@ def _steps(text: str | None) -> set[int] | None:
 
 def compare(options: argparse.Namespace) -> int:
     """Compare two traces; 0 alike, 1 one departs, 2 they cannot be compared."""
-    from svd_engine.conformance.compare import compare, table
+    from svd_engine.conformance.compare import compare, table, tiers_told
     from svd_engine.conformance.page import comparison_page
     from svd_engine.conformance.traces import TraceError, open_trace
 
@@ -158,7 +160,7 @@ def compare(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(comparison.as_json()))
     else:
-        print("\n".join(table(comparison)))
+        print("\n".join([*tiers_told(first, second), *table(comparison)]))
     return 1 if comparison.first_departure else 0
 
 

@@ -70,6 +70,15 @@ def compare(first: Trace, second: Trace) -> Comparison:
     )
 
 
+def tiers_told(first: Trace, second: Trace) -> Iterator[str]:
+    """A line where the headers tell of two tiers, which are not meant to be alike."""
+    names = ("tier", "reuse_interval")
+    one, other = ([t.about.get("params", {}).get(n) for n in names] for t in (first, second))
+    if None not in (*one, *other) and one != other:
+        described = (f"{tier}, reuse interval {interval}" for tier, interval in (one, other))
+        yield "the tiers differ: {}; and {}".format(*described)
+
+
 def compare_tensors(key: str, a: Tensor, b: Tensor) -> Row:
     """A tensor of both traces; `b` in any layout that is known."""
     shape = tuple(a.shape)

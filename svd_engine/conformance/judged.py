@@ -17,7 +17,8 @@ from svd_engine.conformance.traces import Trace, align, split_key, step_key
 from svd_engine.engine import Engine
 from svd_engine.image import vae_pixels
 from svd_engine.params import RenderParams
-from svd_engine.recipe import RIGHT, Recipe
+from svd_engine.recipe import Recipe, recipe_of
+from svd_engine.reuse import Reuse
 
 
 class NeedsError(LookupError):
@@ -64,7 +65,7 @@ class Given:
     def sigmas(self) -> Tensor:
         """Theirs (S + 1), or the schedule's where they have none."""
         if "sigmas" not in self.trace:
-            return sigmas(self, RIGHT, 0)
+            return sigmas(self, recipe_of(self.params), 0)
         return self.tensor("sigmas", (self.params.steps + 1,))
 
     @property
@@ -144,9 +145,9 @@ def model_input(given: Given, recipe: Recipe, step: int) -> Tensor:
 
 
 def model_output(given: Given, recipe: Recipe, step: int) -> Tensor:
-    unet, steps = given.engine.unet, given.params.steps
+    """Of a step that reuses features: from the inputs of its whole step and its own."""
+    unet, interval = given.engine.unet, given.params.reuse_interval
     frames, height, width = given.shape
-    sample = given.of_step(step, "model_input", unet.config.in_channels)
     width_of_context = unet.config.per_block("cross_attention_dim")[0]
     told = Conditioning(
         given.tensor("clip.embedding", (1, 1, width_of_context)),
@@ -154,12 +155,14 @@ def model_output(given: Given, recipe: Recipe, step: int) -> Tensor:
         given.tensor("time_ids", (1, 3)),
     )
     context, _, ids = recipe.pair(told, frames, given.params.guided)
-    timestep = given.tensor("timesteps", (steps,))[step]
-    place = next(unet.parameters())
-    constants = recipe.constants(
-        unet, timestep[None].to(place.device), context.to(place), ids.to(place), frames
-    )
-    return recipe.predict(unet, sample.to(place), constants[0]).cpu()
+    timesteps = given.tensor("timesteps", (given.params.steps,))
+    place, reuse = next(unet.parameters()), Reuse(interval)
+    for at in sorted({step - step % interval, step}):
+        sample = given.of_step(at, "model_input", unet.config.in_channels).to(place)
+        timestep = timesteps[at, None].to(place.device)
+        constants = recipe.constants(unet, timestep, context.to(place), ids.to(place), frames)
+        v = recipe.predict(unet, sample, constants[0], reuse)
+    return v.cpu()
 
 
 def guided(given: Given, recipe: Recipe, step: int) -> Tensor:

@@ -16,6 +16,7 @@ from svd_engine.conformance.record import Recorder
 from svd_engine.conformance.traces import TraceError
 from svd_engine.image import fit_picture
 from svd_engine.params import RenderParams
+from svd_engine.schedule import aligned_sigmas
 
 PIPELINE = "diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion"
 
@@ -38,8 +39,10 @@ def record_reference(
 ) -> None:
     """Render with diffusers, and record what it computed. params: with nothing left open.
 
-    TraceError for deviations: diffusers has none of them.
+    TraceError for what diffusers does not do: deviations, and reuse of features.
     """
+    if params.reuse_interval > 1:
+        raise TraceError("diffusers reuses no features: leave out the tier reuse and its interval")
     if params.deviations:
         raise TraceError(f"diffusers cannot deviate: leave out {', '.join(params.deviations)}")
     width, height, frames = frame_shape(params)
@@ -51,7 +54,7 @@ def record_reference(
             width=width,
             num_frames=frames,
             num_inference_steps=params.steps,
-            sigmas=None if params.sigmas is None else list(params.sigmas),
+            sigmas=_sigmas(pipeline, params),
             min_guidance_scale=params.min_guidance_scale,
             max_guidance_scale=params.max_guidance_scale,
             fps=params.fps,
@@ -66,6 +69,14 @@ def record_reference(
     levels = np.stack([np.asarray(frame) for frame in made.frames[0]])
     recorder.put("frames.uint8", torch.from_numpy(levels))
     recorder.note("decode")
+
+
+def _sigmas(pipeline: Any, params: RenderParams) -> list[float] | None:
+    """Those that diffusers has to be given; None where its own are meant."""
+    if params.tier != "fast":
+        return None if params.sigmas is None else list(params.sigmas)
+    schedule = pipeline.scheduler.config
+    return aligned_sigmas(params.steps, schedule.sigma_min, schedule.sigma_max).tolist()
 
 
 @contextmanager

@@ -113,6 +113,13 @@ function usePreset(name) {
   }
 }
 
+// The farm's own defaults; the form gives the number of steps in any case.
+function useTier() {
+  const steps = form.elements.num_inference_steps;
+  steps.value = form.elements.tier.value === "fast" ? 10 : 25;
+  steps.dispatchEvent(new Event("input", { bubbles: true }));
+}
+
 function showPreset() {
   const same = ([, values]) => Object.entries(values).every(([n, v]) => Number(form.elements[n].value) === v);
   const found = Object.entries(PRESETS).find(same)?.[0];
@@ -156,6 +163,7 @@ export async function prepare() {
   form.elements.seed.value = randomSeed();
   document.getElementById("random").addEventListener("click", () => (form.elements.seed.value = randomSeed()));
   for (const radio of form.elements.preset) radio.addEventListener("change", () => usePreset(radio.value));
+  form.elements.tier.addEventListener("change", useTier);
   form.addEventListener("input", (event) => event.target.name in PRESETS.balanced && showPreset());
   input.addEventListener("change", showPicture);
   preview.addEventListener("load", () => (preview.hidden = false));

@@ -46,7 +46,8 @@ export function facts(video) {
   const spent = ended ? `${video.gpu_seconds.toFixed(1)} GPU s` : "";
   const size = video.size.replace("x", " × ");
   const frames = count(video.num_frames, "frame");
-  return joined(video.model, size, frames, `${video.fps} fps`, `seed ${video.seed}`, spent);
+  const tier = video.tier === "exact" ? "" : `tier ${video.tier}`;
+  return joined(video.model, size, frames, `${video.fps} fps`, tier, `seed ${video.seed}`, spent);
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });

@@ -1,0 +1,105 @@
+"""How much faster the approximate tiers are than exact, and how near: `python -m svd_engine tiers`.
+
+Each picture is rendered exactly and then in each tier, with the same seed, in one process.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svd_engine.bench.measure import Call, synchronize
+from svd_engine.bench.quality import psnr, ssim
+from svd_engine.engine import Engine
+from svd_engine.params import RenderParams
+from svd_engine.picture import Picture
+from svd_engine.tiers import whole_steps
+from svd_engine.unet import UNet
+from svd_engine.video import Frames
+
+# Beside the tiers, what their saving would cost by the checkpoint's own schedule alone.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "exact, 10 steps": {"num_inference_steps": 10},
+    "fast": {"tier": "fast"},
+    "reuse, interval 2": {"tier": "reuse", "reuse_interval": 2},
+    "reuse, interval 3": {"tier": "reuse", "reuse_interval": 3},
+    "fast, interval 2": {"tier": "fast", "reuse_interval": 2},
+}
+HEAD = (
+    f"{'':20}{'steps':>6}{'whole':>6}{'seconds':>9}{'ratio':>7}{'PSNR':>8}{'least':>7}{'SSIM':>8}"
+)
+
+
+@dataclass
+class Found:
+    """One variant, over all pictures so far: seconds a clip, and its distance to the exact one."""
+
+    params: RenderParams
+    seconds: list[float] = field(default_factory=list)
+    psnr: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
+
+
+def shallow_step(unet: UNet, inputs: Sequence[Tensor]) -> Call:
+    """A UNet step of these inputs that reuses features, for a bench to time."""
+    sample, timestep, context, time_ids = inputs
+    timesteps = timestep.expand(1, len(sample))
+    with torch.inference_mode():
+        (constants,) = unet.constants(timesteps, context, time_ids, sample.shape[1])
+        features = unet.deep(unet.enter(sample), constants)
+    return lambda: unet.shallow(unet.enter(sample), features, constants)
+
+
+def tier_clips(
+    engine: Engine, picture: Picture, params: RenderParams
+) -> dict[tuple[str, str], Call]:
+    """A clip of each tier, for a bench to time; none where `fast` would take more steps."""
+    if params.steps <= RenderParams(tier="fast").steps:
+        return {}
+    return {
+        ("engine", name): partial(engine.render, picture, own)
+        for name, own in variants_of(params).items()
+        if own.tier != "exact"
+    }
+
+
+def variants_of(params: RenderParams) -> dict[str, RenderParams]:
+    """What is compared, by name; the exact clip first."""
+    given = params.model_dump(exclude={"tier", "reuse_interval", "num_inference_steps", "sigmas"})
+    return {name: RenderParams(**given, **own) for name, own in VARIANTS.items()}
+
+
+def compare(engine: Engine, pictures: Sequence[Picture], params: RenderParams) -> dict[str, Found]:
+    """Render and measure all; the first clip of a process, which warms it up, is thrown away."""
+    found = {name: Found(own) for name, own in variants_of(params).items()}
+    engine.render(pictures[0], params.model_copy(update={"num_inference_steps": 1}))
+    for picture in pictures:
+        exact: Frames | None = None
+        for one in found.values():
+            begun = time.perf_counter()
+            frames = engine.render(picture, one.params).frames
+            synchronize(next(engine.unet.parameters()).device)
+            one.seconds.append(time.perf_counter() - begun)
+            exact = frames if exact is None else exact
+            one.psnr.append(psnr(exact, frames))
+            one.ssim.append(ssim(exact, frames))
+    return found
+
+
+def table(found: dict[str, Found]) -> list[str]:
+    """A table for people: means over the pictures, and the least PSNR."""
+    base = mean(found["exact"].seconds)
+    lines = [HEAD]
+    for name, one in found.items():
+        seconds, params = mean(one.seconds), one.params
+        whole = len(whole_steps(params.steps, params.reuse_interval))
+        told = f"{name:20}{params.steps:6}{whole:6}{seconds:9.2f}{base / seconds:7.2f}"
+        near = f"{mean(one.psnr):8.1f}{min(one.psnr):7.1f}{mean(one.ssim):8.3f}"
+        lines.append(told if name == "exact" else told + near)
+    return lines
