@@ -57,7 +57,7 @@ def test_its_gradient_is_torchs() -> None:
         for y in (norm(x, shift), exact(norm, x, shift))
     )
     for one, other in zip(ours, right, strict=True):
-        assert (one - other).abs().max() <= 1e-5 * other.abs().max()
+        assert (one - other).abs().max() <= 5e-5 * other.abs().max()
 
 
 @torch.no_grad()
