@@ -99,7 +99,8 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
     sample is divided depends on its own shape alone, so its sums do not depend on the batch.
     """
     samples, length, channels = x.shape
-    if torch.is_grad_enabled():  # each block's derivative would be as large as x
+    # Each block's derivative would be as large as x; and the cache meant is a CPU's.
+    if torch.is_grad_enabled() or not x.is_cpu:
         yield slice(None), slice(None)
         return
     each = max(1, BLOCK // (length * channels))

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from svd_engine.engine import Engine
+from svd_engine.config import UNetConfig, VAEConfig
 from svd_engine.params import RenderParams
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
 
-def operations_of(engine: Engine, params: RenderParams) -> dict[str, int]:
+def operations_of(
+    unet_config: UNetConfig, vae_config: VAEConfig, params: RenderParams
+) -> dict[str, int]:
     """Multiplications and additions of matrix products, convolutions and attention, by stage.
 
     They are those of the engine's own networks, on `meta`, and the floor of both sides: diffusers
@@ -20,10 +22,10 @@ def operations_of(engine: Engine, params: RenderParams) -> dict[str, int]:
     are left out, as they are fewer than a hundredth of one step's.
     """
     with torch.device("meta"):
-        unet, vae = UNet(engine.unet.config), VAE(engine.vae.config)
+        unet, vae = UNet(unet_config), VAE(vae_config)
         unet.requires_grad_(False), vae.requires_grad_(False)
-        inputs = step_inputs(engine, params)
-        latents = inputs[0][0, :, : unet.config.out_channels]
+        inputs = step_inputs(unet_config, params)
+        latents = inputs[0][0, :, : unet_config.out_channels]
         picture = torch.empty(1, 3, params.height or 0, params.width or 0)
     step = _count(unet, *inputs)
     decode, encode = _count(vae.decode, latents), _count(vae.encode, picture)
@@ -34,9 +36,8 @@ def operations_of(engine: Engine, params: RenderParams) -> dict[str, int]:
     }
 
 
-def step_inputs(engine: Engine, params: RenderParams) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def step_inputs(config: UNetConfig, params: RenderParams) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Random inputs of a guided UNet step, float32, on the default device. See `UNet.forward`."""
-    config = engine.unet.config
     frames, height, width = params.num_frames or 0, params.height or 0, params.width or 0
     sample = torch.randn(2, frames, config.in_channels, height // 8, width // 8)
     context = torch.randn(2, 1, config.per_block("cross_attention_dim")[0])

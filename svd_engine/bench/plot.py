@@ -32,7 +32,9 @@ def draw(told: dict[str, Any], rows: list[Row], path: Path) -> None:
     axes = figure.subplots(len(stages), squeeze=False, height_ratios=heights)[:, 0]
     for stage, axis in zip(stages, axes, strict=True):
         _panel(axis, TITLES[stage], of_stage[stage])
-    axes[-1].set_xlabel("seconds (shorter is faster)")
+    axes[-1].set_xlabel(
+        "seconds: shorter is faster.  1.50 x: diffusers, eager, takes 1.50 times as long"
+    )
     figure.suptitle(
         f"Stable Video Diffusion, {told['clip']}, {rows[0].dtype}\n"
         f"{told['device']}, torch {told['torch']}, preset {told['preset']}",
@@ -50,7 +52,7 @@ def _panel(axis: Any, title: str, rows: list[Row]) -> None:
     floor = rows[0].floor_share * rows[0].seconds
     axis.axvline(floor, color="#333333", linestyle=":", linewidth=1.2)
     axis.text(floor, len(rows) - 0.45, " its matrix products alone", fontsize=8, va="bottom")
-    axis.set_xlim(0, 1.35 * max(seconds))
+    axis.set_xlim(0, 1.2 * max(seconds))
     axis.set_ylim(-0.6, len(rows))
     axis.set_title(title, loc="left", fontsize=10, fontweight="bold")
     axis.spines[["top", "right"]].set_visible(False)
@@ -59,4 +61,4 @@ def _panel(axis: Any, title: str, rows: list[Row]) -> None:
 def _label(row: Row) -> str:
     if row.ratio is None or row.key[1:] == ("diffusers", "eager"):
         return f"{row.seconds:.3g} s"
-    return f"{row.seconds:.3g} s, {row.ratio:.2f} times as fast as diffusers, eager"
+    return f"{row.seconds:.3g} s, {row.ratio:.2f} x"

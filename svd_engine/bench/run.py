@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from svd_engine.bench.floor import operations_of
+from svd_engine.bench.launches import count_step
 from svd_engine.bench.measure import (
     Call,
     Timer,
@@ -70,7 +71,7 @@ class Bench:
         told |= {"matrix_tflops": round(tflops, 3), "copy_gbps": round(gbps, 1)}
         _say(f"matrix product {tflops:.2f} TFLOP/s, copy {gbps:.1f} GB/s")
         engine = build_engine(self._preset, self._device, dtype)
-        operations = operations_of(engine, self._preset.params)
+        operations = operations_of(engine.unet.config, engine.vae.config, self._preset.params)
         self._floor = {stage: count / tflops / 1e12 for stage, count in operations.items()}
         stages = stages_of(engine, self._preset.params, self._device)
         # Before another's weights are there, so that the peak of memory is the engine's alone.
@@ -80,7 +81,7 @@ class Bench:
         if self._against:
             self._beside(engine, stages)
         if profile:
-            self._profile(stages[0].ours["eager"])
+            self._profile(engine, stages[0].ours["eager"])
         if self._against:
             self._others(engine, stages)
         if self._plot is not None and self._table.rows:
@@ -181,7 +182,11 @@ class Bench:
         hidden = key[0] == "engine" or key[1] == "compiled"  # in kernels that are not dispatched
         return launched(call), None if hidden else dispatched(call)[1]
 
-    def _profile(self, call: Call) -> None:
+    def _profile(self, engine: Engine, call: Call) -> None:
+        on_gpu = self._device.type == "cuda"
+        launches = count_step(engine.unet.config, self._preset.params, on_gpu)
+        copies = ", ".join(f"{place}: {n}" for place, n in launches.layout_copies.items())
+        _say(f"a step dispatches {launches.total} launches; layout copies: {copies or 'none'}")
         for name, share, count in costliest(call, self._device):
             _say(f"  {share:6.1%} {count:5d} x {name[:80]}")
 
@@ -205,7 +210,7 @@ def _processor() -> str:
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    threads = f"{torch.get_num_threads()} threads"
+    threads = f"threads: {torch.get_num_threads()}"
     return ", ".join([*names[:1], torch.backends.cpu.get_cpu_capability(), threads])
 
 

@@ -40,7 +40,7 @@ def stages_of(engine: Engine, params: RenderParams, device: torch.device) -> lis
 
 def _step(engine: Engine, params: RenderParams, device: torch.device) -> Stage:
     torch.manual_seed(1)
-    sample, timestep, context, ids = step_inputs(engine, params)
+    sample, timestep, context, ids = step_inputs(engine.unet.config, params)
     dtype, timestep = engine.unet.dtype, timestep.to(device)
     sample, context, ids = (x.to(device, dtype) for x in (sample, context, ids))
     inputs = (sample, timestep, context, ids)
@@ -53,7 +53,7 @@ def _step(engine: Engine, params: RenderParams, device: torch.device) -> Stage:
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, which would mark the weights that are cast
 def _in_float32(network: Any, inputs: tuple[Tensor, ...]) -> Tensor:
     """What a network gives with the same weights in float32, without TF32."""
     dtype, before = network.dtype, torch.backends.cudnn.allow_tf32
