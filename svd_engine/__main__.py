@@ -73,12 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser(
         "bench", help="time the engine's stages, beside diffusers'", epilog=STATUSES
     )
-    bench.add_argument("--preset", default="cpu-mid", help="tiny, cpu-mid, svd, svd-xt")
+    bench.add_argument("--preset", default="cpu-mid", help="tiny, nano, cpu-mid, svd, svd-xt")
     bench.add_argument("--against", choices=("diffusers",), help="what to compare with")
     add_device_option(bench)
     bench.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     bench.add_argument("--budget", type=float, default=300.0, help="seconds (default: 300)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="written anew with each row")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="a picture of it, by its suffix")
     bench.add_argument("--profile", action="store_true", help="the ten costliest kernels of a step")
     tiers = commands.add_parser(
         "tiers", help="time the approximate tiers, and their distance to exact", epilog=STATUSES
@@ -106,10 +107,15 @@ def _bench(options: argparse.Namespace) -> int:
 
     if options.preset not in PRESETS:
         raise ValueError(f"--preset: {no_such(options.preset, PRESETS)}")
-    against = options.against is not None
-    Bench(options.preset, options.device, options.dtype, against, options.budget, options.json).run(
-        options.profile
-    )
+    Bench(
+        options.preset,
+        options.device,
+        options.dtype,
+        options.against is not None,
+        options.budget,
+        options.json,
+        options.plot,
+    ).run(options.profile)
     return 0
 
 

@@ -9,6 +9,7 @@ channels-last kernel for CPUs is 1e-5 off.
 Shapes: N samples, L positions, C channels, G groups.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 
@@ -17,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svd_engine.config import GROUPS
+
+BLOCK = 2**19  # values that plain torch works on at a time: two megabytes in float32
 
 
 @cache
@@ -40,17 +43,20 @@ def group_sums(x: Tensor, shift: Tensor | None = None) -> Tensor:
         from svd_engine import kernels
 
         return kernels.group_sums(x, GROUPS, shift)
-    length = x.shape[1]
-    pivot = x[:, :1].float()
-    less = x.float() - pivot
-    total, squares = less.sum(1).double(), less.square().sum(1).double()
+    samples, length, channels = x.shape
+    pivot = x[:, :1].detach().float()  # no result depends on it, so neither does a derivative
+    total, squares = (x.new_zeros(samples, channels, dtype=torch.float64) for _ in range(2))
+    for here, rows in _blocks(x):
+        less = x[here, rows].float() - pivot[here]
+        total[here].add_(less.sum(1))
+        squares[here].add_(less.square_().sum(1))
     first = pivot[:, 0].double()
     if shift is not None:
-        first = first + _of_samples(shift, len(x)).double()
-    squares = squares + first * (2 * total + length * first)
-    total = total + length * first
-    of_groups = torch.stack([total, squares], 1).unflatten(-1, (GROUPS, -1)).sum(-1)
-    return F.pad(of_groups, (0, 0, 1, 0), value=length * x.shape[2] // GROUPS)
+        first = first + _of_samples(shift, samples)
+    squares = squares.addcmul(first, total, value=2).addcmul(first, first, value=length)
+    of_channels = torch.stack([total.add(first, alpha=length), squares], 1)
+    of_groups = of_channels.unflatten(-1, (GROUPS, -1)).sum(-1)
+    return F.pad(of_groups, (0, 0, 1, 0), value=length * channels // GROUPS)
 
 
 def factors(
@@ -61,26 +67,47 @@ def factors(
         from svd_engine import kernels
 
         return kernels.factors(sums, weight, bias, eps, shift)
-    count, total, squares = sums.unbind(1)
-    mean = total / count
-    spread = (squares / count - mean.square()).clamp_min(0) + eps
-    each = len(weight) // GROUPS
-    mean, scale = (s.repeat_interleave(each, 1) for s in (mean, spread.rsqrt()))
+    mean, square = (sums[:, 1:] / sums[:, :1]).unbind(1)
+    variance = torch.addcmul(square, mean, mean, value=-1).clamp_min(0)
+    of_groups = torch.stack([mean, (variance + eps).rsqrt()])
+    mean, scale = of_groups[..., None].expand(-1, -1, -1, len(weight) // GROUPS).flatten(2)
     if shift is not None:
-        mean = mean - _of_samples(shift, len(mean)).double()
-    scale = weight.double() * scale
-    return torch.stack([scale, bias.double() - mean * scale]).float()
+        mean = mean - _of_samples(shift, len(mean))
+    scale = weight * scale
+    return torch.stack([scale, bias - mean * scale]).float()
 
 
-def apply_factors(x: Tensor, factors: Tensor, silu: bool) -> Tensor:
-    """Multiply and add, in float32, and SiLU: (N, L, C)."""
+def apply_factors(x: Tensor, factors: Tensor, silu: bool, own: bool = False) -> Tensor:
+    """Multiply and add, in float32, and SiLU: (N, L, C). own: into x itself."""
+    y = x if own else torch.empty_like(x)
     if on_kernels(x):
         from svd_engine import kernels
 
-        return kernels.apply_factors(x, factors, silu)
+        return kernels.apply_factors(x, factors, silu, y)
     scale, added = factors[:, :, None]
-    y = torch.addcmul(added, x.float(), scale)
-    return (F.silu(y, inplace=True) if silu else y).to(x.dtype)
+    for here, rows in _blocks(x):
+        block = torch.addcmul(added[here], x[here, rows].float(), scale[here])
+        y[here, rows] = F.silu(block, inplace=True) if silu else block
+    return y
+
+
+def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Samples and positions of (N, L, C), in blocks that a processor's cache holds.
+
+    Going several times through a whole tensor, and into new ones, would take longer than the
+    arithmetic: memory is slow, and the operating system hands out new memory page by page. How a
+    sample is divided depends on its own shape alone, so its sums do not depend on the batch.
+    """
+    samples, length, channels = x.shape
+    # Each block's derivative would be as large as x; and the cache meant is a CPU's.
+    if torch.is_grad_enabled() or not x.is_cpu:
+        yield slice(None), slice(None)
+        return
+    each = max(1, BLOCK // (length * channels))
+    rows = max(1, BLOCK // channels)
+    for first in range(0, samples, each):
+        for row in range(0, length, rows):
+            yield slice(first, first + each), slice(row, row + rows)
 
 
 def _of_samples(shift: Tensor, samples: int) -> Tensor:
@@ -94,18 +121,22 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(GROUPS, channels, eps=eps)
         self.silu = silu
 
-    def forward(self, x: Tensor, shift: Tensor | None = None, more: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, shift: Tensor | None = None, own: bool = False) -> Tensor:
         """shift: (N or a divisor of it, C), added to x before; it costs no pass over x.
 
-        more: (N, L, D), joined to x along the channels; on kernels alone.
+        own: nobody else needs x, which may be overwritten: new memory is slow on a CPU.
         """
-        if more is not None:
-            from svd_engine import kernels
-
-            sums = kernels.group_sums(x, GROUPS, shift, more)
-            return kernels.apply_factors(x, self.factors(sums, shift), self.silu, more)
         sums = group_sums(x, shift)
-        return apply_factors(x, self.factors(sums, shift), self.silu)
+        own = own and not torch.is_grad_enabled()
+        return apply_factors(x, self.factors(sums, shift), self.silu, own)
+
+    def of_joined(self, x: Tensor, more: Tensor) -> Tensor:
+        """The norm of (N, L, C) and (N, L, D) as if joined along the channels, on kernels alone."""
+        from svd_engine import kernels
+
+        factors = self.factors(kernels.group_sums(x, GROUPS, None, more))
+        y = x.new_empty(*x.shape[:-1], x.shape[-1] + more.shape[-1])
+        return kernels.apply_factors(x, factors, self.silu, y, more)
 
     def factors(self, sums: Tensor, shift: Tensor | None = None) -> Tensor:
         """See `factors`, with this norm's weights."""

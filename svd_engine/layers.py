@@ -114,14 +114,29 @@ class TemporalConv(nn.Conv3d):
             if blend is not None:
                 onto, mix, switched = blend[0], blend[1].mix_factor, blend[1].switched
             return kernels.convolve_frames(x, weight, added, before, after, onto, mix, switched)
-        if before is not None or after is not None:
+        alone = before is None and after is None
+        if not alone and x.shape[1] == 1 and x.dtype == torch.float32 and x.is_cpu:
+            y = self._by_products(x, added, before, after)
+            return y if blend is None else blend[1].add(blend[0], y)
+        if not alone:
             nothing = torch.zeros_like(x[:, :1])
             beside = (nothing if frame is None else frame for frame in (before, after))
             x = torch.cat([next(beside), x, next(beside)], dim=1)
-        padding = (1, 0) if before is None and after is None else (0, 0)
+        padding = (1, 0) if alone else (0, 0)
         clips = x.permute(0, 3, 1, 2)
         y = F.conv2d(clips, self.weight.squeeze(-1), added, padding=padding).permute(0, 2, 3, 1)
         return y if blend is None else blend[1].add(blend[0], y)
+
+    def _by_products(
+        self, x: Tensor, bias: Tensor | None, before: Tensor | None, after: Tensor | None
+    ) -> Tensor:
+        """Of one frame, without a copy of the three."""
+        earlier, here, later = self.weight[..., 0, 0].unbind(-1)
+        y = F.linear(x, here, bias)
+        for frame, taps in ((before, earlier), (after, later)):
+            if frame is not None:
+                y.flatten(0, -2).addmm_(frame.flatten(0, -2), taps.t())
+        return y
 
 
 def on_products(x: Tensor) -> bool:
@@ -180,10 +195,11 @@ class ResBlock(nn.Module):
         """
         if more is not None and not on_kernels(x):
             x, more = torch.cat([x, more], dim=-1), None
-        h = self.conv1(over_pixels(self.norm1, x, more=more), bias=False)
+        normed = over_pixels(self.norm1, x) if more is None else _over_joined(self.norm1, x, more)
+        h = self.conv1(normed, bias=False)
         skip = self._shortcut(x, more)
         shift = shift_of(self) if shift is None else shift
-        return self.conv2(over_pixels(self.norm2, h, shift), onto=skip)
+        return self.conv2(over_pixels(self.norm2, h, shift, own=True), onto=skip)
 
     def _shortcut(self, x: Tensor, more: Tensor | None) -> Tensor:
         if self.conv_shortcut is None:
@@ -212,19 +228,21 @@ class TemporalResBlock(nn.Module):
         """The blend of x with what the block makes of it. shift: as in `ResBlock`."""
         h = self.conv1(self.norm1(x.flatten(1, 2)).view_as(x), bias=False)
         shift = shift_of(self) if shift is None else shift
-        h = self.norm2(h.flatten(1, 2), shift).view_as(h)
+        h = self.norm2(h.flatten(1, 2), shift, own=True).view_as(h)
         return self.conv2(h, blend=(x, mixer))
 
 
 def over_pixels(
-    norm: GroupNorm, x: Tensor, shift: Tensor | None = None, more: Tensor | None = None
+    norm: GroupNorm, x: Tensor, shift: Tensor | None = None, own: bool = False
 ) -> Tensor:
-    """A group norm of each frame by itself: (..., H, W, C).
+    """A group norm of each frame by itself: (..., H, W, C). shift, own: as in `GroupNorm`."""
+    return norm(x.flatten(0, -4).flatten(1, 2), shift, own).view_as(x)
 
-    more: (..., H, W, D), joined to x along the channels; on kernels alone.
-    """
-    pixels = (part if part is None else part.flatten(0, -4).flatten(1, 2) for part in (x, more))
-    return norm(next(pixels), shift, next(pixels)).view(*x.shape[:-1], -1)
+
+def _over_joined(norm: GroupNorm, x: Tensor, more: Tensor) -> Tensor:
+    """The same of (..., H, W, C) and (..., H, W, D), joined along the channels."""
+    pixels = (part.flatten(0, -4).flatten(1, 2) for part in (x, more))
+    return norm.of_joined(*pixels).view(*x.shape[:-1], -1)
 
 
 def shift_of(block: ResBlock | TemporalResBlock, embedding: Tensor | None = None) -> Tensor:

@@ -10,7 +10,6 @@ from struct import error as StructError
 from typing import Any
 
 import numpy as np
-import pi_heif
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from svd_engine import heif, jpeg2000
@@ -225,6 +224,8 @@ def suffixes() -> frozenset[str]:
 @cache
 def _formats(kind: str) -> tuple[str, ...]:
     """Those of FORMATS that this build of Pillow has; only `kind`, if given."""
+    import pi_heif  # here, so that an engine can be had without it
+
     pi_heif.register_heif_opener(
         thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
     )

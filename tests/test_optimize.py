@@ -28,7 +28,7 @@ def params(**given: object) -> RenderParams:
 def denoised(unet: UNet, asked: RenderParams, seed: int = 0) -> Tensor:
     torch.manual_seed(seed)
     width = unet.config.per_block("cross_attention_dim")[0]
-    assert asked.width and asked.height and asked.num_frames
+    assert asked.width is not None and asked.height is not None
     of_latent = 4, asked.height // 8, asked.width // 8
     told = Conditioning(
         torch.randn(1, 1, width), torch.randn(1, *of_latent), torch.tensor([[6.0, 127, 0.02]])

@@ -1,4 +1,4 @@
-"""Times, bytes and launches of a call, on a CPU or a GPU."""
+"""Times, launches and traffic of a call, on a CPU or a GPU."""
 
 import statistics
 import time
@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 Call = Callable[[], Any]
 
@@ -55,32 +57,62 @@ class Timer:
         return statistics.median(self.times or [self.first])
 
 
-def interleave(timers: list[Timer], rounds: int) -> None:
-    """Run all in turn, `rounds` times after a first one: what the machine does else hits all."""
-    for _ in range(rounds + 1):
+def interleave(timers: list[Timer], rounds: int, until: float) -> None:
+    """Run all in turn, up to `rounds` times after a first one: what else goes on hits all alike.
+
+    until: no round begins that would end later than this (`time.monotonic`), by the one before.
+    """
+    for number in range(rounds + 1):
+        start = time.monotonic()
         for timer in timers:
             timer.run()
+        now = time.monotonic()
+        # The first round compiles and allocates, so the second may well be much shorter.
+        if now + (0.5 if number == 0 else 1.0) * (now - start) > until:
+            return
 
 
 class _Dispatched(TorchDispatchMode):
-    """Counts operations that compute or copy: views are free."""
+    """Counts operations that compute or copy, and the bytes they are given and give."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
+        self.count = self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not func.is_view and func is not torch.ops.aten.empty.memory_format
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if not is_free(func):
+            self.count += 1
+            touched = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
+            self.bytes += sum(x.numel() * x.element_size() for x in touched)
+        return result
+
+
+def is_free(operation: Any) -> bool:
+    """Whether a dispatched operation launches nothing: views, and memory that is not written."""
+    return bool(operation.is_view) or operation.overloadpacket in (
+        torch.ops.aten.empty,
+        torch.ops.aten.empty_like,
+        torch.ops.aten.empty_strided,
+        torch.ops.aten.new_empty,
+        torch.ops.aten._unsafe_view,
+    )
+
+
+@torch.no_grad()
+def dispatched(call: Call) -> tuple[int, int]:
+    """Operations that a call dispatches, and the bytes of the tensors that they read and write.
+
+    The bytes are nominal: each operation's operands and result, as if no cache held any of them.
+    """
+    with _Dispatched() as counted:
+        call()
+    return counted.count, counted.bytes
 
 
 @torch.inference_mode()
-def count_launches(call: Call, device: torch.device) -> int:
-    """Kernels that a call launches on a GPU; operations that it dispatches on a CPU."""
-    if device.type != "cuda":
-        with torch.no_grad(), _Dispatched() as dispatched:
-            call()
-        return dispatched.count
+def launched(call: Call) -> int:
+    """Kernels, copies and memory sets that a call launches on a GPU."""
     return sum(event.count for event in _kernels(call))
 
 
@@ -119,5 +151,5 @@ def machine_rates(device: torch.device, dtype: torch.dtype) -> tuple[float, floa
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     source = torch.ones(size, device=device, dtype=torch.uint8)
     product, copy = Timer(lambda: a @ b, device), Timer(source.clone, device)
-    interleave([product, copy], 5)
+    interleave([product, copy], 5, time.monotonic() + 60)
     return 2 * side**3 / product.seconds / 1e12, 2 * size / copy.seconds / 1e9

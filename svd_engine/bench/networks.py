@@ -1,9 +1,10 @@
 """What is measured: networks of published shapes with random weights, ours and diffusers'.
 
-Weights are drawn on the device and not read, so nothing need be shipped; both sides have the same.
+Weights are drawn on the device and not read, so nothing need be shipped; `nano` alone has its own,
+which are in the package. Both sides have the same ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -33,16 +34,17 @@ PUBLISHED_CLIP = {
 
 @dataclass(frozen=True)
 class Preset:
-    """Shapes of networks, and the clip that is asked of them."""
+    """A clip, and the shapes of the networks that it is asked of."""
 
     frames: int
     width: int
     height: int
-    unet: dict[str, Any]
-    vae_channels: tuple[int, ...]
-    vae_layers: int
-    clip: dict[str, Any]
-    steps: int = 25
+    steps: int
+    unet: dict[str, Any] = field(default_factory=dict)
+    vae_channels: tuple[int, ...] = (128, 256, 512, 512)
+    vae_layers: int = 2
+    clip: dict[str, Any] = field(default_factory=lambda: PUBLISHED_CLIP)
+    model: str | None = None  # whose weights and shapes are loaded, in place of drawn ones
 
     @property
     def unet_config(self) -> UNetConfig:
@@ -79,19 +81,20 @@ MID_UNET = {
     "num_attention_heads": (1, 2, 4, 4),
     "cross_attention_dim": 256,
 }
-VAE_CHANNELS = (128, 256, 512, 512)
+MID_CLIP = CLIP_CONFIG | {"projection_dim": 256}
 PRESETS = {
-    "tiny": Preset(4, 64, 64, SMALL_UNET, (32, 32, 64, 64), 1, CLIP_CONFIG, steps=2),
-    "cpu-mid": Preset(
-        8, 256, 256, MID_UNET, (64, 128, 256, 256), 2, CLIP_CONFIG | {"projection_dim": 256}, 4
-    ),
-    "svd": Preset(14, 1024, 576, {}, VAE_CHANNELS, 2, PUBLISHED_CLIP),
-    "svd-xt": Preset(25, 1024, 576, {}, VAE_CHANNELS, 2, PUBLISHED_CLIP),
+    "tiny": Preset(4, 64, 64, 2, SMALL_UNET, (32, 32, 64, 64), 1, CLIP_CONFIG),
+    "nano": Preset(14, 128, 128, 25, model="nano"),
+    "cpu-mid": Preset(8, 256, 256, 4, MID_UNET, (64, 128, 256, 256), 2, MID_CLIP),
+    "svd": Preset(14, 1024, 576, 25),
+    "svd-xt": Preset(25, 1024, 576, 25),
 }
 
 
 def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> Engine:
-    """An engine with random weights, the same for the same device."""
+    """The preset's model, or an engine with random weights, the same for the same device."""
+    if preset.model is not None:
+        return Engine.from_pretrained(preset.model, device, dtype)
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -126,6 +129,8 @@ def build_diffusers(engine: Engine) -> Any:
             f"diffusers cannot be loaded ({error}): pip install 'svd-render-farm[diffusers]'"
         ) from error
     unet, vae = engine.unet.config, engine.vae.config
+    schedule = {key: value for key, value in SCHEDULER.items() if not key.startswith("_")}
+    schedule |= engine.schedule.model_dump(include={"sigma_min", "sigma_max"})
     with torch.device("meta"):
         their_unet = diffusers.UNetSpatioTemporalConditionModel(**unet.model_dump())
         their_vae = diffusers.AutoencoderKLTemporalDecoder(**vae.model_dump())
@@ -133,9 +138,7 @@ def build_diffusers(engine: Engine) -> Any:
         image_encoder=engine.image_encoder,
         unet=_filled(their_unet, engine.unet),
         vae=_filled(their_vae, engine.vae),
-        scheduler=diffusers.EulerDiscreteScheduler(
-            **{key: value for key, value in SCHEDULER.items() if not key.startswith("_")}
-        ),
+        scheduler=diffusers.EulerDiscreteScheduler(**schedule),
         feature_extractor=CLIPImageProcessor(),
     )
     pipeline.set_progress_bar_config(disable=True)

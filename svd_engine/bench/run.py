@@ -1,239 +1,229 @@
 """The engine's stages beside diffusers', interleaved in one process on the same weights and inputs.
 
 Rows come in order of importance and are printed and written as they are there, so that a run whose
-budget ends early has the ones that matter.
+budget ends early has the ones that matter: the engine's, then diffusers' eager ones, then others.
 """
 
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from svd_engine.bench.measure import Call, Timer, costliest, count_launches, interleave
-from svd_engine.bench.measure import machine_rates as measure_rates
+from svd_engine.bench.floor import operations_of
+from svd_engine.bench.launches import count_step
+from svd_engine.bench.measure import (
+    Call,
+    Timer,
+    costliest,
+    dispatched,
+    interleave,
+    launched,
+    machine_rates,
+)
 from svd_engine.bench.networks import PRESETS, Preset, build_diffusers, build_engine
-from svd_engine.bench.tiers import shallow_step, tier_clips
+from svd_engine.bench.plot import check_plot, draw
+from svd_engine.bench.rows import Row, Table
+from svd_engine.bench.stages import Stage, stages_of, tiers_of
+from svd_engine.checkpoint import lay_out
 from svd_engine.engine import Engine
-from svd_engine.exact import decode_slices
 
-
-@dataclass(frozen=True)
-class Row:
-    """One implementation of one stage."""
-
-    stage: str
-    implementation: str
-    variant: str
-    dtype: str
-    seconds: float
-    first_seconds: float  # of the first call, which compiles and allocates
-    ratio: float | None  # diffusers' eager time over this one
-    launches: int | None
-    peak_bytes: int | None
-    distance: float | None  # largest, to float32, over its largest value
+COMPILE_S = 150.0  # that compiling diffusers' UNet takes: it cannot be stopped once it has begun
 
 
 class Bench:
     """Measures, prints and writes."""
 
     def __init__(
-        self, preset: str, device: str, dtype: str, against: bool, budget: float, out: Path | None
+        self,
+        preset: str,
+        device: str,
+        dtype: str,
+        against: bool,
+        budget: float,
+        out: Path | None = None,
+        plot: Path | None = None,
     ) -> None:
+        """budget: seconds. out: a JSON file. plot: a picture, by its suffix. ValueError."""
+        if plot is not None:
+            check_plot(plot)
         self._preset: Preset = PRESETS[preset]
-        self._device, self._dtype = torch.device(device), getattr(torch, dtype)
-        self._out, self._until = out, time.monotonic() + budget
-        self._against = against
-        name = torch.cuda.get_device_name(self._device) if device.startswith("cuda") else "cpu"
-        self._told: dict[str, Any] = {"device": name, "torch": torch.__version__, "preset": preset}
-        self._rows: list[Row] = []
+        self._device, self._dtype = torch.device(device), dtype
+        self._against, self._plot = against, plot
+        self._until = time.monotonic() + budget
+        p, on_gpu = self._preset, self._device.type == "cuda"
+        told: dict[str, Any] = {
+            "device": torch.cuda.get_device_name(self._device) if on_gpu else _processor(),
+            "torch": torch.__version__,
+            "preset": preset,
+            "clip": f"{p.frames} frames, {p.width} x {p.height}, {p.steps} steps",
+        }
+        self._table = Table(told, out, _say)
+        self._floor: dict[str, float] = {}  # seconds, by stage
 
     def run(self, profile: bool) -> None:
-        """All of it, as far as the budget goes."""
-        print(
-            f"{self._told['device']}, torch {torch.__version__}, {self._dtype}".replace(
-                "torch.", ""
-            )
-        )
-        tflops, gbps = measure_rates(self._device, self._dtype)
-        self._told |= {"matrix_tflops": round(tflops, 1), "copy_gbps": round(gbps, 1)}
-        print(f"matrix product {tflops:.1f} TFLOP/s, copy {gbps:.0f} GB/s")
-        engine = build_engine(self._preset, self._device, self._dtype)
-        theirs = build_diffusers(engine) if self._against else None
-        self._step(engine, theirs)
-        self._decode(engine, theirs)
-        self._clip(engine, theirs)
+        """All of it, as far as the budget goes. ValueError where diffusers cannot be loaded."""
+        told, dtype = self._table.told, getattr(torch, self._dtype)
+        _say(f"{told['device']}, torch {told['torch']}, {self._dtype}: {told['clip']}")
+        tflops, gbps = machine_rates(self._device, dtype)
+        told |= {"matrix_tflops": round(tflops, 3), "copy_gbps": round(gbps, 1)}
+        _say(f"matrix product {tflops:.2f} TFLOP/s, copy {gbps:.1f} GB/s")
+        engine = build_engine(self._preset, self._device, dtype)
+        operations = operations_of(engine.unet.config, engine.vae.config, self._preset.params)
+        self._floor = {stage: count / tflops / 1e12 for stage, count in operations.items()}
+        stages = stages_of(engine, self._preset.params, self._device)
+        # Before another's weights are there, so that the peak of memory is the engine's alone.
+        if self._device.type == "cuda" or not self._against:
+            for stage in stages:
+                self._measure(stage, _ours(stage))
+        if self._against:
+            self._beside(engine, stages)
+        self._tiers(engine, stages[2])
         if profile:
-            self._profile(engine)
-        if theirs is not None:
-            self._compiled(engine, theirs)
+            self._profile(engine, stages[0].ours["eager"])
+        if self._against:
+            self._others(engine, stages)
+        if self._plot is not None and self._table.rows:
+            draw(told, self._table.rows, self._plot)
+            _say(str(self._plot))
 
-    # Stages
+    def _tiers(self, engine: Engine, clip: Stage) -> None:
+        """The approximate tiers, beside an exact clip."""
+        tiers = tiers_of(engine, self._preset.params)
+        calls = {("engine", variant): call for variant, call in tiers.items()}
+        if calls:
+            self._measure(clip, _ours(clip) | calls, set(tiers))
 
-    def _step(self, engine: Engine, theirs: Any) -> None:
-        inputs = self._step_inputs(engine)
-        calls: dict[tuple[str, str], Call] = {("engine", "eager"): lambda: engine.unet(*inputs)}
-        calls["engine", "reusing features"] = shallow_step(engine.unet, inputs)
-        if theirs is not None:
-            calls["diffusers", "eager"] = lambda: theirs.unet(*inputs, return_dict=False)[0]
-        exact = self._in_float32(engine.unet, inputs) if self._half else None
-        self._measure("unet_step", calls, 5, exact)
+    def _beside(self, engine: Engine, stages: list[Stage]) -> None:
+        """Diffusers as it is, and the engine again beside it."""
+        theirs = build_diffusers(engine)
+        for stage in stages:
+            self._measure(stage, _ours(stage) | {("diffusers", "eager"): stage.theirs(theirs)})
 
-    def _decode(self, engine: Engine, theirs: Any) -> None:
-        p, vae = self._preset, engine.vae
-        shape = (p.frames, vae.config.latent_channels, p.height // 8, p.width // 8)
-        latents = torch.randn(shape, device=self._device, dtype=self._dtype)
-        calls: dict[tuple[str, str], Call] = {
-            ("engine", "frame by frame"): lambda: decode_slices(vae, latents),
-            ("engine", "5 slices"): lambda: decode_slices(vae, latents, 5),
-            ("engine", "whole"): lambda: vae.decode(latents),
-        }
-        if theirs is not None:
-            calls["diffusers", "eager"] = lambda: torch.cat(
-                [theirs.vae.decode(z, num_frames=len(z)).sample for z in latents.split(8)]
-            )
-        self._measure("decode", calls, 2)
+    def _others(self, engine: Engine, stages: list[Stage]) -> None:
+        """Diffusers with channels last, and compiled, as its own documentation makes it fast."""
+        if self._left() < self._expected("unet_step"):
+            return _say("diffusers, channels last and compiled: left out, the budget is spent")
+        pipeline = build_diffusers(engine)
+        for network in (pipeline.unet, pipeline.vae):
+            lay_out(network)
+        for stage in stages:
+            self._variant(stage, "channels last", stage.theirs(pipeline), 0.0)
+        if self._left() < COMPILE_S + self._expected("unet_step"):
+            return _say("diffusers, compiled: left out, it would not end within the budget")
+        pipeline = build_diffusers(engine)
+        pipeline.unet = torch.compile(pipeline.unet)
+        for stage, more in ((stages[0], COMPILE_S), (stages[2], COMPILE_S)):
+            try:
+                self._variant(stage, "compiled", stage.theirs(pipeline), more)
+            except RuntimeError as error:  # torch's own, where there is no C++ compiler
+                return _say(f"diffusers, compiled: left out, {str(error).splitlines()[0]}")
+        return None
 
-    def _clip(self, engine: Engine, theirs: Any) -> None:
-        calls = {("engine", "eager"): self._our_clip(engine)}
-        if theirs is not None:
-            calls["diffusers", "eager"] = self._their_clip(theirs)
-        self._measure("clip", calls, 0)
-        tiers = tier_clips(engine, self._picture(), self._preset.params)
-        if tiers:
-            self._measure("clip", tiers, 0)
+    def _variant(self, stage: Stage, variant: str, call: Call, more: float) -> None:
+        """One more row of diffusers', beside the engine's default. more: seconds to compile."""
+        default, ours = next(iter(stage.ours.items()))
+        calls = {("engine", default): ours, ("diffusers", variant): call}
+        self._measure(stage, calls, {variant}, more)
 
-    def _compiled(self, engine: Engine, theirs: Any) -> None:
-        """Diffusers as its own documentation makes it fast."""
-        inputs = self._step_inputs(engine)
-        compiled: Any = torch.compile(theirs.unet)
-        step = {
-            ("engine", "eager"): lambda: engine.unet(*inputs),
-            ("diffusers", "compiled"): lambda: compiled(*inputs, return_dict=False)[0],
-        }
-        self._measure("unet_step", step, 3, keep={"compiled"})
-        if self._left() > 60:
-            theirs.unet = compiled
-            self._measure("clip", {("diffusers", "compiled"): self._their_clip(theirs)}, 0)
+    def _measure(
+        self,
+        stage: Stage,
+        calls: dict[tuple[str, str], Call],
+        keep: set[str] | None = None,
+        more: float = 0.0,
+    ) -> None:
+        """Time calls in turn. keep: the variants that become rows; None is all."""
+        if self._left() < more + self._expected(stage.name) * len(calls):
+            return _say(f"{stage.name} {' '.join(next(reversed(calls)))}: left out, no time left")
+        timers = {key: Timer(call, self._device) for key, call in calls.items()}
+        interleave(list(timers.values()), stage.rounds, self._until)
+        base = self._base(stage, timers)
+        for key, timer in timers.items():
+            if keep is None or key[1] in keep:
+                self._table.add(self._row(stage, key, timer, base))
+        return None
 
-    def _profile(self, engine: Engine) -> None:
-        inputs = self._step_inputs(engine)
-        for name, share, count in costliest(lambda: engine.unet(*inputs), self._device):
-            print(f"  {share:6.1%} {count:5d} x {name[:80]}")
+    def _base(self, stage: Stage, timers: dict[tuple[str, str], Timer]) -> float | None:
+        """Diffusers' eager seconds: of this run, or of a former one by the engine's in both."""
+        if ("diffusers", "eager") in timers:
+            return timers["diffusers", "eager"].seconds
+        former = self._table.find(stage.name, "diffusers", "eager")
+        default = ("engine", next(iter(stage.ours)))
+        anchor = self._table.find(stage.name, *default)
+        if former is None or anchor is None:
+            return None
+        return former.seconds * timers[default].seconds / anchor.seconds
 
-    # Inputs
-
-    @property
-    def _half(self) -> bool:
-        return self._dtype != torch.float32
-
-    def _step_inputs(self, engine: Engine) -> tuple[Tensor, ...]:
-        p, config = self._preset, engine.unet.config
-        generator = torch.Generator("cpu").manual_seed(1)
-        shape = (2, p.frames, config.in_channels, p.height // 8, p.width // 8)
-        sample = torch.randn(shape, generator=generator)
-        context = torch.randn(2, 1, config.per_block("cross_attention_dim")[0], generator=generator)
-        ids = torch.tensor([[6.0, 127.0, 0.02]] * 2)
-        sample, context, ids = (x.to(self._device, self._dtype) for x in (sample, context, ids))
-        return sample, torch.tensor(1.0, device=self._device), context, ids
-
-    @torch.inference_mode()
-    def _in_float32(self, network: torch.nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        """What a network gives with the same weights in float32, without TF32."""
-        before = torch.backends.cudnn.allow_tf32
-        torch.backends.cudnn.allow_tf32 = False
-        try:
-            return network.float()(*(x.float() for x in inputs))
-        finally:
-            torch.backends.cudnn.allow_tf32 = before
-            network.to(self._dtype)
-
-    def _picture(self) -> Image.Image:
-        noise = np.random.default_rng(0).integers(0, 256, (18, 32, 3), dtype=np.uint8)
-        size = (self._preset.width, self._preset.height)
-        return Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
-
-    def _our_clip(self, engine: Engine) -> Call:
-        picture, params = self._picture(), self._preset.params
-        return lambda: engine.render(picture, params)
-
-    def _their_clip(self, theirs: Any) -> Call:
-        p, picture = self._preset, self._picture()
-        return lambda: theirs(
-            picture,
-            height=p.height,
-            width=p.width,
-            num_frames=p.frames,
-            num_inference_steps=p.steps,
-            decode_chunk_size=8,
-            generator=torch.Generator("cpu").manual_seed(0),
+    def _row(self, stage: Stage, key: tuple[str, str], timer: Timer, base: float | None) -> Row:
+        ratio = None if base is None else base / timer.seconds
+        share = self._floor[stage.name] / timer.seconds
+        before = self._table.find(stage.name, *key)
+        if before is not None:  # of the engine alone: what it launches and holds is known
+            return replace(before, seconds=timer.seconds, ratio=ratio, floor_share=share)
+        launches, traffic = self._counts(stage, key, timer.call)
+        return Row(
+            stage.name,
+            *key,
+            self._dtype,
+            timer.seconds,
+            timer.first,
+            ratio,
+            share,
+            launches,
+            traffic,
+            timer.peak_bytes if key[0] == "engine" else None,
+            None if stage.exact is None else _distance(timer.call, stage.exact),
         )
 
-    # Rows
+    def _counts(
+        self, stage: Stage, key: tuple[str, str], call: Call
+    ) -> tuple[int | None, int | None]:
+        """Launches and nominal bytes, where they can be counted, and for short stages alone."""
+        on_gpu = self._device.type == "cuda"
+        if stage.name == "clip" or (key[1] == "compiled" and not on_gpu):
+            return None, None
+        if not on_gpu:
+            return dispatched(call)
+        hidden = key[0] == "engine" or key[1] == "compiled"  # in kernels that are not dispatched
+        return launched(call), None if hidden else dispatched(call)[1]
+
+    def _profile(self, engine: Engine, call: Call) -> None:
+        on_gpu = self._device.type == "cuda"
+        launches = count_step(engine.unet.config, self._preset.params, on_gpu)
+        copies = ", ".join(f"{place}: {n}" for place, n in launches.layout_copies.items())
+        _say(f"a step dispatches {launches.total} launches; layout copies: {copies or 'none'}")
+        for name, share, count in costliest(call, self._device):
+            _say(f"  {share:6.1%} {count:5d} x {name[:80]}")
 
     def _left(self) -> float:
         return self._until - time.monotonic()
 
-    def _measure(
-        self,
-        stage: str,
-        calls: dict[tuple[str, str], Call],
-        rounds: int,
-        exact: Tensor | None = None,
-        keep: set[str] | None = None,
-    ) -> None:
-        """Time calls in turn. keep: the variants that become rows; None is all."""
-        if self._left() < 0:
-            print(f"{stage}: left out, the budget is spent")
-            return
-        timers = {key: Timer(call, self._device) for key, call in calls.items()}
-        interleave(list(timers.values()), rounds)
-        eager = timers.get(("diffusers", "eager"))
-        base = eager.seconds if eager else self._before(stage)
-        for (implementation, variant), timer in timers.items():
-            if keep is not None and variant not in keep:
-                continue
-            self._add(
-                Row(
-                    stage,
-                    implementation,
-                    variant,
-                    str(self._dtype).removeprefix("torch."),
-                    timer.seconds,
-                    timer.first,
-                    base / timer.seconds if base else None,
-                    count_launches(timer.call, self._device) if stage != "clip" else None,
-                    timer.peak_bytes,
-                    None if exact is None else _distance(timer.call, exact),
-                )
-            )
+    def _expected(self, stage: str) -> float:
+        """Seconds of a call, as the slowest so far; of a clip, by its parts. 0 if unknown."""
+        slowest = max((r.seconds for r in self._table.rows if r.stage == stage), default=0.0)
+        if slowest or stage != "clip":
+            return slowest
+        return self._preset.steps * self._expected("unet_step") + self._expected("decode")
 
-    def _before(self, stage: str) -> float | None:
-        for row in self._rows:
-            if (row.stage, row.implementation, row.variant) == (stage, "diffusers", "eager"):
-                return row.seconds
-        return None
 
-    def _add(self, row: Row) -> None:
-        if not self._rows:
-            print(f"{'':34}{'seconds':>9}{'ratio':>7}{'launches':>10}{'GB':>7}{'distance':>10}")
-        self._rows.append(row)
-        name = f"{row.stage} {row.implementation}, {row.variant}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.1f}"
-        distance = "" if row.distance is None else f"{row.distance:.1e}"
-        print(
-            f"{name:34}{row.seconds:9.4f}{ratio:>7}{row.launches or '':>10}{peak:>7}{distance:>10}",
-            flush=True,
-        )
-        if self._out is not None:
-            told = self._told | {"rows": [asdict(row) for row in self._rows]}
-            self._out.write_text(json.dumps(told, indent=1) + "\n")
+def _ours(stage: Stage) -> dict[tuple[str, str], Call]:
+    return {("engine", variant): call for variant, call in stage.ours.items()}
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it, and what of it torch uses."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    threads = f"threads: {torch.get_num_threads()}"
+    return ", ".join([*names[:1], torch.backends.cpu.get_cpu_capability(), threads])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 @torch.inference_mode()

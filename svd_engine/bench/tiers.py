@@ -56,14 +56,12 @@ def shallow_step(unet: UNet, inputs: Sequence[Tensor]) -> Call:
     return lambda: unet.shallow(unet.enter(sample), features, constants)
 
 
-def tier_clips(
-    engine: Engine, picture: Picture, params: RenderParams
-) -> dict[tuple[str, str], Call]:
+def tier_clips(engine: Engine, picture: Picture, params: RenderParams) -> dict[str, Call]:
     """A clip of each tier, for a bench to time; none where `fast` would take more steps."""
     if params.steps <= RenderParams(tier="fast").steps:
         return {}
     return {
-        ("engine", name): partial(engine.render, picture, own)
+        name: partial(engine.render, picture, own)
         for name, own in variants_of(params).items()
         if own.tier != "exact"
     }

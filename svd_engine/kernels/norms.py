@@ -177,11 +177,12 @@ def factors(sums: Tensor, weight: Tensor, bias: Tensor, eps: float, shift: Tenso
     return out
 
 
-def apply_factors(x: Tensor, factors: Tensor, silu: bool, more: Tensor | None = None) -> Tensor:
-    """See `group_norm.apply_factors`. more: as in `group_sums`."""
-    samples, length, split = x.shape
-    channels = split + (0 if more is None else more.shape[-1])
-    y, block = x.new_empty(samples, length, channels), _block(channels)
+def apply_factors(
+    x: Tensor, factors: Tensor, silu: bool, y: Tensor, more: Tensor | None = None
+) -> Tensor:
+    """See `group_norm.apply_factors`; into y, which may be x. more: as in `group_sums`."""
+    samples, length, channels = y.shape
+    split, block = x.shape[-1], _block(channels)
     grid = (samples, triton.cdiv(length, ROWS), triton.cdiv(channels, block))
     _apply[grid](
         x, more, factors, y, samples, length, channels, split, JOINED=more is not None,

@@ -1,0 +1,145 @@
+"""What one UNet step launches, counted on `meta`: nothing is computed and no weights are needed.
+
+On a GPU the launches are those of PyTorch's operations and of the engine's Triton kernels, whose
+wrappers run as they are, but for the launch itself. On a CPU they are PyTorch's operations alone.
+"""
+
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from svd_engine.bench.floor import step_inputs
+from svd_engine.bench.measure import is_free
+from svd_engine.checkpoint import lay_out
+from svd_engine.config import UNetConfig
+from svd_engine.params import RenderParams
+from svd_engine.unet import UNet
+
+PACKAGE = Path(__file__).parent.parent
+CHANNELS_LAST = torch.channels_last
+COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::_to_copy"}
+
+
+@dataclass
+class Launches:
+    """How often each operation or kernel is launched, and which of them only change a layout."""
+
+    of: Counter[str] = field(default_factory=Counter)
+    layout_copies: Counter[str] = field(default_factory=Counter)  # by file, line and function
+
+    @property
+    def total(self) -> int:
+        return self.of.total()
+
+
+class _Counting(TorchDispatchMode):
+    def __init__(self, launches: Launches) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._launches = launches
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if is_free(func):
+            return result
+        name = func.name().partition(".")[0]
+        self._launches.of[name] += 1
+        if name == "aten::convolution" and args[0].is_contiguous(memory_format=CHANNELS_LAST):
+            return result.contiguous(memory_format=CHANNELS_LAST)  # as of cuDNN's and oneDNN's
+        if name in COPIES:
+            # copy_(destination, source), or clone(source): the last tensor given is the source.
+            source = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)][-1]
+            if source.dtype == result.dtype and _order(source) not in (None, _order(result)):
+                self._launches.layout_copies[_caller()] += 1
+        return result
+
+
+def _order(x: Tensor) -> list[int] | None:
+    """Dimensions of more than one element, as they lie in memory, the outermost first.
+
+    None where values are repeated, so that a copy is no mere change of layout.
+    """
+    dims = [dim for dim in range(x.dim()) if x.shape[dim] > 1]
+    if any(x.stride(dim) == 0 for dim in dims):
+        return None
+    return sorted(dims, key=x.stride, reverse=True)
+
+
+def _caller() -> str:
+    """The innermost line of the engine that is being run, outside of the bench."""
+    for frame in reversed(traceback.extract_stack()):
+        path = Path(frame.filename)
+        if path.parent == PACKAGE:
+            return f"{path.name}:{frame.lineno} {frame.name}"
+    return "elsewhere"
+
+
+class _NotLaunched:
+    """Stands for a Triton kernel: kernel[grid](...)."""
+
+    def __init__(self, name: str, launches: Launches) -> None:
+        self._name, self._launches = name, launches
+
+    def __getitem__(self, grid: Any) -> Any:
+        def launch(*_: Any, **__: Any) -> None:
+            self._launches.of[f"triton::{self._name}"] += 1
+
+        return launch
+
+
+class _Attention:
+    """Stands for PyTorch's fused attention, which on `meta` would be told as its parts."""
+
+    def __init__(self, launches: Launches) -> None:
+        self._launches = launches
+
+    def __call__(self, q: Tensor, *_: Tensor) -> Tensor:
+        """A result that lies in memory as the fused kernels leave it: (N, heads, L, D)."""
+        self._launches.of["aten::scaled_dot_product_attention"] += 1
+        return q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)
+
+
+@contextmanager
+def _as_on_cuda(launches: Launches) -> Iterator[None]:
+    """The engine's modules take Triton's way; its kernels are counted and not launched."""
+    from triton.runtime import KernelInterface
+
+    from svd_engine import kernels
+
+    with ExitStack() as patched:
+        for name, value in list(vars(kernels).items()):
+            if isinstance(value, KernelInterface) or hasattr(value, "run_fn"):
+                patched.enter_context(patch.object(kernels, name, _NotLaunched(name, launches)))
+        for module in [m for n, m in sys.modules.items() if n.startswith("svd_engine.")]:
+            if hasattr(module, "on_kernels"):
+                patched.enter_context(patch.object(module, "on_kernels", lambda _: True))
+        yield
+
+
+@torch.no_grad()
+def count_step(config: UNetConfig, params: RenderParams, on_gpu: bool) -> Launches:
+    """The launches of a guided step in half precision. on_gpu: as on CUDA, which needs Triton."""
+    launches = Launches()
+    with torch.device("meta"):
+        unet = UNet(config).to(torch.float16).requires_grad_(False)
+        lay_out(unet)
+        sample, timestep, context, ids = step_inputs(config, params)
+    sample, context, ids = (x.half() for x in (sample, context, ids))
+    with ExitStack() as entered:
+        entered.enter_context(patch.object(F, "scaled_dot_product_attention", _Attention(launches)))
+        if on_gpu:
+            entered.enter_context(_as_on_cuda(launches))
+        entered.enter_context(_Counting(launches))
+        unet(sample, timestep, context, ids)
+    return launches
