@@ -6,6 +6,9 @@ float64; only what is stored is in the tensors' own type. Shapes: N samples, L p
 last.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -16,10 +19,27 @@ STEP = 32  # positions it holds at once
 MAX_FRAMES = 128  # that `attend_frames` holds at once
 
 
+class Kernel:
+    """A function in Triton's language. On `meta` it is not launched: only its results are made.
+
+    So the memory of what calls it can be planned without a GPU, see `memory_plan`.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self._compiled = triton.jit(function)
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        def launch(first: Tensor, *others: Any, **options: Any) -> None:
+            if not first.is_meta:
+                self._compiled[grid](first, *others, **options)
+
+        return launch
+
+
 # Group norm
 
 
-@triton.jit
+@Kernel
 def _partial_sums(
     x, partial, length, channels, ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -47,7 +67,7 @@ def _partial_sums(
     tl.store(into + channels, tl.sum(squares, 0), mask=inside)
 
 
-@triton.jit
+@Kernel
 def _group_sums(
     x,
     partial,
@@ -89,7 +109,7 @@ def _group_sums(
     tl.store(into + 2 * tl.num_programs(1), tl.sum(tl.where(inside, each_squares, 0.0), 0))
 
 
-@triton.jit
+@Kernel
 def _factors(
     sums,
     weight,
@@ -123,7 +143,7 @@ def _factors(
     tl.store(out + (samples + sample) * channels + at, added.to(tl.float32), mask=inside)
 
 
-@triton.jit
+@Kernel
 def _apply(
     x,
     factors,
@@ -201,7 +221,7 @@ def apply_factors(x: Tensor, factors: Tensor, silu: bool) -> Tensor:
 # Layer norm, and sums
 
 
-@triton.jit
+@Kernel
 def _layer_norm(
     x, more, vector, weight, bias, total, y, rows, channels, shared, eps,
     MORE: tl.constexpr, VECTOR: tl.constexpr, NORM: tl.constexpr,
@@ -265,7 +285,7 @@ def add_(x: Tensor, more: Tensor, vector: Tensor) -> Tensor:
 # Gate
 
 
-@triton.jit
+@Kernel
 def _gate(value, gate, y, count, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = at < count
@@ -284,7 +304,7 @@ def gate_(value: Tensor, gate: Tensor) -> Tensor:
 # Blend
 
 
-@triton.jit
+@Kernel
 def _blend(
     x, y, mix, out, count, BLOCK: tl.constexpr, SWITCHED: tl.constexpr, RESIDUAL: tl.constexpr
 ):
@@ -312,7 +332,7 @@ def blend(spatial: Tensor, temporal: Tensor, mix: Tensor, switched: bool, residu
 # Attention along the frames of each pixel
 
 
-@triton.jit
+@Kernel
 def _attend_frames(
     q,
     k,
@@ -368,7 +388,7 @@ def _tile(down, across, GROUP: tl.constexpr):
     return first + number % in_group % tall, number % in_group // tall
 
 
-@triton.jit
+@Kernel
 def _convolve_frames(
     x, weight, bias, y, rows, pixels, frames, back: tl.int64, ahead: tl.int64, lowest, highest,
     wide, channels: tl.constexpr, BIASED: tl.constexpr,
