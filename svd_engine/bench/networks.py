@@ -3,6 +3,7 @@
 Weights are drawn on the device and not read, so nothing need be shipped; both sides have the same.
 """
 
+import json
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -14,6 +15,7 @@ from svd_engine.checkpoint import lay_out
 from svd_engine.clip import build_image_encoder, restore_position_ids
 from svd_engine.config import PreprocessorConfig, ScheduleConfig, UNetConfig, VAEConfig
 from svd_engine.engine import Engine
+from svd_engine.memory_plan import Shapes
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR, SCHEDULER
 from svd_engine.unet import UNet
@@ -55,6 +57,12 @@ class Preset:
             down_block_types=("DownEncoderBlock2D",) * len(self.vae_channels),
             layers_per_block=self.vae_layers,
         )
+
+    @property
+    def shapes(self) -> Shapes:
+        """What a memory plan is made of."""
+        schedule = ScheduleConfig.model_validate(SCHEDULER)
+        return Shapes(self.unet_config, self.vae_config, schedule, json.dumps(self.clip))
 
     @property
     def params(self) -> RenderParams:

@@ -1,0 +1,286 @@
+"""How much memory each stage of a clip needs, told before anything is loaded.
+
+The stages themselves are run, on networks and tensors of the `meta` device, which have shapes and
+no memory, while `LiveBytes` counts what is alive. So a plan follows the code that it is of: there
+is no formula here to keep in step with a layer.
+
+A plan of CUDA takes the path of Triton's kernels, where Triton is installed. It counts as
+`torch.cuda.max_memory_allocated` does, in blocks of 512 bytes. Not counted are the workspaces of
+cuDNN's convolutions, and what the caching allocator reserves beyond what is allocated. On a CPU,
+oneDNN's own memory is not counted.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, Literal, Self, TypeVar, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from svd_engine import stages
+from svd_engine.checkpoint import Checkpoint, lay_out
+from svd_engine.clip import build_image_encoder, restore_position_ids
+from svd_engine.conditioning import Conditioning, frame_shape
+from svd_engine.config import ScheduleConfig, UNetConfig, VAEConfig
+from svd_engine.config_files import read_json
+from svd_engine.image import CLIP_SIDE
+from svd_engine.live_bytes import Allocation, LiveBytes
+from svd_engine.params import RenderParams
+from svd_engine.recipe import recipe_of
+from svd_engine.unet import UNet
+from svd_engine.vae import VAE
+
+StageName = Literal["encode", "denoise", "decode"]
+CUDA_BLOCK = 512  # bytes that PyTorch's allocator rounds up to
+CUBLAS = 2**25  # bytes of its workspace on Hopper; about a quarter on other GPUs
+SHOWN = 5  # kinds of tensors that are told of a peak
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The configs of a checkpoint that decide how large its networks are."""
+
+    unet: UNetConfig
+    vae: VAEConfig
+    schedule: ScheduleConfig
+    image_encoder: str  # the JSON of its config
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """Those of a checkpoint, whose weights need not be there. CheckpointError."""
+        clip = json.dumps(read_json(checkpoint.folder, "image_encoder/config.json"))
+        return cls(checkpoint.unet_config, checkpoint.vae_config, checkpoint.schedule_config, clip)
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Tensors of a stage's peak that one line made, in one shape."""
+
+    count: int
+    bytes: int  # of all
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    where: str  # the engine's functions that made them, the innermost first
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Bytes that one stage needs, and what they are for."""
+
+    stage: StageName
+    networks: tuple[tuple[str, int], ...]  # that it computes with, and their weights
+    held: int  # of what it is given: the conditioning, the latents
+    activations: int  # of what it makes, at most at once
+    largest: tuple[Alike, ...]  # of the activations at that moment, those that take most first
+
+    @property
+    def weights(self) -> int:
+        """Of all networks that it computes with."""
+        return sum(size for _, size in self.networks)
+
+    @property
+    def total(self) -> int:
+        """What it needs with no other network beside it."""
+        return self.weights + self.held + self.activations
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a clip needs on a device."""
+
+    device: str
+    dtype: torch.dtype
+    stages: tuple[StageMemory, ...]
+
+    @property
+    def weights(self) -> int:
+        """Of all networks."""
+        return sum(dict(pair for stage in self.stages for pair in stage.networks).values())
+
+    @property
+    def peak(self) -> int:
+        """The most at any time, with all networks on the device."""
+        return max(self.resident(stage) for stage in self.stages)
+
+    def resident(self, stage: StageMemory) -> int:
+        """What a stage needs, with all networks on the device."""
+        return self.weights + stage.held + stage.activations
+
+
+def memory_plan(
+    shapes: Shapes,
+    params: RenderParams,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    slices: int | None = None,
+) -> MemoryPlan:
+    """Plan a clip's memory on a device, which need not be there.
+
+    slices: of the decode, see `exact.decode_slices`.
+    Raises ValueError for params that cannot be rendered or are not resolved.
+    """
+    kind = torch.device(device).type
+    planned = (
+        plan_stage(shapes, params, stage, kind, dtype, slices) for stage in get_args(StageName)
+    )
+    return MemoryPlan(kind, dtype, tuple(planned))
+
+
+def plan_stage(
+    shapes: Shapes,
+    params: RenderParams,
+    stage: StageName,
+    device: str,
+    dtype: torch.dtype,
+    slices: int | None = None,
+) -> StageMemory:
+    """Plan one stage; see `memory_plan`. Asked again, it is told from memory."""
+    return _planned(shapes, params.model_copy(update={"seed": 0}), stage, device, dtype, slices)
+
+
+@lru_cache(maxsize=256)
+def _planned(
+    shapes: Shapes,
+    params: RenderParams,
+    stage: StageName,
+    device: str,
+    dtype: torch.dtype,
+    slices: int | None,
+) -> StageMemory:
+    networks, given, run = _STAGES[stage](shapes, params, dtype, slices)
+    counted = LiveBytes("meta", CUDA_BLOCK if device == "cuda" else 1)
+    weights: dict[str, int] = {}
+    for name, network in networks.items():
+        before = counted.now
+        counted.count([*network.parameters(), *network.buffers()])
+        weights[name] = counted.now - before
+    before = counted.now
+    counted.count(given)
+    held, first, start = counted.now - before, len(counted.allocations), counted.now
+    with torch.no_grad(), _Stand(device), counted:
+        run()
+    alive = [made for made in counted.at_peak() if made.made >= first]
+    libraries = CUBLAS if device == "cuda" else 0
+    activations = counted.peak - start + libraries
+    return StageMemory(stage, tuple(weights.items()), held, activations, _largest(alive))
+
+
+def _largest(alive: list[Allocation]) -> tuple[Alike, ...]:
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for made in alive:
+        alike.setdefault((made.shape, made.dtype, made.where), []).append(made.bytes)
+    groups = (Alike(len(sizes), sum(sizes), *key) for key, sizes in alike.items())
+    return tuple(sorted(groups, key=lambda group: -group.bytes)[:SHOWN])
+
+
+class _Stand(TorchFunctionMode):
+    """Has tensors on `meta` stand for those of a device."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self._on_cuda = device == "cuda"
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
+            return self._on_cuda and args[0].is_meta
+        if func is Tensor.cpu:
+            return args[0].clone()  # it stays among what is counted, and is larger nowhere
+        if func is F.scaled_dot_product_attention:
+            # Fused kernels store no scores, and lay their result out as tokens of all heads.
+            return torch.empty_like(args[0].transpose(1, 2)).transpose(1, 2)
+        return func(*args, **(kwargs or {}))
+
+
+# Stages: networks, what they are given, and a call that runs them.
+
+_Prepared = tuple[dict[str, nn.Module], list[Tensor], Callable[[], object]]
+
+
+def _encode(
+    shapes: Shapes, params: RenderParams, dtype: torch.dtype, _slices: int | None
+) -> _Prepared:
+    """`stages.encode` from where the picture, which is prepared on the CPU, is on the device."""
+    width, height, _ = frame_shape(params)
+    recipe = recipe_of(params)
+    image_encoder, vae = _image_encoder(shapes, dtype), _vae(shapes, dtype)
+    seen, pixels = (
+        torch.empty(1, 3, *size, device="meta")
+        for size in ((CLIP_SIDE, CLIP_SIDE), (height, width))
+    )
+
+    def run() -> object:
+        embedding = recipe.embed(image_encoder, seen)
+        return embedding, recipe.encode_latent(vae, pixels)
+
+    return {"image_encoder": image_encoder, "vae": vae}, [seen, pixels], run
+
+
+def _denoise(
+    shapes: Shapes, params: RenderParams, dtype: torch.dtype, _slices: int | None
+) -> _Prepared:
+    """What comes before the first step, and that step; the others are like it."""
+    unet = _unet(shapes, dtype)
+    empty = partial(torch.empty, device="meta", dtype=dtype)
+    latents = _latents(shapes, params, dtype)[None]
+    embedding = empty(1, 1, shapes.unet.per_block("cross_attention_dim")[0])
+    conditioning = Conditioning(embedding, empty(latents[0, :1].shape), empty(1, 3))
+
+    def run() -> None:
+        next(stages.denoise(unet, shapes.schedule, conditioning, latents, params, 0, recipe))
+
+    recipe = recipe_of(params)
+    return {"unet": unet}, [latents, *vars(conditioning).values()], run
+
+
+def _decode(
+    shapes: Shapes, params: RenderParams, dtype: torch.dtype, slices: int | None
+) -> _Prepared:
+    vae, recipe = _vae(shapes, dtype), recipe_of(params)
+    latents = _latents(shapes, params, dtype)
+
+    def run() -> object:
+        decoded = stages.decode(vae, latents, params.decode_chunk_size, recipe, slices)
+        return stages.to_uint8(decoded, recipe)
+
+    return {"vae": vae}, [latents], run
+
+
+_STAGES = {"encode": _encode, "denoise": _denoise, "decode": _decode}
+
+
+def _latents(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> Tensor:
+    width, height, frames = frame_shape(params)
+    size = height // 8, width // 8
+    return torch.empty(frames, shapes.vae.latent_channels, *size, device="meta", dtype=dtype)
+
+
+# Networks
+
+
+def _unet(shapes: Shapes, dtype: torch.dtype) -> UNet:
+    with torch.device("meta"):
+        return _as_loaded(UNet(shapes.unet), dtype)
+
+
+def _vae(shapes: Shapes, dtype: torch.dtype) -> VAE:
+    with torch.device("meta"):
+        return _as_loaded(VAE(shapes.vae), dtype)
+
+
+def _image_encoder(shapes: Shapes, dtype: torch.dtype) -> Any:
+    with torch.device("meta"):
+        network = build_image_encoder(json.loads(shapes.image_encoder))
+    restore_position_ids(network, torch.device("meta"))
+    return _as_loaded(network, dtype)
+
+
+def _as_loaded(network: Network, dtype: torch.dtype) -> Network:
+    network = network.to(dtype).eval().requires_grad_(False)
+    lay_out(network)
+    return network
