@@ -13,7 +13,8 @@ from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
-from svd_engine.memory_plan import MemoryPlan, Shapes, memory_plan
+from svd_engine.memory_plan import MemoryPlan, memory_plan
+from svd_engine.meta_stages import Shapes
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture import Picture, open_picture
 from svd_engine.recipe import Recipe, recipe_of

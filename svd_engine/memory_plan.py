@@ -10,52 +10,22 @@ cuDNN's convolutions, and what the caching allocator reserves beyond what is all
 oneDNN's own memory is not counted.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, Literal, Self, TypeVar, get_args
+from functools import lru_cache
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from svd_engine import stages
-from svd_engine.checkpoint import Checkpoint, lay_out
-from svd_engine.clip import build_image_encoder, restore_position_ids
-from svd_engine.conditioning import Conditioning, frame_shape
-from svd_engine.config import ScheduleConfig, UNetConfig, VAEConfig
-from svd_engine.config_files import read_json
-from svd_engine.image import CLIP_SIDE
 from svd_engine.live_bytes import Allocation, LiveBytes
+from svd_engine.meta_stages import Shapes, StageName, prepare
 from svd_engine.params import RenderParams
-from svd_engine.recipe import recipe_of
-from svd_engine.unet import UNet
-from svd_engine.vae import VAE
 
-StageName = Literal["encode", "denoise", "decode"]
 CUDA_BLOCK = 512  # bytes that PyTorch's allocator rounds up to
 CUBLAS = 2**25  # bytes of its workspace on Hopper; about a quarter on other GPUs
 SHOWN = 5  # kinds of tensors that are told of a peak
-
-Network = TypeVar("Network", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """The configs of a checkpoint that decide how large its networks are."""
-
-    unet: UNetConfig
-    vae: VAEConfig
-    schedule: ScheduleConfig
-    image_encoder: str  # the JSON of its config
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> Self:
-        """Those of a checkpoint, whose weights need not be there. CheckpointError."""
-        clip = json.dumps(read_json(checkpoint.folder, "image_encoder/config.json"))
-        return cls(checkpoint.unet_config, checkpoint.vae_config, checkpoint.schedule_config, clip)
 
 
 @dataclass(frozen=True)
@@ -153,7 +123,7 @@ def _planned(
     dtype: torch.dtype,
     slices: int | None,
 ) -> StageMemory:
-    networks, given, run = _STAGES[stage](shapes, params, dtype, slices)
+    networks, given, run = prepare(stage, shapes, params, dtype, slices)
     counted = LiveBytes("meta", CUDA_BLOCK if device == "cuda" else 1)
     weights: dict[str, int] = {}
     for name, network in networks.items():
@@ -195,92 +165,3 @@ class _Stand(TorchFunctionMode):
             # Fused kernels store no scores, and lay their result out as tokens of all heads.
             return torch.empty_like(args[0].transpose(1, 2)).transpose(1, 2)
         return func(*args, **(kwargs or {}))
-
-
-# Stages: networks, what they are given, and a call that runs them.
-
-_Prepared = tuple[dict[str, nn.Module], list[Tensor], Callable[[], object]]
-
-
-def _encode(
-    shapes: Shapes, params: RenderParams, dtype: torch.dtype, _slices: int | None
-) -> _Prepared:
-    """`stages.encode` from where the picture, which is prepared on the CPU, is on the device."""
-    width, height, _ = frame_shape(params)
-    recipe = recipe_of(params)
-    image_encoder, vae = _image_encoder(shapes, dtype), _vae(shapes, dtype)
-    seen, pixels = (
-        torch.empty(1, 3, *size, device="meta")
-        for size in ((CLIP_SIDE, CLIP_SIDE), (height, width))
-    )
-
-    def run() -> object:
-        embedding = recipe.embed(image_encoder, seen)
-        return embedding, recipe.encode_latent(vae, pixels)
-
-    return {"image_encoder": image_encoder, "vae": vae}, [seen, pixels], run
-
-
-def _denoise(
-    shapes: Shapes, params: RenderParams, dtype: torch.dtype, _slices: int | None
-) -> _Prepared:
-    """What comes before the first step, and that step; the others are like it."""
-    unet = _unet(shapes, dtype)
-    empty = partial(torch.empty, device="meta", dtype=dtype)
-    latents = _latents(shapes, params, dtype)[None]
-    embedding = empty(1, 1, shapes.unet.per_block("cross_attention_dim")[0])
-    conditioning = Conditioning(embedding, empty(latents[0, :1].shape), empty(1, 3))
-
-    def run() -> None:
-        next(stages.denoise(unet, shapes.schedule, conditioning, latents, params, 0, recipe))
-
-    recipe = recipe_of(params)
-    return {"unet": unet}, [latents, *vars(conditioning).values()], run
-
-
-def _decode(
-    shapes: Shapes, params: RenderParams, dtype: torch.dtype, slices: int | None
-) -> _Prepared:
-    vae, recipe = _vae(shapes, dtype), recipe_of(params)
-    latents = _latents(shapes, params, dtype)
-
-    def run() -> object:
-        decoded = stages.decode(vae, latents, params.decode_chunk_size, recipe, slices)
-        return stages.to_uint8(decoded, recipe)
-
-    return {"vae": vae}, [latents], run
-
-
-_STAGES = {"encode": _encode, "denoise": _denoise, "decode": _decode}
-
-
-def _latents(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> Tensor:
-    width, height, frames = frame_shape(params)
-    size = height // 8, width // 8
-    return torch.empty(frames, shapes.vae.latent_channels, *size, device="meta", dtype=dtype)
-
-
-# Networks
-
-
-def _unet(shapes: Shapes, dtype: torch.dtype) -> UNet:
-    with torch.device("meta"):
-        return _as_loaded(UNet(shapes.unet), dtype)
-
-
-def _vae(shapes: Shapes, dtype: torch.dtype) -> VAE:
-    with torch.device("meta"):
-        return _as_loaded(VAE(shapes.vae), dtype)
-
-
-def _image_encoder(shapes: Shapes, dtype: torch.dtype) -> Any:
-    with torch.device("meta"):
-        network = build_image_encoder(json.loads(shapes.image_encoder))
-    restore_position_ids(network, torch.device("meta"))
-    return _as_loaded(network, dtype)
-
-
-def _as_loaded(network: Network, dtype: torch.dtype) -> Network:
-    network = network.to(dtype).eval().requires_grad_(False)
-    lay_out(network)
-    return network

@@ -2,7 +2,8 @@
 
 from svd_engine.bench.networks import PRESETS
 from svd_engine.checkpoint import open_checkpoint
-from svd_engine.memory_plan import MemoryPlan, Shapes, StageMemory
+from svd_engine.memory_plan import MemoryPlan, StageMemory
+from svd_engine.meta_stages import Shapes
 from svd_engine.params import RenderDefaults
 from svd_engine.variants import HUB_NAMES
 

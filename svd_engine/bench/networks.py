@@ -15,7 +15,7 @@ from svd_engine.checkpoint import lay_out
 from svd_engine.clip import build_image_encoder, restore_position_ids
 from svd_engine.config import PreprocessorConfig, ScheduleConfig, UNetConfig, VAEConfig
 from svd_engine.engine import Engine
-from svd_engine.memory_plan import Shapes
+from svd_engine.meta_stages import Shapes
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR, SCHEDULER
 from svd_engine.unet import UNet
