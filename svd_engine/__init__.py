@@ -12,7 +12,7 @@ __version__ = "0.2.0"
 # The arithmetic behind the pixels, counted. Whoever changes any pixel of any request, or what a
 # parameter is where it is not given, raises it: the farm names its results by it, and does not go
 # on from latents of another. A version that computes the same pixels leaves it as it is.
-NUMERICS = 2
+NUMERICS = 3
 
 # Loaded on first use, so that `svd_engine.params` can be had without torch.
 _HOMES = {

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from svd_engine.group_norm import GroupNorm, apply_factors, group_sums
-from svd_engine.layers import SpatioTemporalResBlock, TemporalConv
+from svd_engine.layers import Blend, SpatioTemporalResBlock, TemporalConv
 from svd_engine.vae import VAE
 
 
@@ -81,11 +81,10 @@ def _each(layers: Sequence[Callable[[Tensor], Tensor]], parts: list[Tensor]) -> 
 def _mix(block: SpatioTemporalResBlock, parts: list[Tensor], seam: Seam) -> None:
     """The temporal half of a block, and its blend with the spatial half, which is in `parts`."""
     temporal, hidden = block.temporal_res_block, list(parts)
-    for norm, conv in ((temporal.norm1, temporal.conv1), (temporal.norm2, temporal.conv2)):
-        _convolve(conv, hidden, seam, _norm_of(norm, hidden, seam))
-    for number, x in enumerate(parts):
-        parts[number] = block.time_mixer(x, hidden[number], residual=True)
-        hidden[number] = parts[number]
+    _convolve(temporal.conv1, hidden, seam, _norm_of(temporal.norm1, hidden, seam))
+    normed = _norm_of(temporal.norm2, hidden, seam)
+    _convolve(temporal.conv2, hidden, seam, normed, blend=(parts, block.time_mixer))
+    parts[:] = hidden
 
 
 def _norm_of(norm: GroupNorm, parts: Sequence[Tensor], seam: Seam) -> Callable[[Tensor], Tensor]:
@@ -104,11 +103,19 @@ def _convolve(
     parts: list[Tensor],
     seam: Seam,
     prepare: Callable[[Tensor], Tensor],
+    blend: tuple[list[Tensor], Blend] | None = None,
 ) -> None:
-    """A temporal convolution of what is prepared of each slice, and of the frames beside it."""
+    """A temporal convolution of what is prepared of each slice, and of the frames beside it.
+
+    blend: the spatial branch's slices, with which the results are blended; they are let go.
+    """
     for number, (before, here, after) in enumerate(_windows(parts, seam, prepare)):
         around = (x if x is None else x.flatten(2, 3) for x in (before, after))
-        y = conv(here.flatten(2, 3), True, *around)
+        of_slice = None
+        if blend is not None:
+            of_slice = blend[0][number].flatten(2, 3), blend[1]
+            blend[0][number] = parts[number]
+        y = conv(here.flatten(2, 3), True, *around, of_slice)
         parts[number] = y.view(*here.shape[:-1], y.shape[-1])
 
 

@@ -6,6 +6,8 @@ nothing mixes them, and tokens (B, F, L, C) are a view of them. Module names are
 """
 
 import math
+from collections.abc import Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,9 @@ from torch import Tensor, nn
 from svd_engine.group_norm import GroupNorm, on_kernels
 
 MAX_ATTENTION_BATCH = 65_535  # the grid limit of CUDA's fused attention kernels
+
+# What layers add that the latents do not change, by the layer; see `UNet.constants`.
+Constants = Mapping[nn.Module, Tensor]
 
 
 def sinusoid(x: Tensor, width: int) -> Tensor:
@@ -93,24 +98,30 @@ class TemporalConv(nn.Conv3d):
         bias: bool = True,
         before: Tensor | None = None,
         after: Tensor | None = None,
+        blend: "tuple[Tensor, Blend] | None" = None,
     ) -> Tensor:
         """bias: False where what follows adds it.
 
         before, after: (B, 1, L, C), the frames beside these; without them, zeros.
+        blend: the spatial branch, to which the result is added as the temporal branch's residual.
         """
         added = self.bias if bias else None
         if on_products(x):
             from svd_engine import kernels
 
             weight = self.weight.squeeze((-1, -2)).transpose(1, 2).contiguous()
-            return kernels.convolve_frames(x, weight, added, before, after)
+            onto, mix, switched = None, None, False
+            if blend is not None:
+                onto, mix, switched = blend[0], blend[1].mix_factor, blend[1].switched
+            return kernels.convolve_frames(x, weight, added, before, after, onto, mix, switched)
         if before is not None or after is not None:
             nothing = torch.zeros_like(x[:, :1])
             beside = (nothing if frame is None else frame for frame in (before, after))
             x = torch.cat([next(beside), x, next(beside)], dim=1)
         padding = (1, 0) if before is None and after is None else (0, 0)
         clips = x.permute(0, 3, 1, 2)
-        return F.conv2d(clips, self.weight.squeeze(-1), added, padding=padding).permute(0, 2, 3, 1)
+        y = F.conv2d(clips, self.weight.squeeze(-1), added, padding=padding).permute(0, 2, 3, 1)
+        return y if blend is None else blend[1].add(blend[0], y)
 
 
 def on_products(x: Tensor) -> bool:
@@ -141,16 +152,13 @@ class Blend(nn.Module):
         self.mix_factor = nn.Parameter(torch.tensor([0.0 if switched else 0.5]))
         self.switched = switched
 
-    def forward(self, spatial: Tensor, temporal: Tensor, residual: bool = False) -> Tensor:
-        """residual: `temporal` is what the branch adds to `spatial`."""
-        if on_kernels(spatial):
-            from svd_engine import kernels
+    def of_temporal(self) -> Tensor:
+        """What the temporal branch is multiplied by: (1)."""
+        return torch.sigmoid(self.mix_factor if self.switched else -self.mix_factor)
 
-            return kernels.blend(spatial, temporal, self.mix_factor, self.switched, residual)
-        of_temporal = torch.sigmoid(self.mix_factor if self.switched else -self.mix_factor)
-        if residual:
-            return torch.addcmul(spatial, temporal, of_temporal)
-        return torch.lerp(spatial, temporal, of_temporal)
+    def add(self, spatial: Tensor, residual: Tensor) -> Tensor:
+        """The blend with a temporal branch that adds `residual` to the spatial one."""
+        return torch.addcmul(spatial, residual, self.of_temporal())
 
 
 class ResBlock(nn.Module):
@@ -165,17 +173,16 @@ class ResBlock(nn.Module):
         self.conv2 = Conv(c_out, c_out, 3, padding=1)
         self.conv_shortcut = Conv(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (B, D)
+    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+        """shift: (B, C), see `shift_of`; None is that of a block which is told of no noise."""
         h = self.conv1(over_pixels(self.norm1, x), bias=False)
         skip = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        return self.conv2(over_pixels(self.norm2, h, shift_of(self, embedding)), onto=skip)
+        shift = shift_of(self) if shift is None else shift
+        return self.conv2(over_pixels(self.norm2, h, shift), onto=skip)
 
 
 class TemporalResBlock(nn.Module):
-    """The same over the frames of each clip: (B, F, L, C). The norms see every frame and pixel.
-
-    What it gives is to be added to what it was given.
-    """
+    """The same over the frames of each clip: (B, F, L, C). The norms see every frame and pixel."""
 
     def __init__(self, channels: int, eps: float, embedding: int | None = None) -> None:
         super().__init__()
@@ -185,10 +192,12 @@ class TemporalResBlock(nn.Module):
         self.norm2 = GroupNorm(channels, eps)
         self.conv2 = TemporalConv(channels, channels)
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:  # embedding (B, D)
+    def forward(self, x: Tensor, mixer: Blend, shift: Tensor | None = None) -> Tensor:
+        """The blend of x with what the block makes of it. shift: as in `ResBlock`."""
         h = self.conv1(self.norm1(x.flatten(1, 2)).view_as(x), bias=False)
-        h = self.norm2(h.flatten(1, 2), shift_of(self, embedding)).view_as(h)
-        return self.conv2(h)
+        shift = shift_of(self) if shift is None else shift
+        h = self.norm2(h.flatten(1, 2), shift).view_as(h)
+        return self.conv2(h, blend=(x, mixer))
 
 
 def over_pixels(norm: GroupNorm, x: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -196,15 +205,15 @@ def over_pixels(norm: GroupNorm, x: Tensor, shift: Tensor | None = None) -> Tens
     return norm(x.flatten(0, -4).flatten(1, 2), shift).view_as(x)
 
 
-def shift_of(block: ResBlock | TemporalResBlock, embedding: Tensor | None) -> Tensor:
-    """What comes between a block's first convolution and its second norm: (B or 1, C).
+def shift_of(block: ResBlock | TemporalResBlock, embedding: Tensor | None = None) -> Tensor:
+    """What comes between a block's first convolution and its second norm: (..., C), or (1, C).
 
-    The convolution's bias, and what the block is told of the noise level, for each clip.
+    The convolution's bias, and what the block is told of the noise level: (..., D), after SiLU.
     """
     bias = _bias(block.conv1)
     if block.time_emb_proj is None or embedding is None:
         return bias[None]
-    return bias + block.time_emb_proj(F.silu(embedding))
+    return bias + block.time_emb_proj(embedding)
 
 
 class SpatioTemporalResBlock(nn.Module):
@@ -224,10 +233,11 @@ class SpatioTemporalResBlock(nn.Module):
         self.temporal_res_block = TemporalResBlock(c_out, temporal_eps, embedding)
         self.time_mixer = Blend(switched)
 
-    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        spatial = self.spatial_res_block(x, embedding)
-        temporal = self.temporal_res_block(spatial.flatten(2, 3), embedding)
-        return self.time_mixer(spatial, temporal.view_as(spatial), residual=True)
+    def forward(self, x: Tensor, constants: Constants | None = None) -> Tensor:
+        shifts = constants or {}
+        spatial = self.spatial_res_block(x, shifts.get(self.spatial_res_block))
+        tokens, shift = spatial.flatten(2, 3), shifts.get(self.temporal_res_block)
+        return self.temporal_res_block(tokens, self.time_mixer, shift).view_as(spatial)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
@@ -264,17 +274,28 @@ class SelfAttention(nn.Module):
         self.to_v = nn.Linear(channels, channels, bias=bias)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
+    @property
+    def out(self) -> nn.Linear:
+        """The output layer."""
+        return cast("nn.Linear", self.to_out[0])
+
     def forward(self, x: Tensor) -> Tensor:
-        mixed = attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
-        return self.to_out[0](mixed)
+        return self.out(self.mix(x))
+
+    def but_bias(self, x: Tensor) -> Tensor:
+        """`forward` without the output's bias, which what follows adds."""
+        return F.linear(self.mix(x), self.out.weight)
+
+    def mix(self, x: Tensor) -> Tensor:
+        """The attention before its output layer."""
+        return attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
 
 
 class FrameSelfAttention(SelfAttention):
     """Multi-head attention along the frames of each pixel: (B, F, L, C)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        mixed = attend_frames(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
-        return self.to_out[0](mixed)
+    def mix(self, x: Tensor) -> Tensor:
+        return attend_frames(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
 
 
 class CrossAttention(nn.Module):
@@ -302,14 +323,20 @@ class GEGLU(nn.Module):
         super().__init__()
         self.proj = nn.Linear(c_in, 2 * c_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        # Two products in place of one: halves of one tensor would be strided.
-        halves = zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True)
-        value, gate = (F.linear(x, weight, bias) for weight, bias in halves)
+    def forward(self, x: Tensor, mixer: Blend | None = None) -> Tensor:
+        """mixer: the temporal branch's share of this blend multiplies the result, on kernels."""
+        weight, bias = self.proj.weight, self.proj.bias
+        mix = None if mixer is None else mixer.mix_factor
         if on_kernels(x):
             from svd_engine import kernels
 
-            return kernels.gate_(value, gate)
+            if kernels.geglu_fits(x, weight):
+                return kernels.geglu(x, weight, bias, mix)
+        # Two products in place of one: halves of one tensor would be strided.
+        halves = zip(weight.chunk(2), bias.chunk(2), strict=True)
+        value, gate = (F.linear(x, *half) for half in halves)
+        if on_kernels(x):
+            return kernels.gate_(value, gate, mix)
         return value * F.gelu(gate)
 
 
@@ -323,8 +350,18 @@ class FeedForward(nn.Module):
             GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)
         )
 
+    @property
+    def gate(self) -> GEGLU:
+        """The first layer."""
+        return cast("GEGLU", self.net[0])
+
+    @property
+    def out(self) -> nn.Linear:
+        """The last layer."""
+        return cast("nn.Linear", self.net[2])
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.out(self.gate(x))
 
 
 class LayerNorm(nn.LayerNorm):
@@ -335,7 +372,7 @@ class LayerNorm(nn.LayerNorm):
         if on_kernels(x):
             from svd_engine import kernels
 
-            return kernels.layer_norm(x, None, vector, self.weight, self.bias, self.eps)[1]
+            return kernels.layer_norm(x, None, vector, self)[1]
         return super().forward(x if vector is None else _add_vector(x, vector))
 
     def of_sum(self, x: Tensor, more: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
@@ -343,13 +380,42 @@ class LayerNorm(nn.LayerNorm):
         if on_kernels(x):
             from svd_engine import kernels
 
-            return kernels.layer_norm(x, more, vector, self.weight, self.bias, self.eps)
+            return kernels.layer_norm(x, more, vector, self)
         total = _add_vector(x + more, vector)
         return total, super().forward(total)
 
 
 def _add_vector(x: Tensor, vector: Tensor) -> Tensor:
     return (x.view(len(vector), -1, x.shape[-1]) + vector[:, None]).view_as(x)
+
+
+def _feed(
+    block: "TransformerBlock | TemporalTransformerBlock",
+    x: Tensor,
+    attended: Tensor,
+    vector: Tensor,
+    blend: tuple[Tensor, Blend] | None = None,
+) -> Tensor:
+    """The end of a block: x, what its attention gives and a vector; and their feed-forward.
+
+    blend: the spatial branch, with which the sum of all is blended.
+    """
+    norm, ff = block.norm3, block.ff
+    spatial, mixer = blend or (None, None)
+    if on_kernels(x):
+        from svd_engine import kernels
+
+        # The last product adds to the sum in place, and the norm leaves its bias there before.
+        mixed = None if spatial is None or mixer is None else (spatial, mixer.mix_factor)
+        total, normed = kernels.layer_norm(x, attended, vector, norm, ff.out.bias, mixed)
+        hidden = ff.gate(normed, mixer)
+        total.flatten(0, -2).addmm_(hidden.flatten(0, -2), ff.out.weight.t())
+        return total
+    total, normed = norm.of_sum(x, attended, vector)
+    total = ff(normed).add_(total)
+    if spatial is None or mixer is None:
+        return total
+    return torch.lerp(spatial, total, mixer.of_temporal())
 
 
 class TransformerBlock(nn.Module):
@@ -364,10 +430,10 @@ class TransformerBlock(nn.Module):
         self.norm3 = LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # context (B, D)
-        attended = self.attn1(self.norm1(x).flatten(0, 1)).view_as(x)
-        x, normed = self.norm3.of_sum(x, attended, self.attn2(context))
-        return x + self.ff(normed)
+    def forward(self, x: Tensor, vector: Tensor) -> Tensor:
+        """vector: (B, C), see `vector_of`."""
+        attended = self.attn1.but_bias(self.norm1(x).flatten(0, 1)).view_as(x)
+        return _feed(self, x, attended, vector)
 
 
 class TemporalTransformerBlock(nn.Module):
@@ -384,12 +450,22 @@ class TemporalTransformerBlock(nn.Module):
         self.norm3 = LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, position: Tensor, context: Tensor) -> Tensor:
-        """position: (B*F, C), of each frame, added to x. context: (B, D)."""
+    def forward(self, x: Tensor, mixer: Blend, position: Tensor, vector: Tensor) -> Tensor:
+        """The blend of x with what the block makes of it.
+
+        position: (B*F, C), of each frame, added to x. vector: (B, C), see `vector_of`.
+        """
         h = self.ff_in(self.norm_in(x, position))
-        x, normed = self.norm1.of_sum(x, h, position)
-        x, normed = self.norm3.of_sum(x, self.attn1(normed), self.attn2(context))
-        return x + self.ff(normed)
+        total, normed = self.norm1.of_sum(x, h, position)
+        return _feed(self, total, self.attn1.but_bias(normed), vector, (x, mixer))
+
+
+def vector_of(block: TransformerBlock | TemporalTransformerBlock, context: Tensor) -> Tensor:
+    """What a block adds after its self-attention, to all tokens of a clip: (B, D) -> (B, C).
+
+    The attention's output bias, and the whole of the cross-attention.
+    """
+    return block.attn1.out.bias + block.attn2(context)
 
 
 class SpatioTemporalTransformer(nn.Module):
@@ -409,13 +485,23 @@ class SpatioTemporalTransformer(nn.Module):
         self.time_mixer = Blend()
         self.proj_out = nn.Linear(channels, channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # context (B, D)
-        clips, frames, channels = x.shape[0], x.shape[1], x.shape[-1]
+    def positions(self, clips: int, frames: int) -> Tensor:
+        """What each frame is told of its number: (B*F, C)."""
+        weight = self.proj_in.weight
+        numbers = torch.arange(frames, device=weight.device)
+        embedded = sinusoid(numbers, weight.shape[0]).to(weight.dtype)
+        return self.time_pos_embed(embedded).repeat(clips, 1)
+
+    def forward(self, x: Tensor, constants: Constants) -> Tensor:
         tokens = self.proj_in(over_pixels(self.norm, x).flatten(2, 3))
-        numbers = torch.arange(frames, device=x.device)
-        position = self.time_pos_embed(sinusoid(numbers, channels).to(x.dtype)).repeat(clips, 1)
         blocks = zip(self.transformer_blocks, self.temporal_transformer_blocks, strict=True)
         for spatial_block, temporal_block in blocks:
-            tokens = spatial_block(tokens, context)
-            tokens = self.time_mixer(tokens, temporal_block(tokens, position, context))
+            tokens = spatial_block(tokens, constants[spatial_block])
+            vector = constants[temporal_block]
+            tokens = temporal_block(tokens, self.time_mixer, constants[self], vector)
+        if on_kernels(x):
+            from svd_engine import kernels
+
+            y = F.linear(tokens, self.proj_out.weight).view_as(x)
+            return kernels.add_(y, x, self.proj_out.bias[None])
         return self.proj_out(tokens).view_as(x).add_(x)

@@ -4,10 +4,11 @@ The stages themselves are run, on networks and tensors of the `meta` device, whi
 no memory, while `LiveBytes` counts what is alive. So a plan follows the code that it is of: there
 is no formula here to keep in step with a layer.
 
-A plan of CUDA takes the path of Triton's kernels, where Triton is installed. It counts as
+A plan of CUDA takes the path of Triton's kernels, where Triton is installed, as on a Hopper GPU:
+where GEGLU's kernel does not fit, its two products take twice as much. It counts as
 `torch.cuda.max_memory_allocated` does, in blocks of 512 bytes. Not counted are the workspaces of
-cuDNN's convolutions, and what the caching allocator reserves beyond what is allocated. On a CPU,
-oneDNN's own memory is not counted.
+cuDNN's convolutions, what the caching allocator reserves beyond what is allocated, and what a CUDA
+graph (`optimize`) keeps for itself. On a CPU, oneDNN's own memory is not counted.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from svd_engine.params import RenderParams
 
 CUDA_BLOCK = 512  # bytes that PyTorch's allocator rounds up to
 CUBLAS = 2**25  # bytes of its workspace on Hopper; about a quarter on other GPUs
+CONVOLUTIONS = ("conv2d", "conv_transpose2d")
 SHOWN = 5  # kinds of tensors that are told of a peak
 
 
@@ -164,4 +166,12 @@ class _Stand(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             # Fused kernels store no scores, and lay their result out as tokens of all heads.
             return torch.empty_like(args[0].transpose(1, 2)).transpose(1, 2)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        # By name: what is given here for `conv_transpose2d` is no object that torch exports.
+        return _channels_last(result) if getattr(func, "__name__", "") in CONVOLUTIONS else result
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Laid out as cuDNN and oneDNN do where the filters are laid out so; on `meta` it is not."""
+    _, channels, height, width = x.shape
+    return x.as_strided(x.shape, (height * width * channels, 1, width * channels, channels))

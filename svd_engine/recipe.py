@@ -10,16 +10,23 @@ import torch
 from torch import Tensor
 
 from svd_engine import clip, conditioning, image, schedule
+from svd_engine.layers import Constants
 from svd_engine.params import RenderParams
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
 
-def predict(
-    unet: UNet, sample: Tensor, timestep: Tensor, context: Tensor, time_ids: Tensor
-) -> Tensor:
-    """`UNet.forward`."""
-    return unet(sample, timestep, context, time_ids)
+def constants(
+    unet: UNet, timesteps: Tensor, context: Tensor, time_ids: Tensor, frames: int
+) -> list[Constants]:
+    """`UNet.constants` of timesteps (S,), for each step."""
+    of_clips = timesteps[:, None].expand(-1, len(context))
+    return unet.constants(of_clips, context, time_ids, frames)
+
+
+def predict(unet: UNet, sample: Tensor, constants: Constants) -> Tensor:
+    """`UNet.predict`."""
+    return unet.predict(sample, constants)
 
 
 def unscale(latents: Tensor, factor: float) -> Tensor:
@@ -53,6 +60,7 @@ class Recipe:
     initial_latents: Callable[..., Tensor] = schedule.initial_latents
     guidance_scales: Callable[..., Tensor] = schedule.guidance_scales
     pair: Callable[..., tuple[Tensor, Tensor, Tensor]] = conditioning.pair
+    constants: Callable[..., list[Constants]] = constants
     scale_input: Callable[..., Tensor] = schedule.scale_input
     join: Callable[..., Tensor] = conditioning.join
     predict: Callable[..., Tensor] = predict

@@ -79,11 +79,12 @@ def denoise(
     context, image_latents, time_ids = recipe.pair(
         conditioning.to(weights.device), frames, params.guided
     )
+    constants = recipe.constants(unet, timesteps, context, time_ids, frames)
     guidance = recipe.guidance_scales(*params.guidance, frames, params.steps).to(weights)
     for step in range(start, params.steps):
         sigma, sigma_next = sigmas[step], sigmas[step + 1]
         sample = recipe.join(recipe.scale_input(latents, sigma), image_latents)
-        v = recipe.predict(unet, sample, timesteps[step], context, time_ids)
+        v = recipe.predict(unet, sample, constants[step])
         v = recipe.guide(v, guidance[step]) if params.guided else v
         latents = recipe.euler_step(latents, v, sigma, sigma_next)
         yield latents

@@ -5,18 +5,26 @@ Shapes: B clips, F frames, C channels, h x w latent pixels, D embedding width. I
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svd_engine.config import UNetConfig
 from svd_engine.group_norm import GroupNorm
 from svd_engine.layers import (
+    Constants,
     Conv,
+    ResBlock,
     SpatioTemporalResBlock,
     SpatioTemporalTransformer,
+    TemporalResBlock,
+    TemporalTransformerBlock,
     TimestepEmbedding,
+    TransformerBlock,
     enlarge,
     over_pixels,
+    shift_of,
     sinusoid,
+    vector_of,
 )
 
 
@@ -59,12 +67,12 @@ class DownBlock(nn.Module):
         self.attentions = attentions
         self.downsamplers: nn.ModuleList | None = None
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, constants: Constants) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, embedding)
+            x = resnet(x, constants)
             if self.attentions is not None:
-                x = self.attentions[i](x, context)
+                x = self.attentions[i](x, constants)
             skips.append(x)
         for downsample in self.downsamplers or ():
             x = downsample(x)
@@ -82,10 +90,10 @@ class MidBlock(nn.Module):
         )
         self.attentions = attentions
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor) -> Tensor:
-        x = self.resnets[0](x, embedding)
-        x = self.attentions[0](x, context)
-        return self.resnets[1](x, embedding)
+    def forward(self, x: Tensor, constants: Constants) -> Tensor:
+        x = self.resnets[0](x, constants)
+        x = self.attentions[0](x, constants)
+        return self.resnets[1](x, constants)
 
 
 class UpBlock(nn.Module):
@@ -101,11 +109,11 @@ class UpBlock(nn.Module):
         self.attentions = attentions
         self.upsamplers: nn.ModuleList | None = None
 
-    def forward(self, x: Tensor, skips: list[Tensor], embedding: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, skips: list[Tensor], constants: Constants) -> Tensor:
         for i, resnet in enumerate(self.resnets):
-            x = resnet(torch.cat([x, skips.pop()], dim=-1), embedding)
+            x = resnet(torch.cat([x, skips.pop()], dim=-1), constants)
             if self.attentions is not None:
-                x = self.attentions[i](x, context)
+                x = self.attentions[i](x, constants)
         for upsample in self.upsamplers or ():
             x = upsample(x, skips[-1].shape[-3:-1])
         return x
@@ -187,21 +195,49 @@ class UNet(nn.Module):
         timestep: 0.25 * ln(sigma), float32, no dimension.
         context: (B, 1, D), the picture's embedding. time_ids: (B, 3).
         """
-        embedding = self._embed(timestep.expand(len(sample)), time_ids, sample.dtype)
+        timesteps = timestep.expand(len(sample))[None]
+        return self.predict(
+            sample, self.constants(timesteps, context, time_ids, sample.shape[1])[0]
+        )
+
+    def constants(
+        self, timesteps: Tensor, context: Tensor, time_ids: Tensor, frames: int
+    ) -> list[Constants]:
+        """What the layers add at each step that the latents do not change, for `predict`.
+
+        timesteps: (S, B). Others: as in `forward`. They are computed for all steps at once.
+        """
+        embedding = F.silu(self._embed(timesteps, time_ids))
+        of_clip: dict[nn.Module, Tensor] = {}
+        of_steps: dict[nn.Module, Tensor] = {}
+        for module in self.modules():
+            if isinstance(module, ResBlock | TemporalResBlock):
+                of_steps[module] = shift_of(module, embedding)
+            elif isinstance(module, TransformerBlock | TemporalTransformerBlock):
+                of_clip[module] = vector_of(module, context[:, 0])
+            elif isinstance(module, SpatioTemporalTransformer):
+                of_clip[module] = module.positions(len(context), frames)
+        return [
+            of_clip | {module: shifts[step] for module, shifts in of_steps.items()}
+            for step in range(len(timesteps))
+        ]
+
+    def predict(self, sample: Tensor, constants: Constants) -> Tensor:
+        """`forward` with what does not depend on the sample computed before."""
         x = self.conv_in(sample.movedim(2, -1).contiguous())
-        context = context[:, 0]
         skips = [x]
         for down in self.down_blocks:
-            x, more = down(x, embedding, context)
+            x, more = down(x, constants)
             skips += more
-        x = self.mid_block(x, embedding, context)
+        x = self.mid_block(x, constants)
         for up in self.up_blocks:
-            x = up(x, skips, embedding, context)
+            x = up(x, skips, constants)
         return self.conv_out(over_pixels(self.conv_norm_out, x)).movedim(-1, 2).contiguous()
 
-    def _embed(self, timesteps: Tensor, time_ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """(B,) and (B, 3) -> (B, 4 * channels)."""
-        time = sinusoid(timesteps, self.config.block_out_channels[0])
+    def _embed(self, timesteps: Tensor, time_ids: Tensor) -> Tensor:
+        """(S, B) and (B, 3) -> (S, B, 4 * channels)."""
+        time = sinusoid(timesteps.flatten(), self.config.block_out_channels[0])
+        time = time.unflatten(0, timesteps.shape)
         added = sinusoid(time_ids.flatten(), self.config.addition_time_embed_dim)
         added = added.reshape(len(time_ids), -1)
-        return self.time_embedding(time.to(dtype)) + self.add_embedding(added.to(dtype))
+        return self.time_embedding(time.to(self.dtype)) + self.add_embedding(added.to(self.dtype))

@@ -2,11 +2,12 @@
 
 import os
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from svd_engine.config import GROUPS
 
@@ -14,6 +15,21 @@ kernels: ModuleType = pytest.importorskip("svd_engine.kernels", exc_type=ImportE
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # of SiLU, on numpy
 INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
+
+
+HALF = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]  # numpy has no bfloat16
+
+if INTERPRETED:
+    from triton.runtime import interpreter
+
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch_tensor_for_numpy(tensor: Any, scope: Any) -> None:
+        """As Triton 3.6 does, but for `int` of arrays of one element, which NumPy now refuses."""
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+    interpreter._patch_lang_tensor = patch_tensor_for_numpy
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -82,34 +98,58 @@ def test_layer_norm_of_a_sum(device: torch.device, rows: int, channels: int) -> 
     def norm(value: Tensor) -> Tensor:
         return F.layer_norm(value, (channels,), weight.double(), bias.double(), 1e-5)
 
-    total, normed = kernels.layer_norm(x, more, vector, weight, bias, 1e-5)
+    layer = nn.LayerNorm(channels, eps=1e-5, device=device).requires_grad_(False)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
+    total, normed = kernels.layer_norm(x, more, vector, layer)
     right = x.double() + more.double() + of_row
     assert_close(total, right)
     assert_close(normed, norm(right))
-    assert_close(kernels.layer_norm(x, None, None, weight, bias, 1e-5)[1], norm(x.double()))
-    assert_close(
-        kernels.layer_norm(x, None, vector, weight, bias, 1e-5)[1], norm(x.double() + of_row)
-    )
+    assert_close(kernels.layer_norm(x, None, None, layer)[1], norm(x.double()))
+    assert_close(kernels.layer_norm(x, None, vector, layer)[1], norm(x.double() + of_row))
     assert_close(kernels.add_(x.clone(), more, vector), right)
+    ahead, spatial, mix = draw(channels), draw(rows, channels), draw(1)
+    total, normed = kernels.layer_norm(x, more, vector, layer, ahead, (spatial, mix))
+    assert_close(normed, norm(right))
+    kept = right + ahead.double()
+    assert_close(total, torch.lerp(spatial.double(), kept, torch.sigmoid(-mix.double())))
+    assert_close(kernels.layer_norm(x, more, vector, layer, ahead)[0], kept)
 
 
 def test_gate(device: torch.device) -> None:
     draw = Draw(device)
-    value, gate = draw(3001), draw(3001)
+    value, gate, mix = draw(3001), draw(3001), draw(1)
     right = value.double() * F.gelu(gate.double())
     assert_close(kernels.gate_(value.clone(), gate), right)
+    assert_close(kernels.gate_(value.clone(), gate, mix), right * torch.sigmoid(-mix.double()))
 
 
-@pytest.mark.parametrize("switched", [False, True])
-def test_blend(device: torch.device, switched: bool) -> None:
+@pytest.mark.parametrize(("rows", "channels", "wide"), [(300, 64, 128), (7, 192, 256)])
+@pytest.mark.parametrize("dtype", HALF)
+def test_gated_product(
+    device: torch.device, dtype: torch.dtype, rows: int, channels: int, wide: int
+) -> None:
     draw = Draw(device)
-    spatial, temporal, mix = draw(2, 5, 101), draw(2, 5, 101), draw(1)
-    a = torch.sigmoid(mix.double())
-    of_temporal = a if switched else 1 - a
-    right = torch.lerp(spatial.double(), temporal.double(), of_temporal)
-    assert_close(kernels.blend(spatial, temporal, mix, switched, False), right)
-    right = spatial.double() + of_temporal * temporal.double()
-    assert_close(kernels.blend(spatial, temporal, mix, switched, True), right)
+    x, bias, mix = (draw(*shape).to(dtype) for shape in ((rows, channels), (2 * wide,), (1,)))
+    weight = (draw(2 * wide, channels) / channels**0.5).to(dtype)
+    assert kernels.geglu_fits(x, weight)
+    assert not kernels.geglu_fits(x[:, :40], weight[:, :40])
+    value, gate = F.linear(x.double(), weight.double(), bias.double()).chunk(2, dim=-1)
+    right = value * F.gelu(gate)
+    rounding = torch.finfo(dtype).eps
+    assert_close(kernels.geglu(x, weight, bias), right, rounding)
+    right = right * torch.sigmoid(-mix.double())
+    assert_close(kernels.geglu(x, weight, bias, mix), right, rounding)
+
+
+def test_gelu_is_exact_far_out(device: torch.device) -> None:
+    gate = torch.linspace(-12, 12, 128, device=device)
+    x = torch.zeros(1, 64, device=device, dtype=torch.float16)
+    weight = torch.zeros(256, 64, device=device, dtype=torch.float16)
+    bias = torch.cat([torch.ones_like(gate), gate]).half()
+    right = F.gelu(bias[128:].double())
+    given = kernels.geglu(x, weight, bias)[0].double()
+    assert ((given - right).abs() <= 1e-3 * right.abs() + 1e-6).all()
 
 
 @pytest.mark.parametrize(
@@ -126,6 +166,14 @@ def test_attention_along_frames(
     assert_close(kernels.attend_frames(q, k, v, heads), right)
 
 
+def convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """In float64, by torch."""
+    taps = weight.double().permute(0, 2, 1)[..., None]
+    clips = x.double().permute(0, 3, 1, 2)
+    y = F.conv2d(clips, taps, None if bias is None else bias.double(), padding=(1, 0))
+    return y.permute(0, 2, 3, 1)
+
+
 @pytest.mark.parametrize(
     ("frames", "pixels", "c_in", "c_out"), [(5, 9, 96, 64), (1, 130, 32, 32), (3, 50, 40, 260)]
 )
@@ -134,19 +182,35 @@ def test_convolution_along_frames(
 ) -> None:
     draw = Draw(device)
     x, weight, bias = draw(2, frames, pixels, c_in), draw(c_out, 3, c_in), draw(c_out)
-
-    def right(x: Tensor, bias: Tensor | None) -> Tensor:
-        taps = weight.double().permute(0, 2, 1)[..., None]
-        clips = x.double().permute(0, 3, 1, 2)
-        y = F.conv2d(clips, taps, None if bias is None else bias.double(), padding=(1, 0))
-        return y.permute(0, 2, 3, 1)
-
-    assert_close(kernels.convolve_frames(x, weight, bias), right(x, bias))
-    assert_close(kernels.convolve_frames(x, weight, None), right(x, None))
+    onto, mix = draw(2, frames, pixels, c_out), draw(1)
+    assert_close(kernels.convolve_frames(x, weight, bias), convolved(x, weight, bias))
+    assert_close(kernels.convolve_frames(x, weight, None), convolved(x, weight, None))
+    blended = kernels.convolve_frames(x, weight, bias, None, None, onto, mix, True)
+    share = torch.sigmoid(mix.double())
+    assert_close(blended, onto.double() + share * convolved(x, weight, bias))
     for start in range(frames):  # a slice of one clip, which sees its neighbours
         for end in range(start + 1, frames + 1):
             clip = x[:1]
             before = clip[:, start - 1 : start].clone() if start else None
             after = clip[:, end : end + 1].clone() if end < frames else None
             part = kernels.convolve_frames(clip[:, start:end].clone(), weight, bias, before, after)
-            assert_close(part, right(clip, bias)[:, start:end])
+            assert_close(part, convolved(clip, weight, bias)[:, start:end])
+
+
+@pytest.mark.parametrize(
+    ("frames", "pixels", "c_in", "c_out"), [(3, 50, 64, 192), (1, 1030, 64, 128), (2, 9, 128, 256)]
+)
+@pytest.mark.parametrize("dtype", HALF)
+def test_convolution_of_whole_clips_by_descriptors(
+    device: torch.device, dtype: torch.dtype, frames: int, pixels: int, c_in: int, c_out: int
+) -> None:
+    draw = Draw(device)
+    x, bias, mix = (draw(*shape).to(dtype) for shape in ((2, frames, pixels, c_in), (c_out,), (1,)))
+    weight = (draw(c_out, 3, c_in) / (3 * c_in) ** 0.5).to(dtype)
+    onto = draw(2, frames, pixels, c_out).to(dtype)
+    right, rounding = convolved(x, weight, bias), torch.finfo(dtype).eps
+    assert_close(kernels.convolve_frames(x, weight, bias), right, rounding)
+    for switched in (False, True):
+        blended = kernels.convolve_frames(x, weight, bias, None, None, onto, mix, switched)
+        share = torch.sigmoid(mix.double() if switched else -mix.double())
+        assert_close(blended, onto.double() + share * right, rounding)

@@ -18,7 +18,7 @@ from svd_engine.conditioning import Conditioning, Noise, frame_shape, posterior
 from svd_engine.config import ScheduleConfig
 from svd_engine.conformance.catalogue import CATALOGUE
 from svd_engine.image import CLIP_SIDE, View
-from svd_engine.layers import Blend, TimestepEmbedding
+from svd_engine.layers import Blend, Constants, TimestepEmbedding
 from svd_engine.params import RenderParams
 from svd_engine.recipe import RIGHT, Recipe
 from svd_engine.unet import UNet
@@ -183,11 +183,11 @@ def unconditional_embedding(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 def sine_first(recipe: Recipe, _: RenderParams) -> Recipe:
-    def predict(unet: UNet, *args: Tensor) -> Tensor:
+    def constants(unet: UNet, *args: Any) -> list[Constants]:
         with _sines_first(unet):
-            return recipe.predict(unet, *args)
+            return recipe.constants(unet, *args)
 
-    return replace(recipe, predict=predict)
+    return replace(recipe, constants=constants)
 
 
 @contextmanager
@@ -209,7 +209,7 @@ def _sines_first(unet: UNet) -> Iterator[None]:
 
 
 def norm_eps(recipe: Recipe, _: RenderParams) -> Recipe:
-    def predict(unet: UNet, *args: Tensor) -> Tensor:
+    def predict(unet: UNet, *args: Any) -> Tensor:
         norms = [module for module in unet.modules() if isinstance(module, nn.GroupNorm)]
         with _set(norms, "eps", [1e-5] * len(norms)):
             return recipe.predict(unet, *args)

@@ -156,9 +156,10 @@ def model_output(given: Given, recipe: Recipe, step: int) -> Tensor:
     context, _, ids = recipe.pair(told, frames, given.params.guided)
     timestep = given.tensor("timesteps", (steps,))[step]
     place = next(unet.parameters())
-    return recipe.predict(
-        unet, sample.to(place), timestep.to(place.device), context.to(place), ids.to(place)
-    ).cpu()
+    constants = recipe.constants(
+        unet, timestep[None].to(place.device), context.to(place), ids.to(place), frames
+    )
+    return recipe.predict(unet, sample.to(place), constants[0]).cpu()
 
 
 def guided(given: Given, recipe: Recipe, step: int) -> Tensor:

@@ -1,42 +1,14 @@
-"""Triton kernels for CUDA: norms, the gate, attention along frames, temporal convolutions.
-
-Each has a plain torch twin where it is used (`group_norm`, `layers`), which is what a CPU runs and
-what the kernel is tested against. All arithmetic is in float32 and statistics are added up in
-float64; only what is stored is in the tensors' own type. Shapes: N samples, L positions, C channels
-last.
-"""
-
-from collections.abc import Callable
-from typing import Any
+"""Group norm in two steps, layer norm with what is added before it, and sums."""
 
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, nn
+
+from svd_engine.kernels.launch import Kernel
 
 ROWS = 512  # positions whose sums one program adds up
 STEP = 32  # positions it holds at once
-MAX_FRAMES = 128  # that `attend_frames` holds at once
-
-
-class Kernel:
-    """A function in Triton's language. On `meta` it is not launched: only its results are made.
-
-    So the memory of what calls it can be planned without a GPU, see `memory_plan`.
-    """
-
-    def __init__(self, function: Callable[..., None]) -> None:
-        self._compiled = triton.jit(function)
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-        def launch(first: Tensor, *others: Any, **options: Any) -> None:
-            if not first.is_meta:
-                self._compiled[grid](first, *others, **options)
-
-        return launch
-
-
-# Group norm
 
 
 @Kernel
@@ -218,14 +190,18 @@ def apply_factors(x: Tensor, factors: Tensor, silu: bool) -> Tensor:
     return y
 
 
-# Layer norm, and sums
+@triton.jit
+def of_temporal(mix, SWITCHED: tl.constexpr):
+    """See `layers.Blend`: what the temporal branch is multiplied by."""
+    factor = tl.load(mix).to(tl.float32)
+    return tl.sigmoid(factor if SWITCHED else -factor)
 
 
 @Kernel
 def _layer_norm(
-    x, more, vector, weight, bias, total, y, rows, channels, shared, eps,
-    MORE: tl.constexpr, VECTOR: tl.constexpr, NORM: tl.constexpr,
-    STEP: tl.constexpr, BLOCK: tl.constexpr,
+    x, more, vector, weight, bias, ahead, spatial, mix, total, y, rows, channels, shared, eps,
+    MORE: tl.constexpr, VECTOR: tl.constexpr, AHEAD: tl.constexpr, BLEND: tl.constexpr,
+    NORM: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The sum of rows, others, and a vector for `shared` rows each; its norm over the channels."""
     row = tl.program_id(0).to(tl.int64) * STEP + tl.arange(0, STEP)
@@ -239,7 +215,13 @@ def _layer_norm(
         own = (row // shared)[:, None] * channels + at[None, :]
         value += tl.load(vector + own, mask=here, other=0.0).to(tl.float32)
     if MORE:
-        tl.store(total + offsets, value.to(total.dtype.element_ty), mask=here)
+        kept = value
+        if AHEAD:
+            kept += tl.load(ahead + at, mask=at < channels, other=0.0).to(tl.float32)[None, :]
+        if BLEND:
+            other = tl.load(spatial + offsets, mask=here, other=0.0).to(tl.float32)
+            kept = other + of_temporal(mix, False) * (kept - other)
+        tl.store(total + offsets, kept.to(total.dtype.element_ty), mask=here)
     if NORM:
         mean = tl.sum(value, 1) / channels
         value = tl.where(here, value - mean[:, None], 0.0)
@@ -254,19 +236,26 @@ def layer_norm(
     x: Tensor,
     more: Tensor | None,
     vector: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
+    norm: nn.LayerNorm,
+    ahead: Tensor | None = None,
+    blend: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """See `layers.LayerNorm.of_sum`; the sum is x itself where nothing more is to be stored."""
+    """The sum of x (..., C), `more` and a vector (S, C) for each S-th part of the rows; its norm.
+
+    ahead: (C,), added to the sum that is returned, and not to what is normed.
+    blend: (..., C) and a mix factor; what is returned is the blend of these with that sum.
+    Where there is no `more`, the first tensor returned is x itself.
+    """
     channels = x.shape[-1]
     rows, block = x.numel() // channels, triton.next_power_of_2(channels)
     step = max(1, 4096 // block)
     y, total = torch.empty_like(x), x if more is None else torch.empty_like(x)
+    spatial, mix = blend or (None, None)
     _layer_norm[(triton.cdiv(rows, step), 1)](
-        x, more, vector, weight, bias, total, y, rows, channels,
-        1 if vector is None else rows // len(vector), eps,
-        MORE=more is not None, VECTOR=vector is not None, NORM=True, STEP=step, BLOCK=block,
+        x, more, vector, norm.weight, norm.bias, ahead, spatial, mix, total, y, rows, channels,
+        1 if vector is None else rows // len(vector), norm.eps,
+        MORE=more is not None, VECTOR=vector is not None, AHEAD=ahead is not None,
+        BLEND=blend is not None, NORM=True, STEP=step, BLOCK=block,
     )  # fmt: skip
     return total, y
 
@@ -276,189 +265,8 @@ def add_(x: Tensor, more: Tensor, vector: Tensor) -> Tensor:
     channels = x.shape[-1]
     rows, block = x.numel() // channels, _block(channels)
     _layer_norm[(triton.cdiv(rows, 16), triton.cdiv(channels, block))](
-        x, more, vector, None, None, x, None, rows, channels, rows // len(vector), 0.0,
-        MORE=True, VECTOR=True, NORM=False, STEP=16, BLOCK=block,
+        x, more, vector, None, None, None, None, None, x, None, rows, channels,
+        rows // len(vector), 0.0, MORE=True, VECTOR=True, AHEAD=False, BLEND=False, NORM=False,
+        STEP=16, BLOCK=block,
     )  # fmt: skip
     return x
-
-
-# Gate
-
-
-@Kernel
-def _gate(value, gate, y, count, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = at < count
-    g = tl.load(gate + at, mask=here, other=0.0).to(tl.float32)
-    v = tl.load(value + at, mask=here, other=0.0).to(tl.float32)
-    v *= 0.5 * g * (1 + tl.erf(g * 0.7071067811865476))
-    tl.store(y + at, v.to(y.dtype.element_ty), mask=here)
-
-
-def gate_(value: Tensor, gate: Tensor) -> Tensor:
-    """`value` times the exact GELU of `gate`, in the place of `value`."""
-    _gate[(triton.cdiv(value.numel(), 2048),)](value, gate, value, value.numel(), BLOCK=2048)
-    return value
-
-
-# Blend
-
-
-@Kernel
-def _blend(
-    x, y, mix, out, count, BLOCK: tl.constexpr, SWITCHED: tl.constexpr, RESIDUAL: tl.constexpr
-):
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = at < count
-    factor = tl.load(mix).to(tl.float32)
-    of_temporal = tl.sigmoid(factor if SWITCHED else -factor)
-    spatial = tl.load(x + at, mask=here, other=0.0).to(tl.float32)
-    temporal = tl.load(y + at, mask=here, other=0.0).to(tl.float32)
-    if not RESIDUAL:
-        temporal -= spatial
-    value = spatial + of_temporal * temporal
-    tl.store(out + at, value.to(out.dtype.element_ty), mask=here)
-
-
-def blend(spatial: Tensor, temporal: Tensor, mix: Tensor, switched: bool, residual: bool) -> Tensor:
-    """See `layers.Blend`. residual: `temporal` is what the branch adds to `spatial`."""
-    out, count = torch.empty_like(spatial), spatial.numel()
-    _blend[(triton.cdiv(count, 2048),)](
-        spatial, temporal, mix, out, count, BLOCK=2048, SWITCHED=switched, RESIDUAL=residual
-    )
-    return out
-
-
-# Attention along the frames of each pixel
-
-
-@Kernel
-def _attend_frames(
-    q,
-    k,
-    v,
-    out,
-    frames,
-    pixels,
-    channels,
-    scale,
-    FRAMES: tl.constexpr,
-    WIDTH: tl.constexpr,
-    HEAD: tl.constexpr,
-):
-    pixel, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    clip = tl.program_id(2).to(tl.int64)
-    frame, lane = tl.arange(0, FRAMES), tl.arange(0, WIDTH)
-    here = (frame < frames)[:, None] & (lane < HEAD)[None, :]
-    row = (clip * frames + frame.to(tl.int64)) * pixels + pixel
-    offsets = row[:, None] * channels + head * HEAD + lane[None, :]
-    queries = tl.load(q + offsets, mask=here, other=0.0)
-    keys = tl.load(k + offsets, mask=here, other=0.0)
-    values = tl.load(v + offsets, mask=here, other=0.0)
-    scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale
-    scores = tl.where((frame < frames)[None, :], scores, float("-inf"))
-    weights = tl.exp(scores - tl.max(scores, 1)[:, None])
-    weights /= tl.sum(weights, 1)[:, None]
-    mixed = tl.dot(weights.to(values.dtype), values, input_precision="ieee")
-    tl.store(out + offsets, mixed.to(out.dtype.element_ty), mask=here)
-
-
-def attend_frames(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Softmax attention along F of (B, F, L, C), contiguous, in `heads` heads."""
-    clips, frames, pixels, channels = q.shape
-    width = channels // heads
-    out = torch.empty_like(q)
-    _attend_frames[(pixels, heads, clips)](
-        q, k, v, out, frames, pixels, channels, width**-0.5,
-        FRAMES=max(16, triton.next_power_of_2(frames)),
-        WIDTH=max(16, triton.next_power_of_2(width)), HEAD=width, num_warps=2,
-    )  # fmt: skip
-    return out
-
-
-# Matrix products
-
-
-@triton.jit
-def _tile(down, across, GROUP: tl.constexpr):
-    """Row and column of a program's tile: GROUP rows together, which share what is cached."""
-    number, in_group = tl.program_id(0), GROUP * across
-    first = number // in_group * GROUP
-    tall = min(down - first, GROUP)
-    return first + number % in_group % tall, number % in_group // tall
-
-
-@Kernel
-def _convolve_frames(
-    x, weight, bias, y, rows, pixels, frames, back: tl.int64, ahead: tl.int64, lowest, highest,
-    wide, channels: tl.constexpr, BIASED: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
-):  # fmt: skip
-    """(rows, 3 C) times (3 C, N): each row is a pixel of three frames.
-
-    back, ahead: how many elements lie between the first frame and the one before it, and between
-    the last and the one after it. Frames from `lowest` to `highest` are there; others are zero.
-    """
-    tile_row, tile_column = _tile(tl.cdiv(rows, M), tl.cdiv(wide, N), GROUP)
-    row = (tile_row * M + tl.arange(0, M)).to(tl.int64)
-    column = tile_column * N + tl.arange(0, N)
-    frame = (row // pixels % frames).to(tl.int32)
-    lane = tl.arange(0, K)
-    source = x + row * channels
-    stride = pixels.to(tl.int64) * channels
-    back = tl.where(frame == 0, back, -stride)
-    ahead = tl.where(frame == frames - 1, ahead, stride)
-    filters = weight + column.to(tl.int64) * 3 * channels
-    steps: tl.constexpr = (channels + K - 1) // K
-    total = tl.zeros([M, N], tl.float32)
-    for step in range(3 * steps):
-        tap = step // steps
-        at = step % steps * K + lane
-        shift = tl.where(tap == 0, back, tl.where(tap == 1, 0, ahead))
-        neighbour = frame + tap - 1
-        there = (row < rows) & (neighbour >= lowest) & (neighbour < highest)
-        left = tl.load(
-            (source + shift)[:, None] + at[None, :],
-            mask=there[:, None] & (at < channels)[None, :], other=0.0,
-        )  # fmt: skip
-        right = tl.load(
-            filters[None, :] + (tap * channels + at)[:, None],
-            mask=(column < wide)[None, :] & (at < channels)[:, None], other=0.0,
-        )  # fmt: skip
-        total = tl.dot(left, right, total, input_precision="ieee")
-    if BIASED:
-        total += tl.load(bias + column, mask=column < wide, other=0.0).to(tl.float32)[None, :]
-    keep = (row < rows)[:, None] & (column < wide)[None, :]
-    tl.store(y + row[:, None] * wide + column[None, :], total.to(y.dtype.element_ty), mask=keep)
-
-
-def convolve_frames(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    before: Tensor | None = None,
-    after: Tensor | None = None,
-) -> Tensor:
-    """A (3, 1) convolution along F of (B, F, L, C), contiguous, zeros beyond its ends.
-
-    weight: (C out, 3, C), contiguous. before, after: (1, 1, L, C), the frames beside those of the
-    one clip; without them, zeros.
-    """
-    clips, frames, pixels, channels = x.shape
-    rows, wide = clips * frames * pixels, len(weight)
-    back, ahead, lowest, highest = 0, 0, 0, frames
-    if before is not None:
-        back, lowest = (before.data_ptr() - x.data_ptr()) // x.element_size(), -1
-    if after is not None:
-        last = (frames - 1) * pixels * channels
-        ahead = (after.data_ptr() - x.data_ptr()) // x.element_size() - last
-        highest = frames + 1
-    y = x.new_empty(clips, frames, pixels, wide)
-    tall, across = 128, 128 if wide % 256 else 256
-    tiles = triton.cdiv(rows, tall) * triton.cdiv(wide, across)
-    _convolve_frames[(tiles,)](
-        x, weight, x if bias is None else bias, y, rows, pixels, frames, back, ahead, lowest,
-        highest, wide, channels, BIASED=bias is not None,
-        M=tall, N=across, K=64, GROUP=8, num_warps=8, num_stages=3,
-    )  # fmt: skip
-    return y
