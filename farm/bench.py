@@ -41,7 +41,7 @@ SMALL = {"width": 128, "height": 128, "num_frames": 8, "num_inference_steps": ST
 class Worker:
     """Sleeps through a clip's tasks."""
 
-    def __init__(self, kind: Kind, device: str, store: Store) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
         """As `workers.Worker` is made; nothing is loaded."""
 
     def run(self, order: Order, *_given: Any) -> Generator[Step, None, Any]:

@@ -279,6 +279,7 @@ class Coordinator:
         self._pool = Pool(
             self._ownership.workers_store,
             self._engine,
+            settings.compile,
             settings.load_s,
             lambda *worker: self._upkeep.joined(*worker),
             lambda name, why: self._dispatcher.left(name, why),

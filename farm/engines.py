@@ -21,6 +21,7 @@ from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.exact import Seam
 from svd_engine.memory_plan import plan_stage
 from svd_engine.meta_stages import Shapes, StageName
+from svd_engine.optimize import optimize, warm_up
 from svd_engine.params import RenderParams
 from svd_engine.picture import open_picture
 from svd_engine.recipe import recipe_of
@@ -95,16 +96,25 @@ class _Planned:
 class Renderer(_Planned):
     """Keeps CLIP, the VAE and the UNet on its device; encodes pictures and denoises."""
 
-    def __init__(self, model: Model, weights: str, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, weights: str, device: torch.device, compiled: bool = False
+    ) -> None:
+        """compiled: whether the UNet runs by `svd_engine.optimize`."""
         checkpoint = open_model(model, weights)
         super().__init__(checkpoint, getattr(torch, model.dtype))
         place = device, getattr(torch, model.dtype)
         self._image_encoder = checkpoint.load_image_encoder(*place)
         self._vae = checkpoint.load_vae(*place)
         self._unet = checkpoint.load_unet(*place)
+        if compiled:
+            optimize(self._unet)
         self._schedule = checkpoint.schedule_config
         self._preprocessor = checkpoint.preprocessor_config
         self.networks: list[nn.Module] = [self._image_encoder, self._vae, self._unet]
+
+    def warm_up(self, params: RenderParams) -> None:
+        """Compile what a clip of this size needs, before its own time is taken."""
+        warm_up(self._unet, params)
 
     def needs(self, stage: Stage) -> list[nn.Module]:
         """The networks that a task of a stage computes with."""
@@ -151,12 +161,13 @@ class Renderer(_Planned):
             start,
             replace(recipe, euler_step=euler_step),
         )
+        finite = torch.tensor(True)
         for step, latents in zip(range(start + 1, stop + 1), run, strict=False):
-            if not latents.isfinite().all():
-                raise RequestError(
-                    f"the latents hold NaN or Inf after step {step} of {params.steps}"
-                )
+            # To look waits for the device: so at the step before, while this one is computed.
+            _check_finite(finite, step - 1, params.steps)
+            finite = latents.isfinite().all()
             yield step, sketch
+        _check_finite(finite, stop, params.steps)
         return Latents(stop, latents.cpu(), conditioning)
 
     def _noise(self, request: RenderRequest) -> Noise:
@@ -165,15 +176,29 @@ class Renderer(_Planned):
         return stages.draw_noise(request.params, self._unet.dtype, channels, recipe)
 
 
+def _check_finite(finite: Tensor, step: int, steps: int) -> None:
+    if not finite:
+        raise RequestError(f"the latents hold NaN or Inf after step {step} of {steps}")
+
+
 class Decoder(_Planned):
     """Keeps the VAE on its device; decodes chunks of frames and muxes clips."""
 
-    def __init__(self, model: Model, weights: str, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, weights: str, device: torch.device, compiled: bool = False
+    ) -> None:
+        """compiled: whether the decoder runs by `svd_engine.optimize`."""
         checkpoint = open_model(model, weights)
         super().__init__(checkpoint, getattr(torch, model.dtype))
         self._device = device
         self._vae = checkpoint.load_vae(device, getattr(torch, model.dtype))
+        if compiled:
+            optimize(self._vae)
         self.networks: list[nn.Module] = [self._vae.encoder, self._vae.decoder]
+
+    def warm_up(self, params: RenderParams) -> None:
+        """Compile what a clip of this size needs, before its own time is taken."""
+        warm_up(self._vae, params)
 
     def needs(self, stage: Stage) -> list[nn.Module]:
         """The networks that a task of a stage computes with."""

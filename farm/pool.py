@@ -65,8 +65,8 @@ class TaskError(Exception):
 class Host:
     """A worker in a process of its own, doing one task at a time."""
 
-    def __init__(self, slot: Slot, store: Store, engine: str) -> None:
-        self._slot, self._store, self._engine = slot, store, engine
+    def __init__(self, slot: Slot, store: Store, engine: str, compiled: bool) -> None:
+        self._slot, self._store, self._engine, self._compiled = slot, store, engine, compiled
         self._worker: Any = None
         self._unwanted = ""
         self._step = "", Step(0)  # the attempt under way, and how far it is
@@ -76,7 +76,8 @@ class Host:
         """Load the engine. Apart from the actor's creation, so that its errors come as they are."""
         free_torch_threads(self._slot.spins)
         device = "cuda" if self._slot.gpus else "cpu"
-        self._worker = import_module(self._engine).Worker(self._slot.kind, device, self._store)
+        worker = import_module(self._engine).Worker
+        self._worker = worker(self._slot.kind, device, self._store, self._compiled)
 
     @ray.method(num_returns=2)
     def run(self, order: Order, *given: Any) -> tuple[Any, float]:
@@ -139,16 +140,19 @@ class Pool:
         self,
         store: Store,
         engine: str,
+        compiled: bool,
         load_s: float,
         joined: Callable[[str, Kind, int | None], None],
         left: Callable[[str, str], None],
     ) -> None:
         """engine: the module whose `Worker` is hosted. joined, left: told of workers by name.
 
+        compiled: whether workers run their networks by `svd_engine.optimize`.
         load_s: for a worker to start, and for its engine to load; then it is ended.
         joined: of its memory, too, in bytes of a GPU; None without one.
         """
-        self._store, self._engine, self._load_s = store, engine, load_s
+        self._store, self._engine, self._compiled = store, engine, compiled
+        self._load_s = load_s
         self._joined, self._left = joined, left
         self.slots: dict[str, Slot] = {}
         self.places: dict[str, str] = {}  # address:pid, of those that are up
@@ -286,7 +290,7 @@ class Pool:
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node, soft=False),
-        ).remote(slot, self._store, self._engine)
+        ).remote(slot, self._store, self._engine, self._compiled)
 
     def _free_name(self, kind: Kind) -> str:
         number = 0

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture
     stall_s: float = Field(1800.0, gt=0)  # without a step or an end, until a task counts as lost
     load_s: float = Field(600.0, gt=0)  # for a worker to start, and to load a model
+    compile: bool = False  # networks run by `svd_engine.optimize`
     segment_steps: int = Field(5, ge=1)  # denoising steps between two checkpoints
     keys: Keys = {}  # by the sha256 of a bearer key, as JSON
     keys_file: Path | None = None  # of such JSON: what is changed there holds within 10 s

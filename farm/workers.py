@@ -36,9 +36,10 @@ log = logging.getLogger("farm")
 class Worker:
     """Runs orders of one kind, with one model loaded at a time."""
 
-    def __init__(self, kind: Kind, device: str, store: Store) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
+        """compiled: whether its networks run by `svd_engine.optimize`."""
         self._engine_class = Renderer if kind is Kind.RENDERER else Decoder
-        self._device = torch.device(device)
+        self._device, self._compiled = torch.device(device), compiled
         self._store = store
         self._previewer = Previewer(self._store)
         self._engine: Renderer | Decoder | None = None
@@ -127,11 +128,13 @@ class Worker:
             self._engine = self._loaded = None
             self._empty_cache()
             try:
-                self._engine = self._engine_class(*wanted, self._device)
+                self._engine = self._engine_class(*wanted, self._device, self._compiled)
             except (ValueError, OSError) as error:
                 log.error("cannot load %s: %s", order.model.name, error)
                 raise WorkerError(f"cannot load {order.model.name} here: {error}") from error
             self._loaded = wanted
+            if not order.lean and (self._compiled or self._device.type == "cuda"):
+                self._engine.warm_up(order.request.params)
         return self._engine
 
     def _make_room(self, engine: Renderer | Decoder, order: Order) -> None:

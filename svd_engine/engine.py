@@ -15,6 +15,7 @@ from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
 from svd_engine.memory_plan import MemoryPlan, memory_plan
 from svd_engine.meta_stages import Shapes
+from svd_engine.optimize import optimize
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture import Picture, open_picture
 from svd_engine.recipe import Recipe, recipe_of
@@ -56,18 +57,24 @@ class Engine:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         variant: str | None = None,
+        compile: bool = False,
     ) -> Self:
         """Load a model (folder, hub id, or name; see `open_checkpoint`) onto one device.
 
+        compile: run the networks by `optimize`; the first step of each size takes longer.
         Raises CheckpointError, a ValueError, where it cannot be found or does not fit.
         """
         checkpoint = open_checkpoint(model, variant)
         checkpoint.check()
         device = torch.device(device)
+        unet, vae = checkpoint.load_unet(device, dtype), checkpoint.load_vae(device, dtype)
+        if compile:
+            optimize(unet)
+            optimize(vae)
         return cls(
             checkpoint.load_image_encoder(device, dtype),
-            checkpoint.load_unet(device, dtype),
-            checkpoint.load_vae(device, dtype),
+            unet,
+            vae,
             checkpoint.schedule_config,
             checkpoint.preprocessor_config,
             checkpoint.render_defaults,

@@ -94,8 +94,16 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(GROUPS, channels, eps=eps)
         self.silu = silu
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """shift: (N or a divisor of it, C), added to x before; it costs no pass over x."""
+    def forward(self, x: Tensor, shift: Tensor | None = None, more: Tensor | None = None) -> Tensor:
+        """shift: (N or a divisor of it, C), added to x before; it costs no pass over x.
+
+        more: (N, L, D), joined to x along the channels; on kernels alone.
+        """
+        if more is not None:
+            from svd_engine import kernels
+
+            sums = kernels.group_sums(x, GROUPS, shift, more)
+            return kernels.apply_factors(x, self.factors(sums, shift), self.silu, more)
         sums = group_sums(x, shift)
         return apply_factors(x, self.factors(sums, shift), self.silu)
 

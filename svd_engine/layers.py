@@ -173,12 +173,28 @@ class ResBlock(nn.Module):
         self.conv2 = Conv(c_out, c_out, 3, padding=1)
         self.conv_shortcut = Conv(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """shift: (B, C), see `shift_of`; None is that of a block which is told of no noise."""
-        h = self.conv1(over_pixels(self.norm1, x), bias=False)
-        skip = x if self.conv_shortcut is None else self.conv_shortcut(x)
+    def forward(self, x: Tensor, shift: Tensor | None = None, more: Tensor | None = None) -> Tensor:
+        """shift: (B, C), see `shift_of`; None is that of a block which is told of no noise.
+
+        more: (..., H, W, D), joined to x along the channels.
+        """
+        if more is not None and not on_kernels(x):
+            x, more = torch.cat([x, more], dim=-1), None
+        h = self.conv1(over_pixels(self.norm1, x, more=more), bias=False)
+        skip = self._shortcut(x, more)
         shift = shift_of(self) if shift is None else shift
         return self.conv2(over_pixels(self.norm2, h, shift), onto=skip)
+
+    def _shortcut(self, x: Tensor, more: Tensor | None) -> Tensor:
+        if self.conv_shortcut is None:
+            return x
+        if more is None:
+            return self.conv_shortcut(x)
+        weight = self.conv_shortcut.weight[:, :, 0, 0]
+        of_x, of_more = weight.split((x.shape[-1], more.shape[-1]), dim=1)
+        y = F.linear(x, of_x, self.conv_shortcut.bias)
+        y.flatten(0, -2).addmm_(more.flatten(0, -2), of_more.t())
+        return y
 
 
 class TemporalResBlock(nn.Module):
@@ -200,9 +216,15 @@ class TemporalResBlock(nn.Module):
         return self.conv2(h, blend=(x, mixer))
 
 
-def over_pixels(norm: GroupNorm, x: Tensor, shift: Tensor | None = None) -> Tensor:
-    """A group norm of each frame by itself: (..., H, W, C)."""
-    return norm(x.flatten(0, -4).flatten(1, 2), shift).view_as(x)
+def over_pixels(
+    norm: GroupNorm, x: Tensor, shift: Tensor | None = None, more: Tensor | None = None
+) -> Tensor:
+    """A group norm of each frame by itself: (..., H, W, C).
+
+    more: (..., H, W, D), joined to x along the channels; on kernels alone.
+    """
+    pixels = (part if part is None else part.flatten(0, -4).flatten(1, 2) for part in (x, more))
+    return norm(next(pixels), shift, next(pixels)).view(*x.shape[:-1], -1)
 
 
 def shift_of(block: ResBlock | TemporalResBlock, embedding: Tensor | None = None) -> Tensor:
@@ -233,9 +255,12 @@ class SpatioTemporalResBlock(nn.Module):
         self.temporal_res_block = TemporalResBlock(c_out, temporal_eps, embedding)
         self.time_mixer = Blend(switched)
 
-    def forward(self, x: Tensor, constants: Constants | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, constants: Constants | None = None, more: Tensor | None = None
+    ) -> Tensor:
+        """more: (B, F, H, W, D), joined to x along the channels."""
         shifts = constants or {}
-        spatial = self.spatial_res_block(x, shifts.get(self.spatial_res_block))
+        spatial = self.spatial_res_block(x, shifts.get(self.spatial_res_block), more)
         tokens, shift = spatial.flatten(2, 3), shifts.get(self.temporal_res_block)
         return self.temporal_res_block(tokens, self.time_mixer, shift).view_as(spatial)
 

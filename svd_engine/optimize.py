@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from svd_engine.conditioning import frame_shape
+from svd_engine.exact import decode_slices
 from svd_engine.layers import (
     Constants,
     ResBlock,
@@ -27,6 +29,7 @@ from svd_engine.layers import (
     TemporalTransformerBlock,
     TransformerBlock,
 )
+from svd_engine.params import RenderParams
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -46,16 +49,32 @@ SHAPES = 64  # that one kind of block may be compiled for
 Predict = Callable[[Tensor, Constants], Tensor]
 
 
-def optimize(unet: UNet, vae: VAE | None = None) -> None:
-    """Make the steps of a UNet, and the VAE beside it, faster from now on."""
-    predict: Predict = unet.predict
-    if next(unet.parameters()).is_cuda:
-        predict = _Graphs(unet)
-    else:
-        _compile(unet)
-        if vae is not None:
-            _compile(vae)
-    unet.predict = _Announced(predict)  # type: ignore[method-assign]
+def optimize(network: UNet | VAE) -> None:
+    """Make a network faster from now on. On CUDA a VAE is left as it is: its launches are few."""
+    on_cuda = next(network.parameters()).is_cuda
+    if not on_cuda:
+        _compile(network)
+    if isinstance(network, UNet):
+        predict = _Graphs(network) if on_cuda else network.predict
+        network.predict = _Announced(predict)  # type: ignore[method-assign]
+
+
+@torch.no_grad()
+def warm_up(network: UNet | VAE, params: RenderParams) -> None:
+    """Compute a step, or decode three frames, of nothing in the size that is asked for.
+
+    What is compiled for that size, by torch.compile or by Triton, is compiled then.
+    """
+    width, height, frames = frame_shape(params)
+    weights = next(network.parameters())
+    if isinstance(network, VAE):
+        shape = (min(frames, 3), network.config.latent_channels, height // 8, width // 8)
+        decode_slices(network, weights.new_zeros(shape))
+        return
+    clips, channels = 2 if params.guided else 1, network.config.in_channels
+    context = weights.new_zeros(clips, 1, network.config.per_block("cross_attention_dim")[0])
+    sample = weights.new_zeros(clips, frames, channels, height // 8, width // 8)
+    network(sample, weights.new_zeros((), dtype=torch.float32), context, context[:, 0, :3])
 
 
 def _compile(network: nn.Module) -> None:
@@ -101,18 +120,21 @@ class _Graph:
 class _Graphs:
     """`UNet.predict` by CUDA graphs, one for each size; the last size's alone is kept.
 
-    A graph has the numbers that kernels are launched with in it. Of these only the norms' epsilons
-    can be changed after loading (by the deviation `norm_eps`), so they are part of its key.
+    A graph holds what its kernels were launched with. Of that the weights may move, where a worker
+    short of memory puts them aside, and the deviation `norm_eps` changes the norms' epsilons: so
+    these are compared.
     """
 
     def __init__(self, unet: UNet) -> None:
         self._predict = unet.predict
+        self._weights = list(unet.parameters())
         self._norms = [module for module in unet.modules() if isinstance(module, nn.GroupNorm)]
         self._key: Any = None
         self._graph: _Graph | None = None
 
     def __call__(self, sample: Tensor, constants: Constants) -> Tensor:
-        key = sample.shape, sample.dtype, tuple(norm.eps for norm in self._norms)
+        places = tuple(weight.data_ptr() for weight in self._weights)
+        key = sample.shape, places, tuple(norm.eps for norm in self._norms)
         if self._graph is None or key != self._key:
             self._graph = None  # its memory is free before another is recorded
             self._graph, self._key = self._record(sample, constants), key

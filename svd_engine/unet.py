@@ -111,7 +111,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skips: list[Tensor], constants: Constants) -> Tensor:
         for i, resnet in enumerate(self.resnets):
-            x = resnet(torch.cat([x, skips.pop()], dim=-1), constants)
+            x = resnet(x, constants, more=skips.pop())
             if self.attentions is not None:
                 x = self.attentions[i](x, constants)
         for upsample in self.upsamplers or ():

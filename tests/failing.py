@@ -16,7 +16,7 @@ MODE = "mode"
 class Worker(workers.Worker):
     """Fails at its start (raise, die, hang), or where it is to load a model (load)."""
 
-    def __init__(self, kind: Kind, device: str, store: Store) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
         mode = _mode(store)
         if mode == "raise":
             raise ImportError("libcudart.so.13: cannot open shared object file")
@@ -24,7 +24,7 @@ class Worker(workers.Worker):
             os.kill(os.getpid(), signal.SIGKILL)
         if mode == "hang":
             time.sleep(10_000)
-        super().__init__(kind, device, store)
+        super().__init__(kind, device, store, compiled)
 
     def _load(self, order: Order) -> Any:
         if _mode(self._store) == "load":

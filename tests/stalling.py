@@ -14,8 +14,8 @@ from farm.store import Store
 class Worker(workers.Worker):
     """As the farm's own, but for that."""
 
-    def __init__(self, kind: Kind, device: str, store: Store) -> None:
-        super().__init__(kind, device, store)
+    def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
+        super().__init__(kind, device, store, compiled)
         self._marks = store
 
     def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:

@@ -81,6 +81,11 @@ def test_group_norm(
     right = (F.silu(right) if silu else right).transpose(1, 2)
     # A factor times x and a summand, both about 30 times the result: so much of float32 is lost.
     assert_close(kernels.apply_factors(x, factors, silu), right, 1e-5)
+    if channels > 32:  # the same in two tensors, joined within a group
+        parts = [part.contiguous() for part in x.split((channels - 24, 24), dim=-1)]
+        assert kernels.group_sums(parts[0], GROUPS, shift, parts[1]).equal(sums)
+        joined = kernels.apply_factors(parts[0], factors, silu, parts[1])
+        assert joined.equal(kernels.apply_factors(x, factors, silu))
 
 
 @pytest.mark.parametrize(("rows", "channels"), [(36, 96), (7, 320), (300, 32)])

@@ -11,10 +11,23 @@ ROWS = 512  # positions whose sums one program adds up
 STEP = 32  # positions it holds at once
 
 
+@triton.jit
+def _load(x, more, row, at, split, channels, here, JOINED: tl.constexpr):
+    """Values of rows, in float32. JOINED: channels from `split` on are those of `more`."""
+    if JOINED:
+        first = tl.load(x + row * split + at, mask=here & (at < split), other=0.0)
+        second = more + row * (channels - split) + (at - split)
+        value = first + tl.load(second, mask=here & (at >= split), other=0.0)
+    else:
+        value = tl.load(x + row * channels + at, mask=here, other=0.0)
+    return value.to(tl.float32)
+
+
 @Kernel
 def _partial_sums(
-    x, partial, length, channels, ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr
-):
+    x, more, partial, length, channels, split, JOINED: tl.constexpr,
+    ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Sums over ROWS positions, by channel, of the values and their squares, less a pivot.
 
     The pivot is the sample's first position: what is summed stays small beside its spread.
@@ -22,16 +35,15 @@ def _partial_sums(
     sample, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     inside = at < channels
-    start = x + sample * length * channels
-    pivot = tl.load(start + at, mask=inside, other=0.0).to(tl.float32)
+    pivot = _load(x, more, sample * length, at, split, channels, inside, JOINED)
     total = tl.zeros([STEP, BLOCK], tl.float32)
     squares = tl.zeros([STEP, BLOCK], tl.float32)
     for first in range(0, ROWS, STEP):
         rows = chunk * ROWS + first + tl.arange(0, STEP)
         here = (rows < length)[:, None] & inside[None, :]
-        offsets = rows.to(tl.int64)[:, None] * channels + at[None, :]
-        value = tl.load(start + offsets, mask=here, other=0.0).to(tl.float32) - pivot[None, :]
-        value = tl.where(here, value, 0.0)
+        row = (sample * length + rows)[:, None]
+        value = _load(x, more, row, at[None, :], split, channels, here, JOINED)
+        value = tl.where(here, value - pivot[None, :], 0.0)
         total += value
         squares += value * value
     into = partial + (sample * tl.num_programs(1) + chunk) * 2 * channels + at
@@ -41,19 +53,9 @@ def _partial_sums(
 
 @Kernel
 def _group_sums(
-    x,
-    partial,
-    shift,
-    sums,
-    length,
-    channels,
-    chunks,
-    shared,
-    SHIFTED: tl.constexpr,
-    LOOPS: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    x, more, partial, shift, sums, length, channels, split, chunks, shared, JOINED: tl.constexpr,
+    SHIFTED: tl.constexpr, LOOPS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """How many values a group of a sample has, their sum, and that of squares, in float64."""
     sample, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // tl.num_programs(1)
@@ -69,7 +71,7 @@ def _group_sums(
         total += tl.load(start, mask=here, other=0.0).to(tl.float64)
         squares += tl.load(start + channels, mask=here, other=0.0).to(tl.float64)
     by_channel = tl.sum(total, 0)
-    pivot = tl.load(x + sample * length * channels + at, mask=inside, other=0.0).to(tl.float64)
+    pivot = _load(x, more, sample * length, at, split, channels, inside, JOINED).to(tl.float64)
     if SHIFTED:
         own = shift + (sample // shared) * channels
         pivot += tl.load(own + at, mask=inside, other=0.0).to(tl.float64)
@@ -117,17 +119,9 @@ def _factors(
 
 @Kernel
 def _apply(
-    x,
-    factors,
-    y,
-    samples,
-    length,
-    channels,
-    ROWS: tl.constexpr,
-    STEP: tl.constexpr,
-    BLOCK: tl.constexpr,
-    SILU: tl.constexpr,
-):
+    x, more, factors, y, samples, length, channels, split, JOINED: tl.constexpr,
+    SILU: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     sample, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
     inside = at < channels
@@ -136,11 +130,11 @@ def _apply(
     for first in range(0, ROWS, STEP):
         rows = chunk * ROWS + first + tl.arange(0, STEP)
         here = (rows < length)[:, None] & inside[None, :]
-        offsets = sample * length * channels + rows.to(tl.int64)[:, None] * channels + at[None, :]
-        value = tl.load(x + offsets, mask=here, other=0.0).to(tl.float32) * scale + added
+        row = (sample * length + rows)[:, None]
+        value = _load(x, more, row, at[None, :], split, channels, here, JOINED) * scale + added
         if SILU:
             value *= tl.sigmoid(value)
-        tl.store(y + offsets, value.to(y.dtype.element_ty), mask=here)
+        tl.store(y + row * channels + at[None, :], value.to(y.dtype.element_ty), mask=here)
 
 
 def _block(channels: int) -> int:
@@ -149,18 +143,24 @@ def _block(channels: int) -> int:
     return min(sizes, key=lambda size: (triton.cdiv(channels, size) * size, -size))
 
 
-def group_sums(x: Tensor, groups: int, shift: Tensor | None) -> Tensor:
-    """See `group_norm.group_sums`."""
-    samples, length, channels = x.shape
+def group_sums(
+    x: Tensor, groups: int, shift: Tensor | None = None, more: Tensor | None = None
+) -> Tensor:
+    """See `group_norm.group_sums`. more: (N, L, D), joined to x along the channels."""
+    samples, length, split = x.shape
+    channels = split + (0 if more is None else more.shape[-1])
     chunks, block = triton.cdiv(length, ROWS), _block(channels)
     partial = x.new_empty(samples, chunks, 2, channels, dtype=torch.float32)
     grid = (samples, chunks, triton.cdiv(channels, block))
-    _partial_sums[grid](x, partial, length, channels, ROWS=ROWS, STEP=STEP, BLOCK=block)
+    _partial_sums[grid](
+        x, more, partial, length, channels, split, JOINED=more is not None,
+        ROWS=ROWS, STEP=STEP, BLOCK=block,
+    )  # fmt: skip
     sums = x.new_empty(samples, 3, groups, dtype=torch.float64)
     width = triton.next_power_of_2(channels // groups)
     _group_sums[(samples, groups)](
-        x, partial, x if shift is None else shift, sums, length, channels, chunks,
-        samples // (samples if shift is None else len(shift)),
+        x, more, partial, shift, sums, length, channels, split, chunks,
+        samples // (samples if shift is None else len(shift)), JOINED=more is not None,
         SHIFTED=shift is not None, LOOPS=triton.cdiv(chunks, 64), CHUNKS=64, WIDTH=width,
     )  # fmt: skip
     return sums
@@ -179,14 +179,16 @@ def factors(sums: Tensor, weight: Tensor, bias: Tensor, eps: float, shift: Tenso
     return out
 
 
-def apply_factors(x: Tensor, factors: Tensor, silu: bool) -> Tensor:
-    """See `group_norm.apply_factors`."""
-    samples, length, channels = x.shape
-    y, block = torch.empty_like(x), _block(channels)
+def apply_factors(x: Tensor, factors: Tensor, silu: bool, more: Tensor | None = None) -> Tensor:
+    """See `group_norm.apply_factors`. more: as in `group_sums`."""
+    samples, length, split = x.shape
+    channels = split + (0 if more is None else more.shape[-1])
+    y, block = x.new_empty(samples, length, channels), _block(channels)
     grid = (samples, triton.cdiv(length, ROWS), triton.cdiv(channels, block))
     _apply[grid](
-        x, factors, y, samples, length, channels, ROWS=ROWS, STEP=STEP, BLOCK=block, SILU=silu
-    )
+        x, more, factors, y, samples, length, channels, split, JOINED=more is not None,
+        SILU=silu, ROWS=ROWS, STEP=STEP, BLOCK=block,
+    )  # fmt: skip
     return y
 
 
