@@ -66,7 +66,10 @@ ALLOWED: dict[str, set[str]] = {
     "engines": {"farm.errors", "farm.order", "farm.plan", "farm.previews", "farm.records"}
     | {"farm.request"}
     | {f"svd_engine.{name}" for name in ("checkpoint", "conditioning", "exact", "picture")}
-    | {f"svd_engine.{name}" for name in ("memory_plan", "meta_stages", "recipe", "schedule")}
+    | {
+        f"svd_engine.{name}"
+        for name in ("memory_plan", "meta_stages", "optimize", "recipe", "schedule")
+    }
     | {"svd_engine", "svd_engine.sharded", PARAMS},
     "workers": PURE - {"farm.run", "farm.job"}
     | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.quarantine"}
