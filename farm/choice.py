@@ -7,7 +7,7 @@ from math import ceil, inf
 from farm.plan import Stage, Task
 from farm.run import Reason, Run, Worker
 
-PASSING = 4  # frames whose size is taken on the way, beside those that are held
+PASSING = 5  # frames whose size is taken on the way, beside those held; see decoded_bytes
 
 Idle = Mapping[Hashable, dict[str, None]]  # workers of one kind, by the model they hold
 

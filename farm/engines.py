@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,9 +16,11 @@ from farm.previews import Sketch
 from farm.records import SCHEMA
 from farm.request import Model, ModelFacts, RenderRequest
 from svd_engine import sharded, stages, video
-from svd_engine.checkpoint import open_checkpoint
+from svd_engine.checkpoint import Checkpoint, open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.exact import Seam
+from svd_engine.memory_plan import plan_stage
+from svd_engine.meta_stages import Shapes, StageName
 from svd_engine.optimize import optimize, warm_up
 from svd_engine.params import RenderParams
 from svd_engine.picture import open_picture
@@ -28,6 +29,11 @@ from svd_engine.schedule import denoised
 
 MEET_S = 600.0  # for a gang to meet: its members may have to load their model first
 EXCHANGE_S = 120.0  # for what one layer takes on the slowest of them
+STAGES: dict[Stage, StageName] = {
+    Stage.ENCODE: "encode",
+    Stage.DENOISE: "denoise",
+    Stage.DECODE: "decode",
+}
 
 
 def describe(model: Model) -> ModelFacts:
@@ -76,7 +82,18 @@ class Latents:
         return latents
 
 
-class Renderer:
+class _Planned:
+    """What tells how much memory a stage of its model needs."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+        self._shapes, self._dtype = Shapes.of(checkpoint), dtype
+
+    def bytes_needed(self, stage: Stage, params: RenderParams) -> int:
+        """Of a GPU, by the engine's plan; with the networks that compute the stage."""
+        return plan_stage(self._shapes, params, STAGES[stage], "cuda", self._dtype).total
+
+
+class Renderer(_Planned):
     """Keeps CLIP, the VAE and the UNet on its device; encodes pictures and denoises."""
 
     def __init__(
@@ -84,6 +101,7 @@ class Renderer:
     ) -> None:
         """compiled: whether the UNet runs by `svd_engine.optimize`."""
         checkpoint = open_model(model, weights)
+        super().__init__(checkpoint, getattr(torch, model.dtype))
         place = device, getattr(torch, model.dtype)
         self._image_encoder = checkpoint.load_image_encoder(*place)
         self._vae = checkpoint.load_vae(*place)
@@ -163,7 +181,7 @@ def _check_finite(finite: Tensor, step: int, steps: int) -> None:
         raise RequestError(f"the latents hold NaN or Inf after step {step} of {steps}")
 
 
-class Decoder:
+class Decoder(_Planned):
     """Keeps the VAE on its device; decodes chunks of frames and muxes clips."""
 
     def __init__(
@@ -171,6 +189,7 @@ class Decoder:
     ) -> None:
         """compiled: whether the decoder runs by `svd_engine.optimize`."""
         checkpoint = open_model(model, weights)
+        super().__init__(checkpoint, getattr(torch, model.dtype))
         self._device = device
         self._vae = checkpoint.load_vae(device, getattr(torch, model.dtype))
         if compiled:
@@ -214,7 +233,7 @@ class Decoder:
         return stages.to_uint8(decoded, recipe).numpy()
 
 
-def open_model(model: Model, weights: str) -> Any:
+def open_model(model: Model, weights: str) -> Checkpoint:
     """The checkpoint, which must be the one the request was made for: nodes may differ."""
     checkpoint = open_checkpoint(model.name, model.variant)
     if checkpoint.digest != weights:

@@ -81,7 +81,10 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> Iterator[Task]:
 
 
 def decoded_bytes(request: RenderRequest) -> int:
-    """What an exact decode holds for each frame: the published VAE's widest tensor, twice."""
+    """What an exact decode holds for each frame: the published VAE's widest tensor, twice.
+
+    So says the engine's plan, which has tensors and is not asked from here; a test compares them.
+    """
     params = request.params
     assert params.width is not None
     assert params.height is not None

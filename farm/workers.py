@@ -20,7 +20,7 @@ from farm.errors import (
     WorkerError,
 )
 from farm.keys import artifact_keys, checkpoint_key, picture_key
-from farm.memory import what_fits
+from farm.memory import Gpu, what_fits
 from farm.order import Made, Order, Step
 from farm.plan import Kind, Stage
 from farm.previews import Previewer
@@ -59,10 +59,8 @@ class Worker:
             self._make_room(engine, order)
             yield _begun(order)
             return (yield from self._run(engine, order, *given))
-        except torch.OutOfMemoryError as error:
-            message = self._what_fits(order, str(error))
-            del error  # its traceback holds the tensors
-            raise GpuMemoryError(message) from None
+        except torch.OutOfMemoryError:
+            raise GpuMemoryError(what_fits(order, self._gpu(order))) from None
         except ValueError as error:
             raise RequestError(str(error)) from error
         finally:
@@ -192,15 +190,16 @@ class Worker:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _what_fits(self, order: Order, error: str) -> str:
-        if self._device.type != "cuda":
-            return what_fits(order, error)
-        networks = self._engine.networks if self._engine else []
-        weights = sum(p.nbytes for network in networks for p in network.parameters() if p.is_cuda)
-        peak = torch.cuda.max_memory_allocated(self._device)
-        torch.cuda.reset_peak_memory_stats(self._device)
+    def _gpu(self, order: Order) -> Gpu | None:
+        """What a task that ran out of memory had; None where it is not of CUDA."""
+        engine = self._engine
+        if self._device.type != "cuda" or engine is None:
+            return None
+        needed = {id(p) for network in engine.needs(order.task.stage) for p in network.parameters()}
+        weights = {id(p): p.nbytes for n in engine.networks for p in n.parameters() if p.is_cuda}
+        others = sum(size for key, size in weights.items() if key not in needed)
         total = torch.cuda.mem_get_info(self._device)[1]
-        return what_fits(order, error, total, weights, peak)
+        return Gpu(engine.bytes_needed, total, others)
 
 
 def _begun(order: Order) -> Step:

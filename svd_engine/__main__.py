@@ -1,4 +1,4 @@
-"""The command line: `python -m svd_engine render|tiny|trace|compare|diagnose|bench|tiers`."""
+"""The command line: `python -m svd_engine`, with a command of `COMMANDS` below."""
 
 import argparse
 import sys
@@ -70,6 +70,16 @@ def _parser() -> argparse.ArgumentParser:
     add_device_option(render)
     add_param_options(render)
     conformance.add_commands(commands)
+    memory = commands.add_parser(
+        "memory",
+        help="how much memory each stage of a clip needs",
+        description="How much memory each stage of a clip needs. Neither weights nor a GPU need "
+        "be there.",
+        epilog=STATUSES,
+    )
+    add_model_options(memory)
+    add_device_option(memory)
+    add_param_options(memory)
     bench = commands.add_parser(
         "bench", help="time the engine's stages, beside diffusers'", epilog=STATUSES
     )
@@ -140,6 +150,20 @@ def _engine(options: argparse.Namespace) -> "Engine":
     return Engine.from_pretrained(options.model, options.device, dtype, options.variant)
 
 
+def _memory(options: argparse.Namespace) -> int:
+    params = params_from(options)
+    import torch
+
+    from svd_engine.memory_plan import memory_plan
+    from svd_engine.memory_table import shapes_of, table
+
+    with reading():
+        shapes, defaults = shapes_of(options.model)
+    dtype = getattr(torch, options.dtype)
+    print(table(memory_plan(shapes, params.resolve(defaults), options.device, dtype)))
+    return 0
+
+
 def _check(options: argparse.Namespace) -> RenderParams:
     """The parameters; wrong usage is said before the work, not after."""
     suffix = Path(options.out).suffix
@@ -170,6 +194,7 @@ COMMANDS = {
     "trace": conformance.trace,
     "compare": conformance.compare,
     "diagnose": conformance.diagnose,
+    "memory": _memory,
     "bench": _bench,
     "tiers": _tiers,
 }

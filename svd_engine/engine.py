@@ -13,6 +13,8 @@ from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
+from svd_engine.memory_plan import MemoryPlan, memory_plan
+from svd_engine.meta_stages import Shapes
 from svd_engine.optimize import optimize
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture import Picture, open_picture
@@ -102,6 +104,17 @@ class Engine:
                 on_step(done, latents)
         frames = stages.to_uint8(self.decode(latents[0], params, recipe), recipe)
         return Clip(frames.numpy(), latents[0].cpu(), params.fps)
+
+    def memory_plan(self, params: RenderParams | None = None) -> MemoryPlan:
+        """The bytes that each stage of a clip needs on this engine's device: no device is touched.
+
+        Raises ValueError for params that cannot be rendered.
+        """
+        clip = self.image_encoder.config.to_json_string(use_diff=False)
+        shapes = Shapes(self.unet.config, self.vae.config, self.schedule, clip)
+        weights = next(self.unet.parameters())
+        params = (params or RenderParams()).resolve(self.defaults)
+        return memory_plan(shapes, params, weights.device, weights.dtype)
 
     def encode(
         self,

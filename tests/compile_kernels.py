@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.runtime import JITFunction
 
 from svd_engine import group_norm, layers
 from svd_engine.bench.networks import PRESETS
 from svd_engine.checkpoint import lay_out
 from svd_engine.exact import decode_slices
+from svd_engine.kernels.launch import Kernel
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -57,13 +57,13 @@ def main(preset: str = "svd-xt") -> int:
 
     def launch(function: Any, grid: Any) -> Any:
         def compile_it(*args: Any, **options: Any) -> None:
-            kernel = function.run(*args, grid=grid, warmup=True, **options)
-            compiled[f"{function.__name__} {kernel.hash[:8]}"] = kernel
+            kernel = function._compiled.run(*args, grid=grid, warmup=True, **options)
+            compiled[f"{function._compiled.__name__} {kernel.hash[:8]}"] = kernel
 
         return compile_it
 
     triton.runtime.driver.set_active(Driver())  # type: ignore[arg-type]
-    JITFunction.__getitem__ = launch  # type: ignore[method-assign]
+    Kernel.__getitem__ = launch  # type: ignore[method-assign]
     for name in ("conv2d", "conv_transpose2d"):
         setattr(F, name, channels_last(getattr(F, name)))
     group_norm.on_kernels = layers.on_kernels = on_kernels

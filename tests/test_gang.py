@@ -67,10 +67,10 @@ def test_those_share_whose_memory_holds_a_share() -> None:
     clip = Task("frames", Stage.DECODE, span=(0, 12), most=12, frame_bytes=10)
     for memories, size in (
         ([None, None, None], 3),
-        ([80, 80, 1000], 3),  # four frames each, and four on the way; the last is the first
+        ([90, 90, 1000], 3),  # four frames each, and five on the way; the last is the first
         ([70, 1000, 1000], 2),
         ([70, 70, 1000], 1),
-        ([70, 80, 1000], 1),  # of two, each would hold six
+        ([80, 90, 1000], 1),  # of two, each would hold six
     ):
         some = Scheduler()
         for number, memory in enumerate(memories):

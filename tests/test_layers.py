@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "request": {"svd_engine", PARAMS},
     "plan": {"farm.request"},
     "order": {"farm.plan", "farm.request"},
-    "memory": {"farm.order", "farm.plan"},
+    "memory": {"farm.order", "farm.plan", PARAMS},
     "estimate": {"farm.plan", "farm.request"},
     "placement": {"farm.plan"},
     "words": set(),
@@ -66,7 +66,11 @@ ALLOWED: dict[str, set[str]] = {
     "engines": {"farm.errors", "farm.order", "farm.plan", "farm.previews", "farm.records"}
     | {"farm.request"}
     | {f"svd_engine.{name}" for name in ("checkpoint", "conditioning", "exact", "picture")}
-    | {"svd_engine", "svd_engine.recipe", "svd_engine.schedule", "svd_engine.sharded"},
+    | {
+        f"svd_engine.{name}"
+        for name in ("memory_plan", "meta_stages", "optimize", "recipe", "schedule")
+    }
+    | {"svd_engine", "svd_engine.sharded", PARAMS},
     "workers": PURE - {"farm.run", "farm.job"}
     | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.quarantine"}
     | {"farm.store"}

@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 import torch
 
+from farm.choice import PASSING
 from farm.engines import describe
 from farm.errors import GpuMemoryError, MissingError, RequestError, WorkerError
-from farm.memory import GIB, what_fits
+from farm.memory import GIB, MARGIN, Gpu, what_fits
 from farm.order import Order, Step
-from farm.plan import Kind, Stage, Task
+from farm.plan import Kind, Stage, Task, decoded_bytes
 from farm.request import Model, RenderRequest, digest_of
 from farm.store import open_store
 from farm.workers import Worker
 from svd_engine import RenderParams, stages
+from svd_engine.bench.networks import PRESETS
+from svd_engine.memory_plan import CUBLAS, plan_stage
 from tests.farm_jobs import SMALL, picture_bytes
 
 
@@ -121,17 +124,64 @@ def test_weights_of_another_digest_are_not_used(tiny: Path, store: str) -> None:
     ],
 )
 def test_what_fits_where_nothing_is_known(task: Task, lean: bool, words: str, tiny: Path) -> None:
-    assert re.search(words, what_fits(order(tiny, task, lean), ""))
+    assert re.search(words, what_fits(order(tiny, task, lean), None))
 
 
-def test_what_fits_by_what_was_wanted(tiny: Path) -> None:
-    task = Task("frames", Stage.DECODE, ("latents/0025",), (0, 25))
-    text = what_fits(
-        order(tiny, task, num_frames=25),
-        "Tried to allocate 6.00 GiB.",
-        total=24 * GIB,
-        weights=4 * GIB,
-        peak=22 * GIB,
-    )
-    assert "28.0 GiB wanted, 24.0 GiB there" in text
-    assert "decode_chunk_size=18" in text  # 25 frames x 0.9 x 20 GiB / 24 GiB
+def needs(stage: Stage, params: RenderParams) -> int:
+    """4 GiB of weights, and one for each frame of 64 x 48."""
+    assert params.num_frames is not None
+    assert params.width is not None
+    frames = 1 if stage is Stage.ENCODE else params.num_frames
+    return 4 * GIB + GIB * frames * params.width // 64
+
+
+@pytest.mark.parametrize(
+    ("task", "total", "others", "words"),
+    [
+        (DENOISE, 24, 0, r"num_frames=17"),  # 0.9 x 24 - 4
+        (DENOISE, 24, 6, r"35.0 GiB wanted, 24.0 GiB there.*num_frames=11"),
+        (Task("frames", Stage.DECODE, (), (0, 25)), 24, 0, r"decode of 25 .*decode_chunk_size=17"),
+        (Task("frames", Stage.DECODE, (), (0, 5)), 8, 0, r"decode of 5 .*decode_chunk_size=3"),
+        (DENOISE, 100, 0, r"about 24 frames"),  # what ran out was somebody else's: fewer, at least
+        (DENOISE, 4, 0, r"; a smaller width and height would fit, or a larger GPU"),
+        (ENCODE, 5, 0, r"encode .*about 32 x 24 would fit"),
+    ],
+)
+def test_what_fits_by_what_is_needed(
+    task: Task, total: int, others: int, words: str, tiny: Path
+) -> None:
+    gpu = Gpu(needs, total * GIB, others * GIB)
+    assert re.search(words, what_fits(order(tiny, task, num_frames=25), gpu))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_a_shared_decode_is_thought_to_take_is_what_the_plan_says(dtype: str) -> None:
+    """The scheduler, which is pure, multiplies; the engine's plan runs the published decoder."""
+    published = PRESETS["svd-xt"]
+    params = published.params.model_copy(update={"width": 256, "height": 192})
+
+    def planned(frames: int) -> int:
+        of_frames = params.model_copy(update={"num_frames": frames})
+        shapes, kind = published.shapes, getattr(torch, dtype)
+        return plan_stage(shapes, of_frames, "decode", "cuda", kind).activations - CUBLAS
+
+    request = RenderRequest(picture="0" * 64, weights="0" * 64, dtype=dtype, params=params)
+    each = decoded_bytes(request)
+    assert planned(6) - planned(5) == pytest.approx(each, rel=0.01)
+    assert planned(6) <= 1.01 * (6 + PASSING) * each
+
+
+def test_a_worker_asks_the_plan(tiny: Path, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker, asked = Worker(Kind.RENDERER, "cpu", open_store(store)), order(tiny, DENOISE)
+    engine = worker._load(asked)
+    params = asked.request.params
+    wanted = [
+        engine.bytes_needed(Stage.DENOISE, params.model_copy(update={"num_frames": frames}))
+        for frames in (3, 5)
+    ]
+    monkeypatch.setattr(worker, "_device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, int(wanted[0] / MARGIN) + 99))
+    gpu = worker._gpu(asked)
+    assert gpu is not None
+    assert gpu.needs(Stage.DENOISE, params) == wanted[1]
+    assert "about 3 frames would fit: try num_frames=3" in what_fits(asked, gpu)

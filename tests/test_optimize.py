@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from svd_engine import RenderParams, stages
 from svd_engine.bench.networks import PRESETS, build_engine
-from svd_engine.conditioning import Conditioning
+from svd_engine.conditioning import Conditioning, frame_shape
 from svd_engine.config import ScheduleConfig
 from svd_engine.layers import Constants
 from svd_engine.optimize import optimize, warm_up
@@ -28,14 +28,14 @@ def params(**given: object) -> RenderParams:
 def denoised(unet: UNet, asked: RenderParams, seed: int = 0) -> Tensor:
     torch.manual_seed(seed)
     width = unet.config.per_block("cross_attention_dim")[0]
-    assert asked.width is not None and asked.height is not None
-    of_latent = 4, asked.height // 8, asked.width // 8
+    width_px, height_px, frames = frame_shape(asked)
+    of_latent = 4, height_px // 8, width_px // 8
     told = Conditioning(
         torch.randn(1, 1, width), torch.randn(1, *of_latent), torch.tensor([[6.0, 127, 0.02]])
     )
     weights = next(unet.parameters())
     told = Conditioning(*(value.to(weights.dtype) for value in vars(told).values()))
-    noise = torch.randn(1, asked.num_frames, *of_latent)
+    noise = torch.randn(1, frames, *of_latent)
     return list(stages.denoise(unet, SCHEDULE, told, noise, asked))[-1].cpu()
 
 

@@ -4,6 +4,7 @@ Weights are drawn on the device and not read, so nothing need be shipped; `nano`
 which are in the package. Both sides have the same ones.
 """
 
+import json
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -15,6 +16,7 @@ from svd_engine.checkpoint import lay_out
 from svd_engine.clip import build_image_encoder, restore_position_ids
 from svd_engine.config import PreprocessorConfig, ScheduleConfig, UNetConfig, VAEConfig
 from svd_engine.engine import Engine
+from svd_engine.meta_stages import Shapes
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR, SCHEDULER
 from svd_engine.unet import UNet
@@ -57,6 +59,12 @@ class Preset:
             down_block_types=("DownEncoderBlock2D",) * len(self.vae_channels),
             layers_per_block=self.vae_layers,
         )
+
+    @property
+    def shapes(self) -> Shapes:
+        """What a memory plan is made of."""
+        schedule = ScheduleConfig.model_validate(SCHEDULER)
+        return Shapes(self.unet_config, self.vae_config, schedule, json.dumps(self.clip))
 
     @property
     def params(self) -> RenderParams:

@@ -5,10 +5,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from svd_engine.kernels.launch import Kernel
+
 MAX_FRAMES = 128  # that `attend_frames` holds at once
 
 
-@triton.jit
+@Kernel
 def _attend_frames(
     q,
     k,

@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
+from svd_engine.kernels.launch import Kernel
+
 ROWS = 512  # positions whose sums one program adds up
 STEP = 32  # positions it holds at once
 
@@ -21,7 +23,7 @@ def _load(x, more, row, at, split, channels, here, JOINED: tl.constexpr):
     return value.to(tl.float32)
 
 
-@triton.jit
+@Kernel
 def _partial_sums(
     x, more, partial, length, channels, split, JOINED: tl.constexpr,
     ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr,
@@ -49,7 +51,7 @@ def _partial_sums(
     tl.store(into + channels, tl.sum(squares, 0), mask=inside)
 
 
-@triton.jit
+@Kernel
 def _group_sums(
     x, more, partial, shift, sums, length, channels, split, chunks, shared, JOINED: tl.constexpr,
     SHIFTED: tl.constexpr, LOOPS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
@@ -81,7 +83,7 @@ def _group_sums(
     tl.store(into + 2 * tl.num_programs(1), tl.sum(tl.where(inside, each_squares, 0.0), 0))
 
 
-@triton.jit
+@Kernel
 def _factors(
     sums,
     weight,
@@ -115,7 +117,7 @@ def _factors(
     tl.store(out + (samples + sample) * channels + at, added.to(tl.float32), mask=inside)
 
 
-@triton.jit
+@Kernel
 def _apply(
     x, more, factors, y, samples, length, channels, split, JOINED: tl.constexpr,
     SILU: tl.constexpr, ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr,
@@ -198,7 +200,7 @@ def of_temporal(mix, SWITCHED: tl.constexpr):
     return tl.sigmoid(factor if SWITCHED else -factor)
 
 
-@triton.jit
+@Kernel
 def _layer_norm(
     x, more, vector, weight, bias, ahead, spatial, mix, total, y, rows, channels, shared, eps,
     MORE: tl.constexpr, VECTOR: tl.constexpr, AHEAD: tl.constexpr, BLEND: tl.constexpr,

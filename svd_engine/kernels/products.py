@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from svd_engine.kernels.launch import Kernel
 from svd_engine.kernels.norms import of_temporal
 
 DEPTH = 64  # channels that a step of a product adds up
@@ -55,7 +56,7 @@ def _gated(value, gate):
     return value * (0.5 * gate) * tl.where(gate < 0, tail, 2.0 - tail)
 
 
-@triton.jit
+@Kernel
 def _gate(value, gate, mix, y, count, SCALED: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     here = at < count
@@ -78,7 +79,7 @@ def gate_(value: Tensor, gate: Tensor, mix: Tensor | None = None) -> Tensor:
     return value
 
 
-@triton.jit
+@Kernel
 def _geglu(
     x, weight, bias, mix, y, rows, wide, channels: tl.constexpr, SCALED: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
@@ -135,7 +136,7 @@ def geglu(x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None = None) ->
 # Temporal convolution
 
 
-@triton.jit
+@Kernel
 def _convolve_clips(
     x, weight, bias, onto, mix, y, clips, frames, pixels, wide, channels: tl.constexpr,
     BIASED: tl.constexpr, ONTO: tl.constexpr, SWITCHED: tl.constexpr,
@@ -194,7 +195,7 @@ def _tile_of(pixels: int, wide: int) -> tuple[int, int]:
     return (256, 128) if pixels >= 1024 else (128, 128)
 
 
-@triton.jit
+@Kernel
 def _convolve_frames(
     x, weight, bias, onto, mix, y, rows, pixels, frames, back: tl.int64, ahead: tl.int64, lowest,
     highest, wide, channels: tl.constexpr, BIASED: tl.constexpr, ONTO: tl.constexpr,

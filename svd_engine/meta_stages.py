@@ -1,0 +1,167 @@
+"""The stages of a clip on the `meta` device, whose tensors have shapes and no memory.
+
+Each is the engine's own, on networks of a checkpoint's shapes and on tensors such as it is given.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from svd_engine import stages
+from svd_engine.checkpoint import Checkpoint, lay_out
+from svd_engine.clip import build_image_encoder, restore_position_ids
+from svd_engine.conditioning import Conditioning, frame_shape
+from svd_engine.config import ScheduleConfig, UNetConfig, VAEConfig
+from svd_engine.config_files import read_json
+from svd_engine.image import CLIP_SIDE
+from svd_engine.params import RenderParams
+from svd_engine.recipe import Recipe, recipe_of
+from svd_engine.unet import UNet
+from svd_engine.vae import VAE
+
+StageName = Literal["encode", "denoise", "decode"]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The configs of a checkpoint that decide how large its networks are."""
+
+    unet: UNetConfig
+    vae: VAEConfig
+    schedule: ScheduleConfig
+    image_encoder: str  # the JSON of its config
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> Self:
+        """Those of a checkpoint, whose weights need not be there. CheckpointError."""
+        clip = json.dumps(read_json(checkpoint.folder, "image_encoder/config.json"))
+        return cls(checkpoint.unet_config, checkpoint.vae_config, checkpoint.schedule_config, clip)
+
+
+class MetaStage(NamedTuple):
+    """A stage that is ready to be run."""
+
+    networks: dict[str, nn.Module]
+    given: list[Tensor]
+    run: Callable[[], object]
+
+
+def prepare(
+    stage: StageName,
+    shapes: Shapes,
+    params: RenderParams,
+    dtype: torch.dtype,
+    slices: int | None = None,
+) -> MetaStage:
+    """A stage of a clip. slices: of the decode.
+
+    Raises ValueError, here or when it is run, for params that cannot be rendered.
+    """
+    if stage == "encode":
+        return _encode(shapes, params, dtype)
+    if stage == "denoise":
+        return _denoise(shapes, params, dtype)
+    return _decode(shapes, params, dtype, slices)
+
+
+def _encode(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> MetaStage:
+    """`stages.encode` from where the picture, which is prepared on the CPU, is on the device."""
+    width, height, _ = frame_shape(params)
+    recipe = recipe_of(params)
+    image_encoder, vae = _image_encoder(shapes, dtype), _vae(shapes, dtype)
+    seen, pixels = (
+        torch.empty(1, 3, *size, device="meta")
+        for size in ((CLIP_SIDE, CLIP_SIDE), (height, width))
+    )
+
+    def run() -> object:
+        embedding = recipe.embed(image_encoder, seen)
+        return embedding, recipe.encode_latent(vae, pixels)
+
+    networks = {"image_encoder": image_encoder, "vae": vae}
+    return MetaStage(networks, [seen, pixels], run)
+
+
+def _denoise(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> MetaStage:
+    """What comes before the first step, and that step; the others are like it."""
+    unet = _unet(shapes, dtype)
+    empty = partial(torch.empty, device="meta", dtype=dtype)
+    latents = _latents(shapes, params, dtype)[None]
+    embedding = empty(1, 1, shapes.unet.per_block("cross_attention_dim")[0])
+    conditioning = Conditioning(embedding, empty(latents[0, :1].shape), empty(1, 3))
+
+    def run() -> None:
+        next(stages.denoise(unet, shapes.schedule, conditioning, latents, params, 0, recipe))
+
+    recipe = recipe_of(params)
+    return MetaStage({"unet": unet}, [latents, *vars(conditioning).values()], run)
+
+
+def _decode(
+    shapes: Shapes, params: RenderParams, dtype: torch.dtype, slices: int | None
+) -> MetaStage:
+    vae, recipe = _vae(shapes, dtype), recipe_of(params)
+    latents = _latents(shapes, params, dtype)
+    if params.decode_chunk_size:
+        recipe = _last_chunks(recipe, -(-len(latents) // params.decode_chunk_size))
+
+    def run() -> object:
+        decoded = stages.decode(vae, latents, params.decode_chunk_size, recipe, slices)
+        return stages.to_uint8(decoded, recipe)
+
+    return MetaStage({"vae": vae}, [latents], run)
+
+
+def _last_chunks(recipe: Recipe, chunks: int) -> Recipe:
+    """Decode the last two chunks alone, a whole one and the rest: those before are like it.
+
+    Of the others, what they give is made.
+    """
+    numbers = iter(range(chunks))
+
+    def decode(vae: VAE, latents: Tensor, run: Callable[[VAE, Tensor], Tensor]) -> Tensor:
+        if next(numbers) >= chunks - 2:
+            return recipe.decode(vae, latents, run)
+        frames, _, h, w = latents.shape
+        scale = vae.config.downscale
+        return latents.new_empty(frames, vae.config.out_channels, scale * h, scale * w)
+
+    return replace(recipe, decode=decode)
+
+
+def _latents(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> Tensor:
+    width, height, frames = frame_shape(params)
+    size = height // 8, width // 8
+    return torch.empty(frames, shapes.vae.latent_channels, *size, device="meta", dtype=dtype)
+
+
+# Networks
+
+
+def _unet(shapes: Shapes, dtype: torch.dtype) -> UNet:
+    with torch.device("meta"):
+        return _as_loaded(UNet(shapes.unet), dtype)
+
+
+def _vae(shapes: Shapes, dtype: torch.dtype) -> VAE:
+    with torch.device("meta"):
+        return _as_loaded(VAE(shapes.vae), dtype)
+
+
+def _image_encoder(shapes: Shapes, dtype: torch.dtype) -> Any:
+    with torch.device("meta"):
+        network = build_image_encoder(json.loads(shapes.image_encoder))
+    restore_position_ids(network, torch.device("meta"))
+    return _as_loaded(network, dtype)
+
+
+def _as_loaded(network: Network, dtype: torch.dtype) -> Network:
+    network = network.to(dtype).eval().requires_grad_(False)
+    lay_out(network)
+    return network
