@@ -85,19 +85,6 @@ def _caller() -> str:
     return "elsewhere"
 
 
-class _NotLaunched:
-    """Stands for a Triton kernel: kernel[grid](...)."""
-
-    def __init__(self, name: str, launches: Launches) -> None:
-        self._name, self._launches = name, launches
-
-    def __getitem__(self, grid: Any) -> Any:
-        def launch(*_: Any, **__: Any) -> None:
-            self._launches.of[f"triton::{self._name}"] += 1
-
-        return launch
-
-
 class _Attention:
     """Stands for PyTorch's fused attention, which on `meta` would be told as its parts."""
 
@@ -113,14 +100,16 @@ class _Attention:
 @contextmanager
 def _as_on_cuda(launches: Launches) -> Iterator[None]:
     """The engine's modules take Triton's way; its kernels are counted and not launched."""
-    from triton.runtime import KernelInterface
+    from svd_engine.kernels.launch import Kernel
 
-    from svd_engine import kernels
+    def counted(kernel: Kernel, _grid: Any) -> Any:
+        def launch(*_: Any, **__: Any) -> None:
+            launches.of[f"triton::{kernel.name}"] += 1
+
+        return launch
 
     with ExitStack() as patched:
-        for name, value in list(vars(kernels).items()):
-            if isinstance(value, KernelInterface) or hasattr(value, "run_fn"):
-                patched.enter_context(patch.object(kernels, name, _NotLaunched(name, launches)))
+        patched.enter_context(patch.object(Kernel, "__getitem__", counted))
         for module in [m for n, m in sys.modules.items() if n.startswith("svd_engine.")]:
             if hasattr(module, "on_kernels"):
                 patched.enter_context(patch.object(module, "on_kernels", lambda _: True))
@@ -136,10 +125,11 @@ def count_step(config: UNetConfig, params: RenderParams, on_gpu: bool) -> Launch
         lay_out(unet)
         sample, timestep, context, ids = step_inputs(config, params)
     sample, context, ids = (x.half() for x in (sample, context, ids))
+    (constants,) = unet.constants(timestep.expand(1, 2), context, ids, sample.shape[1])
     with ExitStack() as entered:
         entered.enter_context(patch.object(F, "scaled_dot_product_attention", _Attention(launches)))
         if on_gpu:
             entered.enter_context(_as_on_cuda(launches))
         entered.enter_context(_Counting(launches))
-        unet(sample, timestep, context, ids)
+        unet.predict(sample, constants)
     return launches

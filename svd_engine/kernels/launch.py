@@ -15,12 +15,13 @@ class Kernel:
     """
 
     def __init__(self, function: Callable[..., None]) -> None:
-        self._compiled = triton.jit(function)
+        self.name = function.__name__
+        self.function = triton.jit(function)
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         def launch(first: Tensor | TensorDescriptor, *others: Any, **options: Any) -> None:
             tensor = first if isinstance(first, Tensor) else first.base
             if not tensor.is_meta:
-                self._compiled[grid](first, *others, **options)
+                self.function[grid](first, *others, **options)
 
         return launch
