@@ -1,6 +1,8 @@
 """Triton's kernels against torch in float64, for odd shapes: interpreted on a CPU, run on a GPU."""
 
 import os
+import subprocess
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -221,3 +223,13 @@ def test_convolution_of_whole_clips_by_descriptors(
         blended = kernels.convolve_frames(x, weight, bias, None, None, onto, mix, switched)
         share = torch.sigmoid(mix.double() if switched else -mix.double())
         assert_close(blended, onto.double() + share * right, rounding)
+
+
+@pytest.mark.slow
+def test_every_kernel_of_the_published_networks_compiles_for_hopper() -> None:
+    command = [sys.executable, "-m", "tests.compile_kernels", "svd-xt"]
+    compiled = os.environ | {"TRITON_INTERPRET": "0"}
+    done = subprocess.run(command, env=compiled, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for name in ("_geglu", "_convolve_clips", "_attend_frames", "_apply"):
+        assert name in done.stdout

@@ -2,13 +2,17 @@
 
 import logging
 from functools import partialmethod
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from farm.engines import Decoder, Renderer
+from farm.request import Model
 from svd_engine import RenderParams, stages
 from svd_engine.bench.networks import PRESETS, build_engine
+from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning, frame_shape
 from svd_engine.config import ScheduleConfig
 from svd_engine.layers import Constants
@@ -116,3 +120,18 @@ def test_constants_are_those_of_a_step_alone() -> None:
     unguided = [module for module, value in seen[0].items() if not value.equal(seen[1][module])]
     assert unguided, "no layer is told how much noise there is"
     assert all(hasattr(module, "time_emb_proj") for module in unguided)
+
+
+def test_a_worker_compiles_before_its_first_step(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tiny: Path
+) -> None:
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    torch._dynamo.reset()
+    model, weights = Model(name=str(tiny)), open_checkpoint(tiny).digest
+    asked = params()
+    with caplog.at_level(logging.INFO, logger="svd_engine"):
+        for engine in (Renderer(model, weights, CPU, True), Decoder(model, weights, CPU, True)):
+            engine.warm_up(asked)
+    assert "ready for 3 frames of 64x64" in caplog.text
+    compiled = [module for module in engine.networks[1].modules() if module._compiled_call_impl]
+    assert compiled, "no block of the decoder is compiled"
