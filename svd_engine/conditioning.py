@@ -109,5 +109,9 @@ def pair(conditioning: Conditioning, frames: int, guided: bool) -> tuple[Tensor,
 
 
 def join(latents: Tensor, image_latents: Tensor) -> Tensor:
-    """What the UNet sees (B, F, 2C, h, w): along the channels, noise latents first."""
-    return torch.cat([latents.expand(len(image_latents), -1, -1, -1, -1), image_latents], dim=2)
+    """What the UNet sees (B, F, 2C, h, w): along the channels, noise latents first.
+
+    Channels are innermost in memory, as the UNet reads them.
+    """
+    both = latents.expand(len(image_latents), -1, -1, -1, -1), image_latents
+    return torch.cat([part.movedim(2, -1) for part in both], dim=-1).movedim(-1, 2)

@@ -103,7 +103,7 @@ class Engine:
             if on_step is not None:
                 on_step(done, latents)
         frames = stages.to_uint8(self.decode(latents[0], params, recipe), recipe)
-        return Clip(frames.numpy(), latents[0].cpu(), params.fps)
+        return Clip(frames.numpy(), latents[0].cpu().contiguous(), params.fps)
 
     def memory_plan(self, params: RenderParams | None = None) -> MemoryPlan:
         """The bytes that each stage of a clip needs on this engine's device: no device is touched.

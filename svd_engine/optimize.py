@@ -13,7 +13,7 @@ of `ATTENTION`, without any that adds up in half precision.
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ ATTENTION = [
 BLOCKS = (ResBlock, TemporalResBlock, TransformerBlock, TemporalTransformerBlock)
 SHAPES = 64  # that one kind of block may be compiled for
 
-Predict = Callable[[Tensor, Constants], Tensor]
+Part = Callable[..., Tensor]  # of a step: features and constants to features, or to v
 
 
 def optimize(network: UNet | VAE) -> None:
@@ -55,8 +55,12 @@ def optimize(network: UNet | VAE) -> None:
     if not on_cuda:
         _compile(network)
     if isinstance(network, UNet):
-        predict = _Graphs(network) if on_cuda else network.predict
-        network.predict = _Announced(predict)  # type: ignore[method-assign]
+        deep: Part = network.deep
+        shallow: Part = network.shallow
+        if on_cuda:
+            deep, shallow = _Graphs(network, deep), _Graphs(network, shallow)
+        network.deep = _Announced(deep)  # type: ignore[method-assign]
+        network.shallow = shallow  # type: ignore[method-assign]
 
 
 @torch.no_grad()
@@ -87,75 +91,75 @@ def _compile(network: nn.Module) -> None:
 
 @dataclass
 class _Announced:
-    """A step that tells, for each size it has not seen, how long it takes to get ready."""
+    """A part that tells, for each size it has not seen, how long it takes to get ready."""
 
-    predict: Predict
+    part: Part
+    seen: set[torch.Size] = field(default_factory=set)
 
-    def __post_init__(self) -> None:
-        self._seen: set[torch.Size] = set()
-
-    def __call__(self, sample: Tensor, constants: Constants) -> Tensor:
-        if sample.shape in self._seen:
-            return self.predict(sample, constants)
-        _, frames, _, height, width = sample.shape
+    def __call__(self, x: Tensor, constants: Constants) -> Tensor:
+        if x.shape in self.seen:
+            return self.part(x, constants)
+        _, frames, height, width, _ = x.shape
         size = f"{frames} frames of {8 * width}x{8 * height}"
         log.info("getting ready for %s; the first step takes longer", size)
         start = time.perf_counter()
-        result = self.predict(sample, constants)
-        self._seen.add(sample.shape)
+        result = self.part(x, constants)
+        self.seen.add(x.shape)
         log.info("ready for %s after %.1f s", size, time.perf_counter() - start)
         return result
 
 
 @dataclass(frozen=True)
 class _Graph:
-    """A recorded step: what it reads, and what it writes."""
+    """A recorded part of a step: what it reads, and what it writes."""
 
     graph: torch.cuda.CUDAGraph
-    sample: Tensor
+    tensors: list[Tensor]
     constants: dict[nn.Module, Tensor]
     result: Tensor
 
 
 class _Graphs:
-    """`UNet.predict` by CUDA graphs, one for each size; the last size's alone is kept.
+    """A part of a UNet's step by CUDA graphs, one for each size; the last size's alone is kept.
 
     A graph holds what its kernels were launched with. Of that the weights may move, where a worker
     short of memory puts them aside, and the deviation `norm_eps` changes the norms' epsilons: so
     these are compared.
     """
 
-    def __init__(self, unet: UNet) -> None:
-        self._predict = unet.predict
+    def __init__(self, unet: UNet, part: Part) -> None:
+        self._part = part
         self._weights = list(unet.parameters())
         self._norms = [module for module in unet.modules() if isinstance(module, nn.GroupNorm)]
         self._key: Any = None
         self._graph: _Graph | None = None
 
-    def __call__(self, sample: Tensor, constants: Constants) -> Tensor:
+    def __call__(self, *given: Any) -> Tensor:
+        """Tensors, then constants."""
+        *tensors, constants = given
         places = tuple(weight.data_ptr() for weight in self._weights)
-        key = sample.shape, places, tuple(norm.eps for norm in self._norms)
+        epsilons = tuple(norm.eps for norm in self._norms)
+        key = [tensor.shape for tensor in tensors], places, epsilons
         if self._graph is None or key != self._key:
             self._graph = None  # its memory is free before another is recorded
-            self._graph, self._key = self._record(sample, constants), key
+            self._graph, self._key = self._record(tensors, constants), key
         recorded = self._graph
-        recorded.sample.copy_(sample)
-        # One launch for all: they are small, and there are a hundred.
-        torch._foreach_copy_(
-            list(recorded.constants.values()), [constants[key] for key in recorded.constants]
-        )
+        # One launch for the constants: they are small, and there are a hundred.
+        torch._foreach_copy_(recorded.tensors, tensors)
+        own = [constants[module] for module in recorded.constants]
+        torch._foreach_copy_(list(recorded.constants.values()), own)
         recorded.graph.replay()
         return recorded.result.clone()
 
-    def _record(self, sample: Tensor, constants: Constants) -> _Graph:
-        sample = sample.clone()
+    def _record(self, tensors: list[Tensor], constants: Constants) -> _Graph:
+        tensors = [tensor.clone() for tensor in tensors]
         held = {module: value.clone() for module, value in constants.items()}
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side), sdpa_kernel(ATTENTION, set_priority=True):
-            self._predict(sample, held)  # what is compiled or allocated once is not recorded
+            self._part(*tensors, held)  # what is compiled or allocated once is not recorded
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph), sdpa_kernel(ATTENTION, set_priority=True):
-            result = self._predict(sample, held)
-        return _Graph(graph, sample, held, result)
+            result = self._part(*tensors, held)
+        return _Graph(graph, tensors, held, result)

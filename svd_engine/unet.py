@@ -252,7 +252,7 @@ class UNet(nn.Module):
         last = self.up_blocks[-1]
         assert isinstance(last, UpBlock)
         x = last.layer(-1, deep, x, constants)
-        return self.conv_out(over_pixels(self.conv_norm_out, x)).movedim(-1, 2).contiguous()
+        return self.conv_out(over_pixels(self.conv_norm_out, x)).movedim(-1, 2)
 
     def _embed(self, timesteps: Tensor, time_ids: Tensor) -> Tensor:
         """(S, B) and (B, 3) -> (S, B, 4 * channels)."""

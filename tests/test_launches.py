@@ -35,12 +35,10 @@ def test_convolutions_keep_channels_last() -> None:
 
 
 def test_no_layout_copy_in_a_step_of_the_published_network() -> None:
-    """But where frames come in channels first, and where the prediction leaves so."""
     pytest.importorskip("triton")
     preset = PRESETS["svd-xt"]
     launches = count_step(preset.unet_config, preset.params, on_gpu=True)
-    assert {place.partition(":")[0] for place in launches.layout_copies} <= {"unet.py"}
-    assert launches.layout_copies.total() <= 2
+    assert not launches.layout_copies
     assert launches.of["aten::convolution"] == 52
     assert launches.of["triton::_convolve_clips"] == 44
     assert launches.of["triton::_geglu"] == 48
@@ -51,5 +49,5 @@ def test_on_a_cpu_frames_are_copied_for_attention_along_them_alone() -> None:
     preset = PRESETS["tiny"]
     launches = count_step(preset.unet_config, preset.params, on_gpu=False)
     places = {place.partition(" ")[2] for place in launches.layout_copies}
-    assert places == {"enter", "shallow", "attend_frames", "<genexpr>"}
+    assert places == {"attend_frames", "<genexpr>"}
     assert not [name for name in launches.of if name.startswith("triton")]

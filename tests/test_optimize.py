@@ -92,6 +92,7 @@ def test_recorded_steps_have_the_same_bits(dtype: torch.dtype) -> None:
         params(num_frames=5),
         params(num_inference_steps=4),
         params(deviations=("norm_eps",)),
+        params(num_inference_steps=4, reuse_interval=2),
         params(min_guidance_scale=1.0, max_guidance_scale=1.0),
         params(),
     ]

@@ -37,9 +37,12 @@ def operations_of(
 
 
 def step_inputs(config: UNetConfig, params: RenderParams) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random inputs of a guided UNet step, float32, on the default device. See `UNet.forward`."""
+    """Random inputs of a guided UNet step, float32, on the default device. See `UNet.forward`.
+
+    The sample lies in memory as `conditioning.join` leaves it, with its channels innermost.
+    """
     frames, height, width = params.num_frames or 0, params.height or 0, params.width or 0
-    sample = torch.randn(2, frames, config.in_channels, height // 8, width // 8)
+    sample = torch.randn(2, frames, height // 8, width // 8, config.in_channels).movedim(-1, 2)
     context = torch.randn(2, 1, config.per_block("cross_attention_dim")[0])
     return sample, torch.tensor(1.0), context, torch.tensor([[6.0, 127.0, 0.02]] * 2)
 
