@@ -115,7 +115,7 @@ class TemporalConv(nn.Conv3d):
                 onto, mix, switched = blend[0], blend[1].mix_factor, blend[1].switched
             return kernels.convolve_frames(x, weight, added, before, after, onto, mix, switched)
         alone = before is None and after is None
-        if not alone and x.shape[1] == 1 and x.dtype == torch.float32 and x.is_cpu:
+        if not alone and x.shape[1] == 1 and x.dtype == torch.float32 and not x.is_cuda:
             y = self._by_products(x, added, before, after)
             return y if blend is None else blend[1].add(blend[0], y)
         if not alone:
