@@ -22,14 +22,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svd_engine.conditioning import frame_shape
 from svd_engine.exact import decode_slices
-from svd_engine.layers import (
-    Constants,
-    ResBlock,
-    TemporalResBlock,
-    TemporalTransformerBlock,
-    TransformerBlock,
-)
+from svd_engine.layers import Constants, ResBlock, TemporalResBlock
 from svd_engine.params import RenderParams
+from svd_engine.transformer import TemporalTransformerBlock, TransformerBlock
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 

@@ -15,15 +15,17 @@ from svd_engine.layers import (
     Conv,
     ResBlock,
     SpatioTemporalResBlock,
-    SpatioTemporalTransformer,
     TemporalResBlock,
-    TemporalTransformerBlock,
     TimestepEmbedding,
-    TransformerBlock,
     enlarge,
     over_pixels,
     shift_of,
     sinusoid,
+)
+from svd_engine.transformer import (
+    SpatioTemporalTransformer,
+    TemporalTransformerBlock,
+    TransformerBlock,
     vector_of,
 )
 

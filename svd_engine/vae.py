@@ -15,11 +15,11 @@ from svd_engine.group_norm import GroupNorm
 from svd_engine.layers import (
     Conv,
     ResBlock,
-    SelfAttention,
     SpatioTemporalResBlock,
     TemporalConv,
     over_pixels,
 )
+from svd_engine.transformer import SelfAttention
 
 
 class FrameAttention(SelfAttention):

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import triton
 from triton.backends.compiler import GPUTarget
 
-from svd_engine import group_norm, layers
+from svd_engine import group_norm, layers, transformer
 from svd_engine.bench.networks import PRESETS
 from svd_engine.checkpoint import lay_out
 from svd_engine.exact import decode_slices
@@ -66,7 +66,8 @@ def main(preset: str = "svd-xt") -> int:
     Kernel.__getitem__ = launch  # type: ignore[method-assign]
     for name in ("conv2d", "conv_transpose2d"):
         setattr(F, name, channels_last(getattr(F, name)))
-    group_norm.on_kernels = layers.on_kernels = on_kernels
+    for module in (group_norm, layers, transformer):
+        module.on_kernels = on_kernels
     run(PRESETS[preset])
     for name, binary in sorted(compiled.items()):
         shared = binary.metadata.shared

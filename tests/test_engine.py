@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 import svd_engine
-from svd_engine import Engine, RenderDefaults, RenderParams, layers, stages
+from svd_engine import Engine, RenderDefaults, RenderParams, stages, transformer
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning
 
@@ -130,9 +130,9 @@ def test_stages_ask_for_resolved_parameters() -> None:
 
 def test_attention_past_the_kernels_batch_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = (torch.randn(10, 7, 16) for _ in range(3))
-    whole = layers.attend(q, k, v, heads=2)
-    monkeypatch.setattr(layers, "MAX_ATTENTION_BATCH", 4)
-    assert torch.equal(layers.attend(q, k, v, heads=2), whole)
+    whole = transformer.attend(q, k, v, heads=2)
+    monkeypatch.setattr(transformer, "MAX_ATTENTION_BATCH", 4)
+    assert torch.equal(transformer.attend(q, k, v, heads=2), whole)
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from svd_engine import RenderParams, group_norm, layers, stages
+from svd_engine import RenderParams, group_norm, layers, stages, transformer
 from svd_engine.__main__ import main
 from svd_engine.bench.networks import PRESETS, build_engine
 from svd_engine.engine import Engine
@@ -132,7 +132,7 @@ def test_a_plan_of_cuda_is_what_the_kernels_take(
     launch = pytest.importorskip("svd_engine.kernels.launch", exc_type=ImportError)
     planned = plan_stage(TINY.shapes, asked(), stage, "cuda", torch.float16)
     monkeypatch.setattr(launch.Kernel, "__getitem__", lambda *_: lambda *_, **__: None)
-    for module in (group_norm, layers):
+    for module in (group_norm, layers, transformer):
         monkeypatch.setattr(module, "on_kernels", lambda _: True)
     took = getattr(Real(engines[torch.float16], asked(), CUDA_BLOCK), stage)()
     assert planned.held + planned.activations - CUBLAS == pytest.approx(took, rel=TOLERANCE)
