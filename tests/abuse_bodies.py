@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -38,7 +39,8 @@ def broken_form(random: Random) -> Abuse:
             (multipart(("prompt", b"x" * 70_000)), FORM),
         )
     )
-    return raw(random.choice((CREATE, CHECK, STABILITY)), body, None, kind)
+    abuse = raw(random.choice((CREATE, CHECK, STABILITY)), body, None, kind)
+    return replace(abuse, statuses=(413,)) if len(body) > 65_536 else abuse
 
 
 def cut_off(random: Random) -> Abuse:

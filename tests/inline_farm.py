@@ -94,7 +94,15 @@ class InlinePool:
 
     most_steps = 1000  # beyond which a renderer does not go, until its coordinator ends
 
-    def __init__(self, store: Store, _engine: str, _load_s: float, _joined: Any, left: Any) -> None:
+    def __init__(
+        self,
+        store: Store,
+        _engine: str,
+        _compiled: bool,
+        _load_s: float,
+        _joined: Any,
+        left: Any,
+    ) -> None:
         self._left = left
         self.slots: dict[str, Any] = {}
         self.troubles: dict[str, str] = {}

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from svd_engine import Engine, RenderParams
+from svd_engine.layers import Constants
 from svd_engine.schedule import guidance_scales, initial_scale, make_sigmas
 from svd_engine.stages import draw_noise
 from tests.reference import SPECS, Recording, load_pipeline, record, relative_difference
@@ -23,17 +24,28 @@ class Listener:
     def __init__(self, engine: Engine) -> None:
         self.unet: list[tuple[torch.Tensor, ...]] = []
         self.vae_input = torch.empty(0)
-        self._hooks = [
-            engine.unet.register_forward_pre_hook(lambda _, args: self.unet.append(args)),
-            engine.vae.encoder.register_forward_pre_hook(self._on_encode),
-        ]
+        self._told: tuple[torch.Tensor, ...] = ()
+        self._network, self._predict = engine.unet, engine.unet.predict
+        self._constants = engine.unet.constants
+        self._hook = engine.vae.encoder.register_forward_pre_hook(self._on_encode)
+        vars(engine.unet).update(constants=self._on_constants, predict=self._on_predict)
+
+    def _on_constants(self, *told: Any) -> list[Constants]:
+        self._told = told[:-1]  # but the number of frames
+        return self._constants(*told)
+
+    def _on_predict(self, sample: torch.Tensor, constants: Constants) -> torch.Tensor:
+        timesteps, context, time_ids = self._told
+        self.unet.append((sample, timesteps[len(self.unet), 0], context, time_ids))
+        return self._predict(sample, constants)
 
     def _on_encode(self, _module: Any, args: Any) -> None:
         self.vae_input = args[0].movedim(-1, 1).clone()
 
     def close(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        self._hook.remove()
+        for name in ("constants", "predict"):
+            del vars(self._network)[name]
 
 
 @pytest.fixture(scope="module")
