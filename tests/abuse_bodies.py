@@ -40,7 +40,7 @@ def broken_form(random: Random) -> Abuse:
         )
     )
     abuse = raw(random.choice((CREATE, CHECK, STABILITY)), body, None, kind)
-    return replace(abuse, statuses=(413,)) if len(body) > 65_536 else abuse
+    return replace(abuse, statuses=(413,), param="prompt") if len(body) > 65_536 else abuse
 
 
 def cut_off(random: Random) -> Abuse:
