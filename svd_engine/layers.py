@@ -111,18 +111,22 @@ class TemporalConv(nn.Conv3d):
             if blend is not None:
                 onto, mix, switched = blend[0], blend[1].mix_factor, blend[1].switched
             return kernels.convolve_frames(x, weight, added, before, after, onto, mix, switched)
+        y = self._by_torch(x, added, before, after)
+        return y if blend is None else blend[1].add(blend[0], y)
+
+    def _by_torch(
+        self, x: Tensor, bias: Tensor | None, before: Tensor | None, after: Tensor | None
+    ) -> Tensor:
         alone = before is None and after is None
         if not alone and x.shape[1] == 1 and x.dtype == torch.float32 and not x.is_cuda:
-            y = self._by_products(x, added, before, after)
-            return y if blend is None else blend[1].add(blend[0], y)
+            return self._by_products(x, bias, before, after)
         if not alone:
             nothing = torch.zeros_like(x[:, :1])
             beside = (nothing if frame is None else frame for frame in (before, after))
             x = torch.cat([next(beside), x, next(beside)], dim=1)
         padding = (1, 0) if alone else (0, 0)
         clips = x.permute(0, 3, 1, 2)
-        y = F.conv2d(clips, self.weight.squeeze(-1), added, padding=padding).permute(0, 2, 3, 1)
-        return y if blend is None else blend[1].add(blend[0], y)
+        return F.conv2d(clips, self.weight.squeeze(-1), bias, padding=padding).permute(0, 2, 3, 1)
 
     def _by_products(
         self, x: Tensor, bias: Tensor | None, before: Tensor | None, after: Tensor | None

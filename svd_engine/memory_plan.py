@@ -16,17 +16,14 @@ from functools import lru_cache
 from typing import Any, get_args
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from svd_engine.live_bytes import Allocation, LiveBytes
 from svd_engine.meta_stages import Shapes, StageName, prepare
 from svd_engine.params import RenderParams
+from svd_engine.stand_in import StandIn
 
 CUDA_BLOCK = 512  # bytes that PyTorch's allocator rounds up to
 CUBLAS = 2**25  # bytes of its workspace on Hopper; about a quarter on other GPUs
-CONVOLUTIONS = ("conv2d", "conv_transpose2d")
 SHOWN = 5  # kinds of tensors that are told of a peak
 
 
@@ -135,7 +132,7 @@ def _planned(
     before = counted.now
     counted.count(given)
     held, first, start = counted.now - before, len(counted.allocations), counted.now
-    with torch.no_grad(), _Stand(device), counted:
+    with torch.no_grad(), StandIn(device), counted:
         run()
     alive = [made for made in counted.at_peak() if made.made >= first]
     libraries = CUBLAS if device == "cuda" else 0
@@ -149,29 +146,3 @@ def _largest(alive: list[Allocation]) -> tuple[Alike, ...]:
         alike.setdefault((made.shape, made.dtype, made.where), []).append(made.bytes)
     groups = (Alike(len(sizes), sum(sizes), *key) for key, sizes in alike.items())
     return tuple(sorted(groups, key=lambda group: -group.bytes)[:SHOWN])
-
-
-class _Stand(TorchFunctionMode):
-    """Has tensors on `meta` stand for those of a device."""
-
-    def __init__(self, device: str) -> None:
-        super().__init__()
-        self._on_cuda = device == "cuda"
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
-            return self._on_cuda and args[0].is_meta
-        if func is Tensor.cpu:
-            return args[0].clone()  # it stays among what is counted, and is larger nowhere
-        if func is F.scaled_dot_product_attention:
-            # Fused kernels store no scores, and lay their result out as tokens of all heads.
-            return torch.empty_like(args[0].transpose(1, 2)).transpose(1, 2)
-        result = func(*args, **(kwargs or {}))
-        # By name: what is given here for `conv_transpose2d` is no object that torch exports.
-        return _channels_last(result) if getattr(func, "__name__", "") in CONVOLUTIONS else result
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """Laid out as cuDNN and oneDNN do where the filters are laid out so; on `meta` it is not."""
-    _, channels, height, width = x.shape
-    return x.as_strided(x.shape, (height * width * channels, 1, width * channels, channels))

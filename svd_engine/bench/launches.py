@@ -4,7 +4,6 @@ On a GPU the launches are those of PyTorch's operations and of the engine's Trit
 wrappers run as they are, but for the launch itself. On a CPU they are PyTorch's operations alone.
 """
 
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -25,10 +24,10 @@ from svd_engine.bench.measure import is_free
 from svd_engine.checkpoint import lay_out
 from svd_engine.config import UNetConfig
 from svd_engine.params import RenderParams
+from svd_engine.stand_in import StandIn
 from svd_engine.unet import UNet
 
 PACKAGE = Path(__file__).parent.parent
-CHANNELS_LAST = torch.channels_last
 COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::_to_copy"}
 
 
@@ -55,8 +54,6 @@ class _Counting(TorchDispatchMode):
             return result
         name = func.name().partition(".")[0]
         self._launches.of[name] += 1
-        if name == "aten::convolution" and args[0].is_contiguous(memory_format=CHANNELS_LAST):
-            return result.contiguous(memory_format=CHANNELS_LAST)  # as of cuDNN's and oneDNN's
         if name in COPIES:
             # copy_(destination, source), or clone(source): the last tensor given is the source.
             source = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)][-1]
@@ -80,7 +77,7 @@ def _caller() -> str:
     """The innermost line of the engine that is being run, outside of the bench."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path.parent == PACKAGE:
+        if path.parent == PACKAGE and frame.name != "__torch_function__":
             return f"{path.name}:{frame.lineno} {frame.name}"
     return "elsewhere"
 
@@ -98,8 +95,8 @@ class _Attention:
 
 
 @contextmanager
-def _as_on_cuda(launches: Launches) -> Iterator[None]:
-    """The engine's modules take Triton's way; its kernels are counted and not launched."""
+def _kernels_counted(launches: Launches) -> Iterator[None]:
+    """The engine's kernels are counted and not launched."""
     from svd_engine.kernels.launch import Kernel
 
     def counted(kernel: Kernel, _grid: Any) -> Any:
@@ -108,11 +105,7 @@ def _as_on_cuda(launches: Launches) -> Iterator[None]:
 
         return launch
 
-    with ExitStack() as patched:
-        patched.enter_context(patch.object(Kernel, "__getitem__", counted))
-        for module in [m for n, m in sys.modules.items() if n.startswith("svd_engine.")]:
-            if hasattr(module, "on_kernels"):
-                patched.enter_context(patch.object(module, "on_kernels", lambda _: True))
+    with patch.object(Kernel, "__getitem__", counted):
         yield
 
 
@@ -129,7 +122,8 @@ def count_step(config: UNetConfig, params: RenderParams, on_gpu: bool) -> Launch
     with ExitStack() as entered:
         entered.enter_context(patch.object(F, "scaled_dot_product_attention", _Attention(launches)))
         if on_gpu:
-            entered.enter_context(_as_on_cuda(launches))
+            entered.enter_context(_kernels_counted(launches))
+        entered.enter_context(StandIn("cuda" if on_gpu else "cpu"))
         entered.enter_context(_Counting(launches))
         unet.predict(sample, constants)
     return launches

@@ -1,0 +1,36 @@
+"""Tensors on `meta` in the place of a device's: the engine runs as it would there."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+CONVOLUTIONS = ("conv2d", "conv_transpose2d")
+
+
+class StandIn(TorchFunctionMode):
+    """Has tensors on `meta` stand for those of a device."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self._on_cuda = device == "cuda"
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
+            return self._on_cuda and args[0].is_meta
+        if func is Tensor.cpu:
+            return args[0].clone()  # it stays among what is counted, and is larger nowhere
+        if func is F.scaled_dot_product_attention:
+            # Fused kernels store no scores, and lay their result out as tokens of all heads.
+            return torch.empty_like(args[0].transpose(1, 2)).transpose(1, 2)
+        result = func(*args, **(kwargs or {}))
+        # By name: what is given here for `conv_transpose2d` is no object that torch exports.
+        return _channels_last(result) if getattr(func, "__name__", "") in CONVOLUTIONS else result
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Laid out as cuDNN and oneDNN do where the filters are laid out so; on `meta` it is not."""
+    _, channels, height, width = x.shape
+    return x.as_strided(x.shape, (height * width * channels, 1, width * channels, channels))
