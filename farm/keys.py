@@ -173,9 +173,9 @@ def artifact_keys(clip: str, attempt: str) -> list[str]:
     return [f"{clip_prefix(clip)}{attempt}/{name}" for name in ARTIFACTS]
 
 
-def quarantined_key(key: str, digest: str, name: str) -> str:
-    """Of what is kept of an object that was set aside: its bytes, or why it was."""
-    return f"{QUARANTINE}{key}/{digest}/{name}"
+def quarantined_key(key: str, data: bytes, name: str) -> str:
+    """Where an object that cannot be read is set aside; `name` tells its bytes from the reason."""
+    return f"{QUARANTINE}{key}/{hashlib.sha256(data).hexdigest()[:16]}/{name}"
 
 
 def _part(pattern: str, key: str) -> str | None:

@@ -10,7 +10,6 @@ from farm.errors import StoreError, UnreadableError
 from farm.keys import QUARANTINE, quarantined_key
 from farm.loop import Background
 from farm.records import R, Record, parse_record
-from farm.request import digest_of
 from farm.store import Store
 
 log = logging.getLogger("farm")
@@ -50,10 +49,10 @@ def move_aside(store: Store, key: str, data: bytes, reason: str) -> str:
 
 def copy_aside(store: Store, key: str, data: bytes, reason: str) -> str:
     """As `move_aside`, where something else takes the object's place at once."""
-    copy = quarantined_key(key, digest_of(data)[:16], "object")
+    copy = quarantined_key(key, data, "object")
     store.put(copy, data)
     note = SetAside(key=key, reason=reason, at=time.time())
-    store.put(quarantined_key(key, digest_of(data)[:16], REASON), note.model_dump_json().encode())
+    store.put(quarantined_key(key, data, REASON), note.model_dump_json().encode())
     log.error("%s cannot be read and is set aside as %s: %s", key, store.where(copy), reason)
     return store.where(copy)
 
