@@ -10,17 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from farm.connection import Connection, connect, submit, submit_many
-    from farm.handle import Job, as_completed
+    from farm.client.connection import Connection, connect, submit, submit_many
+    from farm.client.job import Job, as_completed
 
 # Loaded on first use: the coordinator and its workers import this package too.
 _HOMES = {
-    "Connection": "farm.connection",
-    "Job": "farm.handle",
-    "as_completed": "farm.handle",
-    "connect": "farm.connection",
-    "submit": "farm.connection",
-    "submit_many": "farm.connection",
+    "Connection": "farm.client.connection",
+    "Job": "farm.client.job",
+    "as_completed": "farm.client.job",
+    "connect": "farm.client.connection",
+    "submit": "farm.client.connection",
+    "submit_many": "farm.client.connection",
 }
 __all__ = ["Connection", "Job", "as_completed", "connect", "submit", "submit_many"]
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from farm.client import Farm
+from farm.client.farm import Farm
 from farm.errors import (
     FarmError,
     JobError,
@@ -17,10 +17,10 @@ from farm.errors import (
     UnreadableError,
     WorkerError,
 )
-from farm.job import Job, JobView
+from farm.model.job import Job, JobView
+from farm.quantities import counted
+from farm.records.stored import StoredJobs
 from farm.settings import load_settings
-from farm.stored import StoredJobs
-from farm.words import counted
 from svd_engine.command_line import STATUSES, Parser, one_line
 from svd_engine.nearest import did_you_mean
 
@@ -56,7 +56,7 @@ def _farm_of(options: argparse.Namespace) -> Farm:
     """The farm that runs here; or a store that was named, where that is all that is needed."""
     if options.store is not None and options.command in STORED:
         return Farm(StoredJobs(options.store))
-    from farm.link import connect  # Ray is slow to load
+    from farm.client.ray_link import connect  # Ray is slow to load
 
     return Farm(connect(load_settings(store=options.store), start=False))
 

@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from farm.errors import RequestError
-from farm.keys import Name
-from farm.request import Sha256
+from farm.model.request import Sha256
+from farm.store.keys import Name
 from svd_engine.picture import MAX_PIXELS
 
 

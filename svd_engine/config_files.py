@@ -29,10 +29,10 @@ FILES: dict[type[BaseModel], str] = {
     ScheduleConfig: "scheduler/scheduler_config.json",
     PreprocessorConfig: "feature_extractor/preprocessor_config.json",
 }
-# Keys that published files have and that say nothing of the numbers. EulerDiscreteScheduler's own
-# are here where Karras sigmas between two given ends do not depend on them: `tests/test_configs.py`
-# tries them all. The pipeline brings the picture to 224 x 224 itself, whatever the preprocessor's
-# file says of sizes.
+# Keys of published files that have no effect on the numbers. Those of EulerDiscreteScheduler are
+# listed where Karras sigmas between two given ends do not depend on them, which
+# `tests/engine/test_configs.py` tries for each. The pipeline itself resizes the picture to
+# 224 x 224, whatever sizes the preprocessor's file gives.
 IDLE: dict[type[BaseModel], frozenset[str]] = {
     ScheduleConfig: frozenset(
         (

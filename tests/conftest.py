@@ -28,7 +28,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The random checkpoints of `reference.SPECS`, made by diffusers."""
-    from tests.reference import SPECS, make_checkpoint
+    from tests.support.reference import SPECS, make_checkpoint
 
     root = tmp_path_factory.mktemp("checkpoints")
     return {name: make_checkpoint(spec, root / name) for name, spec in SPECS.items()}

@@ -19,8 +19,8 @@ from svd_engine import stages
 from svd_engine.config import VAEConfig
 from svd_engine.sharded import decode_share, join_gang
 from svd_engine.vae import VAE
-from tests.reference import randomize
 from tests.report import table
+from tests.support.reference import randomize
 
 WIDTHS = {
     "block_out_channels": (64, 128, 128, 128),

@@ -21,11 +21,11 @@ import httpx2
 import uvicorn
 from PIL import Image
 
-from farm.job import Job, Submission
-from farm.request import Model, RenderRequest, digest_of
-from tests.asgi import PARAMS, StillFarm, bearer, still_app
+from farm.model.job import Job, Submission
+from farm.model.request import Model, RenderRequest, digest_of
+from tests.engine.test_picture_heads import HEADS, SIZE
 from tests.picture_memory import encoded, plain
-from tests.test_picture_heads import HEADS, SIZE
+from tests.support.asgi import PARAMS, StillFarm, bearer, still_app
 
 MB = 60 * 2**20  # of the 64 that a body may have
 BEAT_S = 0.005

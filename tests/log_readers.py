@@ -1,7 +1,7 @@
 """What a submit takes while many read a long event log: `python -m tests.log_readers`.
 
-A whole coordinator (`tests/inline_farm.py`) on a folder whose every answer takes 15 ms. The log is
-of half an hour, an object a second, as earlier versions left it.
+A whole coordinator (`tests/support/inline_farm.py`) on a folder whose every answer takes 15 ms.
+The log is of half an hour, an object a second, as earlier versions left it.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from farm.coordinator import Coordinator
-from farm.job import LogEntry, Submission
-from farm.keys import events_key, events_prefix
+from farm.coordinator.coordinator import Coordinator
+from farm.model.job import LogEntry, Submission
 from farm.store import LocalStore
-from tests.farm_jobs import picture_bytes
-from tests.inline_farm import coordinator, replace_ray
+from farm.store.keys import events_key, events_prefix
+from tests.support.farm_jobs import picture_bytes
+from tests.support.inline_farm import coordinator, replace_ray
 
 ENTRIES = 1800
 READERS = 64

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from struct import pack
 
-from farm.listing import list_source
-from farm.source import Source
+from farm.batch.listing import list_source
+from farm.batch.source import Source
 from tests.conftest import draw_picture
-from tests.heic import heic
 from tests.picture_memory import TURNED, encoded, huge_webp, png_bomb
+from tests.support.heic import heic
 
 SMALL = ("--width", "64", "--height", "48", "--num-frames", "3", "--num-inference-steps", "2")
 RGB = draw_picture(80, 60)

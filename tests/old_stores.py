@@ -13,8 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.farm_jobs import picture_bytes
-from tests.programs import ROOT, kill_family
+from tests.support.farm_jobs import picture_bytes
+from tests.support.programs import ROOT, kill_family
 
 STORES = Path(__file__).parent / "stores"
 VERSIONS = {

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.heic import heic
+from tests.support.heic import heic
 
 LIMIT = 256 * 2**20  # above a picture's decoded bytes
 FRAME = (1024, 576)

@@ -27,8 +27,14 @@ from svd_engine.stages import decode
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 from tests.conftest import draw_picture
-from tests.reference import SPECS, load_pipeline, make_checkpoint, record, relative_difference
-from tests.traced import misnamed, random_pairs
+from tests.support.reference import (
+    SPECS,
+    load_pipeline,
+    make_checkpoint,
+    record,
+    relative_difference,
+)
+from tests.support.traced import misnamed, random_pairs
 
 TRACED = ("shallow", "three-levels")
 HEADINGS = ["checkpoint", "embedding", "image latent", "noise prediction", "decode"]

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from farm import __main__ as operator
-from farm import batch, bench, simulate
+from farm.batch import __main__ as batch
+from farm.bench import __main__ as bench
+from farm.simulate import __main__ as simulate
 from svd_engine.__main__ import main
 from svd_engine.conformance.traces import FORMAT, TraceError, open_trace
-from tests.programs import exit_status
+from tests.support.programs import exit_status
 
 PICTURE = str(Path(__file__).parent.parent / "examples/pictures/cat.webp")
 Main = Callable[[Sequence[str]], int]

@@ -1,6 +1,8 @@
-"""The arrows of the house: who may import whom, and what stays unloaded."""
+"""The arrows of the house: which package may import which, and what stays unloaded."""
 
 import ast
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,340 +12,104 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
 
-# What each file of the farm may import of the farm and of the engine, the lowest first.
-PARAMS = "svd_engine.params"
-PURE = {"farm.errors", "farm.request", "farm.plan", "farm.order", "farm.run", "farm.job"}
-ALLOWED: dict[str, set[str]] = {
-    "__init__": {"farm.connection", "farm.handle"},  # loaded on first use
-    "errors": set(),
-    "keys": set(),
-    "records": {"farm.errors", PARAMS},
-    "quarantine": {
-        "farm.errors",
-        "farm.keys",
-        "farm.loop",
-        "farm.records",
-        "farm.request",
-        "farm.store",
+# The packages and lone files of the farm, the lowest first. Each may import what stands on a lower
+# floor, and nothing beside itself.
+FLOORS: list[set[str]] = [
+    {"errors", "background", "clock", "quantities"},
+    {"net", "store"},
+    {"model"},
+    {"scheduling", "settings"},
+    {"ownership", "records", "workers", "simulate"},
+    {"coordinator"},
+    {"client"},
+    {"__init__", "__main__", "batch", "ingress"},
+    {"bench"},
+]
+# Packages that only these files may import, although they stand higher.
+DOORS = {
+    # The front door knows the farm by a protocol of its own; Ray is behind `serve_app` alone.
+    "ingress": {
+        "client": {"serve_app"},
+        "workers": {"serve_app"},
+        "coordinator": {"videos"},
+        "records": set(),
+        "ownership": set(),
+        "scheduling": set(),
     },
-    "salvage": {"farm.errors", "farm.job", "farm.keys", "farm.quarantine", "farm.records"}
-    | {"farm.request", "farm.store", PARAMS},
-    "metrics": set(),
-    "request": {"svd_engine", PARAMS},
-    "plan": {"farm.request"},
-    "order": {"farm.plan", "farm.request"},
-    "memory": {"farm.order", "farm.plan", PARAMS},
-    "estimate": {"farm.plan", "farm.request"},
-    "placement": {"farm.plan"},
-    "words": set(),
-    "filenames": set(),
-    "job": {"farm.errors", "farm.keys", "farm.plan", "farm.records", "farm.request", PARAMS}
-    | {"farm.filenames", "svd_engine.values"},
-    "run": {"farm.plan"},
-    "choice": {"farm.plan", "farm.run"},
-    "scheduler": {"farm.choice", "farm.plan", "farm.run"},
-    "settings": {"farm.errors", "farm.keys", "farm.request", "svd_engine.picture"},
-    "store/__init__": {
-        "farm.errors",
-        "farm.store.known",
-        "farm.store.local",
-        "farm.store.protocol",
-        "farm.store.s3",
+    # A client over HTTP needs no cluster: the coordinator is behind `ray_link` alone.
+    "client": {
+        "coordinator": {"ray_link"},
+        "ownership": {"ray_link"},
+        "records": set(),
+        "scheduling": set(),
     },
-    "store/known": {"farm.errors", "farm.store.local", "farm.store.protocol"},
-    "clock": set(),
-    "owner": {"farm.clock"},
-    "lease": {"farm.clock", "farm.errors", "farm.keys", "farm.owner", "farm.store"}
-    | {"farm.store.protocol"},
-    "ownership": {"farm.clock", "farm.errors", "farm.lease", "farm.loop", "farm.owner"}
-    | {"farm.store"},
-    "store/protocol": {"farm.errors"},
-    "store/local": {"farm.errors", "farm.store.protocol"},
-    "store/s3": {"farm.errors", "farm.store.protocol", "farm.store.s3_errors"},
-    "store/s3_errors": set(),
-    "previews": {"farm.keys", "farm.order", "farm.request", "farm.store"}
-    | {"svd_engine.picture", "svd_engine.preview"},
-    "engines": {"farm.errors", "farm.order", "farm.plan", "farm.previews", "farm.records"}
-    | {"farm.request"}
-    | {f"svd_engine.{name}" for name in ("checkpoint", "conditioning", "exact", "picture")}
-    | {
-        f"svd_engine.{name}"
-        for name in ("memory_plan", "meta_stages", "optimize", "recipe", "schedule")
-    }
-    | {"svd_engine", "svd_engine.sharded", PARAMS},
-    "workers": PURE - {"farm.run", "farm.job"}
-    | {"farm.engines", "farm.keys", "farm.memory", "farm.previews", "farm.quarantine"}
-    | {"farm.store"}
-    | {"svd_engine", "svd_engine.conditioning"},
-    "pool": PURE - {"farm.job", "farm.request"}
-    | {"farm.engines", "farm.placement"}
-    | {"farm.store", "svd_engine"},
-    "cluster": {
-        "farm.errors",
-        "farm.lifeline",
-        "farm.loop",
-        "farm.placement",
-        "farm.pool",
-        "farm.request",
-        "farm.engines",
-        "farm.settings",
-        "svd_engine.variants",
-    },
-    "fence": {"farm.errors", "farm.job", "farm.keys", "farm.quarantine", "farm.records"}
-    | {"farm.store"},
-    "leftovers": {"farm.errors", "farm.keys", "farm.store"},
-    "loop": set(),
-    "resolver": {"farm.errors"},
-    "outbound": {"farm.errors", "farm.resolver"},
-    "webhooks": {"farm.clock", "farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.outbound"}
-    | {"farm.quarantine", "farm.records", "farm.resolver", "farm.settings", "farm.store"},
-    "places": set(),
-    "gang": {"farm.order", "farm.pool", "farm.run"},
-    "clips": {"farm.job", "farm.order", "farm.plan", "farm.request", "farm.run"},
-    "dispatch": PURE - {"farm.request"}
-    | {
-        "farm.clips",
-        "farm.estimate",
-        "farm.fence",
-        "farm.gang",
-        "farm.keys",
-        "farm.leftovers",
-        "farm.loop",
-    }
-    | {"farm.pool", "farm.scheduler", "farm.store"},
-    "open_jobs": {"farm.job", "farm.request"},
-    "admission": {"farm.book", "farm.errors", "farm.job", "farm.open_jobs", "farm.request"}
-    | {"farm.settings"},
-    "event_logs": {"farm.errors", "farm.job", "farm.keys", "farm.loop", "farm.salvage"}
-    | {"farm.store"},
-    "tenant_index": {"farm.errors", "farm.keys", "farm.loop", "farm.store"},
-    "book": {
-        "farm.event_logs",
-        "farm.open_jobs",
-        "farm.tenant_index",
-        "farm.errors",
-        "farm.job",
-        "farm.keys",
-        "farm.loop",
-        "farm.salvage",
-        "farm.store",
-        "svd_engine",
-    },
-    "sharing": {"farm.book", "farm.clips", "farm.dispatch", "farm.errors", "farm.job", "farm.keys"}
-    | {"farm.loop", "farm.places", "farm.quarantine", "farm.request", "farm.run"}
-    | {"farm.scheduler", "farm.store"},
-    "views": {"farm.errors", "farm.quarantine"}
-    | {"farm.book", "farm.job", "farm.plan", "farm.pool", "farm.scheduler", "farm.sharing"},
-    "blocked": {"farm.placement", "farm.plan"},
-    "upkeep": {
-        "farm.blocked",
-        "farm.clock",
-        "farm.book",
-        "farm.cluster",
-        "farm.dispatch",
-        "farm.errors",
-        "farm.job",
-    }
-    | {"farm.placement", "farm.plan", "farm.pool", "farm.scheduler", "farm.settings"}
-    | {"farm.sharing", "svd_engine.nearest"},
-    "coordinator": {
-        "farm.clock",
-        "farm.admission",
-        "farm.book",
-        "farm.cluster",
-        "farm.dispatch",
-        "farm.errors",
-        "farm.fence",
-    }
-    | {"farm.intake", "farm.job", "farm.keys", "farm.leftovers", "farm.lifeline", "farm.loop"}
-    | {"farm.metrics", "farm.ownership", "farm.pictures", "farm.pool", "farm.quarantine"}
-    | {"farm.request"}
-    | {"farm.scheduler", "farm.settings", "farm.sharing"}
-    | {"farm.upkeep", "farm.views", "farm.webhooks", "svd_engine"},
-    "intake": {
-        "farm.clock",
-        "farm.book",
-        "farm.cluster",
-        "farm.errors",
-        "farm.fence",
-        "farm.job",
-        "farm.keys",
-    }
-    | {"farm.loop", "farm.request", "farm.settings", "farm.store"}
-    | {"farm.webhooks", "svd_engine.picture"},
-    "pictures": {"farm.errors", "farm.keys", "farm.loop", "farm.quarantine", "farm.request"}
-    | {"farm.store"},
-    "lifeline": {"farm.errors"},
-    "link": {"farm.cluster", "farm.coordinator", "farm.errors", "farm.lifeline", "farm.pool"}
-    | {"farm.keys", "farm.lease", "farm.owner", "farm.settings", "farm.store", "svd_engine"},
-    "client": {"farm.errors", "farm.job", "farm.request", "farm.store"},
-    "picture": {"farm.errors", "svd_engine.picture"},
-    "parameters": {"farm.errors", "farm.job", "farm.request", "svd_engine.arguments", PARAMS}
-    | {"svd_engine.nearest", "svd_engine.values"},
-    "remote": {"farm.client", "farm.errors", "farm.job", "farm.parameters"},
-    "http": {"farm.errors", "farm.job", "farm.remote", "svd_engine.values"},
-    "bar": {"farm.remote"},
-    "handle": {"farm.bar", "farm.errors", "farm.job", "farm.remote", "svd_engine"},
-    "connection": {"farm.client", "farm.cluster", "farm.errors", "farm.handle", "farm.http"}
-    | {"farm.link", "farm.parameters", "farm.picture", "farm.remote", "farm.settings"},
-    "source": {"farm.errors", "farm.store"},
-    "table": set(),
-    "manifest": {"farm.errors", "farm.table", "svd_engine.arguments", PARAMS},
-    "listing": {"farm.manifest", "farm.source", "farm.words", "svd_engine.picture"},
-    "inputs": {"farm.errors", "farm.listing", "farm.manifest", "farm.request", "farm.source"},
-    "sweep": {"svd_engine.arguments", "svd_engine.values", PARAMS},
-    "summary": {"farm.errors", "farm.request", "farm.store", "farm.sweep", "farm.words", PARAMS},
-    "contact_sheet": {"farm.summary", "farm.sweep", "farm.words", PARAMS},
-    "progress": {"farm.job", "farm.summary", "farm.words"},
-    "batch_run": {"farm.client", "farm.errors", "farm.inputs", "farm.job", "farm.progress"}
-    | {"farm.listing", "farm.request", "farm.store", "farm.summary", "farm.sweep", PARAMS},
-    "dry_run": {"farm.batch_run", "farm.errors", "farm.estimate", "farm.inputs", "farm.request"}
-    | {"farm.words", "svd_engine.picture", PARAMS},
-    "detached": {"farm.cluster", "farm.errors", "farm.settings"},
-    "batch": {"farm.batch_run", "farm.client", "farm.contact_sheet", "farm.errors", "farm.inputs"}
-    | {"farm.link", "farm.progress", "farm.request", "farm.settings", "farm.store"}
-    | {"farm.detached", "farm.dry_run", "farm.parameters", "farm.plan", "farm.words"}
-    | {"farm.summary", "farm.sweep", "svd_engine.arguments", "svd_engine.command_line", PARAMS},
-    "stored": {"farm.errors", "farm.job", "farm.keys", "farm.records", "farm.salvage"}
-    | {"farm.store", "svd_engine.nearest"},
-    "__main__": {"farm.client", "farm.errors", "farm.job", "farm.link", "farm.settings"}
-    | {"farm.stored", "farm.words", "svd_engine.command_line", "svd_engine.nearest"},
-    "simulate": {"farm.plan", "farm.placement", "farm.request", "farm.run", "farm.scheduler"}
-    | {PARAMS, "svd_engine.command_line"},
-    "bench_http": {"farm.ingress.serve_app"},
-    "bench_start": {"farm.job", "farm.keys", "farm.link", "farm.request", "farm.settings"}
-    | {"farm.store", PARAMS},
-    "bench": {
-        "farm.bench_http",
-        "farm.bench_start",
-        "farm.client",
-        "farm.errors",
-        "farm.job",
-        "farm.link",
-        "farm.order",
-        "farm.plan",
-        "farm.request",
-    }
-    | {"farm.settings", "farm.simulate", "farm.store", "svd_engine", "svd_engine.video", PARAMS}
-    | {"svd_engine.command_line", "svd_engine.nearest"},
+    "batch": {"coordinator": set(), "ownership": set(), "records": set()},
+    # What tasks are and who renders them is the dispatcher's business, not the store's.
+    "records": {"scheduling": set()},
 }
-# The ingress knows the farm by its protocol: Ray and the coordinator are behind `serve_app` alone.
-DOOR = {
-    "farm.errors",
-    "farm.job",
-    "farm.loop",
-    "farm.plan",
-    "farm.request",
-    "farm.settings",
-    "farm.store",
-}
-ALLOWED |= {
-    f"ingress/{name}": DOOR
-    | {f"farm.ingress.{other}" for other in others.split()}
-    | {"farm.ingress", "svd_engine", "svd_engine.arguments", "svd_engine.picture", PARAMS}
-    | {"farm.parameters", "svd_engine.values"}
-    for name, others in {
-        "__init__": "",
-        "errors": "",
-        "protocol": "",
-        "video": "",
-        "access": "errors keys local rate",
-        "keys": "",
-        "local": "errors",
-        "rate": "",
-        "slots": "",
-        "docs": "",
-        "health": "errors protocol",
-        "gate": "access body errors slots",
-        "form": "errors",
-        "json_body": "errors",
-        "data_url": "json_body",
-        "body": "data_url errors form json_body",
-        "fields": "errors",
-        "events": "protocol",
-        "files": "errors",
-        "head": "",
-        "content": "errors files head protocol",
-        "page": "errors content files",
-        "videos": "access body content errors events fields protocol video",
-        "operator": "access errors videos",
-        "stability": "access body content errors fields videos",
-        "app": "body gate head keys protocol rate",
-    }.items()
-}
-ALLOWED["ingress/events"] |= {"farm.keys"}
-ALLOWED["ingress/fields"] |= {"svd_engine.nearest"}
-ALLOWED["ingress/body"] |= {"farm.outbound"}
-ALLOWED["ingress/videos"] |= {"farm.webhooks"}
-ALLOWED["ingress/serve_app"] = {"farm.ingress.access", "farm.ingress.app"} | {
-    "farm.cluster",
-    "farm.ingress.protocol",
-    "farm.lifeline",
-    "farm.link",
-    "farm.settings",
-}
-# Files that may name these packages; every other file may not.
+# Files that may name these libraries; every other file may not.
 HOMES = {
     "ray": {
-        "farm/bench",
-        "farm/bench_http",
-        "farm/bench_start",
-        "farm/cluster",
-        "farm/detached",
+        "farm/bench/__main__",
+        "farm/bench/http",
+        "farm/bench/start",
+        "farm/client/ray_link",
+        "farm/coordinator/metrics",
         "farm/ingress/serve_app",
-        "farm/lifeline",
-        "farm/link",
-        "farm/metrics",
-        "farm/pool",
+        "farm/workers/cluster",
+        "farm/workers/detached",
+        "farm/workers/lifeline",
+        "farm/workers/pool",
     },
-    "torch": {"farm/engines", "farm/previews", "farm/workers"},
+    "torch": {"farm/workers/engines", "farm/workers/previews", "farm/workers/worker"},
     "boto3": {"farm/store/s3"},
-    "httpx2": {"farm/http", "farm/outbound"},
+    "httpx2": {"farm/client/http_remote", "farm/net/outbound"},
     "diffusers": set(),
     "accelerate": set(),
 }
+# Modules, and the libraries that are still unloaded once each was imported.
 UNLOADED = {
     "farm": HEAVY,
+    "farm.batch.__main__": HEAVY,
+    "farm.client.connection": HEAVY,
+    "farm.client.farm": HEAVY,
+    "farm.client.http_remote": HEAVY - {"httpx2"},
+    "farm.client.job": HEAVY,
+    "farm.coordinator.webhooks": HEAVY - {"httpx2"},
     "farm.errors": HEAVY,
-    "farm.request": HEAVY,
-    "farm.plan": HEAVY,
-    "farm.scheduler": HEAVY,
-    "farm.store": HEAVY,
-    "farm.job": HEAVY,
-    "farm.run": HEAVY,
-    "farm.placement": HEAVY,
-    "farm.lease": HEAVY,
-    "farm.places": HEAVY,
+    "farm.ingress.app": HEAVY - {"fastapi", "httpx2"},
+    "farm.model.job": HEAVY,
+    "farm.model.parameters": HEAVY,
+    "farm.model.plan": HEAVY,
+    "farm.model.request": HEAVY,
+    "farm.ownership.lease": HEAVY,
+    "farm.records.stored": HEAVY,
+    "farm.scheduling.job_queue": HEAVY,
+    "farm.scheduling.placement": HEAVY,
+    "farm.scheduling.scheduler": HEAVY,
+    "farm.scheduling.state": HEAVY,
     "farm.settings": HEAVY,
-    "farm.client": HEAVY,
-    "farm.parameters": HEAVY,
-    "farm.handle": HEAVY,
-    "farm.connection": HEAVY,
-    "farm.http": HEAVY - {"httpx2"},
-    "farm.summary": HEAVY,
-    "farm.batch": HEAVY,
+    "farm.store": HEAVY,
+    "farm.workers.cluster": {"torch", "transformers"},
+    "farm.workers.worker": {"ray", "fastapi", "diffusers", "transformers"},
     "svd_engine": HEAVY,
-    "svd_engine.params": HEAVY,
     "svd_engine.arguments": HEAVY,
-    "svd_engine.variants": HEAVY,
-    "svd_engine.recognize": HEAVY,
-    "farm.stored": HEAVY,
     # boto3 may be there all the same: transformers loads accelerate, which loads it if installed.
     "svd_engine.engine": {"ray", "fastapi", "diffusers"},
-    "farm.cluster": {"torch", "transformers"},
-    "farm.webhooks": HEAVY - {"httpx2"},
-    "farm.ingress.app": HEAVY - {"fastapi", "httpx2"},
-    "farm.workers": {"ray", "fastapi", "diffusers", "transformers"},
+    "svd_engine.params": HEAVY,
+    "svd_engine.recognize": HEAVY,
+    "svd_engine.variants": HEAVY,
 }
 
 
 def modules(package: str) -> dict[str, Path]:
+    """The files of a package, by their paths below it without the suffix."""
     root = ROOT / package
     return {str(p.relative_to(root).with_suffix("")): p for p in root.rglob("*.py")}
 
 
 def imports(path: Path) -> set[str]:
-    """The modules a file imports anywhere, under their full names."""
+    """The modules that a file imports anywhere, by their full names."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -355,14 +121,35 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_every_file_of_the_farm_has_its_arrows() -> None:
-    assert set(modules("farm")) == set(ALLOWED)
+def farm_packages(path: Path) -> set[str]:
+    """The farm's packages that a file imports from; `__init__` for the farm's own public names."""
+    own = [m.split(".") for m in imports(path)]
+    return {parts[1] if len(parts) > 1 else "__init__" for parts in own if parts[0] == "farm"}
 
 
-@pytest.mark.parametrize("name", ALLOWED)
-def test_farm_imports(name: str) -> None:
-    own = {m for m in imports(modules("farm")[name]) if m.split(".")[0] in ("farm", "svd_engine")}
-    assert own <= ALLOWED[name]
+FARM = modules("farm")
+
+
+def test_every_package_of_the_farm_has_its_floor() -> None:
+    assert {name.split("/")[0] for name in FARM} == set().union(*FLOORS)
+    assert sum(map(len, FLOORS)) == len(set().union(*FLOORS))
+
+
+@pytest.mark.parametrize("name", FARM)
+def test_the_farm_imports_downward(name: str) -> None:
+    package = name.split("/")[0]
+    height = next(i for i, floor in enumerate(FLOORS) if package in floor)
+    assert farm_packages(FARM[name]) <= set().union(*FLOORS[:height], {package})
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_what_few_files_of_a_package_may_import(package: str) -> None:
+    files = {name: path for name, path in FARM.items() if name.startswith(f"{package}/")}
+    for other, permitted in DOORS[package].items():
+        users = {
+            name.split("/")[-1] for name, path in files.items() if other in farm_packages(path)
+        }
+        assert users == permitted, other
 
 
 @pytest.mark.parametrize("name", modules("svd_engine"))
@@ -371,21 +158,40 @@ def test_the_engine_knows_nothing_of_the_farm(name: str) -> None:
     assert not roots & {"farm", "ray", "boto3", "fastapi", "diffusers"}
 
 
-@pytest.mark.parametrize("package", HOMES)
-def test_homes(package: str) -> None:
+@pytest.mark.parametrize("library", HOMES)
+def test_homes(library: str) -> None:
     users = {
         f"farm/{name}"
-        for name, path in modules("farm").items()
-        if package in {m.split(".")[0] for m in imports(path)}
+        for name, path in FARM.items()
+        if library in {m.split(".")[0] for m in imports(path)}
     }
-    assert users == HOMES[package]
+    assert users == HOMES[library]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, list[str]]:
+    """What is loaded once a module was imported, by module: each in a fork of one bare process."""
+    code = """
+import importlib, json, os, sys
+for module in json.loads(sys.argv[1]):
+    if not (child := os.fork()):
+        importlib.import_module(module)
+        print(json.dumps([module, sorted({m.split(".")[0] for m in sys.modules})]), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, module
+"""
+    command = [sys.executable, "-c", code, json.dumps(list(UNLOADED))]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environ, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(line) for line in done.stdout.splitlines())
 
 
 @pytest.mark.parametrize("module", UNLOADED)
-def test_importing_leaves_unloaded(module: str) -> None:
-    code = f"import sys, {module}; print(*(set(sys.modules) & {UNLOADED[module]!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+def test_importing_leaves_unloaded(module: str, loaded: dict[str, list[str]]) -> None:
+    assert not set(loaded[module]) & UNLOADED[module]
 
 
 def test_the_environment_is_read_in_few_places() -> None:
@@ -399,4 +205,5 @@ def test_the_environment_is_read_in_few_places() -> None:
         for name, path in modules(package).items()
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
-    assert readers - {"farm/bench_http"} == {"svd_engine/tiny", "farm/pool", "farm/settings"}
+    permitted = {"svd_engine/tiny", "farm/workers/pool", "farm/settings"}
+    assert readers - {"farm/bench/http"} == permitted

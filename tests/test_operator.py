@@ -9,10 +9,10 @@ import pytest
 
 import farm.__main__
 from farm.__main__ import main
-from farm.client import Farm
-from farm.plan import Kind
-from tests.farm_jobs import picture_bytes, submission
-from tests.inline_farm import coordinator, inline
+from farm.client.farm import Farm
+from farm.model.plan import Kind
+from tests.support.farm_jobs import picture_bytes, submission
+from tests.support.inline_farm import coordinator, inline
 
 __all__ = ["inline"]
 Run = Callable[..., Awaitable[int]]

@@ -14,7 +14,7 @@ from farm.ingress.data_url import USAGE, decode, split_data_url
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.form import Part, parse_form
 from farm.ingress.json_body import Payload, parse_json, unescape
-from farm.outbound import fetch
+from farm.net.outbound import fetch
 
 PICTURE = "input_reference"
 THREADS = 8  # that read short bodies

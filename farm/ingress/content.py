@@ -13,7 +13,7 @@ from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.files import ScratchResponse, not_modified
 from farm.ingress.head import is_head
 from farm.ingress.protocol import Farm
-from farm.job import ClipResult, JobView, State, Variant
+from farm.model.job import ClipResult, JobView, State, Variant
 from farm.settings import Settings
 from farm.store import Store
 

@@ -9,8 +9,8 @@ import anyio.to_thread
 
 from farm.errors import FarmError, StoreError
 from farm.ingress.protocol import Farm
-from farm.job import JobView, LogEntry
-from farm.keys import preview_key
+from farm.model.job import JobView, LogEntry
+from farm.store.keys import preview_key
 
 LOOK_S = 2.0  # between two looks whether a reader is still allowed to read
 

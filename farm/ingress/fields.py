@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from farm.ingress.errors import ApiError, bad_request
-from farm.job import Submission
-from farm.parameters import OWN as ASKED
-from farm.parameters import ParameterError
-from farm.parameters import submission_of as submission_of_parameters
+from farm.model.job import Submission
+from farm.model.parameters import OWN as ASKED
+from farm.model.parameters import ParameterError
+from farm.model.parameters import submission_of as submission_of_parameters
 from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 from svd_engine.values import is_given, number, shown

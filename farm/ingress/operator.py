@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from farm.ingress.access import key_of, operator
 from farm.ingress.errors import ApiError, responses
 from farm.ingress.videos import TheFarm
-from farm.job import State
+from farm.model.job import State
 
 models = APIRouter(tags=["models"], dependencies=[Depends(key_of)])
 router = APIRouter(prefix="/v1/farm", tags=["operator"], dependencies=[Depends(operator)])

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from farm.job import LOG_PAGE, Job, JobView, LogEntry, Submission
-from farm.loop import Background
+from farm.background import Background
+from farm.model.job import LOG_PAGE, Job, JobView, LogEntry, Submission
 from farm.store import KnownStore, Store, open_store
 
 STORE_S = 10.0  # of patience with a store that is away: somebody waits for its answer

@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from farm.cluster import answers, check_token, running_cluster
+from farm.client.ray_link import AsyncLink
 from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.protocol import CalledFarm
-from farm.lifeline import end_process, lifeline
-from farm.link import AsyncLink
 from farm.settings import load_settings, ray_address, set_ray_address
+from farm.workers.cluster import answers, check_token, running_cluster
+from farm.workers.lifeline import end_process, lifeline
 
 REPLICAS = 2
 PATIENCE_S = 30.0  # with a coordinator that is away; then 503, and the client may come again

@@ -20,7 +20,7 @@ from farm.ingress.content import read_whole
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.fields import submission_of
 from farm.ingress.videos import ID, TheFarm, find
-from farm.job import JobView, State
+from farm.model.job import JobView, State
 from farm.settings import Settings
 from svd_engine.picture import check_picture
 from svd_engine.values import is_given, number, shown, whole

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from farm.job import Job, JobView, Progress, State
-from farm.plan import Stage
+from farm.model.job import Job, JobView, Progress, State
+from farm.model.plan import Stage
 
 STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {
     State.QUEUED: "queued",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
 from farm.ingress.access import Tenant, still_allowed
 from farm.ingress.body import PICTURE, read_body, threaded
@@ -17,10 +18,9 @@ from farm.ingress.events import event_stream
 from farm.ingress.fields import ALIASES, OWN, submission_of
 from farm.ingress.protocol import Farm
 from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
-from farm.job import JobView, Progress, Submission, Variant
-from farm.parameters import VARIANT
+from farm.model.job import JobView, Progress, Submission, Variant
+from farm.model.parameters import VARIANT
 from farm.settings import Settings
-from farm.webhooks import check_webhook
 from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
 

@@ -1,0 +1,1 @@
+"""`python -m farm.batch`: many pictures in, many clips out."""

@@ -1,0 +1,82 @@
+"""What a batch would do, without doing it: what fails, what is there, how long the rest takes."""
+
+from collections.abc import Mapping, Sequence
+
+from farm.batch.inputs import Picture, read
+from farm.batch.runner import Batch, Clip
+from farm.errors import RequestError
+from farm.model.request import RenderRequest, digest_of
+from farm.quantities import counted, lasting
+from farm.scheduling.estimate import Pace
+from svd_engine.params import RenderParams
+from svd_engine.picture import open_picture
+
+
+def dry_run(
+    batch: Batch,
+    clips: Sequence[Clip],
+    why_todo: Mapping[str, str],
+    workers: int,
+    max_pixels: int,
+) -> list[str]:
+    """Lines: each clip and what is to be done, what is left out, what would fail, and the sum.
+
+    why_todo: of the clips that are not done, what is wrong with their files, if they are there.
+    """
+    faults = {p.name: _fault(p, max_pixels) for p in batch.pictures}
+    lines = [_line(clip, faults[clip.picture.name], why_todo) for clip in clips]
+    for text, listing in batch.listings.items():
+        lines += (f"left out of {text}: {source}: {why}" for source, why in listing.left_out)
+    todo = [clip for clip in clips if clip.title in why_todo and not faults[clip.picture.name]]
+    failing = sum(bool(faults[clip.picture.name]) for clip in clips)
+    steps = sum(clip.params.steps for clip in todo)
+    done = len(clips) - len(todo) - failing
+    told = f"{counted(len(clips), 'clip')}, {done} done; {len(todo)} to render"
+    told += f", {counted(steps, 'UNet step')}"
+    if failing:
+        told += f"; {failing} would fail"
+    return [*lines, f"{told}; {_time(batch, todo, workers)}" if todo else told]
+
+
+def _fault(picture: Picture, max_pixels: int) -> str:
+    """Why it cannot be rendered; empty where it can."""
+    try:
+        open_picture(read(picture), max_pixels)
+    except (RequestError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _line(clip: Clip, fault: str, why_todo: Mapping[str, str]) -> str:
+    p = clip.params
+    what = "done"
+    if clip.title in why_todo:
+        what = f"{p.steps} steps"
+        if why_todo[clip.title]:
+            what = f"{why_todo[clip.title]}: fetched again, or rendered in {what}"
+    if fault:
+        what = f"would fail: {fault}"
+    return f"{clip.title}: {p.width} x {p.height}, {counted(p.num_frames or 0, 'frame')}: {what}"
+
+
+def _time(batch: Batch, todo: Sequence[Clip], workers: int) -> str:
+    """By the pace of the clips that earlier runs have made here with this model."""
+    pace = Pace()
+    for row in batch.summary.rows:
+        if row.status == "done" and row.model in (batch.model.name, None):
+            request = _request(row.parameters, batch)
+            pace.observe_clip(request, row.seconds)
+    times = [pace.left(_request(clip.params, batch)) for clip in todo]
+    known = [seconds for seconds in times if seconds is not None]
+    if len(known) < len(times):
+        return "nobody can tell how long that takes: no clip of this model was timed here yet"
+    longest = max(max(known), sum(known) / max(1, workers))
+    return f"about {lasting(longest)} on {counted(max(1, workers), 'worker')}"
+
+
+def _request(params: RenderParams, batch: Batch) -> RenderRequest:
+    """Of no picture: only what is computed counts."""
+    nothing = digest_of(b"")
+    return RenderRequest.model_construct(
+        picture=nothing, weights=nothing, dtype=batch.model.dtype, params=params
+    )

@@ -1,0 +1,99 @@
+"""How a batch tells what it does: bars on a terminal, plain lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from farm.batch.summary import Row
+from farm.model.job import JobView
+from farm.quantities import counted
+
+LINE_EVERY_S = 10.0
+
+
+class Reporter:
+    """Counts clips and steps. On a terminal as two bars, else as lines."""
+
+    def __init__(self, clips: int, done: int, steps: int, terminal: bool) -> None:
+        """clips: in the batch; done: of those, before it began; steps: of all that are left."""
+        self._clips = clips
+        self._done = done
+        self._steps = steps
+        self._steps_done = 0
+        self._steps_of: dict[str, int] = {}  # done, of each clip
+        self._spoke = time.monotonic()
+        self._clip_bar = _bar("clip", clips, done, 0, terminal)
+        self._step_bar = _bar("step", steps, 0, 1, terminal)
+        self._terminal = terminal
+        self._blocked: str | None = None
+
+    def progress(self, clip: str, view: JobView) -> None:
+        """Take note of a clip under way.
+
+        An attempt that is begun anew counts once it is further than the lost one was. The last step
+        counts when the clip is finished: until then it is being decoded.
+        """
+        progress = view.progress
+        self._count(clip, min(progress.step, progress.steps - 1))
+        if progress.blocked != self._blocked:
+            self._blocked = progress.blocked
+            self._say(f"waiting: {progress.blocked}" if progress.blocked else "going on")
+        if not self._terminal and time.monotonic() - self._spoke > LINE_EVERY_S:
+            self._say(
+                f"{clip}: {progress.stage or view.job.state} {progress.step}/{progress.steps}; "
+                f"in all {self._done} of {counted(self._clips, 'clip')}, "
+                f"{self._steps_done} of {counted(self._steps, 'step')}"
+            )
+
+    def _count(self, clip: str, steps: int) -> None:
+        more = max(0, steps - self._steps_of.get(clip, 0))
+        self._steps_of[clip] = self._steps_of.get(clip, 0) + more
+        self._steps_done += more
+        self._step_bar.update(more)
+
+    def finished(self, row: Row) -> None:
+        """Take note of a clip that is done or has failed."""
+        self._done += 1
+        self._count(row.title, row.parameters.steps)
+        self._clip_bar.update()
+        seconds = sum(row.seconds.values())
+        result = f"done in {seconds:.1f} s on {row.worker}" if row.status == "done" else row.error
+        self._say(f"[{self._done}/{self._clips}] {row.title}: {result}")
+
+    def close(self) -> None:
+        self._step_bar.close()
+        self._clip_bar.close()
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        if self._terminal:
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _bar(unit: str, total: int, done: int, position: int, shown: bool) -> "tqdm[NoReturn]":
+    return tqdm(
+        desc=f"{unit}s",
+        unit=unit,
+        total=total,
+        initial=done,
+        position=position,
+        file=sys.stderr,
+        disable=not shown,
+        dynamic_ncols=True,
+    )
+
+
+@contextmanager
+def open_reporter(clips: int, done: int, steps: int) -> Iterator[Reporter]:
+    """A reporter for standard error, closed at the end."""
+    reporter = Reporter(clips, done, steps, terminal=sys.stderr.isatty())
+    try:
+        yield reporter
+    finally:
+        reporter.close()

@@ -1,0 +1,1 @@
+"""`python -m farm.bench`: what the farm costs beside the work itself."""

@@ -1,0 +1,260 @@
+"""A farm over HTTP: its server's /v1/videos. What may be repeated is, until an answer comes."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import quote
+
+import httpx2 as httpx
+from pydantic import BaseModel, ValidationError
+
+from farm.client.remote import PATIENCE_S, TICK_S, Patience, Snapshot
+from farm.errors import (
+    AccessError,
+    FarmError,
+    JobError,
+    QueueFullError,
+    RequestError,
+    ServerError,
+)
+from farm.model.job import LogEntry, Progress, State, Variant
+from svd_engine.values import spelt
+
+PASSING = (429, 502, 503, 504)  # what a later try may not get
+CONNECT_S = 10.0
+READ_S = 30.0
+SLOW_S = 600.0  # a submit may read a model's weights, a cancel waits for the end of a step
+SILENCE_S = 90.0  # of an event stream, which is kept alive
+HELD_S = 5.0  # an event stream that was open for so long was answered
+POLL_S = 0.1  # the first pause between two looks at a job; they grow to TICK_S
+SHOWN = 300  # characters of an answer that is not JSON
+
+
+class _Fault(BaseModel):
+    message: str
+
+
+class _Failure(BaseModel):
+    error: _Fault
+
+
+class _Video(Progress):
+    """A job as the server tells of it."""
+
+    id: str
+    state: State
+    num_videos: int
+    fps: int
+    error: _Fault | None = None
+
+
+class HttpRemote:
+    """The farm behind a server."""
+
+    def __init__(self, url: str, api_key: str | None = None) -> None:
+        """url: as http://host:8000. RequestError where it is none."""
+        self._url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        try:
+            address = httpx.URL(self._url)
+            if address.scheme not in ("http", "https") or not address.host:
+                raise RequestError(f"the farm's URL: give one as http://host:8000, got {url!r}")
+            self._client = httpx.Client(base_url=address, headers=headers)
+        except httpx.InvalidURL as error:
+            raise RequestError(f"the farm's URL: {error}, got {url!r}") from error
+        except UnicodeEncodeError as error:
+            raise RequestError("api_key: has characters that no header can hold") from error
+
+    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
+        if "tenant" in fields:
+            raise RequestError("tenant: over HTTP it is the key's own")
+        named = name.encode(errors="replace").decode() or "picture"  # without one it is no file
+        answer = self._send(
+            "POST",
+            "/v1/videos",
+            read_s=SLOW_S,
+            data={name: spelt(value) for name, value in fields.items()},
+            files={"input_reference": (named, picture)},
+            # The same for all tries: a lost answer never renders twice.
+            headers={"Idempotency-Key": str(uuid.uuid4())},
+        )
+        return self._snapshot(answer)
+
+    def state(self, job: str) -> Snapshot:
+        return self._snapshot(self._send("GET", _path(job)))
+
+    def watch(self, jobs: Sequence[str], until: float | None) -> Iterator[list[Snapshot]]:
+        left: dict[str, Snapshot | None] = dict.fromkeys(jobs)
+        pause = POLL_S
+        while left:
+            for job in list(left):
+                now = self._look(job, until)
+                if now is None:
+                    return
+                news = [now] if now != left[job] else []
+                pause = POLL_S if news else pause
+                left[job] = now
+                if not now.state.is_open:
+                    del left[job]
+                yield news
+                if _left(until) <= 0:
+                    return
+            if left:
+                time.sleep(min(pause, _left(until)))
+                pause = min(1.5 * pause, TICK_S)
+
+    def cancel(self, job: str) -> Snapshot:
+        return self._snapshot(self._send("POST", f"{_path(job)}/cancel", read_s=SLOW_S))
+
+    def content(self, job: str, variant: Variant, index: int) -> bytes:
+        params = {"variant": variant, "index": str(index)}
+        path = f"{_path(job)}/content"
+        return self._send("GET", path, params=params, follow_redirects=True).content
+
+    def events(self, job: str, after: int) -> Iterator[LogEntry]:
+        patience = Patience()
+        while True:
+            open_still = self.state(job).state.is_open  # asked first: none is then missed
+            began = time.monotonic()
+            try:
+                for entry in self._stream(job, after):
+                    after = entry.seq
+                    patience = Patience()
+                    yield entry
+                failure = None
+            except httpx.SSEError as error:
+                raise ServerError(f"{self._url} sent events that are none: {error}") from error
+            except httpx.RequestError as error:
+                failure = self._silent(error)
+            if failure is None and not open_still:
+                return
+            if time.monotonic() - began > HELD_S:
+                patience = Patience()
+            if not patience.pause():
+                raise failure or ServerError(f"{self._url}: the events of {job} come to no end")
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _look(self, job: str, until: float | None) -> Snapshot | None:
+        """The job now; None where no answer came until then."""
+        seconds = max(0.1, min(PATIENCE_S, _left(until)))
+        patience = Patience(seconds)
+        try:
+            answer = self._send("GET", _path(job), patience, min(READ_S, seconds))
+        except (ServerError, QueueFullError):
+            if not patience.spent or seconds == PATIENCE_S:
+                raise
+            time.sleep(max(0.0, _left(until)))  # the next try would be later than that
+            return None
+        return self._snapshot(answer)
+
+    def _stream(self, job: str, after: int) -> Iterator[LogEntry]:
+        timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
+        headers = {"Last-Event-ID": str(after)} if after else {}
+        with self._client.sse(f"{_path(job)}/events", headers=headers, timeout=timeout) as source:
+            answer = source.response
+            if not answer.is_success:
+                answer.read()
+                if answer.status_code in PASSING:
+                    raise httpx.RemoteProtocolError(f"{answer.status_code} {_said(answer)}")
+                raise self._error_of(answer)
+            for event in source:
+                try:
+                    data = json.loads(event.data)
+                    seq, at = int(event.id), data.pop("at")
+                    yield LogEntry(job=job, seq=seq, at=at, event=event.event, data=data)
+                except (ValueError, LookupError, TypeError, AttributeError) as error:
+                    raise ServerError(
+                        f"{self._url} sent an event that is none: {event.data[:SHOWN]}"
+                    ) from error
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        patience: Patience | None = None,
+        read_s: float = READ_S,
+        **options: Any,
+    ) -> httpx.Response:
+        """The answer, once it is a good one. Raises the FarmError that a bad one stands for."""
+        patience = patience or Patience()
+        timeout = httpx.Timeout(read_s, connect=min(CONNECT_S, read_s))
+        while True:
+            pause = None
+            try:
+                answer = self._client.request(method, path, timeout=timeout, **options)
+            except httpx.RequestError as error:
+                failure: FarmError = self._silent(error)
+            else:
+                if answer.is_success:
+                    return answer
+                failure = self._error_of(answer)
+                if answer.status_code not in PASSING:
+                    raise failure
+                pause = _retry_after(answer)
+            if not patience.pause(pause):
+                raise failure
+
+    def _silent(self, error: httpx.RequestError) -> ServerError:
+        return ServerError(f"{self._url} does not answer: {str(error) or type(error).__name__}")
+
+    def _error_of(self, answer: httpx.Response) -> FarmError:
+        said, status = _said(answer), answer.status_code
+        if status in (400, 413, 422):
+            return RequestError(said)
+        if status in (401, 403):
+            return AccessError(f"{self._url}: {said}")
+        if status in (404, 409):
+            return JobError(said)
+        if status == 429:
+            return QueueFullError(said, _retry_after(answer) or 0.0)
+        return ServerError(f"{answer.url} answered {status}: {said}")
+
+    def _snapshot(self, answer: httpx.Response) -> Snapshot:
+        try:
+            video = _Video.model_validate_json(answer.content)
+        except ValidationError as error:
+            raise ServerError(
+                f"{answer.url} answered what is no video of a farm: {answer.text[:SHOWN]}"
+            ) from error
+        return Snapshot(
+            id=video.id,
+            state=video.state,
+            progress=Progress(**{name: getattr(video, name) for name in Progress.model_fields}),
+            num_videos=video.num_videos,
+            fps=video.fps,
+            error=video.error.message if video.error else None,
+        )
+
+
+def _path(job: str) -> str:
+    return f"/v1/videos/{quote(job, safe='')}"
+
+
+def _left(until: float | None) -> float:
+    return float("inf") if until is None else until - time.monotonic()
+
+
+def _said(answer: httpx.Response) -> str:
+    try:
+        return _Failure.model_validate_json(answer.content).error.message
+    except ValidationError:
+        return answer.text.strip()[:SHOWN] or answer.reason_phrase
+
+
+def _retry_after(answer: httpx.Response) -> float | None:
+    """Seconds, which the header says as such or as a date."""
+    text = answer.headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # none, or a date without a zone
+        return None

@@ -1,0 +1,179 @@
+"""A job as the one who submitted it holds it, however far away its farm is."""
+
+import time
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from html import escape
+from os import PathLike
+from pathlib import Path
+
+from farm.client.progress_bar import describe, open_bar
+from farm.client.remote import Remote, Snapshot
+from farm.errors import (
+    FarmError,
+    JobCancelledError,
+    JobError,
+    JobFailedError,
+    RequestError,
+)
+from farm.model.job import LogEntry, Progress, State, Variant
+from svd_engine import video as videos
+
+PLAYED = 4  # clips that a notebook is given at once
+
+
+class Job:
+    """A job of a farm. What it tells is asked of the farm, until the job is finished."""
+
+    def __init__(self, remote: Remote, snapshot: Snapshot) -> None:
+        self._remote, self._seen = remote, snapshot
+
+    def __repr__(self) -> str:
+        return f"<farm.Job {self.id} {self._seen.state.value}>"
+
+    @property
+    def id(self) -> str:
+        """Its id, the same over HTTP, in Python and in a batch."""
+        return self._seen.id
+
+    @property
+    def status(self) -> str:
+        """queued, running, paused, cancelling, completed, failed or cancelled."""
+        return self._look().state.value
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is: fraction, stage, step of steps, queue_position, eta_s."""
+        return self._look().progress
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed."""
+        return self._look().error
+
+    def wait(self, timeout: float | None = None, progress: bool | None = None) -> "Job":
+        """Wait until its clips are there; the job itself.
+
+        timeout: in seconds; TimeoutError after it, and the job goes on. progress: show a bar
+        (default: on a terminal and in a notebook). Raises JobFailedError or JobCancelledError.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        if self._seen.state.is_open:
+            with open_bar(self._seen, progress) as show:
+                for snapshots in self._remote.watch([self.id], until):
+                    for self._seen in snapshots:
+                        show(self._seen)
+        if self._seen.state.is_open:
+            raise TimeoutError(
+                f"{self.id} is not finished after {timeout:g} s, and goes on: "
+                f"{describe(self._seen)}"
+            )
+        return self._completed()
+
+    def save(self, path: str | PathLike[str], video: int = 0) -> Path:
+        """Write its clip, or the `video`th of several in the order of their seeds, from 0.
+
+        The suffix chooses: .mp4 is the file that the farm made; .webm .gif .webp, or none for
+        .png frames, are made of that one here. Raises as `wait` does, ValueError for another
+        suffix, JobError while it is not finished.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".mp4":
+            data = self._content("video", video)
+            with videos.replacing(path) as scratch:
+                scratch.write_bytes(data)
+            return path
+        if path.suffix.lower() not in videos.SUFFIXES:
+            raise ValueError(f"cannot write {path.suffix!r}: give .mp4, .webm, .gif or .webp")
+        return videos.save(self.frames(video), self._seen.fps, path)
+
+    def frames(self, video: int = 0) -> videos.Frames:
+        """Its frames, (F, H, W, 3) of uint8, as decoded from the mp4, which is lossy."""
+        return videos.decode_video(self._content("video", video))
+
+    def thumbnail(self, video: int = 0) -> bytes:
+        """Its first frame, as a small JPEG file."""
+        return self._content("thumbnail", video)
+
+    def cancel(self) -> None:
+        """Stop it at its next step or chunk; back then. A job that is finished stays as it is."""
+        if self._look().state.is_open:
+            self._seen = self._remote.cancel(self.id)
+
+    def events(self, after: int = 0) -> Iterator[LogEntry]:
+        """Its event log from after entry `after` on, as it is written, until it is finished."""
+        return self._remote.events(self.id, after)
+
+    def _look(self) -> Snapshot:
+        if self._seen.state.is_open:
+            self._seen = self._remote.state(self.id)
+        return self._seen
+
+    def _content(self, variant: Variant, video: int) -> bytes:
+        self._completed()
+        count = self._seen.num_videos
+        if not 0 <= video < count:
+            raise RequestError(f"video: {self.id} has {count}, counted from 0; got {video}")
+        return self._remote.content(self.id, variant, video)
+
+    def _completed(self) -> "Job":
+        """Itself; a JobError where it is not completed."""
+        now = self._look()
+        if now.state is State.FAILED:
+            raise JobFailedError(f"{self.id} failed: {now.error}")
+        if now.state is State.CANCELLED:
+            raise JobCancelledError(f"{self.id} was cancelled")
+        if now.state is not State.COMPLETED:
+            raise JobError(f"{self.id} is {now.state}: wait() for it first")
+        return self
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its clips, or how far it is."""
+        try:
+            now = self._look()
+            if now.state is State.COMPLETED:
+                return self._players(now.num_videos)
+            text = f"{describe(now)}, {min(99, int(100 * now.progress.fraction))}%"
+            if now.error:
+                text = f"{now.state}: {now.error}"
+        except FarmError as error:
+            text = str(error)
+        return f"<code>{escape(self.id)}</code> {escape(text)}"
+
+    def _players(self, count: int) -> str:
+        clips = [self._content("video", video) for video in range(min(count, PLAYED))]
+        players = "\n".join(
+            "<video controls autoplay loop muted playsinline "
+            f'src="data:video/mp4;base64,{b64encode(clip).decode()}"></video>'
+            for clip in clips
+        )
+        rest = f"\n<p>and {count - PLAYED} more: save(path, video=N)</p>" if count > PLAYED else ""
+        return players + rest
+
+
+def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
+    """Yield jobs as each is finished, be it completed, failed or cancelled.
+
+    timeout: in seconds; TimeoutError where some are open after it, and they go on.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    farms: dict[Remote, dict[str, Job]] = {}
+    for job in jobs:
+        farms.setdefault(job._remote, {})[job.id] = job
+    watches = [(waiting, farm.watch(list(waiting), until)) for farm, waiting in farms.items()]
+    while watches:
+        for watch in list(watches):
+            waiting, told = watch
+            snapshots = next(told, None)
+            if snapshots is None:
+                watches.remove(watch)
+            for snapshot in snapshots or ():
+                waiting[snapshot.id]._seen = snapshot
+                if not snapshot.state.is_open:
+                    yield waiting.pop(snapshot.id)
+    still_open = [name for waiting in farms.values() for name in waiting]
+    if still_open:
+        raise TimeoutError(
+            f"{len(still_open)} jobs are not finished after {timeout:g} s, and go on: "
+            f"{', '.join(still_open[:3])}"
+        )

@@ -1,0 +1,63 @@
+"""A job's progress as a bar, on a terminal or in a notebook."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm.auto import tqdm
+
+from farm.client.remote import Snapshot
+
+
+@contextmanager
+def open_bar(first: Snapshot, shown: bool | None) -> Iterator[Callable[[Snapshot], None]]:
+    """Something to tell of a job as it goes on.
+
+    shown: default (None): where standard error is a terminal, or in a notebook.
+    """
+    if shown is None:
+        shown = sys.stderr.isatty() or in_notebook()
+    bar = tqdm(
+        desc=first.id,
+        total=first.progress.steps,
+        unit="step",
+        file=sys.stderr,
+        disable=not shown,
+        dynamic_ncols=True,
+    )
+
+    def show(snapshot: Snapshot) -> None:
+        progress = snapshot.progress
+        # A lost attempt takes nothing back, and nothing is whole that is still being decoded.
+        most = progress.steps - 1 if snapshot.state.is_open else progress.steps
+        bar.total, bar.n = progress.steps, min(max(bar.n, progress.step), most)
+        bar.set_postfix_str(describe(snapshot))
+
+    try:
+        show(first)
+        yield show
+    finally:
+        bar.close()
+
+
+def describe(snapshot: Snapshot) -> str:
+    """Where a job is, in a few words."""
+    progress = snapshot.progress
+    if not snapshot.state.is_open:
+        return snapshot.state.value
+    words = [progress.stage.value if progress.stage else snapshot.state.value]
+    if progress.queue_position is not None:
+        place = f"{progress.queue_position} before it" if progress.queue_position else "next"
+        words = [snapshot.state.value, place]
+    if progress.blocked:
+        words.append(progress.blocked)
+    if progress.eta_s is not None:
+        words.append(f"{progress.eta_s:.0f} s left")
+    return ", ".join(words)
+
+
+def in_notebook() -> bool:
+    """Whether this runs in a Jupyter kernel, where standard error is no terminal."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_ipython() if get_ipython else None
+    return shell is not None and "IPKernelApp" in shell.config

@@ -1,0 +1,95 @@
+"""What comes in: a submission is checked, and made a job."""
+
+import time
+from math import prod
+
+from pydantic import ValidationError
+
+from farm.background import Background
+from farm.clock import FarmClock
+from farm.coordinator.webhooks import check_webhook
+from farm.errors import RequestError, SizeError
+from farm.model.job import Job, State, Submission
+from farm.model.request import RenderRequest, digest_of
+from farm.records.commits import Claim, claim
+from farm.records.job_book import Book
+from farm.settings import Settings
+from farm.store import Store
+from farm.store.keys import idempotency_key
+from farm.workers.cluster import Models
+from svd_engine.picture import check_picture
+
+KEY_S = 24 * 3600.0  # for which an idempotency key names its job
+REPEAT_S = 600.0  # for which the same request without a key is the same job
+MAX_CLIP_PIXELS = 2**29  # of all its frames: 1.6 GB of uint8; a small request must take no more
+
+
+class Intake:
+    """From a client's bytes to a job that can be written."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        background: Background,
+        models: Models,
+        book: Book,
+        clock: FarmClock,
+    ) -> None:
+        self._settings, self._store, self._background = settings, store, background
+        self._models, self._book, self._clock = models, book, clock
+
+    async def job_of(self, submission: Submission, picture: bytes) -> Job:
+        """The job that is asked for; RequestError for one that can never be rendered."""
+        check_webhook(submission.webhook_url, self._settings)
+        try:
+            await self._background.call(check_picture, picture, self._settings.max_pixels)
+            facts = await self._models.facts(submission.model, submission.tenant)
+            request = RenderRequest(
+                picture=digest_of(picture),
+                weights=facts.digest,
+                dtype=submission.model.dtype,
+                params=submission.params.resolve(facts.defaults),
+                num_videos=submission.num_videos,
+            )
+            _check_size(request)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise RequestError(f"{fault['msg']}, got {fault['input']!r}") from error
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        own = submission.model_dump(exclude={"params", "num_videos", "model", "idempotency_key"})
+        return Job(
+            **own,
+            model=submission.model,
+            request=request,
+            created_at=time.time(),
+            created_on=self._clock.now(),
+        )
+
+    async def once(self, job: Job, key: str) -> Job:
+        """The job, under the id of the one that its key named before. Empty: the request is it.
+
+        A request without a key that failed, or was cancelled, may be sent again.
+        """
+        mine = Claim(job=job.id, at=self._clock.now())
+        own = {"id", "created_at", "created_on", "picture_name"}  # of two requests for one thing
+        text = f"key {key}" if key else job.model_dump_json(exclude=own)
+        name = idempotency_key(job.tenant, text)
+        lasts = KEY_S if key else REPEAT_S
+        stands = await self._background.call(claim, self._store, name, mine, lasts)
+        if stands.job != job.id and not key:
+            former = await self._book.read(stands.job)
+            if former is not None and former.state in (State.FAILED, State.CANCELLED):
+                stands = await self._background.call(claim, self._store, name, mine, 0.0)
+        return job.model_copy(update={"id": stands.job, "claim": name})
+
+
+def _check_size(request: RenderRequest) -> None:
+    params = request.params
+    sides = params.width or 0, params.height or 0, params.num_frames or 0
+    if prod(sides) > MAX_CLIP_PIXELS:
+        raise SizeError(
+            f"width x height x num_frames: {' x '.join(map(str, sides))} pixels in a clip, "
+            f"over {MAX_CLIP_PIXELS}"
+        )

@@ -1,0 +1,111 @@
+"""What is told of jobs and workers, from what the coordinator has in memory."""
+
+from collections import Counter
+from typing import Any
+
+from farm.coordinator.sharing import Sharing
+from farm.errors import StoreError
+from farm.model.job import Job, Progress, State
+from farm.model.plan import Kind, Stage
+from farm.records.job_book import Book
+from farm.scheduling.scheduler import Scheduler
+from farm.store.quarantine import Quarantine
+from farm.workers.pool import Pool
+
+SAMPLE = 32  # clips of a job, and jobs before it, that an ETA is judged by
+
+
+def progress_of(job: Job, sharing: Sharing, scheduler: Scheduler, placed: bool = True) -> Progress:
+    """How far a job is, over all its clips; with its place in the queue and an ETA (`placed`)."""
+    under_way = sharing.under_way(job.id)
+    waits = bool(placed and under_way and job.state in (State.QUEUED, State.PAUSED))
+    return Progress.of(
+        job,
+        step=sum(max(clip.step, clip.furthest[0]) for clip in under_way),
+        chunk=sum(max(clip.chunks, clip.furthest[1]) for clip in under_way),
+        stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
+        queue_position=sharing.places.before(job.id) if waits else None,
+        eta_s=_eta(job, waits, sharing, scheduler) if placed else None,
+        blocked=_blocked(job, sharing),
+    )
+
+
+def _blocked(job: Job, sharing: Sharing) -> str | None:
+    waits = job.state in (State.QUEUED, State.RUNNING) and sharing.under_way(job.id)
+    return sharing.blocked or None if waits else None
+
+
+def _eta(job: Job, waits: bool, sharing: Sharing, scheduler: Scheduler) -> float | None:
+    """What a job's clips still need, after their share of what is before them in the queue."""
+    workers = sum(worker.kind is Kind.RENDERER for worker in scheduler.workers.values())
+    mine = _left(sharing, job.id)
+    if mine is None or not workers:
+        return None
+    longest, total = mine
+    if waits:
+        ahead = [_left(sharing, name) for name in sharing.places.sample(job.id, SAMPLE)]
+        # A job of a model that was never timed counts as the others do, or as this one.
+        known = [seconds for _, seconds in filter(None, ahead)] or [total]
+        total += sum(known) * sharing.places.before(job.id) / len(known)
+    return round(max(longest, total / workers), 1)
+
+
+def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
+    """Seconds of one worker that a job still needs: the longest of its clips, and all of them.
+
+    None where nobody can tell yet.
+    """
+    clips = sharing.under_way(job)
+    some = clips[:: max(1, -(-len(clips) // SAMPLE))]
+    times = []
+    for clip in some:
+        frames = clip.chunks * (clip.request.params.decode_chunk_size or 0)
+        times.append(sharing.dispatcher.pace.left(clip.request, clip.step, frames))
+    known = [seconds for seconds in times if seconds is not None]
+    if not known or len(known) < len(times):
+        return None
+    return max(known), sum(known) * len(clips) / len(known)
+
+
+def status_of(
+    scheduler: Scheduler,
+    pool: Pool,
+    book: Book,
+    quarantine: Quarantine,
+    blocked: str,
+    trouble: StoreError | None,
+) -> dict[str, Any]:
+    """Workers and what each does; jobs by tenant and state; how the store is.
+
+    blocked: why jobs wait for workers, where they do. trouble: why nothing can be written.
+    """
+    jobs: dict[str, Counter[str]] = {}
+    for job in book.open.values():
+        jobs.setdefault(job.tenant, Counter())[job.state] += 1
+    return {
+        "workers": {name: _worker(name, scheduler, pool) for name in sorted(pool.slots)},
+        "blocked": blocked or None,
+        "jobs": {tenant: dict(states) for tenant, states in jobs.items()},
+        "trouble": trouble and {"why": str(trouble), "reason": trouble.reason},
+        "quarantined": quarantine.count,
+        "quarantine": [
+            {"key": note.key, "reason": note.reason, "at": note.at}
+            for note in quarantine.notes.values()
+        ],
+    }
+
+
+def _worker(name: str, scheduler: Scheduler, pool: Pool) -> dict[str, Any]:
+    worker, slot = scheduler.workers.get(name), pool.slots[name]
+    told: dict[str, Any] = {"state": "starting", "node": slot.node[:8], "gpus": slot.gpus}
+    if worker is None:
+        told["why"] = pool.troubles.get(name)
+    else:
+        at = "busy" if worker.task else "idle"
+        told |= {"state": "draining" if worker.draining and worker.task else at}
+        if worker.draining and not worker.task:
+            told["state"] = "drained"
+        told["place"] = pool.places.get(name)
+        if worker.task:
+            told |= {"clip": worker.task.run.id, "task": worker.task.task.key}
+    return told

@@ -1,0 +1,1 @@
+"""What is asked of a farm and what becomes of it: requests, plans and jobs. Pure."""

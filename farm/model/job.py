@@ -1,0 +1,248 @@
+"""The job record, its states, and the one table of what may become of it. Pure."""
+
+import secrets
+import time
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+from farm.errors import ConflictError, JobError
+from farm.model.filenames import PictureName
+from farm.model.plan import Stage
+from farm.model.request import UNCOUNTED, Model, RenderRequest, Sha256
+from farm.store.keys import Name, job_key, open_key, result_key
+from farm.store.records import Record
+from svd_engine.params import RenderParams
+from svd_engine.values import Flag, Whole, number
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"  # no worker has begun it
+    RUNNING = "running"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"  # asked to stop; a worker is still at its step or chunk
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_open(self) -> bool:
+        return self not in (State.COMPLETED, State.FAILED, State.CANCELLED)
+
+
+class Event(StrEnum):
+    """What can happen to a job."""
+
+    START = "start"  # a worker has begun
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    STOPPED = "stopped"  # no worker is at it any more, after a cancel
+    COMPLETE = "complete"  # every clip is in the store
+    FAIL = "fail"
+    RECOVER = "recover"  # a new coordinator found it open; no worker is at it
+
+
+_OPEN = (State.QUEUED, State.RUNNING, State.PAUSED)
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.QUEUED, Event.START): State.RUNNING,
+    (State.QUEUED, Event.PAUSE): State.PAUSED,
+    (State.RUNNING, Event.PAUSE): State.PAUSED,
+    (State.PAUSED, Event.RESUME): State.QUEUED,
+    (State.QUEUED, Event.RECOVER): State.QUEUED,
+    (State.RUNNING, Event.RECOVER): State.QUEUED,
+    (State.PAUSED, Event.RECOVER): State.PAUSED,
+    (State.CANCELLING, Event.RECOVER): State.CANCELLED,
+    (State.CANCELLING, Event.CANCEL): State.CANCELLING,  # asked twice
+    (State.CANCELLING, Event.STOPPED): State.CANCELLED,
+    **{(state, Event.CANCEL): State.CANCELLING for state in _OPEN},
+    **{(state, Event.COMPLETE): State.COMPLETED for state in _OPEN},
+    **{(state, Event.FAIL): State.FAILED for state in _OPEN},
+}
+
+
+LOG_PAGE = 1000  # entries of a log; an answer with fewer has all there are
+
+Variant = Literal["video", "thumbnail", "spritesheet"]
+Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), BeforeValidator(number)]
+
+
+class ClipResult(Record):
+    """A clip that is in the store: what was made, how, and under which keys."""
+
+    request: RenderRequest  # of one video
+    sha256: str = Sha256  # of the frames' bytes, (F, H, W, 3) uint8
+    video: str
+    thumbnail: str
+    sprite_sheet: str
+    seconds: dict[Stage, float]
+    gpu_seconds: float  # a worker's time, lost attempts included
+    attempts: int
+    worker: str  # the last renderer, as name@address:pid
+    fence: int
+    finished_at: float
+
+    @property
+    def own_key(self) -> str | None:
+        # Before numerics were counted, clips had other names.
+        counted = self.request.numerics != UNCOUNTED
+        return result_key(self.request.digest) if counted else None
+
+    def key(self, variant: Variant) -> str:
+        """Where a file of it is in the store."""
+        if variant == "spritesheet":
+            return self.sprite_sheet
+        return self.video if variant == "video" else self.thumbnail
+
+
+class Submission(BaseModel):
+    """What a client asks for; the picture goes beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    id: Name = Field(default_factory=lambda: new_job_id())
+    tenant: Name = "default"
+    model: Model = Model()
+    params: RenderParams = RenderParams()
+    num_videos: Whole = Field(1, ge=1, le=1000)
+    priority: Whole = Field(50, ge=0, le=100)
+    force: Flag = False  # render anew, though the result is there
+    start_within_s: Seconds | None = None  # of its being created
+    finish_within_s: Seconds | None = None
+    webhook_url: str | None = Field(None, max_length=2048)  # told when it has ended
+    picture_name: PictureName = ""  # of its file, where it has one: what clips are saved as
+    # The same key is the same job; an empty one stands for the request itself, for a while.
+    idempotency_key: str | None = None
+
+
+class Job(Record):
+    """The record of a job, as it is in the store. Times are seconds since 1970."""
+
+    id: str
+    tenant: str = "default"
+    model: Model
+    request: RenderRequest
+    priority: int = 50
+    force: bool = False
+    start_within_s: float | None = None
+    finish_within_s: float | None = None
+    webhook_url: str | None = None
+    picture_name: str = ""
+    claim: str | None = None  # the store's key of what its idempotency key names
+    state: State = State.QUEUED
+    created_at: float
+    created_on: float | None = None  # by the farm's clock, which deadlines go by (`FarmClock`)
+    started_at: float | None = None
+    finished_at: float | None = None
+    fence: int = 0  # of the coordinator that wrote this
+    results: tuple[ClipResult, ...] = ()  # clips that are done, in the order of their seeds
+    error: str | None = None
+    attempts: int = 0
+    gpu_seconds: float = 0.0
+    seconds: dict[Stage, float] = Field(default_factory=dict)
+
+    @property
+    def own_key(self) -> str:
+        return job_key(self.id)
+
+    def due(self) -> tuple[float, str] | None:
+        """The next deadline, by the farm's clock, and what is said after it; None without one."""
+        deadlines = []
+        begin = self.created_at if self.created_on is None else self.created_on
+        if self.start_within_s is not None and self.started_at is None:
+            text = f"not started within {self.start_within_s:g} s"
+            deadlines.append((begin + self.start_within_s, text))
+        if self.finish_within_s is not None:
+            text = f"not finished within {self.finish_within_s:g} s"
+            deadlines.append((begin + self.finish_within_s, text))
+        return min(deadlines, default=None)
+
+
+class Opened(Record):
+    """An entry of the index of open jobs; its key is what counts."""
+
+    job: str
+    tenant: str
+
+    @property
+    def own_key(self) -> str:
+        return open_key(self.job)
+
+
+class Progress(BaseModel):
+    """How far a job under way is, over all its clips."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: Stage | None = None  # the latest that any of its clips is in
+    step: int = 0
+    steps: int
+    chunk: int = 0
+    chunks: int
+    queue_position: int | None = None  # jobs before it; None once it is started
+    eta_s: float | None = None  # until it is finished; None where nothing was timed yet
+    blocked: str | None = None  # why no worker is there for it
+
+    @classmethod
+    def of(cls, job: "Job", step: int = 0, chunk: int = 0, **more: Any) -> "Progress":
+        """A job's, by its results; step, chunk: what its clips under way are at, in all."""
+        params, count, done = job.request.params, job.request.num_videos, len(job.results)
+        frames = params.num_frames or 0
+        chunks = -(-frames // (params.decode_chunk_size or frames or 1))
+        return cls(
+            step=done * params.steps + step,
+            steps=count * params.steps,
+            chunk=done * chunks + chunk,
+            chunks=count * chunks,
+            **more,
+        )
+
+    @property
+    def fraction(self) -> float:
+        """How much of the work is done, 0 to 1, by steps and chunks."""
+        return (self.step + self.chunk) / max(1, self.steps + self.chunks)
+
+
+class JobView(BaseModel):
+    """A job and how far it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job: Job
+    progress: Progress
+
+
+class LogEntry(Record):
+    """One line of a job's event log; `seq` counts from 1."""
+
+    job: str = ""  # whose log it is; entries of earlier versions do not say
+    seq: int
+    at: float
+    event: str
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+def new_job_id() -> str:
+    """An id nobody else has; ids sort by the time they were made."""
+    return f"job-{int(time.time() * 1000):011x}{secrets.token_hex(5)}"
+
+
+def advance(job: Job, event: Event, now: float, fence: int, **changes: Any) -> Job:
+    """The job after an event. `fence`: of who says so.
+
+    Raises JobError where the job's state has no such event, ConflictError where a later
+    coordinator has the job.
+    """
+    if fence < job.fence:
+        raise ConflictError(f"{job.id} belongs to coordinator {job.fence}, this is {fence}")
+    state = TRANSITIONS.get((job.state, event))
+    if state is None:
+        raise JobError(f"{job.id} is {job.state}: it cannot {event}")
+    if event == Event.START and job.started_at is None:
+        changes |= {"started_at": now}
+    if not state.is_open:
+        changes |= {"finished_at": now}
+    return job.model_copy(update={"state": state, "fence": fence} | changes)

@@ -1,0 +1,1 @@
+"""Which process owns a store: at most one coordinator writes it."""

@@ -1,0 +1,1 @@
+"""Jobs, event logs, clips and pictures as they are kept in the store."""

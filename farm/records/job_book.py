@@ -1,0 +1,299 @@
+"""The book of jobs: open ones in memory, all of them in the store. Nobody else writes either.
+
+A job is shown as the store has it: what it has become is told once it is written.
+"""
+
+import asyncio
+import logging
+import time
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from farm.background import Background
+from farm.errors import ConflictError, JobError, StoreError
+from farm.model.job import Event, Job, Opened, advance
+from farm.records.event_logs import EventLogs
+from farm.records.open_jobs import OpenJobs
+from farm.records.salvage import log_keys, read_job
+from farm.records.tenant_index import TenantIndex
+from farm.store import Store, is_key
+from farm.store.keys import JOBS, OPEN, job_key, job_of, open_job_of, open_key, use_key
+from svd_engine import NUMERICS
+
+log = logging.getLogger("farm")
+
+RETRY_S = 2.0  # between two tries to write to a store that does not answer
+WRITERS = 4  # of records of jobs that were taken over
+CLOSED_KEPT = 10_000  # finished jobs that are remembered
+
+
+class Book:
+    """Records and event logs of jobs."""
+
+    def __init__(
+        self,
+        store: Store,
+        background: Background,
+        fence: int,
+        changed: Callable[[str], None],
+        ended: Callable[[Job], Awaitable[None]],
+        superseded: Callable[[], None],
+    ) -> None:
+        """changed: told of a job shown anew. superseded: another coordinator has the jobs now.
+
+        ended: awaited when a job's end is in the store, and before it is out of the index of open
+        ones; the same end may be told of again. It may raise StoreError.
+        """
+        self.open = OpenJobs()  # as they are; `shown` may be a moment behind
+        self._fence, self._changed = fence, changed
+        self._ended, self._superseded = ended, superseded
+        self._store, self._background = store, background
+        self._shown: OrderedDict[str, Job] = OrderedDict()
+        self._ids: list[str] | None = None  # of all jobs, sorted; read when first asked for
+        self._tenants: dict[str, str] = {}  # of jobs that were asked for
+        self._etags: dict[str, str] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self.logs = EventLogs(store, changed)
+        self.tenants = TenantIndex(store, background)
+
+    async def create(self, job: Job) -> tuple[Job, bool]:
+        """Write a new job; it and True, or the one that was there under its id and False.
+
+        JobError where that one is another.
+        """
+        async with self._locks.setdefault(job.id, asyncio.Lock()):
+            return await self._create(job.model_copy(update={"fence": self._fence}))
+
+    async def _create(self, job: Job) -> tuple[Job, bool]:
+        opened = Opened(job=job.id, tenant=job.tenant).model_dump_json().encode()
+        await asyncio.gather(
+            self._background.call(self._store.put, open_key(job.id), opened),
+            self.tenants.add(job.tenant, job.id),
+            self._background.call(self._store.put, use_key(job.request.picture, job.id), b""),
+        )
+        data = job.model_dump_json().encode()
+        try:
+            etag = await self._background.call(
+                lambda: self._store.put(job_key(job.id), data, if_none_match=True)
+            )
+        except ConflictError:
+            stored = await self._background.call(read_job, self._store, job.id)
+            if stored is None or not _is_same(stored[0], job):
+                raise JobError(
+                    f"{job.id} is another job: give a new id or idempotency key"
+                ) from None
+            former, etag = stored
+            if not former.state.is_open:
+                await self._background.call(self._store.delete, open_key(job.id))
+            if not former.state.is_open or job.id in self.open:
+                return former, False
+            # An earlier call wrote it, was told that it had not, and left it to nobody.
+            job = former
+        self._etags[job.id] = etag
+        if self._ids is not None:
+            place = bisect_left(self._ids, job.id)
+            if self._ids[place : place + 1] != [job.id]:  # listed just now, else
+                self._ids.insert(place, job.id)
+        self.logs.begin(job.id)
+        self.open[job.id] = job
+        self._show(job)
+        self.log(job.id, "submitted", tenant=job.tenant)
+        return job, True
+
+    def tell(self, job: str, event: Event, **changes: Any) -> "asyncio.Task[Job]":
+        """Let an event happen to an open job; await the task to know it written. JobError."""
+        if job not in self.open:
+            raise JobError(f"{job} is finished, or there is no such job: it cannot {event}")
+        self._advance(job, event, **changes)
+        return self.save(job)
+
+    def _advance(self, job: str, event: Event, **changes: Any) -> Job:
+        return self._enter(
+            advance(self.open[job], event, time.time(), self._fence, **changes), event
+        )
+
+    def _enter(self, job: Job, event: Event) -> Job:
+        self.open[job.id] = job
+        data = {"state": job.state} | ({"error": job.error} if job.error else {})
+        self.log(job.id, event, **data)
+        return job
+
+    def change(self, job: str, **changes: Any) -> None:
+        """Change an open job's figures, to be written with its next event."""
+        self.open[job] = self.open[job].model_copy(update=changes)
+
+    def save(self, job: str) -> "asyncio.Task[Job]":
+        """Write an open job as it is now; tried until the store takes it."""
+        return self._background.start(self._save(job))
+
+    def lately_finished(self, count: int, tenant: str | None = None) -> list[float]:
+        """When the last jobs, of a tenant or of all, were finished, in order."""
+        jobs = (
+            job.finished_at
+            for job in reversed(self._shown.values())
+            if job.finished_at and tenant in (None, job.tenant)
+        )
+        return sorted(islice(jobs, count))
+
+    async def read(self, job: str) -> Job | None:
+        """The job, out of the store where it is not in memory."""
+        if job in self._shown:
+            return self._shown[job]
+        if not is_key(job_key(job)):
+            return None
+        try:
+            stored = await self._background.read(read_job, self._store, job)
+        except ConflictError:  # it is being written
+            stored = await self._background.read(read_job, self._store, job)
+        return stored[0] if stored else None
+
+    async def read_all(self, jobs: Iterable[str]) -> list[Job]:
+        """Those of the jobs that there are."""
+        found = await asyncio.gather(*(self.read(job) for job in jobs))
+        return [job for job in found if job is not None]
+
+    async def read_of(self, tenant: str, jobs: Iterable[str]) -> list[Job]:
+        """Those of the jobs that are a tenant's; what is another's is read once at most."""
+        found = await self.read_all(j for j in jobs if self._tenants.get(j, tenant) == tenant)
+        self._tenants.update((job.id, job.tenant) for job in found)
+        return [job for job in found if job.tenant == tenant]
+
+    async def ids(self, after: str, limit: int, newest_first: bool = False) -> list[str]:
+        """Ids of all jobs there ever were, oldest or newest first, those after `after`."""
+        if self._ids is None:
+            keys = await self._background.read(lambda: list(self._store.list(JOBS)))
+            found = {job for key in keys if (job := job_of(key))}
+            self._ids = sorted(found.union(self._shown))  # some may have come meanwhile
+        if newest_first:
+            stop = bisect_left(self._ids, after) if after else len(self._ids)
+            return self._ids[max(0, stop - limit) : stop][::-1]
+        start = bisect_right(self._ids, after)
+        return self._ids[start : start + limit]
+
+    async def ids_of(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[str]:
+        """As `ids`, of one tenant's jobs; of all jobs while the store's are being indexed."""
+        if self.tenants.whole:
+            return await self.tenants.ids(tenant, after, limit, newest_first)
+        return await self.ids(after, limit, newest_first)
+
+    async def delete(self, job: str) -> None:
+        """Forget a job that is not open: its record and its event log."""
+        async with self._locks.setdefault(job, asyncio.Lock()):
+            record = await self.read(job)
+            await self._background.call(self._store.delete, job_key(job))
+            for key in await self._background.call(log_keys, self._store, job):
+                await self._background.call(self._store.delete, key)
+            if record is not None:
+                await self.tenants.remove(record.tenant, job)
+            self._shown.pop(job, None)
+            self._tenants.pop(job, None)
+            if self._ids is not None and job in self._ids:
+                self._ids.remove(job)
+        self._locks.pop(job, None)
+        self._changed(job)
+
+    async def recover(self) -> list[Job]:
+        """Read the jobs that an earlier coordinator left open, and take them over.
+
+        That they are is in the store after `save_recovered`.
+        """
+        keys = await self._background.call(lambda: list(self._store.list(OPEN)))
+        ids = list(filter(None, map(open_job_of, keys)))
+        chunks = await self._background.read_in_chunks(partial(_read_jobs, self._store), ids)
+        found = [pair for chunk in chunks for pair in chunk]
+        jobs = [await self._take_over(name, stored) for name, stored in found]
+        return [job for job in jobs if job is not None]
+
+    async def save_recovered(self) -> None:
+        """Write the open jobs, a few at a time: what is asked of the farm goes between them.
+
+        To be started once the farm has begun: until then another try to begin may read them anew.
+        """
+        names = iter(list(self.open))
+        await asyncio.gather(*(self._save_each(names) for _ in range(WRITERS)))
+
+    async def _save_each(self, names: Iterator[str]) -> None:
+        for name in names:
+            if name in self.open:
+                await self._save(name)
+
+    def log(self, job: str, event: str, **data: Any) -> None:
+        """Add to a job's event log. The latest progress takes the place of one not yet written."""
+        self.logs.add(job, event, data)
+
+    async def _take_over(self, name: str, stored: tuple[Job, str] | None) -> Job | None:
+        if stored is None or not stored[0].state.is_open:
+            if stored is not None:
+                await self._ended(stored[0])
+            # Never acknowledged, or finished.
+            await self._background.call(self._store.delete, open_key(name))
+            return None
+        job, self._etags[name] = stored
+        changes = {}
+        if job.request.numerics != NUMERICS:  # what is left of it is rendered here, and named so
+            changes["request"] = job.request.model_copy(update={"numerics": NUMERICS})
+        recovered = advance(job, Event.RECOVER, time.time(), self._fence, **changes)
+        return self._enter(recovered, Event.RECOVER)
+
+    async def _save(self, name: str) -> Job:
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            job = self.open.get(name)
+            if job is None or job == self._shown.get(name):
+                return self._shown[name]  # an earlier save wrote it
+            data, etag = job.model_dump_json().encode(), self._etags[name]
+            while True:
+                try:
+                    self._etags[name] = await self._background.call(
+                        lambda: self._store.put(job_key(name), data, if_match=etag)
+                    )
+                    break
+                except ConflictError:
+                    log.exception("%s was written by another coordinator", name)
+                    self._superseded()
+                except StoreError as error:
+                    log.warning("%s: cannot write its record yet: %s", name, error)
+                await asyncio.sleep(RETRY_S)
+            if not job.state.is_open:
+                await self._tell_end(job)
+                await self._close(name)
+            self._show(job)
+            return job
+
+    async def _tell_end(self, job: Job) -> None:
+        while True:
+            try:
+                return await self._ended(job)
+            except StoreError as error:
+                log.warning("%s: its end cannot be passed on yet: %s", job.id, error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _close(self, name: str) -> None:
+        await self.logs.close(name)
+        self.open.pop(name, None)
+        self._etags.pop(name, None)
+        try:
+            await self._background.call(self._store.delete, open_key(name))
+        except StoreError as error:
+            log.warning("%s: left in the index until the next start: %s", name, error)
+
+    def _show(self, job: Job) -> None:
+        self._shown[job.id] = job
+        self._shown.move_to_end(job.id)
+        while len(self._shown) > len(self.open) + CLOSED_KEPT:
+            oldest = next(name for name in self._shown if name not in self.open)
+            del self._shown[oldest]
+            self._locks.pop(oldest, None)
+        self._changed(job.id)
+
+
+def _read_jobs(store: Store, names: Sequence[str]) -> list[tuple[str, tuple[Job, str] | None]]:
+    return [(name, read_job(store, name)) for name in names]
+
+
+def _is_same(job: Job, other: Job) -> bool:
+    """Whether both ask the same for the same tenant."""
+    return (job.request.asked, job.tenant) == (other.request.asked, other.tenant)

@@ -1,0 +1,65 @@
+"""Open jobs, and how many of them and how much work each tenant has. Pure."""
+
+from collections import UserDict
+from dataclasses import dataclass
+from math import prod
+
+from farm.model.job import Job, State
+from farm.model.request import RenderRequest
+
+
+def factors_of(request: RenderRequest) -> tuple[tuple[str, int], ...]:
+    """What a request's work is the product of, by name."""
+    params = request.params
+    return (
+        ("num_inference_steps", params.steps),
+        ("width", params.width or 0),
+        ("height", params.height or 0),
+        ("num_frames", params.num_frames or 0),
+        ("num_videos", request.num_videos),
+    )
+
+
+def work_of(request: RenderRequest) -> int:
+    """Pixels that the UNet goes over for a request: steps x pixels x frames x videos."""
+    return prod(number for _, number in factors_of(request))
+
+
+@dataclass
+class Tally:
+    """Jobs of a tenant, and the work in them."""
+
+    jobs: int = 0
+    paused: int = 0
+    work: int = 0
+
+    def count(self, job: Job, sign: int = 1) -> None:
+        """Add a job; with the sign -1, take it away."""
+        self.jobs += sign
+        self.paused += sign * (job.state is State.PAUSED)
+        self.work += sign * work_of(job.request)
+
+
+class OpenJobs(UserDict[str, Job]):
+    """Open jobs by id, counted by tenant as they come, change and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tallies: dict[str, Tally] = {}  # of tenants that have any
+
+    def __setitem__(self, name: str, job: Job) -> None:
+        self._forget(name)
+        super().__setitem__(name, job)
+        self.tallies.setdefault(job.tenant, Tally()).count(job)
+
+    def __delitem__(self, name: str) -> None:
+        self._forget(name)
+        super().__delitem__(name)
+
+    def _forget(self, name: str) -> None:
+        former = self.get(name)
+        if former is not None:
+            tally = self.tallies[former.tenant]
+            tally.count(former, -1)
+            if not tally.jobs:
+                del self.tallies[former.tenant]

@@ -1,0 +1,128 @@
+"""Job records and event logs, read from the store; and what is done where they cannot be read.
+
+A job whose record cannot be read has failed, says why, and keeps what can still be told of it.
+"""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from farm.errors import UnreadableError
+from farm.model.job import Job, LogEntry, Opened, State
+from farm.model.request import UNCOUNTED, Model, RenderRequest
+from farm.store import Store
+from farm.store.keys import events_key, events_prefix, job_key, last_entry_of, open_key
+from farm.store.quarantine import copy_aside, move_aside
+from farm.store.records import SCHEMA, parse_record
+from svd_engine.params import RenderDefaults, RenderParams
+
+
+def read_job(store: Store, job: str) -> tuple[Job, str] | None:
+    """A job's record and its etag; None where there is none, or none that can be told of."""
+    key = job_key(job)
+    stored = store.get(key)
+    if stored is None:
+        return None
+    try:
+        return parse_record(Job, key, stored.data), stored.etag
+    except UnreadableError as error:
+        reason = str(error)
+    place = copy_aside(store, key, stored.data, reason)
+    error_text = f"its record could not be read, and is now {place}: {reason}; submit it again"
+    lost = _salvaged(job, _tenant_of(store, job), stored.data, error_text)
+    if lost is None:
+        store.delete(key)
+        return None
+    data = {"state": lost.state, "error": lost.error}
+    last = last_entry(store, job) + 1
+    entry = LogEntry(job=job, seq=last, at=time.time(), event="fail", data=data)
+    store.put(events_key(job, last), entry.model_dump_json().encode())
+    return lost, store.put(key, lost.model_dump_json().encode(), if_match=stored.etag)
+
+
+def read_log(store: Store, job: str, after: int) -> list[LogEntry]:
+    """The entries of a job's log after number `after`; those that cannot be read are set aside."""
+    parts = (read_part(store, job, key) or [] for key in log_keys(store, job, after))
+    return [entry for part in parts for entry in part if entry.seq > after]
+
+
+def read_part(store: Store, job: str, key: str) -> list[LogEntry] | None:
+    """The entries of an object of a log, or None; what cannot be read of it is set aside."""
+    stored = store.get(key)
+    if stored is None:
+        return None
+    entries, faults = entries_of(job, stored.data)
+    if faults:
+        rest = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
+        if entries:
+            copy_aside(store, key, stored.data, faults[0])
+            store.put(key, rest, if_match=stored.etag)
+        else:
+            move_aside(store, key, stored.data, faults[0])
+    return entries
+
+
+def log_keys(store: Store, job: str, after: int = 0) -> list[str]:
+    """The keys of a job's log that hold entries after number `after`."""
+    keys = store.list(events_prefix(job), events_key(job, after) if after else "")
+    return [key for key in keys if last_entry_of(key) is not None]
+
+
+def last_entry(store: Store, job: str) -> int:
+    """The number of the last entry of a job's log; 0 where there is none."""
+    return max((last_entry_of(key) or 0 for key in log_keys(store, job)), default=0)
+
+
+def entries_of(job: str, data: bytes) -> tuple[list[LogEntry], list[str]]:
+    """The entries of an object of a log, and what is wrong with the others."""
+    entries, faults = [], [] if data else ["it is empty"]
+    for line in data.splitlines():
+        try:
+            entry = parse_record(LogEntry, "", line)
+        except UnreadableError as error:
+            faults.append(str(error))
+            continue
+        if entry.job in ("", job):
+            entries.append(entry)
+        else:
+            faults.append(f"it is of the log of {entry.job}")
+    return entries, faults
+
+
+def _tenant_of(store: Store, job: str) -> str | None:
+    """Whose job it is, as its entry in the index has it, or the beginning of its log."""
+    opened = store.get(open_key(job))
+    try:
+        if opened is not None:
+            return parse_record(Opened, open_key(job), opened.data).tenant
+    except UnreadableError:  # only its name is needed; this was for now
+        pass
+    told = (entry.data.get("tenant") for entry in read_log(store, job, 0))
+    return next((tenant for tenant in told if isinstance(tenant, str)), None)
+
+
+def _salvaged(job: str, tenant: str | None, data: bytes, error: str) -> Job | None:
+    """A failed job with what its record still says; None where nobody knows whose it is."""
+    try:
+        given = from_json(data, allow_partial=True)
+    except ValueError:
+        given = None
+    said = given if isinstance(given, dict) and given.get("id") == job else {}
+    now = time.time()
+    params = RenderParams().resolve(RenderDefaults(num_frames=1))
+    nothing = RenderRequest(
+        picture="0" * 64, weights="0" * 64, dtype="float32", numerics=UNCOUNTED, params=params
+    )
+    fields: dict[str, Any] = {"id": job, "model": Model(), "request": nothing, "created_at": now}
+    for name, value in said.items():
+        with suppress(ValidationError):
+            Job.model_validate(fields | {name: value}, extra="allow")
+            fields[name] = value
+    fields |= {"tenant": tenant} if tenant else {}
+    if "tenant" not in fields:
+        return None
+    fields |= {"state": State.FAILED, "error": error, "schema_version": SCHEMA}
+    return Job.model_validate({"finished_at": now} | fields, extra="allow")

@@ -1,0 +1,109 @@
+"""Which jobs are whose: an empty object of the store for each, and one object for older ones."""
+
+import asyncio
+import json
+import logging
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
+from contextlib import suppress
+
+from pydantic import TypeAdapter, ValidationError
+
+from farm.background import Background
+from farm.errors import StoreError
+from farm.store import Store
+from farm.store.keys import JOBS, TENANTS_WHOLE, tenant_key, tenant_prefix
+
+log = logging.getLogger("farm")
+
+OLDER = TypeAdapter(dict[str, list[str]])  # ids of jobs by tenant
+RETRY_S = 2.0  # between two tries with a store that does not answer
+
+
+class TenantIndex:
+    """The ids of each tenant's jobs, in order; read when a tenant first asks."""
+
+    def __init__(self, store: Store, background: Background) -> None:
+        self._store, self._background = store, background
+        self._ids: dict[str, list[str]] = {}
+        self._late: dict[str, set[str]] = {}  # added while a tenant's are being read
+        self._reading = asyncio.Lock()
+        self._older: dict[str, list[str]] = {}  # of farms before there was an index
+        self.whole = False  # whether it has the jobs of farms before there was an index
+
+    async def add(self, tenant: str, job: str) -> None:
+        """A job is about to be written; the same may be added again. StoreError."""
+        await self._background.call(self._store.put, tenant_key(tenant, job), b"")
+        if tenant in self._late:
+            self._late[tenant].add(job)
+        known = self._ids.get(tenant)
+        if known is not None and job not in known[bisect_left(known, job) :][:1]:
+            insort(known, job)
+
+    async def remove(self, tenant: str, job: str) -> None:
+        """A job is forgotten. StoreError."""
+        await self._background.call(self._store.delete, tenant_key(tenant, job))
+        if job in self._ids.get(tenant, ()):
+            self._ids[tenant].remove(job)
+
+    async def ids(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[str]:
+        """Ids of a tenant's jobs, oldest or newest first, those after `after`. StoreError."""
+        async with self._reading:
+            if tenant not in self._ids:
+                self._ids[tenant] = await self._read(tenant)
+        known = self._ids[tenant]
+        if newest_first:
+            stop = bisect_left(known, after) if after else len(known)
+            return known[max(0, stop - limit) : stop][::-1]
+        start = bisect_right(known, after)
+        return known[start : start + limit]
+
+    async def _read(self, tenant: str) -> list[str]:
+        prefix, late = tenant_prefix(tenant), self._late.setdefault(tenant, set())
+        try:
+            keys = await self._background.read(lambda: list(self._store.list(prefix)))
+        finally:
+            del self._late[tenant]
+        found = (key[len(prefix) :] for key in keys if key.endswith(".job"))
+        return sorted(
+            late.union(self._older.get(tenant, ()), (name.removesuffix(".job") for name in found))
+        )
+
+    async def complete(self) -> None:
+        """Index the jobs of farms before there was an index, once for each store."""
+        while not self.whole:
+            try:
+                older = await self._background.read(self._known)
+                self._older = await self._scan() if older is None else older
+                self.whole = True
+            except StoreError as error:
+                log.warning("cannot index the jobs by tenant yet: %s", error)
+                await asyncio.sleep(RETRY_S)
+
+    def _known(self) -> dict[str, list[str]] | None:
+        stored = self._store.get(TENANTS_WHOLE)
+        try:
+            return OLDER.validate_json(stored.data) if stored else None
+        except ValidationError as error:
+            log.warning("%s cannot be read, and is made anew: %s", TENANTS_WHOLE, error)
+            return None
+
+    async def _scan(self) -> dict[str, list[str]]:
+        keys = await self._background.read(lambda: list(self._store.list(JOBS)))
+        older: dict[str, list[str]] = {}
+        for found in await self._background.read_in_chunks(self._tenants_of, keys):
+            for tenant, job in found:
+                older.setdefault(tenant, []).append(job)
+        data = json.dumps(older).encode()
+        await self._background.call(self._store.put, TENANTS_WHOLE, data)
+        return older
+
+    def _tenants_of(self, keys: Sequence[str]) -> list[tuple[str, str]]:
+        found = []
+        for key in keys:
+            stored = self._store.get(key)
+            with suppress(ValueError, LookupError, TypeError):  # whoever reads it as a record tells
+                tenant = json.loads(stored.data)["tenant"] if stored else None
+                if isinstance(tenant, str):
+                    found.append((tenant, key[len(JOBS) : -len(".json")]))
+        return found

@@ -1,0 +1,69 @@
+"""Which workers a cluster should have, and where. A pure function of its nodes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from farm.model.plan import Kind
+
+RENDERERS_PER_DECODER = 8  # a decode takes about an eighth of the time of 25 denoising steps
+DECODER_SHARE = 0.2  # of a GPU, for a decoder beside a renderer
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster."""
+
+    id: str
+    gpus: int = 0
+    cpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one worker: where, and what it reserves there."""
+
+    kind: Kind
+    node: str
+    gpus: float
+    cpus: float
+    spins: bool = True  # its threads wait awake for more work; else they sleep
+
+
+def place_workers(nodes: Sequence[Node], workers: int | None = None) -> list[Slot]:
+    """A renderer and a decoder for each worker; a worker for each GPU, or `workers` of them.
+
+    From nine GPUs on there are some to spare, and every ninth is a decoder's own. Without GPUs
+    there is one worker per node, since each computes with all threads of its node: the thread
+    count changes the last bits. Of those that share cores at most one may spin: two that do slow
+    each other down fivefold, while one that sleeps takes twice its time alone.
+    """
+    nodes = sorted(nodes, key=lambda node: node.id)
+    gpus = [node for node in nodes for _ in range(node.gpus)]
+    if gpus:
+        return _on_gpus(gpus[:workers])
+    return _on_cpus([node for node in nodes if node.cpus], workers)
+
+
+def _on_gpus(gpus: Sequence[Node]) -> list[Slot]:
+    group = RENDERERS_PER_DECODER + 1
+    if len(gpus) < group:
+        shares = [(Kind.RENDERER, 1 - DECODER_SHARE), (Kind.DECODER, DECODER_SHARE)]
+        return [Slot(kind, node.id, share, 0.0) for node in gpus for kind, share in shares]
+    return [
+        Slot(Kind.RENDERER if number % group else Kind.DECODER, node.id, 1.0, 0.0)
+        for number, node in enumerate(gpus)
+    ]
+
+
+def _on_cpus(nodes: Sequence[Node], workers: int | None) -> list[Slot]:
+    slots = []
+    count = workers or len(nodes)
+    for number, node in enumerate(nodes):
+        here = count // len(nodes) + (number < count % len(nodes))
+        share = min(1.0, int(node.cpus / (2 * max(1, here)) * 1000) / 1000)
+        slots += [
+            Slot(kind, node.id, 0.0, share, spins=kind is Kind.RENDERER and here == 1)
+            for _ in range(here)
+            for kind in Kind
+        ]
+    return slots

@@ -1,0 +1,50 @@
+"""Which idle worker a task goes to, and which others share it. Pure."""
+
+from collections.abc import Collection, Hashable, Mapping
+from itertools import chain, islice
+from math import ceil, inf
+
+from farm.model.plan import Stage, Task
+from farm.scheduling.state import Reason, Run, Worker
+
+PASSING = 5  # frames whose size is taken on the way, beside those held; see decoded_bytes
+
+Idle = Mapping[Hashable, dict[str, None]]  # workers of one kind, by the model they hold
+
+
+def choose(
+    run: Run, task: Task, idle: Idle, workers: Mapping[str, Worker]
+) -> tuple[str, Reason] | None:
+    """An idle worker for a task; None where it is worth waiting for one that is busy."""
+    avoid: Collection[str] = run.avoid.get(task.key, ())
+    same = idle.get(run.model, {})
+    if task.stage is Stage.DENOISE and run.home in same and run.home not in avoid:
+        return run.home, Reason.STAYS
+    for names, reason in ((same, Reason.MODEL), *((n, Reason.NEXT) for n in idle.values())):
+        for name in reversed(names):
+            if name not in avoid:
+                return name, Reason.ELSEWHERE if avoid else reason
+    others = (w for w in workers.values() if w.kind is task.kind and not w.draining)
+    if any(worker.name not in avoid for worker in others):
+        return None
+    return next(reversed(next(filter(None, idle.values())))), Reason.ONLY
+
+
+def choose_helpers(
+    run: Run, task: Task, name: str, idle: Idle, workers: Mapping[str, Worker], allowed: int
+) -> tuple[str, ...]:
+    """Idle workers that share a task with `name`, at most `allowed`: whose memory holds a share."""
+    most = min(task.most - 1, allowed)
+    if most <= 0 or task.key in run.alone:
+        return ()
+    avoid, loaded = run.avoid.get(task.key, ()), idle.get(run.model, {})
+    others = (other for names in idle.values() if names is not loaded for other in names)
+    free = (other for other in chain(loaded, others) if other != name and other not in avoid)
+    chosen = [workers[other] for other in islice(free, most)]
+    while chosen:
+        least = min(chosen, key=lambda worker: inf if worker.memory is None else worker.memory)
+        share = ceil((task.span[1] - task.span[0]) / (len(chosen) + 1))
+        if least.memory is None or (share + PASSING) * task.frame_bytes <= least.memory:
+            break
+        chosen.remove(least)
+    return tuple(worker.name for worker in chosen)

@@ -1,0 +1,67 @@
+"""A Ray cluster on this machine that outlives the program which starts it."""
+
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import ray
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
+
+from farm.errors import WorkerError
+from farm.settings import ray_address, ray_environment, set_ray_address
+from farm.workers.cluster import running_cluster
+
+START_S = 180.0  # for Ray to start
+_RAY = (sys.executable, "-m", "ray.scripts.scripts")
+
+
+def ends_with_this_process() -> bool:
+    """Whether the cluster that this process is in was started by it, and so ends with it."""
+    node: Any = ray._private.worker._global_node
+    return node is not None and bool(node.is_head())
+
+
+def ensure_lasting_cluster() -> bool:
+    """See to it that this process joins a cluster that goes on without it; whether one was started.
+
+    It listens to this machine alone, and asks for Ray's token. WorkerError where it does not start.
+    """
+    address = ray_address()
+    if (address and address != "local") or (not address and running_cluster()):
+        return False
+    port = _free_port()
+    _ray("get-auth-token", "--generate")  # kept where Ray has it; one that is there stays
+    _ray(
+        *("start", "--head", "--node-ip-address", "127.0.0.1", "--port", str(port)),
+        *("--include-dashboard", "false", "--disable-usage-stats"),
+    )
+    set_ray_address(f"127.0.0.1:{port}")
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    return True
+
+
+def _ray(*arguments: str) -> None:
+    """Run Ray's own command. It is not in this terminal's session, so Ctrl-C does not reach it."""
+    try:
+        done = subprocess.run(
+            [*_RAY, *arguments],
+            env=ray_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkerError(f"ray {arguments[0]} did not end within {START_S:g} s") from error
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise WorkerError(f"ray {arguments[0]} failed: {said[-1] if said else done.returncode}")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

@@ -1,0 +1,244 @@
+"""What a worker computes with: a renderer's networks, or a decoder's. A bridge to `svd_engine`."""
+
+import json
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from farm.errors import GangError, RequestError, UnreadableError
+from farm.model.plan import Stage
+from farm.model.request import Model, ModelFacts, RenderRequest
+from farm.model.task_order import Part
+from farm.store.records import SCHEMA
+from farm.workers.previews import Sketch
+from svd_engine import sharded, stages, video
+from svd_engine.checkpoint import Checkpoint, open_checkpoint
+from svd_engine.conditioning import Conditioning, Noise
+from svd_engine.exact import Seam
+from svd_engine.memory_plan import plan_stage
+from svd_engine.meta_stages import Shapes, StageName
+from svd_engine.optimize import optimize, warm_up
+from svd_engine.params import RenderParams
+from svd_engine.picture import open_picture
+from svd_engine.recipe import recipe_of
+from svd_engine.schedule import denoised
+
+MEET_S = 600.0  # for a gang to meet: its members may have to load their model first
+EXCHANGE_S = 120.0  # for what one layer takes on the slowest of them
+STAGES: dict[Stage, StageName] = {
+    Stage.ENCODE: "encode",
+    Stage.DENOISE: "denoise",
+    Stage.DECODE: "decode",
+}
+
+
+def describe(model: Model) -> ModelFacts:
+    """What a request needs to know of a model; ValueError where there is no such model."""
+    checkpoint = open_checkpoint(model.name, model.variant)
+    checkpoint.check()
+    return ModelFacts(
+        digest=checkpoint.digest,
+        defaults=checkpoint.render_defaults,
+        warnings=checkpoint.warnings,
+    )
+
+
+def gpu_bytes() -> int:
+    """The memory of this process's GPU."""
+    total: int = torch.cuda.mem_get_info()[1]
+    return total
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A clip part of the way, with all that denoising goes on from; on the CPU."""
+
+    step: int  # steps done
+    latents: Tensor  # (1, F, C, h, w)
+    conditioning: Conditioning
+
+    def to_bytes(self, clip: str) -> bytes:
+        """As safetensors, which say whose and of which step they are."""
+        tensors = {"latents": self.latents, **vars(self.conditioning)}
+        said = {"schema_version": str(SCHEMA), "clip": clip, "step": str(self.step)}
+        return save({name: tensor.contiguous() for name, tensor in tensors.items()}, said)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, clip: str, step: int) -> "Latents":
+        """UnreadableError for what is not that clip's latents after that step."""
+        try:
+            tensors = load(data)
+            size = int.from_bytes(data[:8], "little")
+            said = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+            latents = cls(step, tensors.pop("latents"), Conditioning(**tensors))
+        except (SafetensorError, LookupError, TypeError, ValueError) as error:
+            raise UnreadableError(f"it is no checkpoint: {error!r}") from None
+        if (said.get("clip"), said.get("step")) != (clip, str(step)):
+            raise UnreadableError(f"it is of step {said.get('step')} of clip {said.get('clip')}")
+        return latents
+
+
+class _Planned:
+    """What tells how much memory a stage of its model needs."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
+        self._shapes, self._dtype = Shapes.of(checkpoint), dtype
+
+    def bytes_needed(self, stage: Stage, params: RenderParams) -> int:
+        """Of a GPU, by the engine's plan; with the networks that compute the stage."""
+        return plan_stage(self._shapes, params, STAGES[stage], "cuda", self._dtype).total
+
+
+class Renderer(_Planned):
+    """Keeps CLIP, the VAE and the UNet on its device; encodes pictures and denoises."""
+
+    def __init__(
+        self, model: Model, weights: str, device: torch.device, compiled: bool = False
+    ) -> None:
+        """compiled: whether the UNet runs by `svd_engine.optimize`."""
+        checkpoint = open_model(model, weights)
+        super().__init__(checkpoint, getattr(torch, model.dtype))
+        place = device, getattr(torch, model.dtype)
+        self._image_encoder = checkpoint.load_image_encoder(*place)
+        self._vae = checkpoint.load_vae(*place)
+        self._unet = checkpoint.load_unet(*place)
+        if compiled:
+            optimize(self._unet)
+        self._schedule = checkpoint.schedule_config
+        self._preprocessor = checkpoint.preprocessor_config
+        self.networks: list[nn.Module] = [self._image_encoder, self._vae, self._unet]
+
+    def warm_up(self, params: RenderParams) -> None:
+        """Compile what a clip of this size needs, before its own time is taken."""
+        warm_up(self._unet, params)
+
+    def needs(self, stage: Stage) -> list[nn.Module]:
+        """The networks that a task of a stage computes with."""
+        return [self._unet] if stage is Stage.DENOISE else [self._image_encoder, self._vae]
+
+    def encode(self, request: RenderRequest, picture: bytes) -> Conditioning:
+        """A picture file to its conditioning, on the CPU. ValueError: what is wrong with it."""
+        conditioning = stages.encode(
+            self._image_encoder,
+            self._vae,
+            self._preprocessor,
+            open_picture(picture),
+            self._noise(request),
+            request.params,
+            recipe_of(request.params),
+        )
+        return conditioning.to(torch.device("cpu"))
+
+    def denoise(
+        self, request: RenderRequest, given: Conditioning | Latents, stop: int
+    ) -> Generator[tuple[int, Callable[[], Sketch]], None, Latents]:
+        """Yield after each step how many are done, and what sketches the clip; those at `stop`."""
+        params = request.params
+        if isinstance(given, Latents):
+            start, latents, conditioning = given.step, given.latents, given.conditioning
+        else:
+            start, latents, conditioning = 0, self._noise(request).latents, given
+        recipe, foreseen = recipe_of(params), list[Tensor]()
+
+        def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+            foreseen[:] = [latents, v, sigma]
+            return recipe.euler_step(latents, v, sigma, sigma_next)
+
+        def sketch() -> Sketch:
+            latents = denoised(*foreseen)[0].cpu()
+            return Sketch(latents, conditioning.image_latent, self._vae.config.scaling_factor)
+
+        run = stages.denoise(
+            self._unet,
+            self._schedule,
+            conditioning,
+            latents,
+            params,
+            start,
+            replace(recipe, euler_step=euler_step),
+        )
+        finite = torch.tensor(True)
+        for step, latents in zip(range(start + 1, stop + 1), run, strict=False):
+            # To look waits for the device: so at the step before, while this one is computed.
+            _check_finite(finite, step - 1, params.steps)
+            finite = latents.isfinite().all()
+            yield step, sketch
+        _check_finite(finite, stop, params.steps)
+        return Latents(stop, latents.cpu(), conditioning)
+
+    def _noise(self, request: RenderRequest) -> Noise:
+        channels = self._vae.config.latent_channels
+        recipe = recipe_of(request.params)
+        return stages.draw_noise(request.params, self._unet.dtype, channels, recipe)
+
+
+def _check_finite(finite: Tensor, step: int, steps: int) -> None:
+    if not finite:
+        raise RequestError(f"the latents hold NaN or Inf after step {step} of {steps}")
+
+
+class Decoder(_Planned):
+    """Keeps the VAE on its device; decodes chunks of frames and muxes clips."""
+
+    def __init__(
+        self, model: Model, weights: str, device: torch.device, compiled: bool = False
+    ) -> None:
+        """compiled: whether the decoder runs by `svd_engine.optimize`."""
+        checkpoint = open_model(model, weights)
+        super().__init__(checkpoint, getattr(torch, model.dtype))
+        self._device = device
+        self._vae = checkpoint.load_vae(device, getattr(torch, model.dtype))
+        if compiled:
+            optimize(self._vae)
+        self.networks: list[nn.Module] = [self._vae.encoder, self._vae.decoder]
+
+    def warm_up(self, params: RenderParams) -> None:
+        """Compile what a clip of this size needs, before its own time is taken."""
+        warm_up(self._vae, params)
+
+    def needs(self, stage: Stage) -> list[nn.Module]:
+        """The networks that a task of a stage computes with."""
+        return [self._vae.decoder] if stage is Stage.DECODE else []
+
+    def decode(
+        self, request: RenderRequest, latents: Tensor, frames: tuple[int, int]
+    ) -> video.Frames:
+        """Latents (F, C, h, w) to the frames of one chunk (n, H, W, 3), uint8."""
+        return self._decode(request, latents[slice(*frames)])
+
+    def decode_part(
+        self, request: RenderRequest, latents: Tensor, part: Part
+    ) -> Generator[None, None, video.Frames]:
+        """As `decode`, this worker's share of a clip. Yields while others are waited for.
+
+        Raises GangError.
+        """
+        meeting = sharded.Meeting(part.rank, part.size, part.address)
+        try:
+            yield from meeting.wait(MEET_S)
+            with meeting.join(len(latents), self._device, EXCHANGE_S) as gang:
+                return self._decode(request, latents[slice(*gang.share)], gang)
+        except sharded.GangError as error:
+            raise GangError(str(error)) from error
+
+    def _decode(
+        self, request: RenderRequest, latents: Tensor, seam: Seam | None = None
+    ) -> video.Frames:
+        recipe, chunk_size = recipe_of(request.params), request.params.decode_chunk_size
+        decoded = stages.decode(self._vae, latents, chunk_size, recipe, seam=seam)
+        return stages.to_uint8(decoded, recipe).numpy()
+
+
+def open_model(model: Model, weights: str) -> Checkpoint:
+    """The checkpoint, which must be the one the request was made for: nodes may differ."""
+    checkpoint = open_checkpoint(model.name, model.variant)
+    if checkpoint.digest != weights:
+        raise ValueError(
+            f"its weights are {checkpoint.digest[:12]}, the request's are {weights[:12]}; "
+            "give every node the same model, and submit anew"
+        )
+    return checkpoint

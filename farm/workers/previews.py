@@ -1,0 +1,69 @@
+"""Previews of the clip that a worker is at: drawn and stored while its next step runs."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from farm.model.request import RenderRequest
+from farm.model.task_order import Step
+from farm.store import Store
+from farm.store.keys import picture_key, preview_key
+from svd_engine.picture import open_picture
+from svd_engine.preview import draw_preview, fit_colours
+
+log = logging.getLogger("farm")
+
+PREVIEWS = 6  # of a clip, or one fewer
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What a preview is drawn of; on the CPU."""
+
+    latents: Tensor  # (F, C, h, w), as foreseen without noise
+    image_latent: Tensor  # (1, C, h, w), unscaled
+    scaling_factor: float  # of the VAE
+
+
+class Previewer:
+    """Draws one preview at a time; what it is asked for meanwhile is left out."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._thread = ThreadPoolExecutor(1)
+        self._drawing: Future[None] | None = None
+        self._drawn = "", 0  # the clip, and the step of what is in the store
+        self._colours: tuple[str, Tensor] | None = None  # the clip's, once fitted
+
+    def step(self, request: RenderRequest, done: int, sketch: Callable[[], Sketch]) -> Step:
+        """After a step of a clip: begin a preview where one is due; how far the clip is."""
+        every, last = max(1, request.params.steps // PREVIEWS), request.params.steps
+        idle = self._drawing is None or self._drawing.done()
+        if done % every == 0 and done < last and idle:
+            self._drawing = self._thread.submit(self._draw, request, done, sketch())
+        clip, step = self._drawn
+        return Step(done, step if clip == request.digest else 0)
+
+    def _draw(self, request: RenderRequest, done: int, sketch: Sketch) -> None:
+        try:
+            colours = self._colours_of(request, sketch.image_latent)
+            if colours is None:
+                return
+            fps = request.params.fps
+            data = draw_preview(sketch.latents, colours, sketch.scaling_factor, fps)
+            self._store.put(preview_key(request.digest), data)
+            self._drawn = request.digest, done
+        except Exception:  # no clip is worth losing for its preview
+            log.warning("no preview of step %d", done, exc_info=True)
+
+    def _colours_of(self, request: RenderRequest, image_latent: Tensor) -> Tensor | None:
+        if self._colours is None or self._colours[0] != request.digest:
+            stored = self._store.get(picture_key(request.picture))
+            if stored is None:
+                return None
+            fitted = fit_colours(open_picture(stored.data), image_latent, request.params)
+            self._colours = request.digest, fitted
+        return self._colours[1]

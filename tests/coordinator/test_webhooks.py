@@ -1,0 +1,193 @@
+"""Webhooks: signed as OpenAI's client verifies, and delivered whatever fails on the way."""
+
+import base64
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from farm.coordinator.webhooks import check_webhook, owed_for, signed
+from farm.errors import RequestError
+from farm.model.job import Job, State
+from farm.model.request import RenderRequest
+from farm.settings import load_settings
+from farm.store import open_store
+from farm.store.keys import WEBHOOKS
+from tests.support.farm_jobs import picture_bytes, wait_for
+from tests.support.ingress_server import serving
+from tests.support.receiver import SECRET, Receiver, ended
+
+PICTURE = ("a.png", picture_bytes(), "image/png")
+SMALL = {"size": "64x48", "num_frames": "5", "steps": "5", "model": "tiny"}
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def test_openais_client_verifies_what_is_signed() -> None:
+    owed = owed_for(ended())
+    assert owed is not None
+    headers = signed(owed, SECRET, time.time())
+    client = openai.OpenAI(api_key="none", webhook_secret=SECRET)
+    client.webhooks.verify_signature(owed.body, headers)
+    event: Any = client.webhooks.unwrap(owed.body, headers)
+    assert (event.type, event.object) == ("video.completed", "event")
+    assert (event.id, event.data.id) == (headers["webhook-id"], "job-1")
+    assert event.created_at == owed.ended_ms // 1000
+    assert set(json.loads(owed.body)) == {"id", "object", "created_at", "type", "data"}
+    other = "whsec_" + base64.b64encode(bytes(32)).decode()
+    for body, made in (
+        (owed.body + b" ", headers),
+        (owed.body, signed(owed, other, time.time())),
+        (owed.body, signed(owed, SECRET, time.time() - 301)),
+        (owed.body, headers | {"webhook-id": "evt_other"}),
+    ):
+        with pytest.raises(openai.InvalidWebhookSignatureError):
+            client.webhooks.verify_signature(body, made)
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
+def test_what_has_no_video_has_failed(state: State) -> None:
+    owed = owed_for(ended(state))
+    assert owed is not None
+    assert owed.type == "video.failed"
+
+
+def test_ids_of_events() -> None:
+    """The same for the same end; a job deleted and made anew under its id ends another time."""
+    one = ended(id="größe")
+    assert owed_for(one) == owed_for(Job.model_validate_json(one.model_dump_json()))
+    again = one.model_copy(update={"finished_at": (one.finished_at or 0) + 1})
+    first, second = owed_for(one), owed_for(again)
+    assert first is not None
+    assert second is not None
+    assert first.id != second.id
+    assert first.id.isascii()
+    assert owed_for(one.model_copy(update={"webhook_url": None})) is None
+
+
+def test_who_is_told_changes_no_pixel() -> None:
+    assert not [name for name in RenderRequest.model_fields if "webhook" in name]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "not a URL of the web"),
+        ("ftp://a.example/", "not a URL of the web"),
+        ("http://user:word@a.example/", "a user or a password"),
+        ("http://0x7f.1/", "0x7f.1 is no public address; its operator may allow those with FARM_"),
+        ("http://localhost:80/", "localhost is no public address"),
+        ("http://[fd00:ec2::254]/", "no public address"),
+    ],
+)
+def test_urls_that_can_never_be_told(url: str, words: str) -> None:
+    with pytest.raises(RequestError, match=r"^webhook_url: ") as caught:
+        check_webhook(url, load_settings(webhook_secret=SECRET))
+    assert words in str(caught.value)
+    check_webhook("https://a.example/", load_settings(webhook_secret=SECRET))
+    check_webhook("http://localhost/", load_settings(webhook_secret=SECRET, webhook_private=True))
+    with pytest.raises(RequestError, match="its operator must set FARM_WEBHOOK_SECRET"):
+        check_webhook("https://a.example/", load_settings())
+
+
+@pytest.mark.parametrize("secret", ["", "abc", SECRET[6:], "whsec_!!", "whsec_", "whsec_c2hvcnQ="])
+def test_secrets_that_are_none(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FARM_WEBHOOK_SECRET", secret)
+    with pytest.raises(RequestError, match=r"FARM_WEBHOOK_SECRET: .*give whsec_") as caught:
+        load_settings()
+    assert not secret or f"got {secret!r}" not in str(caught.value)
+    monkeypatch.setenv("FARM_WEBHOOK_SECRET", SECRET)
+    assert SECRET not in repr(load_settings())
+
+
+def left(folder: Path) -> list[str]:
+    return list(open_store(folder.as_uri()).list(WEBHOOKS))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def http(folder: Path) -> Iterator[httpx2.Client]:
+    with (
+        serving(folder, webhook_secret=SECRET, webhook_private=True) as url,
+        httpx2.Client(base_url=url, timeout=120) as client,
+    ):
+        yield client
+
+
+def create(http: httpx2.Client, url: str, **fields: str) -> str:
+    form = {**SMALL, **fields, "webhook_url": url}
+    answer = http.post("/v1/videos", data=form, files={"input_reference": PICTURE})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["id"])
+
+
+def status(http: httpx2.Client, video: str) -> str:
+    return str(http.get(f"/v1/videos/{video}").json()["status"])
+
+
+def test_a_receiver_that_fails_twice(http: httpx2.Client, receiver: Receiver, folder: Path) -> None:
+    receiver.answers = [500, None]
+    video = create(http, receiver.url, seed="1")
+    wait_for(lambda: len(receiver.told) == 3, 120)
+    assert [event.type for event in receiver.events()] == ["video.completed"] * 3
+    assert {event.data.id for event in receiver.events()} == {video}
+    assert len(receiver.ids()) == 1
+    assert status(http, video) == "completed"
+    wait_for(lambda: not left(folder))
+    time.sleep(1)
+    assert len(receiver.told) == 3
+
+
+def test_what_was_cancelled_has_failed(http: httpx2.Client, receiver: Receiver) -> None:
+    video = create(http, receiver.url, seed="2", steps="900")
+    http.post(f"/v1/videos/{video}/cancel")
+    late = create(http, receiver.url, seed="3", steps="900", finish_within_s="0.5")
+    wait_for(lambda: len(receiver.told) == 2)
+    assert {event.type for event in receiver.events()} == {"video.failed"}
+    assert [event.data.id for event in receiver.events()] == [video, late]
+
+
+def test_a_coordinator_killed_before_the_delivery(
+    http: httpx2.Client, receiver: Receiver, folder: Path
+) -> None:
+    receiver.answers = [503] * 1000
+    video = create(http, receiver.url, seed="4")
+    wait_for(lambda: receiver.told and status(http, video) == "completed")
+    assert len(left(folder)) == 1
+    killed = coordinator()
+    os.kill(killed, signal.SIGKILL)
+    receiver.answers = []
+    wait_for(lambda: not left(folder))
+    assert coordinator() != killed
+    assert len(receiver.ids()) == 1
+    assert receiver.events()[-1].data.id == video
+    assert status(http, video) == "completed"
+
+
+def coordinator() -> int:
+    """The coordinator's process."""
+    from farm.client.ray_link import Link
+
+    return int(Link(load_settings())("ready")["pid"])
+
+
+def test_urls_that_are_refused(http: httpx2.Client) -> None:
+    form = {**SMALL, "webhook_url": "file:///x"}
+    for path in ("/v1/videos", "/v1/videos/check"):
+        answer = http.post(path, data=form, files={"input_reference": PICTURE})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "webhook_url")

@@ -1,0 +1,100 @@
+"""What a newcomer types: the engine's command line and the examples."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from imageio_ffmpeg import count_frames_and_secs
+from PIL import Image
+
+from svd_engine.__main__ import main
+from tests.support.programs import exit_status
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--steps", "2", "--width", "64", "--height", "48", "--num-frames", "3"]
+
+
+def python(*arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_tiny_then_render(tmp_path: Path, picture: Image.Image) -> None:
+    picture.save(tmp_path / "picture.png")
+    done = python("-m", "svd_engine", "tiny", tmp_path / "model", cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "clip.mp4"
+    done = python(
+        *("-m", "svd_engine", "render", tmp_path / "picture.png", "--out", out),
+        *("--model", tmp_path / "model", "--fps", 5, *SMALL),
+        cache=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(out)
+    assert "2/2" in done.stderr  # the progress bar
+    assert count_frames_and_secs(str(out))[0] == 3
+
+
+def test_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
+    from svd_engine import RenderParams
+
+    with pytest.raises(SystemExit) as caught:
+        main(["render", "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr().out
+    assert all("--" + name.replace("_", "-") in said for name in RenderParams.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.png"], "there is no picture at missing.png"),
+        ([str(ROOT / "LICENSE")], "not a picture of a known format"),
+        ([str(ROOT / "examples/pictures/cat.webp"), "--model", "none"], "no model 'none'"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", *arguments, "--out", "x.mp4"]) == 2
+    said = capsys.readouterr().err
+    assert re.match(f"error: .*{words}", said)
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "x.avi"], "--out: cannot write '.avi'"),
+        (["--out", "x.mp4", "--fps", "0"], "--fps: .*greater than or equal to 1"),
+        (["--out", "x.mp4", "--steps", "many"], "--num-inference-steps: .*'many'"),
+        (["--out", "x.mp4", "--fit", "squash"], "--fit: Input should be 'stretch'"),
+        ([], "--out"),
+    ],
+)
+def test_wrong_usage_is_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(main, ["render", "picture.png", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert re.search(words, said)
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", ["engine.py", "notebook.py"])
+def test_examples(script: str, tmp_path: Path) -> None:
+    out = tmp_path / "clip.mp4"
+    arguments = [ROOT / "examples/pictures/rocket.jpg", out] if script == "engine.py" else []
+    done = python(ROOT / "examples" / script, *arguments, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if arguments:
+        assert count_frames_and_secs(str(out))[0] == 14

@@ -1,0 +1,227 @@
+"""Mistakes are named, alone and in pairs, and nothing else is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from svd_engine import Engine
+from svd_engine.conformance.catalogue import CATALOGUE
+from svd_engine.conformance.diagnose import Verdict, report, right_line
+from svd_engine.conformance.traces import Trace
+from tests.conftest import draw_picture
+from tests.support.traced import (
+    diagnosed,
+    misnamed,
+    noisy,
+    params_of,
+    random_pairs,
+    reference_trace,
+    trace,
+)
+
+NAMES = ("shallow", "three-levels")
+checkpoints_ = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """Large enough to be blurred for CLIP."""
+    return draw_picture(640, 400)
+
+
+@pytest.fixture(scope="module")
+def engines(checkpoints: dict[str, Path]) -> dict[str, Engine]:
+    return {name: Engine.from_pretrained(checkpoints[name]) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def right(engines: dict[str, Engine], picture: Image.Image) -> dict[str, Trace]:
+    return {
+        name: trace(engine, picture, params_of(name, engine)) for name, engine in engines.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "deviation"),
+    [  # on one checkpoint by default, on the other as well where time is no matter
+        pytest.param(name, deviation, marks=[pytest.mark.slow] if (n + m) % 2 else [])
+        for n, name in enumerate(NAMES)
+        for m, deviation in enumerate(CATALOGUE)
+    ],
+)
+def test_each_mistake_alone(
+    name: str, deviation: str, engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    engine = engines[name]
+    params = params_of(name, engine, deviations=deviation)
+    found = diagnosed(trace(engine, picture, params), engine, picture, params)
+    assert found.deviations == (deviation,)
+    assert found.exit_status == 1
+    assert Verdict.UNEXPLAINED not in {finding.verdict for finding in found.findings}
+    assert CATALOGUE[deviation].right in "\n".join(report(found))
+
+
+@pytest.mark.parametrize(
+    ("count", "may_be_missed"), [(10, 1), pytest.param(40, 4, marks=pytest.mark.slow)]
+)
+def test_random_pairs(
+    count: int, may_be_missed: int, engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    pairs = random_pairs(count)
+    missed = [
+        case
+        for number, name in enumerate(NAMES)
+        for case in misnamed(engines[name], name, picture, pairs[number :: len(NAMES)])
+    ]
+    assert len(missed) <= may_be_missed, missed
+
+
+@checkpoints_
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_diffusers_makes_no_mistake(
+    name: str,
+    dtype: torch.dtype,
+    engines: dict[str, Engine],
+    checkpoints: dict[str, Path],
+    picture: Image.Image,
+) -> None:
+    params = params_of(name, engines[name])
+    theirs = reference_trace(checkpoints[name], picture, params, dtype)
+    found = diagnosed(theirs, engines[name], picture, params, dtype)
+    assert (found.deviations, found.exit_status, found.record_next) == ((), 0, ())
+    assert {finding.verdict for finding in found.findings} == {Verdict.RIGHT}
+
+
+@checkpoints_
+def test_noise_is_no_mistake(
+    name: str, right: dict[str, Trace], engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    params = params_of(name, engines[name])
+    found = diagnosed(noisy(right[name]), engines[name], picture, params)
+    assert (found.deviations, found.exit_status) == ((), 0)
+
+
+def test_a_mistake_shows_in_half_precision(
+    checkpoints: dict[str, Path], engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    name, dtype = NAMES[0], torch.bfloat16
+    half = Engine.from_pretrained(checkpoints[name], dtype=dtype)
+    pair = ("fps_not_reduced", "halves_swapped")
+    params = params_of(name, half, deviations=pair)
+    theirs = trace(half, picture, params)
+    assert diagnosed(theirs, engines[name], picture, params, dtype).deviations == pair
+
+
+def test_other_layouts_are_said_to_be(
+    right: dict[str, Trace], engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    name = NAMES[0]
+    tensors = {key: right[name][key] for key in right[name]}
+    tensors["step.000.model_output"] = tensors["step.000.model_output"].flatten(0, 1)
+    tensors["latents.init"] = tensors["latents.init"].transpose(1, 2)
+    tensors["frames"] = tensors["frames"].permute(0, 2, 3, 1)
+    found = diagnosed(Trace(tensors), engines[name], picture, params_of(name, engines[name]))
+    notes = {finding.key: finding.note for finding in found.findings}
+    assert notes["step.000.model_output"] == "as [B*F, C, H, W]"
+    assert notes["latents.init"] == "as [B, C, F, H, W]"
+    assert notes["frames"] == "channels last"
+    assert found.exit_status == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "mistakes", "named", "status"),
+    [
+        (("time_ids",), ("fps_not_reduced",), ("fps_not_reduced",), 1),
+        (("time_ids", "sigmas", "latents.init"), (), (), 0),
+        (("step.001.guided",), ("halves_swapped",), (), 2),  # the model's output is missing
+    ],
+)
+def test_a_partial_trace_gives_a_partial_answer(
+    keys: tuple[str, ...],
+    mistakes: Any,
+    named: Any,
+    status: int,
+    engines: dict[str, Engine],
+    picture: Image.Image,
+) -> None:
+    name = NAMES[0]
+    params = params_of(name, engines[name], deviations=mistakes)
+    whole = trace(engines[name], picture, params, only=list(keys))
+    assert set(whole) == set(keys)
+    found = diagnosed(whole, engines[name], picture, params)
+    assert (found.deviations, found.exit_status) == (named, status)
+    assert "frames" in found.record_next
+    assert ("step.001.model_output" in found.record_next) == (status == 2)
+
+
+def test_what_has_no_known_shape_is_told_apart(
+    engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    name = NAMES[0]
+    params = params_of(name, engines[name])
+    right = trace(engines[name], picture, params)
+    odd = {"guidance": torch.tensor([3.0]), "time_ids": torch.ones(4)}
+    found = diagnosed(Trace({**right, **odd}), engines[name], picture, params)
+    unknown = {f.key for f in found.findings if f.verdict is Verdict.UNKNOWN}
+    assert {"time_ids", "guidance"} <= unknown
+    assert found.deviations == ()
+
+
+def test_noise_of_another_generator(
+    engines: dict[str, Engine], picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is drawn cannot be known; how it is used can."""
+    name = NAMES[0]
+    engine, draw = engines[name], torch.randn
+
+    def other(*args: Any, **kwargs: Any) -> Any:
+        return -draw(*args, **kwargs).flip(-1)
+
+    for mistakes in ((), ("posterior_sampled",), ("noise_on_latents",), ("initial_scale_missing",)):
+        params = params_of(name, engine, deviations=mistakes, noise_aug_strength=0.3)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "randn", other)
+            theirs = trace(engine, picture, params)
+        found = diagnosed(theirs, engine, picture, params)
+        assert found.deviations == mistakes
+        assert Verdict.UNEXPLAINED not in {finding.verdict for finding in found.findings}
+
+
+def test_what_no_mistake_explains_is_said(
+    right: dict[str, Trace], engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    name = NAMES[0]
+    tensors = {key: right[name][key] for key in right[name]}
+    tensors["step.002.guided"] = tensors["step.002.guided"] * 1.5
+    tensors["clip.embedding"] = torch.full_like(tensors["clip.embedding"], torch.nan)
+    found = diagnosed(Trace(tensors), engines[name], picture, params_of(name, engines[name]))
+    verdicts = {finding.key: finding.verdict for finding in found.findings}
+    assert verdicts["clip.embedding"] is Verdict.UNEXPLAINED
+    assert verdicts["step.000.model_output"] is Verdict.UNKNOWN  # of that embedding
+    assert verdicts["step.002.guided"] is Verdict.UNEXPLAINED
+    assert (found.deviations, found.exit_status) == ((), 2)
+    assert "no known mistake explains it: clip.embedding" in "\n".join(report(found))
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1)])
+def test_time_ids_in_any_order(
+    order: tuple[int, ...],
+    right: dict[str, Trace],
+    engines: dict[str, Engine],
+    picture: Image.Image,
+) -> None:
+    name = NAMES[0]
+    tensors = {"time_ids": right[name]["time_ids"][:, list(order)]}
+    found = diagnosed(Trace(tensors), engines[name], picture, params_of(name, engines[name]))
+    assert found.deviations == ("time_ids_order",)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_right_line_is_there(name: str) -> None:
+    place, function = right_line(name).split()
+    file, line = place.split(":")
+    text = (Path(__file__).parents[2] / file).read_text().splitlines()[int(line) - 1]
+    assert f" {function}(" in text

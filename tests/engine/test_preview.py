@@ -1,0 +1,93 @@
+"""Previews: colours fitted to the picture, and what is foreseen at each step."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+from PIL import Image
+
+from farm.model.plan import Kind, Stage, Task
+from farm.model.request import digest_of
+from farm.store import open_store
+from farm.workers.worker import Worker
+from svd_engine import RenderParams
+from svd_engine.preview import draw_preview, fit_colours
+from svd_engine.schedule import denoised
+from tests.conftest import draw_picture
+from tests.support.farm_jobs import picture_bytes
+from tests.support.reference import SCHEDULER, relative_difference
+from tests.workers.test_memory import order, steps_and_result
+
+SHAPE = 64, 48
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    open_store(str(tmp_path)).put(f"pictures/{digest_of(picture_bytes())}", picture_bytes())
+    return str(tmp_path)
+
+
+def test_a_latent_that_is_linear_in_the_colours_gives_the_picture_back() -> None:
+    picture = draw_picture(512, 384)
+    small = np.asarray(picture.reduce(8), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(4, 3, generator=generator)
+    latent = torch.einsum("dc,nchw->ndhw", mix, torch.from_numpy(small)) + 0.3
+    colours = fit_colours(picture, latent, RenderParams())
+    data = draw_preview(0.18215 * latent.expand(2, -1, -1, -1), colours, 0.18215, fps=8)
+    with Image.open(BytesIO(data)) as drawn:
+        assert drawn.size == (64, 48)
+        seen = np.asarray(drawn.convert("RGB"), np.float32)
+    there = (small[0].transpose(1, 2, 0) + 1) * 127.5
+    assert np.abs(seen - there).mean() < 12  # WebP is lossy, most of all in colour
+    assert np.abs(seen - seen.mean()).mean() > 20
+
+
+@pytest.mark.parametrize("step", [0, 12, 24])
+def test_what_is_foreseen_is_diffusers_original_sample(
+    step: int,
+) -> None:
+    scheduler = EulerDiscreteScheduler(**SCHEDULER)
+    scheduler.set_timesteps(25)
+    sigma, generator = scheduler.sigmas[step], torch.Generator().manual_seed(1)
+    v = torch.randn(1, 5, 4, 6, 8, generator=generator)
+    latents = torch.randn(v.shape, generator=generator) * (sigma**2 + 1) ** 0.5
+    scheduler.scale_model_input(latents, scheduler.timesteps[step])
+    theirs = scheduler.step(v, scheduler.timesteps[step], latents).pred_original_sample
+    assert relative_difference(denoised(latents, v, sigma), theirs) <= 1e-6
+
+
+def test_a_worker_stores_previews_and_says_of_which_step(tiny: Path, store: str) -> None:
+    changes: dict[str, Any] = {"num_inference_steps": 12}
+    worker = Worker(Kind.RENDERER, "cpu", open_store(store))
+    encode = order(tiny, Task("conditioning", Stage.ENCODE), **changes)
+    _, conditioning = steps_and_result(worker.run(encode))
+    task = Task("latents/0012", Stage.DENOISE, ("conditioning",), (0, 12))
+    denoise = order(tiny, task, **changes)
+    told = []
+    for step in worker.run(denoise, conditioning):
+        told.append(step.previewed)
+        if worker._previewer._drawing is not None:
+            worker._previewer._drawing.result()
+    assert told == [0, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10]
+    stored = open_store(store).get(f"previews/{denoise.request.digest}.webp")
+    assert stored is not None
+    with Image.open(BytesIO(stored.data)) as preview:
+        assert preview.size == (SHAPE[0] // 8, SHAPE[1] // 8)
+
+
+def test_a_preview_that_fails_costs_no_clip(
+    tiny: Path,
+    store: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker(Kind.RENDERER, "cpu", open_store(store))
+    _, conditioning = steps_and_result(worker.run(order(tiny, Task("c", Stage.ENCODE))))
+    monkeypatch.setattr("farm.workers.previews.draw_preview", lambda *_: 1 / 0)
+    task = Task("latents/0005", Stage.DENOISE, ("c",), (0, 5))
+    steps, latents = steps_and_result(worker.run(order(tiny, task), conditioning))
+    assert (steps, latents.step) == ([0, 1, 2, 3, 4, 5], 5)

@@ -1,0 +1,64 @@
+"""`/docs` works where nothing but the farm is to be reached."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import Iterator
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests.front_door import Door, front_door
+from tests.ingress.test_page import NAMES, QUIET
+from tests.ingress.test_prefix import prefixed
+from tests.support.asgi import client, still_app
+
+
+@pytest.mark.parametrize("prefix", ["", "/farm/v1"])
+def test_all_that_the_page_asks_for_is_the_farms(prefix: str) -> None:
+    app = still_app()
+
+    async def ask(path: str) -> httpx2.Response:
+        async with client(prefixed(app, "root_path") if prefix else app) as http:
+            return await http.get(path)
+
+    page = asyncio.run(ask(f"{prefix}/docs"))
+    asked = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)["']""", page.text)
+    assert len(asked) == 4, asked  # a script, a style, an icon, the schema
+    for address in asked:
+        assert not urlsplit(address).netloc, address
+        assert asyncio.run(ask(urljoin(f"{prefix}/docs", address))).status_code == 200, address
+    for source in re.findall(
+        r"(?:script|style|connect|img)-src ([^;]*)", page.headers["content-security-policy"]
+    ):
+        assert "//" not in source
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[Door]:
+    with front_door() as opened:
+        yield opened
+
+
+@pytest.mark.browser
+def test_the_page_shows_every_operation(door: Door) -> None:
+    chromium = next(filter(None, map(shutil.which, NAMES)), None)
+    if chromium is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    said: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+        page = browser.new_page()
+        page.on(
+            "console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(f"{door.url}/docs")
+        shown = page.locator(".opblock-summary-path")
+        expect(shown.first).to_be_visible(timeout=60_000)
+        paths = page.request.get(f"{door.url}/openapi.json").json()["paths"]
+        assert shown.count() == sum(len(operations) for operations in paths.values())
+        browser.close()
+    assert said == []

@@ -1,0 +1,190 @@
+"""A full disk, a store that vanishes, a server that hangs: every call ends, and says why."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm.coordinator.coordinator import Coordinator
+from farm.errors import StoreError
+from farm.ingress.errors import api_error
+from farm.model.job import State, Submission
+from farm.model.request import Model, ModelFacts
+from farm.settings import load_settings
+from farm.store import identify, open_store
+from farm.store.s3 import S3Store
+from svd_engine import RenderParams
+from svd_engine.params import RenderDefaults
+from tests.support.farm_jobs import SMALL, picture_bytes
+
+LIMIT_S = 30.0  # generous: the calls end after 3 to 15 s
+FACTS = ModelFacts(digest="0" * 64, defaults=RenderDefaults(width=64, height=48, num_frames=5))
+ASKED = {"model": Model(name="tiny"), "params": RenderParams(**SMALL)}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 1 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk takes root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def with_coordinator(
+    store: str, store_id: str, work: Callable[[Coordinator], Awaitable[None]]
+) -> None:
+    async def facts(_model: Model, _tenant: str = "") -> ModelFacts:
+        return FACTS
+
+    async def run() -> None:
+        coordinator = Coordinator(load_settings(store=store), "farm.workers.worker", store_id)
+        coordinator._models.facts = facts  # type: ignore[method-assign]
+        await work(coordinator)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("farm.coordinator.coordinator.lifeline", lambda _: None)  # there is no Ray
+        patch.setattr("farm.coordinator.maintenance.live_nodes", list)
+        patch.setattr(
+            "farm.coordinator.coordinator.os._exit", lambda _: None
+        )  # its loops end with the test
+        asyncio.run(run())
+
+
+async def refused(call: Awaitable[Any]) -> StoreError:
+    began = time.monotonic()
+    with pytest.raises(StoreError) as caught:
+        await asyncio.wait_for(call, LIMIT_S)
+    assert time.monotonic() - began < LIMIT_S
+    return caught.value
+
+
+async def until(told: Callable[[], Awaitable[Any]]) -> None:
+    for _ in range(int(LIMIT_S / 0.2)):
+        if await told():
+            return
+        await asyncio.sleep(0.2)
+    raise AssertionError("it does not come about")
+
+
+def test_a_full_disk(disk: Path) -> None:
+    async def work(coordinator: Coordinator) -> None:
+        asked = Submission(**ASKED)
+        job = (await coordinator.submit(asked, picture_bytes())).job.id
+        filling = disk.parent / "disk/filling"
+        with filling.open("wb") as file:
+            while True:
+                try:
+                    os.write(file.fileno(), b"x" * 4096)
+                except OSError:
+                    break
+        error = await refused(coordinator.pause(job))
+        assert "No space left" in str(error)
+        told = api_error(error)
+        assert "No space left" in told.message
+        assert str(disk) not in told.message
+
+        async def troubled() -> bool:
+            return bool((await coordinator.status())["trouble"])
+
+        await until(troubled)
+        for call in (
+            coordinator.submit(Submission(**ASKED), picture_bytes(seed=1)),
+            coordinator.cancel(job),
+        ):
+            assert "No space left" in str(await refused(call))
+        assert (await coordinator.show(job)).job.id == job  # what is in memory is still told
+        filling.unlink()
+
+        async def recorded() -> bool:
+            return (await coordinator.show(job)).job.state is State.PAUSED
+
+        await until(recorded)
+
+        async def well() -> bool:
+            return not await troubled()
+
+        await until(well)
+        await coordinator.submit(Submission(**ASKED), picture_bytes(seed=1))
+
+    with_coordinator(str(disk), identify(open_store(str(disk))), work)
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_a_folder_that_vanishes_under_the_farm(emptied: bool, tmp_path: Path) -> None:
+    folder, away = tmp_path / "store", tmp_path / "away"
+
+    async def work(coordinator: Coordinator) -> None:
+        job = (await coordinator.submit(Submission(**ASKED), picture_bytes())).job.id
+        folder.rename(away)
+        if emptied:  # as a mount that is gone
+            folder.mkdir()
+        error = await refused(coordinator.submit(Submission(**ASKED), picture_bytes(seed=1)))
+        assert "Bring the folder" in str(error)
+        await refused(coordinator.events(job))
+
+        async def troubled() -> bool:
+            return bool((await coordinator.status())["trouble"])
+
+        await until(troubled)
+        await asyncio.sleep(2.5)  # in which it writes its logs, and renews its lease
+        assert not folder.exists() or not list(folder.iterdir())
+        if emptied:
+            folder.rmdir()
+        away.rename(folder)
+
+        async def well() -> bool:
+            return not await troubled()
+
+        await until(well)
+        await coordinator.pause(job)
+        await coordinator.submit(Submission(**ASKED), picture_bytes(seed=1))
+
+    with_coordinator(str(folder), identify(open_store(str(folder))), work)
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An S3 server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
+        for name, value in {
+            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{listener.getsockname()[1]}",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "no_proxy": "127.0.0.1",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield "s3://farm/prefix"
+
+
+def test_a_server_that_hangs(hung: str) -> None:
+    store, began = S3Store(hung, patience_s=1), time.monotonic()
+    with pytest.raises(StoreError, match="nobody answers") as caught:
+        store.get("a")
+    assert time.monotonic() - began < 10
+    assert api_error(caught.value).message.startswith("the farm's store: its server does not")
+
+
+def test_a_farm_whose_server_hangs_says_so(hung: str) -> None:
+    async def work(coordinator: Coordinator) -> None:
+        for call in (
+            coordinator.ready(),
+            coordinator.submit(Submission(**ASKED), picture_bytes()),
+            coordinator.jobs(),
+            coordinator.status(),
+        ):
+            assert "nobody answers" in str(await refused(call))
+
+    with_coordinator(hung, "0" * 32, work)

@@ -1,0 +1,31 @@
+"""An engine that hangs, once: the first worker that is to denoise never does."""
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from farm.errors import ConflictError
+from farm.model.plan import Kind, Stage
+from farm.model.task_order import Order, Step
+from farm.store import Store
+from farm.workers import worker as workers
+
+
+class Worker(workers.Worker):
+    """As the farm's own, but for that."""
+
+    def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
+        super().__init__(kind, device, store, compiled)
+        self._marks = store
+
+    def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
+        work = super().run(order, *given)
+        yield next(work)  # loaded
+        if order.task.stage is Stage.DENOISE:
+            try:
+                self._marks.put("hung", b"", if_none_match=True)
+            except ConflictError:
+                pass
+            else:
+                time.sleep(10_000)
+        return (yield from work)

@@ -1,0 +1,91 @@
+"""Traces of small random checkpoints, for the tests of conformance."""
+
+import random
+from collections.abc import Iterable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from svd_engine import Engine, RenderParams
+from svd_engine.conformance.catalogue import CATALOGUE
+from svd_engine.conformance.diagnose import Diagnosis, diagnose
+from svd_engine.conformance.judged import Given
+from svd_engine.conformance.record import Recorder, record
+from svd_engine.conformance.reference import load_reference, record_reference
+from svd_engine.conformance.traces import Trace
+from svd_engine.image import fit_picture
+from tests.support.reference import SPECS
+
+STEPS = 3
+
+
+def params_of(name: str, engine: Engine, **changes: Any) -> RenderParams:
+    small = {"width": 72, "height": 56}  # as three-levels has it
+    asked = {"seed": 11, "num_inference_steps": STEPS, **SPECS[name].render, **small, **changes}
+    return RenderParams(**asked).resolve(engine.defaults)
+
+
+def trace(engine: Engine, picture: Image.Image, params: RenderParams, **keep: Any) -> Trace:
+    """The engine's own."""
+    recorder = Recorder(**keep)
+    record(engine, picture, params, recorder)
+    return Trace(recorder.tensors)
+
+
+def reference_trace(
+    folder: Path, picture: Image.Image, params: RenderParams, dtype: torch.dtype
+) -> Trace:
+    """diffusers'."""
+    recorder = Recorder()
+    record_reference(load_reference(folder, "cpu", dtype, None), picture, params, recorder)
+    return Trace(recorder.tensors)
+
+
+def diagnosed(
+    theirs: Trace,
+    engine: Engine,
+    picture: Image.Image,
+    params: RenderParams,
+    dtype: torch.dtype = torch.float32,
+) -> Diagnosis:
+    """By an engine in float32 that knows what was asked, and nothing of any deviation."""
+    asked = params.model_copy(update={"deviations": ()})
+    assert asked.width is not None
+    assert asked.height is not None
+    image = fit_picture(picture, asked.width, asked.height, asked.fit)
+    return diagnose(Given(theirs, engine, image, asked, dtype))
+
+
+def random_pairs(count: int = 40) -> list[tuple[str, ...]]:
+    """Of the catalogue's mistakes."""
+    return random.Random(7).sample(list(combinations(CATALOGUE, 2)), count)
+
+
+def misnamed(
+    engine: Engine, name: str, picture: Image.Image, mistakes: Iterable[tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Those that are not named as they were made: what was, and what was named."""
+    missed = []
+    for made in mistakes:
+        params = params_of(name, engine, deviations=made)
+        found = diagnosed(trace(engine, picture, params), engine, picture, params)
+        if found.deviations != made:
+            missed.append((made, found.deviations))
+    return missed
+
+
+def noisy(theirs: Trace, strength: float = 1e-4) -> Trace:
+    """With noise on each tensor, relative to its RMS."""
+    generator = torch.Generator().manual_seed(5)
+
+    def added(x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return x
+        noise = torch.randn(x.shape, generator=generator)
+        return x + strength * x.square().mean().sqrt() * noise
+
+    return Trace({key: added(theirs[key]) for key in theirs})
