@@ -99,8 +99,8 @@ def test_thirty_jobs_while_anybody_is_killed(tiny: Path, tmp_path: Path) -> None
 DRIVER = """
 import sys, time
 from pathlib import Path
-from tests.test_chaos import open_farm, submit
-from tests.ray_cluster import local_cluster
+from tests.coordinator.test_chaos import open_farm, submit
+from tests.support.ray_cluster import local_cluster
 with local_cluster(num_cpus=2):
     farm = open_farm(sys.argv[2])
     print(*submit(farm, Path(sys.argv[1]), 6), flush=True)

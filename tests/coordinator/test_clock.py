@@ -13,18 +13,18 @@ from tests.model.test_job import job
 
 # Those that write down when something was, for people or by a protocol.
 TELL_THE_TIME = {
-    "fence",
-    "quarantine",
-    "salvage",
-    "book",
-    "clips",
+    "client/http_remote",
     "clock",
-    "event_logs",
-    "http",
-    "intake",
-    "job",
-    "owner",
-    "webhooks",
+    "coordinator/clips",
+    "coordinator/intake",
+    "coordinator/webhooks",
+    "model/job",
+    "ownership/owner",
+    "records/commits",
+    "records/event_logs",
+    "records/job_book",
+    "records/salvage",
+    "store/quarantine",
     # A scratch file's age is known by its folder's clock alone. Where a step of it makes a living
     # writer's look old, the writer's rename fails and its put is tried again.
     "store/local",

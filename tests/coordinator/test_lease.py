@@ -86,7 +86,7 @@ def test_an_owner_trusts_its_lease_for_less_time_than_others_wait() -> None:
 
 
 def test_a_dead_owner_is_replaced_at_once(tmp_path: Path) -> None:
-    code = "from farm.owner import this_process; print(this_process().model_dump_json())"
+    code = "from farm.ownership.owner import this_process; print(this_process().model_dump_json())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     dead = Owner.model_validate_json(done.stdout)
     assert is_dead(dead)
@@ -107,7 +107,10 @@ def test_who_is_provably_dead() -> None:
 
 
 def test_a_paused_process_is_not_dead_and_a_zombie_is() -> None:
-    code = "import farm.owner as o; print(o.this_process().model_dump_json(), flush=True); input()"
+    code = (
+        "from farm.ownership.owner import this_process\n"
+        "print(this_process().model_dump_json(), flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE
     ) as process:

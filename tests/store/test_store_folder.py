@@ -93,7 +93,8 @@ def test_folder_is_shared_by_processes(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("count", b"0")
     code = (
-        "import sys; from farm.store import open_store; from tests.test_store import increment\n"
+        "from farm.store import open_store\n"
+        "from tests.store.test_store import increment\n"
         f"for _ in range(25): increment(open_store({store.url!r}), 'count')"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) for _ in range(4)]

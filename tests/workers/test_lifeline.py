@@ -126,8 +126,8 @@ def program(*arguments: object) -> AbstractContextManager[subprocess.Popen[str]]
 WAITS = """
 import asyncio, json, sys, threading, time
 import farm
-from farm.lifeline import lifeline
-from farm.link import AsyncLink
+from farm.workers.lifeline import lifeline
+from farm.client.ray_link import AsyncLink
 from farm.settings import load_settings
 picture, tiny = sys.argv[1:]
 job = farm.submit(picture, model=tiny, num_inference_steps=1000, width=512, height=512)
