@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import cast
 
 from farm.client.farm import Farm
 from farm.errors import (
@@ -17,6 +18,7 @@ from farm.errors import (
     UnreadableError,
     WorkerError,
 )
+from farm.model.farm_api import FarmApi
 from farm.model.job import Job, JobView
 from farm.quantities import counted
 from farm.records.stored import StoredJobs
@@ -55,10 +57,10 @@ def _say(text: str, status: int) -> int:
 def _farm_of(options: argparse.Namespace) -> Farm:
     """The farm that runs here; or a store that was named, where that is all that is needed."""
     if options.store is not None and options.command in STORED:
-        return Farm(StoredJobs(options.store))
+        return Farm(cast("FarmApi", StoredJobs(options.store)))  # all that these commands call
     from farm.client.ray_link import connect  # Ray is slow to load
 
-    return Farm(connect(load_settings(store=options.store), start=False))
+    return connect(load_settings(store=options.store), start=False)
 
 
 def _where_to_look(store: str | None) -> str:

@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
 ]
 # Packages that only these files may import, although they stand higher.
 DOORS = {
-    # The front door knows the farm by a protocol of its own; Ray is behind `serve_app` alone.
+    # The front door knows the farm by FarmApi alone; Ray is behind `serve_app`.
     "ingress": {
         "client": {"serve_app"},
         "workers": {"serve_app"},

@@ -27,18 +27,14 @@ def operate(
     def operate(test: Callable[[Farm, Run], Awaitable[None]]) -> None:
         async def all_of_it() -> None:
             async with coordinator(tmp_path, working=False) as one:
-                loop = asyncio.get_running_loop()
-
-                def call(method: str, *arguments: Any) -> Any:
-                    work = getattr(one, method)(*arguments)
-                    return asyncio.run_coroutine_threadsafe(work, loop).result(60)
+                farm_here = Farm(one, asyncio.get_running_loop())
 
                 async def run(*arguments: str) -> int:
                     return await asyncio.to_thread(main, arguments)
 
                 one._dispatcher.joined("decoder-0", Kind.DECODER, None)  # no job is begun
-                monkeypatch.setattr(farm.__main__, "_farm_of", lambda _: Farm(call))
-                await test(Farm(call), run)
+                monkeypatch.setattr(farm.__main__, "_farm_of", lambda _: farm_here)
+                await test(farm_here, run)
 
         asyncio.run(asyncio.wait_for(all_of_it(), 60))
 

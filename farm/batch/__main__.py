@@ -157,7 +157,7 @@ def _connect(settings: Settings, detach: bool) -> Farm:
 
     if detach and ensure_lasting_cluster():
         print("started a farm that goes on by itself; `ray stop` ends it", file=sys.stderr)
-    return Farm(connect(settings))
+    return connect(settings)
 
 
 def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:

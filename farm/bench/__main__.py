@@ -116,7 +116,7 @@ def _farm(store: str | None = None, engine: str = "farm.bench", **settings: Any)
         cpus = max(2, 2 * own["workers"])  # sleepers need no core
         ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False)
         try:
-            yield Farm(connect(load_settings(**own), engine))
+            yield connect(load_settings(**own), engine)
         finally:
             ray.shutdown()
 

@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from farm.client.ray_link import Link, connect
+from farm.client.farm import Farm
+from farm.client.ray_link import connect
 from farm.model.job import Job, Opened, State
 from farm.model.request import Model, RenderRequest
 from farm.settings import load_settings
@@ -29,9 +30,9 @@ def bench_start() -> None:
         try:
             for store in (empty, full, empty, full):
                 began = time.perf_counter()
-                link = connect(load_settings(store=store, workers=1), "farm.bench")
+                farm = connect(load_settings(store=store, workers=1), "farm.bench")
                 ready = time.perf_counter() - began
-                listed = _list(link)
+                listed = _list(farm)
                 what = "an empty store" if store == empty else f"{PAST} past jobs, {OPEN} open"
                 print(f"start on {what}: {ready:.1f} s; a new tenant's first list: {listed:.3f} s")
                 ray.kill(ray.get_actor("coordinator", namespace="farm"))
@@ -39,9 +40,9 @@ def bench_start() -> None:
             ray.shutdown()
 
 
-def _list(link: Link) -> float:
+def _list(farm: Farm) -> float:
     began = time.perf_counter()
-    assert link("views", "newcomer", "", 20, True) == []
+    assert farm.views("newcomer", "", 20, True) == []
     return time.perf_counter() - began
 
 

@@ -163,10 +163,9 @@ def _reach(url: str, api_key: str | None) -> Connection:
 
 
 def _join(settings: Settings) -> Connection:
-    from farm.client.farm import Farm
     from farm.client.ray_link import connect as join
 
-    return Connection(ClusterRemote(Farm(join(settings))))
+    return Connection(ClusterRemote(join(settings)))
 
 
 def _cancel(job: Job) -> None:

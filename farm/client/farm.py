@@ -1,42 +1,62 @@
-"""What a client does with a farm: submit, watch, cancel, fetch. It knows nothing of Ray."""
+"""A farm for programs that are not asynchronous: each call waits for its answer."""
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import cache, update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from farm.errors import JobError, StoreError
-from farm.model.job import LOG_PAGE, ClipResult, Job, JobView, LogEntry, Submission
-from farm.model.request import Model, ModelFacts
-from farm.store import KnownStore, Store, open_store
+from farm.model.farm_api import FarmApi
+from farm.model.job import LOG_PAGE, ClipResult, JobView, LogEntry
+from farm.store import Store
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate["Farm", P], R]:
+    """A method of FarmApi, called and waited for."""
+    name = method.__name__
+
+    def call(self: "Farm", /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        work: Coroutine[Any, Any, R] = getattr(self._api, name)(*arguments, **keywords)
+        answer = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return answer.result()
+        except BaseException:
+            answer.cancel()  # Ctrl-C: nobody waits any more
+            raise
+
+    update_wrapper(call, method)
+    return call
 
 
 class Farm:
-    """A farm, by whatever way its coordinator is called."""
+    """A farm: FarmApi without `await`, and what is easily made of it."""
 
-    def __init__(self, call: Callable[..., Any]) -> None:
-        """call: takes the name of a coordinator's method and its arguments."""
-        self._call = call
+    def __init__(self, api: FarmApi, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """loop: where `api` lives; None: a loop in the background of this process."""
+        self._api, self._loop = api, loop or _background_loop()
 
-    def describe(self, model: Model) -> ModelFacts:
-        """A model's digest and defaults. RequestError: there is no such model."""
-        facts: ModelFacts = self._call("describe", model)
-        return facts
-
-    def submit(self, submission: Submission, picture: bytes) -> JobView:
-        """Hand a job over; it is in the store once this returns.
-
-        Raises RequestError, QueueFullError or StoreError.
-        """
-        return self._view("submit", submission, picture)
-
-    def show(self, job: str) -> JobView:
-        """A job, and how far it is. JobError: there is none."""
-        return self._view("show", job)
-
-    def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
-        """Jobs, oldest first, those after id `after`."""
-        jobs: list[Job] = self._call("jobs", after, limit, open_only)
-        return jobs
+    ready = _blocking(FarmApi.ready)
+    describe = _blocking(FarmApi.describe)
+    submit = _blocking(FarmApi.submit)
+    show = _blocking(FarmApi.show)
+    jobs = _blocking(FarmApi.jobs)
+    views = _blocking(FarmApi.views)
+    cancel = _blocking(FarmApi.cancel)
+    pause = _blocking(FarmApi.pause)
+    resume = _blocking(FarmApi.resume)
+    set_priority = _blocking(FarmApi.set_priority)
+    drain = _blocking(FarmApi.drain)
+    status = _blocking(FarmApi.status)
+    store = _blocking(FarmApi.store)
+    _changes = _blocking(FarmApi.watch)
+    _page = _blocking(FarmApi.events)
 
     def watch(self, jobs: Sequence[str], tick_s: float = 10.0) -> Iterator[list[JobView]]:
         """Yield the jobs as they change, until all are finished; an empty list every `tick_s`.
@@ -45,62 +65,27 @@ class Farm:
         """
         version, left = -1, dict.fromkeys(jobs)
         while left:
-            version, views = self._call("watch", list(left), version, tick_s)
+            version, views = self._changes(list(left), version, tick_s)
             for view in views:
                 if not view.job.state.is_open:
                     left.pop(view.job.id, None)
             yield views
             if not views:
-                job = next(iter(left))  # what is deleted makes no news: look at each in its turn
+                job = next(iter(left))  # a deleted job makes no news: look at each in its turn
                 del left[job]
                 with suppress(JobError):
                     self.show(job)
                     left[job] = None
 
     def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """A job's event log from after entry `after` on."""
+        """A job's whole event log from after entry `after` on."""
         entries: list[LogEntry] = []
         while True:
-            page: list[LogEntry] = self._call("events", job, after)
+            page = self._page(job, after)
             entries += page
             if len(page) < LOG_PAGE:
                 return entries
             after = page[-1].seq
-
-    def cancel(self, job: str) -> JobView:
-        """Stop a job at its next step or chunk; back when its worker is free."""
-        return self._view("cancel", job)
-
-    def pause(self, job: str) -> JobView:
-        """Begin no more of its tasks until it is resumed."""
-        return self._view("pause", job)
-
-    def resume(self, job: str) -> JobView:
-        """Go on with a paused job."""
-        return self._view("resume", job)
-
-    def set_priority(self, job: str, priority: int) -> JobView:
-        """Change an open job's priority, 0 to 100."""
-        return self._view("set_priority", job, priority)
-
-    def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:
-        """Give a worker no more tasks, or some again; the farm's status."""
-        status: dict[str, Any] = self._call("drain", worker, draining)
-        return status
-
-    def status(self) -> dict[str, Any]:
-        """Workers, what each does, and the open jobs by tenant and state."""
-        status: dict[str, Any] = self._call("status")
-        return status
-
-    def store(self) -> Store:
-        """Where the farm keeps what it makes."""
-        there = self._call("ready")
-        return KnownStore(open_store(there["store"], make=False), there["store_id"])
-
-    def _view(self, method: str, *arguments: Any) -> JobView:
-        view: JobView = self._call(method, *arguments)
-        return view
 
 
 def fetch(store: Store, result: ClipResult) -> tuple[bytes, bytes]:
@@ -109,3 +94,11 @@ def fetch(store: Store, result: ClipResult) -> tuple[bytes, bytes]:
     if video is None or thumbnail is None:
         raise StoreError(f"{store.where(result.video)} is gone: submit with force to render anew")
     return video.data, thumbnail.data
+
+
+@cache
+def _background_loop() -> asyncio.AbstractEventLoop:
+    """One for the whole process. Its thread is a daemon, and so delays no exit."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="farm", daemon=True).start()
+    return loop

@@ -1,112 +1,155 @@
-"""The way to a cluster's coordinator, over Ray: find or start it, and call it."""
+"""A Ray cluster's farm: its coordinator, found or started, and called as an actor."""
 
 import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any
+from functools import update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
-    GetTimeoutError,
     RayError,
     RayTaskError,
 )
 
 import svd_engine
+from farm.client.farm import Farm
 from farm.coordinator.coordinator import Coordinator
 from farm.errors import FarmError, LeaseError, StoreError, WorkerError, without_places
+from farm.model.farm_api import FarmApi
+from farm.model.job import JobView
 from farm.ownership.lease import owner_of
 from farm.ownership.owner import is_dead
 from farm.settings import Settings, ray_address
-from farm.store import identify, open_store
+from farm.store import KnownStore, Store, identify, open_store
 from farm.store.keys import LEASE
 from farm.workers.cluster import join_cluster, running_cluster, start_cluster
 from farm.workers.lifeline import Lifeline, lifeline
 from farm.workers.pool import last_line
 
 log = logging.getLogger("farm")
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 PATIENCE_S = 120.0  # with a coordinator that is being restarted, or does not answer
 RETRY_S = 0.5
 TICK_S = 0.5  # between two looks whether an answer may still come
 PING_S = 3.0  # between two pings of a coordinator that takes its time
 WARN_S = 10.0  # without an answer, until a person is told
+STORE_S = 10.0  # of patience with a store that is away: somebody waits for its answer
 PEEK_S = 2.0  # with a store, to see who owns it
 
 
-class Link:
-    """Calls the coordinator by method name; outlasts its restarts."""
+def _remote(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate["RayFarm", P], Coroutine[Any, Any, R]]:
+    """A method of FarmApi, called on the coordinator's actor."""
+    name = method.__name__
 
-    def __init__(self, settings: Settings, engine: str = "farm.workers.worker") -> None:
+    async def call(self: "RayFarm", /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        answer: R = await self._call(name, *arguments, **keywords)
+        return answer
+
+    update_wrapper(call, method)
+    return call
+
+
+class RayFarm:
+    """The FarmApi of a Ray cluster's coordinator. Its calls outlast the coordinator's restarts."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        lifeline: Lifeline,
+        patience_s: float = PATIENCE_S,
+        engine: str = "farm.workers.worker",
+    ) -> None:
+        """The coordinator is looked for, or started, at the first call.
+
+        patience_s: for a coordinator that is being restarted, or does not answer.
+        """
         self._settings, self._engine = settings, engine
-        self._lifeline = lifeline()
-        self._find()
-
-    def __call__(self, method: str, *arguments: Any) -> Any:
-        """The call's result. Raises the FarmError that it raised, WorkerError, ClusterLostError."""
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            self._lifeline.check()
-            try:
-                return self._get(getattr(self._actor, method).remote(*arguments))
-            except RayError as error:
-                _raise_unless_passing(error, method, until)
-            time.sleep(RETRY_S)
-            self._find()
-
-    def _find(self) -> None:
-        """Find or start the coordinator; in a thread, since without a GCS it would block."""
-        found = Future[Any]()
-        arguments = found, start_coordinator, self._settings, self._engine
-        threading.Thread(target=_fulfil, args=arguments, daemon=True).start()
-        while not wait([found], TICK_S).done:
-            self._lifeline.check()
-        self._actor = found.result()
-        self._pulse = Pulse(self._actor, PATIENCE_S)
-
-    def _get(self, ref: Any) -> Any:
-        while True:
-            try:
-                return ray.get(ref, timeout=TICK_S)
-            except GetTimeoutError as error:
-                if isinstance(error, RayTaskError):
-                    raise  # the coordinator's own
-            self._lifeline.check()
-            self._pulse.check()
-
-
-class AsyncLink:
-    """A Link for an asyncio loop; it finds the coordinator at its first call."""
-
-    def __init__(self, settings: Settings, lifeline: Lifeline, patience_s: float) -> None:
-        """patience_s: with a coordinator that is being restarted, or does not answer."""
-        self._settings, self._lifeline, self._patience_s = settings, lifeline, patience_s
+        self._lifeline, self._patience_s = lifeline, patience_s
         self._actor: Any = None
+        self._store: Store | None = None
+        self._asked: dict[str, asyncio.Future[JobView | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
 
-    async def __call__(self, method: str, *arguments: Any) -> Any:
+    ready = _remote(FarmApi.ready)
+    describe = _remote(FarmApi.describe)
+    submit = _remote(FarmApi.submit)
+    check = _remote(FarmApi.check)
+    find_all = _remote(FarmApi.find_all)
+    show = _remote(FarmApi.show)
+    jobs = _remote(FarmApi.jobs)
+    views = _remote(FarmApi.views)
+    watch = _remote(FarmApi.watch)
+    events = _remote(FarmApi.events)
+    cancel = _remote(FarmApi.cancel)
+    delete = _remote(FarmApi.delete)
+    pause = _remote(FarmApi.pause)
+    resume = _remote(FarmApi.resume)
+    set_priority = _remote(FarmApi.set_priority)
+    drain = _remote(FarmApi.drain)
+    status = _remote(FarmApi.status)
+
+    async def find(self, job: str) -> JobView | None:
+        """A job and its progress; None where there is no such job.
+
+        Calls that come while one is under way share the next: polls outnumber all other calls.
+        """
+        asked = self._asked.setdefault(job, asyncio.get_running_loop().create_future())
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._find_asked())
+        return await asyncio.shield(asked)
+
+    async def _find_asked(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            try:
+                views = await self.find_all(list(asked))
+            except Exception as error:
+                for future in asked.values():
+                    future.set_exception(error)
+            else:
+                for future, view in zip(asked.values(), views, strict=True):
+                    future.set_result(view)
+
+    async def store(self) -> Store:
+        """Where the farm keeps what it makes."""
+        if self._store is None:
+            there = await self.ready()
+            store = open_store(there["store"], make=False, patience_s=STORE_S)
+            self._store = KnownStore(store, there["store_id"])
+        return self._store
+
+    async def _call(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """The call's result. Raises the FarmError that it raised, WorkerError, ClusterLostError."""
         until = time.monotonic() + self._patience_s
         while True:
             self._lifeline.check()
             try:
                 if self._actor is None:
-                    find = asyncio.to_thread(start_coordinator, self._settings)
-                    self._actor = await self._outlast(find)
+                    self._actor = await self._outlast(
+                        _in_thread(start_coordinator, self._settings, self._engine)
+                    )
                     self._pulse = Pulse(self._actor, self._patience_s)
-                call = getattr(self._actor, method).remote(*arguments)
+                call = getattr(self._actor, method).remote(*arguments, **keywords)
                 return await self._outlast(_answer(call), self._pulse)
             except RayError as error:
                 _raise_unless_passing(error, method, until)
             self._actor = None
             await asyncio.sleep(RETRY_S)
 
-    async def _outlast(self, work: Coroutine[Any, Any, Any], pulse: "Pulse | None" = None) -> Any:
+    async def _outlast(self, work: Coroutine[Any, Any, T], pulse: "Pulse | None" = None) -> T:
+        """Wait for work as long as there is hope that it ends."""
         task = asyncio.create_task(work)
         try:
             while not (await asyncio.wait({task}, timeout=TICK_S))[0]:
@@ -153,11 +196,18 @@ async def _answer(ref: Any) -> Any:
     return await ref
 
 
-def _fulfil(future: Future[Any], function: Callable[..., Any], *arguments: Any) -> None:
-    try:
-        future.set_result(function(*arguments))
-    except BaseException as error:
-        future.set_exception(error)
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """As `asyncio.to_thread`, in a daemon: a call that never returns must not delay the exit."""
+    done = Future[T]()
+
+    def run() -> None:
+        try:
+            done.set_result(function(*arguments))
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wrap_future(done)
 
 
 def _raise_unless_passing(error: RayError, method: str, until: float) -> None:
@@ -194,7 +244,7 @@ def start_coordinator(settings: Settings, engine: str = "farm.workers.worker") -
     )
 
 
-def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool = True) -> Link:
+def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool = True) -> Farm:
     """Join a cluster, or start one, and its coordinator.
 
     start: False only joins one that runs. Raises StoreError where the store cannot be used, or the
@@ -208,9 +258,9 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
             raise WorkerError("no Ray cluster runs here, so no farm does")
         open_store(settings.store).check()  # before anything is started
         start_cluster()
-    link = Link(settings, engine)
+    farm = Farm(RayFarm(settings, lifeline(), engine=engine))
     try:
-        there = link("ready")
+        there = farm.ready()
     except LeaseError:
         ray.kill(ray.get_actor("coordinator", namespace="farm"))  # it has nothing
         owners = _owners_cluster(settings)
@@ -227,15 +277,15 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
         )
     if its != (version, numerics):
         ray.kill(ray.get_actor("coordinator", namespace="farm"))
-        link = Link(settings, engine)
-        there = link("ready")
+        farm = Farm(RayFarm(settings, lifeline(), engine=engine))
+        there = farm.ready()
     if "store" in settings.model_fields_set and there["store"] != settings.store:
         raise StoreError(
             f"the cluster's farm keeps its store at {there['store']}, not {settings.store}: "
             "give that one, or none, as --store or FARM_STORE; or start a farm beside it, with "
             "RAY_ADDRESS=local"
         )
-    return link
+    return farm
 
 
 def _owners_cluster(settings: Settings) -> str:

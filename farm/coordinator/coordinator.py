@@ -7,7 +7,7 @@ be killed at any time: a new one reads what is open, and goes on from the last c
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ from farm.coordinator.sharing import Sharing
 from farm.coordinator.views import progress_of, status_of
 from farm.coordinator.webhooks import Webhooks
 from farm.errors import JobError, RequestError, StoreError
+from farm.model.farm_api import FarmApi, Ready
 from farm.model.job import Event, Job, JobView, LogEntry, State, Submission
 from farm.model.request import Model, ModelFacts
 from farm.ownership.renewal import Ownership, reads, writes
@@ -31,6 +32,7 @@ from farm.records.job_book import Book
 from farm.records.pictures import Pictures, list_older
 from farm.scheduling.scheduler import Scheduler
 from farm.settings import Settings
+from farm.store import Store
 from farm.store.keys import CHECKPOINTS, step_of
 from farm.store.quarantine import Quarantine
 from farm.workers.cluster import Models, own_actor
@@ -45,7 +47,7 @@ PLACED = 100  # jobs at once that are told their place in the queue
 KEPT = 10_000  # jobs whose last change is remembered, at least
 
 
-class Coordinator:
+class Coordinator(FarmApi):
     """The farm's one writer. Calls may be repeated: each can be lost with the process."""
 
     def __init__(self, settings: Settings, engine: str, store_id: str) -> None:
@@ -66,7 +68,7 @@ class Coordinator:
     async def ping(self) -> None:
         """Answered at once by a coordinator that is alive, whatever it is at."""
 
-    async def ready(self) -> dict[str, Any]:
+    async def ready(self) -> Ready:
         """Wait until open jobs are taken over; who and what this is."""
         while not self._begun.done():
             self._ownership.check()
@@ -119,7 +121,7 @@ class Coordinator:
         return view
 
     @reads
-    async def find_all(self, jobs: list[str]) -> list[JobView | None]:
+    async def find_all(self, jobs: Sequence[str]) -> list[JobView | None]:
         """As `find`, for several."""
         await self.ready()
         records = await asyncio.gather(*(self._book.read(job) for job in jobs))
@@ -154,7 +156,7 @@ class Coordinator:
         return [self._view(job) for job in found[:limit]]
 
     async def watch(
-        self, jobs: list[str], after: int, timeout_s: float = 10.0
+        self, jobs: Sequence[str], after: int, timeout_s: float = 10.0
     ) -> tuple[int, list[JobView]]:
         """Those of `jobs` that changed after version `after`, and the version now. Waits for some.
 
@@ -247,7 +249,7 @@ class Coordinator:
         """Workers and what each does, and how many jobs of each tenant are in which state."""
         ready = await self.ready()
         await self._quarantine.look()
-        return ready | status_of(
+        return {**ready} | status_of(
             self._scheduler,
             self._pool,
             self._book,
@@ -255,6 +257,10 @@ class Coordinator:
             self._sharing.blocked,
             self._ownership.trouble(),
         )
+
+    async def store(self) -> Store:
+        """The store itself, for callers in this process; others open it by `ready`."""
+        return self._store
 
     # Beginning
 

@@ -12,8 +12,8 @@ from farm.ingress.body import THREADS
 from farm.ingress.gate import Gate, Policy
 from farm.ingress.head import Head
 from farm.ingress.keys import Keys
-from farm.ingress.protocol import Farm
 from farm.ingress.rate import Rate
+from farm.model.farm_api import FarmApi
 from farm.settings import Settings
 
 DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
@@ -32,7 +32,7 @@ class _App(FastAPI):
         return told
 
 
-def make_app(farm: Farm, settings: Settings, replicas: int = 1) -> FastAPI:
+def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
     """The app before a farm. Stateless: any number of them may stand before the same one."""
     app = _App(
         title="SVD render farm",

@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse, Response
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.files import ScratchResponse, not_modified
 from farm.ingress.head import is_head
-from farm.ingress.protocol import Farm
+from farm.model.farm_api import FarmApi
 from farm.model.job import ClipResult, JobView, State, Variant
 from farm.settings import Settings
 from farm.store import Store
@@ -26,7 +26,7 @@ URL_S = 3600  # that a presigned URL is good for
 
 
 async def content_answer(
-    request: Request, farm: Farm, view: JobView, variant: Variant, index: int
+    request: Request, farm: FarmApi, view: JobView, variant: Variant, index: int
 ) -> Response:
     """The bytes, or a redirect to them where clients reach the store; ApiError 404 without any.
 
@@ -57,7 +57,7 @@ async def content_answer(
     )
 
 
-async def read_whole(farm: Farm, view: JobView, variant: Variant, index: int) -> bytes:
+async def read_whole(farm: FarmApi, view: JobView, variant: Variant, index: int) -> bytes:
     """The bytes; ApiError 404 where they are not there (yet)."""
     store = await farm.store()
     return await anyio.to_thread.run_sync(_read, store, _result(view, index).key(variant))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import anyio.to_thread
 
 from farm.errors import FarmError, StoreError
-from farm.ingress.protocol import Farm
+from farm.model.farm_api import FarmApi
 from farm.model.job import JobView, LogEntry
 from farm.store.keys import preview_key
 
@@ -16,7 +16,7 @@ LOOK_S = 2.0  # between two looks whether a reader is still allowed to read
 
 
 async def event_stream(
-    farm: Farm, job: str, after: int, allowed: Callable[[], bool]
+    farm: FarmApi, job: str, after: int, allowed: Callable[[], bool]
 ) -> AsyncIterator[str]:
     """Every entry after number `after`, once and in order, until the job has ended.
 
@@ -41,7 +41,7 @@ async def event_stream(
 
 
 async def _news(
-    farm: Farm, job: str, version: int, allowed: Callable[[], bool]
+    farm: FarmApi, job: str, version: int, allowed: Callable[[], bool]
 ) -> tuple[int, list[JobView]] | None:
     """What `watch` says; None once it may not be told."""
     asked = asyncio.ensure_future(farm.watch([job], version))
@@ -55,7 +55,7 @@ async def _news(
         asked.cancel()
 
 
-async def _last_preview(farm: Farm, entries: Sequence[LogEntry]) -> dict[int, str]:
+async def _last_preview(farm: FarmApi, entries: Sequence[LogEntry]) -> dict[int, str]:
     """The image of the last preview that is told of, by its entry's number; the store has no other.
 
     There is none once its clip has ended.

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 
 from farm.errors import FarmError, StoreError
 from farm.ingress.errors import public
-from farm.ingress.protocol import Farm
+from farm.model.farm_api import FarmApi
 
 READY_S = 5.0  # until a coordinator that does not answer counts as none
 _READY = {
@@ -28,7 +28,7 @@ READINESS: dict[int | str, dict[str, Any]] = {
 class _Readiness:
     """What the coordinator says; asked once for all who ask at the same time."""
 
-    def __init__(self, farm: Farm) -> None:
+    def __init__(self, farm: FarmApi) -> None:
         self._farm = farm
         self._asked: asyncio.Task[tuple[int, dict[str, Any]]] | None = None
 
@@ -57,7 +57,7 @@ class _Readiness:
         return 503, {"status": "no worker yet", "workers": up, **why}
 
 
-def install(app: FastAPI, farm: Farm) -> None:
+def install(app: FastAPI, farm: FarmApi) -> None:
     """Answer both."""
     readiness = _Readiness(farm)
 

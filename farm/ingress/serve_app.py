@@ -8,10 +8,9 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from farm.client.ray_link import AsyncLink
+from farm.client.ray_link import RayFarm
 from farm.ingress.access import check_host
 from farm.ingress.app import make_app
-from farm.ingress.protocol import CalledFarm
 from farm.settings import load_settings, ray_address, set_ray_address
 from farm.workers.cluster import answers, check_token, running_cluster
 from farm.workers.lifeline import end_process, lifeline
@@ -27,8 +26,8 @@ def _build() -> FastAPI:
     # Serve tells nowhere else where it listens.
     client: Any = serve.context._get_global_client()
     check_host(client.http_config.host, settings)
-    link = AsyncLink(settings, lifeline(on_dead=end_process), PATIENCE_S)
-    return make_app(CalledFarm(link), settings, REPLICAS)
+    farm = RayFarm(settings, lifeline(on_dead=end_process), PATIENCE_S)
+    return make_app(farm, settings, REPLICAS)
 
 
 _deployment = serve.deployment(

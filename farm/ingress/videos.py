@@ -16,8 +16,8 @@ from farm.ingress.content import content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
 from farm.ingress.events import event_stream
 from farm.ingress.fields import ALIASES, OWN, submission_of
-from farm.ingress.protocol import Farm
 from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
+from farm.model.farm_api import FarmApi
 from farm.model.job import JobView, Progress, Submission, Variant
 from farm.model.parameters import VARIANT
 from farm.settings import Settings
@@ -35,13 +35,13 @@ VideoId = Annotated[str, Path(pattern=ID, description="a video's id")]
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
 
-async def farm_of(request: Request) -> Farm:
+async def farm_of(request: Request) -> FarmApi:
     """The farm this app stands before."""
-    farm: Farm = request.app.state.farm
+    farm: FarmApi = request.app.state.farm
     return farm
 
 
-TheFarm = Annotated[Farm, Depends(farm_of)]
+TheFarm = Annotated[FarmApi, Depends(farm_of)]
 
 
 async def own_view(video_id: VideoId, farm: TheFarm, tenant: Tenant) -> JobView:
@@ -55,7 +55,7 @@ async def own_view(video_id: VideoId, farm: TheFarm, tenant: Tenant) -> JobView:
 OwnView = Annotated[JobView, Depends(own_view)]
 
 
-async def find(farm: Farm, job: str, tenant: str) -> JobView | None:
+async def find(farm: FarmApi, job: str, tenant: str) -> JobView | None:
     """A tenant's job."""
     view = await farm.find(job)
     return view if view is not None and view.job.tenant == tenant else None

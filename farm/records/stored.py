@@ -4,8 +4,7 @@ The store may be that of a farm that runs; then what is read is what the farm ha
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from typing import NoReturn
 
 from farm.errors import JobError, StoreError, UnreadableError, WorkerError
 from farm.model.job import LOG_PAGE, Job, JobView, LogEntry, Progress
@@ -22,7 +21,7 @@ NAMED = 1000  # ids, the latest, that a wrong one is compared with
 
 
 class StoredJobs:
-    """Answers those of a farm's methods that need its store alone."""
+    """Those methods of FarmApi that need only the store."""
 
     def __init__(self, url: str) -> None:
         """StoreError where no farm keeps its jobs there."""
@@ -33,18 +32,12 @@ class StoredJobs:
                 "started with, as `demo/store` after `make demo`"
             )
 
-    def __call__(self, method: str, *arguments: Any) -> Any:
-        """What the farm would answer. WorkerError for what only a farm can do."""
-        answers: dict[str, Callable[..., Any]] = {
-            "jobs": self._jobs,
-            "show": self._show,
-            "events": self._events,
-        }
-        if method not in answers:
-            raise WorkerError(f"{self._store.where()} was opened to be read: no farm is asked")
-        return answers[method](*arguments)
+    def __getattr__(self, method: str) -> NoReturn:
+        """Whatever else FarmApi has. WorkerError: only a farm can do that."""
+        raise WorkerError(f"{self._store.where()} was opened to be read: no farm is asked")
 
-    def _jobs(self, after: str, limit: int, open_only: bool) -> list[Job]:
+    async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
+        """As FarmApi's; a record that cannot be read is left out, with a warning."""
         found: list[Job] = []
         for name in self._ids(open_only):
             if len(found) >= limit:
@@ -53,6 +46,10 @@ class StoredJobs:
             if job is not None and (job.state.is_open or not open_only):
                 found.append(job)
         return found
+
+    async def show(self, name: str) -> JobView:
+        """As FarmApi's. UnreadableError: the job's record cannot be read."""
+        return self._show(name)
 
     def _show(self, name: str) -> JobView:
         stored = self._store.get(job_key(name)) if is_key(job_key(name)) else None
@@ -64,7 +61,8 @@ class StoredJobs:
             raise UnreadableError(f"{self._store.where(job_key(name))}: {error}") from error
         return JobView(job=job, progress=Progress.of(job))
 
-    def _events(self, job: str, after: int) -> list[LogEntry]:
+    async def events(self, job: str, after: int = 0) -> list[LogEntry]:
+        """As FarmApi's."""
         while True:
             found = self._entries(job, after)
             if found is not None:

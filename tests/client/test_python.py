@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from farm.errors import (
     RequestError,
     StoreError,
 )
+from farm.model.farm_api import FarmApi
 from svd_engine import Engine
 from tests.conftest import draw_picture
 from tests.support.farm_jobs import SMALL, open_farm, picture_bytes, wait_for
@@ -184,12 +185,14 @@ def test_a_full_farm_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_that_is_deleted_is_not_waited_for() -> None:
-    def coordinator(method: str, *given: Any) -> Any:
-        if method == "watch":
+    class NoJobs:
+        async def watch(self, jobs: list[str], after: int, timeout_s: float) -> Any:
             return 1, []  # it has no news of a job that is not there
-        raise JobError(f"there is no job {given[0]!r}")
 
-    farm = Farm(coordinator)
+        async def show(self, job: str) -> Any:
+            raise JobError(f"there is no job {job!r}")
+
+    farm = Farm(cast("FarmApi", NoJobs()))
     assert list(farm.watch(["job-1"])) == [[]]
     with pytest.raises(JobError, match="there is no job 'job-1'"):
         list(ClusterRemote(farm).watch(["job-1"], None))

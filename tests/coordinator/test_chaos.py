@@ -171,6 +171,6 @@ def test_a_job_on_s3(tiny: Path, tmp_path: Path) -> None:
         jobs = submit(farm, tiny, 2)
         while not list(farm.store().list("checkpoints/")):
             time.sleep(0.1)
-        os.kill(farm._call("ready")["pid"], signal.SIGKILL)
+        os.kill(farm.ready()["pid"], signal.SIGKILL)
         finish(farm, *jobs)
         check(farm, tiny, jobs)

@@ -268,9 +268,9 @@ def test_a_killed_coordinator_goes_on_from_the_last_checkpoint(farm: Farm, tiny:
     paused = farm.submit(submission(tiny, seed=97), PICTURE).job.id
     farm.pause(paused)
     under_way(farm, job, step=10)
-    before = farm._call("ready")
+    before = farm.ready()
     os.kill(before["pid"], signal.SIGKILL)
-    after = farm._call("ready")
+    after = farm.ready()
     assert after["fence"] == before["fence"] + 1
     view = finish(farm, job, waiting)[job]
     assert view.job.state is State.COMPLETED
@@ -327,14 +327,14 @@ def test_a_stale_coordinator_cannot_commit(farm: Farm, tiny: Path) -> None:
     """Its record was taken over: it ends, and the cluster's next one goes on."""
     job = farm.submit(submission(tiny, seed=99, num_inference_steps=30), PICTURE).job.id
     under_way(farm, job)
-    store, pid = farm.store(), farm._call("ready")["pid"]
+    store, pid = farm.store(), farm.ready()["pid"]
     key = f"jobs/{job}.json"
     stored = store.get(key)
     assert stored is not None
     store.put(key, stored.data.replace(b'"fence":', b'"fence": '), if_match=stored.etag)
     view = finish(farm, job)[job]
     assert view.job.state is State.COMPLETED
-    assert farm._call("ready")["pid"] != pid
+    assert farm.ready()["pid"] != pid
     assert store.exists(result_key(view.job.request.digest))
 
 

@@ -181,9 +181,9 @@ def test_a_coordinator_killed_before_the_delivery(
 
 def coordinator() -> int:
     """The coordinator's process."""
-    from farm.client.ray_link import Link
+    from farm.client.ray_link import connect
 
-    return int(Link(load_settings())("ready")["pid"])
+    return connect(load_settings()).ready()["pid"]
 
 
 def test_urls_that_are_refused(http: httpx2.Client) -> None:

@@ -10,7 +10,7 @@ import pytest
 from farm.errors import RequestError
 from farm.ingress.access import check_host
 from farm.ingress.app import make_app
-from farm.ingress.protocol import Farm
+from farm.model.farm_api import FarmApi
 from farm.settings import Key, Settings
 
 Headers = list[tuple[str, str]]
@@ -71,7 +71,7 @@ X-Stainless-Raw-Response: true""".splitlines()
 )
 OPEN, FRIENDLY, KEYED = Settings(), Settings(cors_origins=(FRIEND,)), Settings(keys=KEYS)
 APPS = {
-    id(settings): make_app(cast("Farm", None), settings) for settings in (OPEN, FRIENDLY, KEYED)
+    id(settings): make_app(cast("FarmApi", None), settings) for settings in (OPEN, FRIENDLY, KEYED)
 }
 
 
@@ -84,7 +84,7 @@ async def ask(app: Any, client: str, method: str, headers: Headers) -> httpx2.Re
 def asked(
     settings: Settings, method: str = "GET", client: str = "127.0.0.1", **headers: str
 ) -> httpx2.Response:
-    app = APPS.get(id(settings)) or make_app(cast("Farm", None), settings)
+    app = APPS.get(id(settings)) or make_app(cast("FarmApi", None), settings)
     return asyncio.run(ask(app, client, method, list(headers.items())))
 
 

@@ -12,7 +12,7 @@ from farm.errors import RequestError
 from farm.ingress.access import check_host
 from farm.ingress.app import make_app
 from farm.ingress.keys import LOOK_S, Keys
-from farm.ingress.protocol import Farm
+from farm.model.farm_api import FarmApi
 from farm.settings import Key, Settings
 from tests.support.asgi import StillFarm, Stream, client
 
@@ -86,7 +86,7 @@ def test_a_key_that_is_taken_back_ends_its_streams(
         monkeypatch.setattr(f"farm.ingress.{module}.LOOK_S", 0.05)
 
     async def test() -> None:
-        app = make_app(cast("Farm", StillFarm()), Settings(keys_file=file))
+        app = make_app(cast("FarmApi", StillFarm()), Settings(keys_file=file))
         async with client(app) as http, client(app, "") as nobody:
             assert (await http.get("/v1/videos")).status_code == 200
             assert (await nobody.get("/v1/videos")).status_code == 401
@@ -108,7 +108,7 @@ def test_how_often_a_key_may_ask_changes_too(file: Path, monkeypatch: pytest.Mon
     write(file, sesame={"tenant": "acme", "per_minute": 0.001})
 
     async def test() -> None:
-        async with client(make_app(cast("Farm", StillFarm()), Settings(keys_file=file))) as http:
+        async with client(make_app(cast("FarmApi", StillFarm()), Settings(keys_file=file))) as http:
             assert [(await http.get("/v1/models")).status_code for _ in range(3)] == [200, 429, 429]
             write(file, sesame={"tenant": "acme", "per_minute": 6000})
             assert [(await http.get("/v1/models")).status_code for _ in range(3)] == [200] * 3

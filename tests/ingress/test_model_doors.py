@@ -11,7 +11,6 @@ import farm.coordinator.coordinator
 import farm.workers.cluster
 from farm.errors import RequestError
 from farm.ingress.app import make_app
-from farm.ingress.protocol import CalledFarm
 from farm.model.request import Model, ModelFacts
 from farm.workers.cluster import Models
 from tests.engine.test_recognize import FILES
@@ -40,11 +39,7 @@ def test_over_http(kind: str, tmp_path: Path, inline: Any, monkeypatch: pytest.M
 
     async def work() -> None:
         async with coordinator(tmp_path / "store") as one:
-
-            async def call(method: str, *arguments: Any) -> Any:
-                return await getattr(one, method)(*arguments)
-
-            app = make_app(CalledFarm(call), settings_of(models=("nano", name)))
+            app = make_app(one, settings_of(models=("nano", name)))
             async with client(app) as http:
                 files = {"input_reference": ("a.png", picture_bytes())}
                 for path in ("/v1/videos", "/v1/videos/check"):

@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from farm.ingress.app import make_app
-from farm.ingress.protocol import Farm
+from farm.model.farm_api import FarmApi
 from farm.settings import Settings
 from tests.support.farm_jobs import picture_bytes, wait_for
 from tests.support.ingress_server import serving
@@ -42,7 +42,7 @@ CHECKS = [
 ]
 # Of the same code as the app that is asked, so that each operation is a test of its own.
 SCHEMA = schemathesis.openapi.from_dict(
-    make_app(cast("Farm", None), Settings()).openapi(), config=schemathesis.Config(seed=0)
+    make_app(cast("FarmApi", None), Settings()).openapi(), config=schemathesis.Config(seed=0)
 )
 CREATE, CHECK = "POST /v1/videos", "POST /v1/videos/check"
 

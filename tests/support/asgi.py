@@ -12,7 +12,7 @@ import httpx2
 from fastapi import FastAPI
 
 from farm.ingress.app import make_app
-from farm.ingress.protocol import Farm
+from farm.model.farm_api import FarmApi
 from farm.model.job import Job, JobView, LogEntry, Progress
 from farm.model.request import Model, RenderRequest
 from farm.settings import Key, Settings
@@ -73,7 +73,7 @@ class StillFarm:
 
 
 def still_app(farm: StillFarm | None = None, **settings: Any) -> FastAPI:
-    return make_app(cast("Farm", farm or StillFarm()), settings_of(**settings))
+    return make_app(cast("FarmApi", farm or StillFarm()), settings_of(**settings))
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ SMALL = {"width": 64, "height": 48, "num_frames": 5, "num_inference_steps": 5}
 
 
 def open_farm(store: str | Path, engine: str = "farm.workers.worker", **settings: Any) -> Farm:
-    return Farm(connect(load_settings(store=str(store), segment_steps=2, **settings), engine))
+    return connect(load_settings(store=str(store), segment_steps=2, **settings), engine)
 
 
 def picture_bytes(seed: int = 0) -> bytes:

@@ -28,7 +28,7 @@ def inline_batch(store: Path) -> Iterator[Farm]:
 
     running = coordinator(store)
     one = await_(running.__aenter__())
-    farm = Farm(lambda method, *arguments: await_(getattr(one, method)(*arguments)))
+    farm = Farm(one, loop)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batch, "_connect", lambda *_: farm)

@@ -127,18 +127,18 @@ WAITS = """
 import asyncio, json, sys, threading, time
 import farm
 from farm.workers.lifeline import lifeline
-from farm.client.ray_link import AsyncLink
+from farm.client.ray_link import RayFarm
 from farm.settings import load_settings
 picture, tiny = sys.argv[1:]
 job = farm.submit(picture, model=tiny, num_inference_steps=1000, width=512, height=512)
-link = AsyncLink(load_settings(), lifeline(), 600.0)
+link = RayFarm(load_settings(), lifeline(), 600.0)
 waits = {
     "wait": lambda: job.wait(progress=False),
     "as_completed": lambda: list(farm.as_completed([job])),
     "events": lambda: list(job.events()),
     "cancel": lambda: [time.sleep(5), job.cancel()],
     "frames": lambda: [time.sleep(5), job.frames()],
-    "async": lambda: asyncio.run(link("watch", [job.id], 2**60, 1e6)),
+    "async": lambda: asyncio.run(link.watch([job.id], 2**60, 1e6)),
 }
 ended = {}
 def go(name):
