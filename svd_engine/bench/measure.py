@@ -57,18 +57,25 @@ class Timer:
         return statistics.median(self.times or [self.first])
 
 
-def interleave(timers: list[Timer], rounds: int, until: float) -> None:
+def interleave(
+    timers: list[Timer], rounds: int, until: float, expected: float | None = None
+) -> None:
     """Run all in turn, up to `rounds` times after a first one: what else goes on hits all alike.
 
     until: no round begins that would end later than this (`time.monotonic`), by the one before.
+    expected: seconds of the second round; by default half of the first, which compiles and
+    allocates.
     """
     for number in range(rounds + 1):
         start = time.monotonic()
         for timer in timers:
             timer.run()
         now = time.monotonic()
-        # The first round compiles and allocates, so the second may well be much shorter.
-        if now + (0.5 if number == 0 else 1.0) * (now - start) > until:
+        if number == 0:
+            next_s = 0.5 * (now - start) if expected is None else expected
+        else:
+            next_s = now - start
+        if now + next_s > until:
             return
 
 

@@ -149,10 +149,11 @@ class Bench:
         more: float = 0.0,
     ) -> None:
         """Time calls in turn. keep: the variants that become rows; None is all."""
-        if self._left() < more + self._expected(stage.name) * len(calls):
+        expected = self._expected(stage.name) * len(calls)
+        if self._left() < more + expected:
             return _say(f"{stage.name} {' '.join(next(reversed(calls)))}: left out, no time left")
         timers = {key: Timer(call, self._device) for key, call in calls.items()}
-        interleave(list(timers.values()), stage.rounds, self._until)
+        interleave(list(timers.values()), stage.rounds, self._until, expected or None)
         base = self._base(stage, timers)
         for key, timer in timers.items():
             if keep is None or key[1] in keep:
