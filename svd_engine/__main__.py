@@ -131,7 +131,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _tiers(options: argparse.Namespace) -> int:
     params = params_from(options)
-    from svd_engine.bench.tiers import compare, table
+    from svd_engine.bench.tier_comparison import compare, table
     from svd_engine.picture import open_picture
 
     with reading():

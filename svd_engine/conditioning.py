@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from svd_engine.params import RenderParams
+from svd_engine.sizes import LATENT_CHANNELS, LATENT_SCALE
 from svd_engine.vae import VAE
 
 
@@ -42,16 +43,24 @@ def frame_shape(params: RenderParams) -> tuple[int, int, int]:
     return params.width, params.height, params.num_frames
 
 
-def draw_noise(params: RenderParams, dtype: torch.dtype, latent_channels: int = 4) -> Noise:
+def latent_shape(params: RenderParams, channels: int) -> tuple[int, int, int, int]:
+    """The shape of a clip's latents: frames, channels, height and width."""
+    width, height, frames = frame_shape(params)
+    return frames, channels, height // LATENT_SCALE, width // LATENT_SCALE
+
+
+def draw_noise(
+    params: RenderParams, dtype: torch.dtype, latent_channels: int = LATENT_CHANNELS
+) -> Noise:
     """The clip's noise, from its seed alone: the picture's first, then the latents'.
 
     The picture's is drawn even where its strength is 0; so in diffusers, and so for the latents
     to stay the same.
     """
-    width, height, frames = frame_shape(params)
+    width, height, _frames = frame_shape(params)
     generator = torch.Generator("cpu").manual_seed(params.seed)
     picture = torch.randn((1, 3, height, width), generator=generator, dtype=torch.float32)
-    shape = (1, frames, latent_channels, height // 8, width // 8)
+    shape = (1, *latent_shape(params, latent_channels))
     return Noise(picture, torch.randn(shape, generator=generator, dtype=dtype))
 
 

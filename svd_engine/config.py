@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from svd_engine.sizes import LATENT_CHANNELS, LATENT_SCALE
+
 GROUPS = 32  # every GroupNorm of SVD has 32 groups
 
 DownBlock = Literal["CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"]
@@ -28,8 +30,8 @@ class UNetConfig(_Config):
     """`unet/config.json` of `UNetSpatioTemporalConditionModel`."""
 
     sample_size: int | None = None
-    in_channels: int = 8
-    out_channels: int = 4
+    in_channels: int = 2 * LATENT_CHANNELS
+    out_channels: int = LATENT_CHANNELS
     down_block_types: tuple[DownBlock, ...] = (
         "CrossAttnDownBlockSpatioTemporal",
         "CrossAttnDownBlockSpatioTemporal",
@@ -102,7 +104,7 @@ class VAEConfig(_Config):
     down_block_types: tuple[Literal["DownEncoderBlock2D"], ...] = ("DownEncoderBlock2D",)
     block_out_channels: tuple[int, ...] = (64,)
     layers_per_block: int = Field(1, ge=1)
-    latent_channels: int = 4
+    latent_channels: int = LATENT_CHANNELS
     sample_size: int = 32
     scaling_factor: float = 0.18215
     force_upcast: bool = True
@@ -112,7 +114,7 @@ class VAEConfig(_Config):
         _check_channels(self.block_out_channels)
         if len(self.down_block_types) != len(self.block_out_channels):
             raise ValueError("down_block_types and block_out_channels differ in length")
-        if self.downscale != 8:
+        if self.downscale != LATENT_SCALE:
             raise ValueError(
                 f"block_out_channels must have 4 entries, got {len(self.block_out_channels)}: "
                 "SVD's latents are an eighth of the picture's size"

@@ -13,12 +13,14 @@ from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
+from svd_engine.deviations import recipe_of
 from svd_engine.memory_plan import MemoryPlan, memory_plan
 from svd_engine.meta_stages import Shapes
 from svd_engine.optimize import optimize
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture import Picture, open_picture
-from svd_engine.recipe import Recipe, recipe_of
+from svd_engine.recipe import Recipe
+from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -99,7 +101,7 @@ class Engine:
         conditioning = self.encode(picture, noise, params, recipe)
         latents = noise.latents
         steps = self.denoise(conditioning, noise.latents, params, recipe=recipe)
-        for done, latents in enumerate(steps, start=1):
+        for done, (latents, _denoised) in enumerate(steps, start=1):
             if on_step is not None:
                 on_step(done, latents)
         frames = stages.to_uint8(self.decode(latents[0], params, recipe), recipe)
@@ -141,7 +143,7 @@ class Engine:
         params: RenderParams,
         start: int = 0,
         recipe: Recipe | None = None,
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[StepResult]:
         """`stages.denoise` with this engine's UNet and schedule."""
         recipe = recipe or recipe_of(params)
         return stages.denoise(

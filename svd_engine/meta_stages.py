@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from svd_engine import stages
 from svd_engine.checkpoint import Checkpoint, lay_out
 from svd_engine.clip import build_image_encoder, restore_position_ids
-from svd_engine.conditioning import Conditioning, frame_shape
+from svd_engine.conditioning import Conditioning, frame_shape, latent_shape
 from svd_engine.config import ScheduleConfig, UNetConfig, VAEConfig
 from svd_engine.config_files import read_json
+from svd_engine.deviations import recipe_of
 from svd_engine.image import CLIP_SIDE
 from svd_engine.params import RenderParams
-from svd_engine.recipe import Recipe, recipe_of
+from svd_engine.recipe import Recipe, RunDecoder
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -125,7 +126,7 @@ def _last_chunks(recipe: Recipe, chunks: int) -> Recipe:
     """
     numbers = iter(range(chunks))
 
-    def decode(vae: VAE, latents: Tensor, run: Callable[[VAE, Tensor], Tensor]) -> Tensor:
+    def decode(vae: VAE, latents: Tensor, run: RunDecoder) -> Tensor:
         if next(numbers) >= chunks - 2:
             return recipe.decode(vae, latents, run)
         frames, _, h, w = latents.shape
@@ -136,9 +137,8 @@ def _last_chunks(recipe: Recipe, chunks: int) -> Recipe:
 
 
 def _latents(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> Tensor:
-    width, height, frames = frame_shape(params)
-    size = height // 8, width // 8
-    return torch.empty(frames, shapes.vae.latent_channels, *size, device="meta", dtype=dtype)
+    shape = latent_shape(params, shapes.vae.latent_channels)
+    return torch.empty(shape, device="meta", dtype=dtype)
 
 
 # Networks

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from svd_engine.conditioning import frame_shape
+from svd_engine.conditioning import latent_shape
 from svd_engine.exact import decode_slices
 from svd_engine.layers import Constants, ResBlock, TemporalResBlock
 from svd_engine.params import RenderParams
+from svd_engine.sizes import LATENT_SCALE
 from svd_engine.transformer import TemporalTransformerBlock, TransformerBlock
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
@@ -64,15 +65,14 @@ def warm_up(network: UNet | VAE, params: RenderParams) -> None:
 
     What is compiled for that size, by torch.compile or by Triton, is compiled then.
     """
-    width, height, frames = frame_shape(params)
     weights = next(network.parameters())
     if isinstance(network, VAE):
-        shape = (min(frames, 3), network.config.latent_channels, height // 8, width // 8)
-        decode_slices(network, weights.new_zeros(shape))
+        latents = weights.new_zeros(latent_shape(params, network.config.latent_channels))
+        decode_slices(network, latents[:3])
         return
     clips, channels = 2 if params.guided else 1, network.config.in_channels
     context = weights.new_zeros(clips, 1, network.config.per_block("cross_attention_dim")[0])
-    sample = weights.new_zeros(clips, frames, channels, height // 8, width // 8)
+    sample = weights.new_zeros(clips, *latent_shape(params, channels))
     network(sample, weights.new_zeros((), dtype=torch.float32), context, context[:, 0, :3])
 
 
@@ -95,7 +95,7 @@ class _Announced:
         if x.shape in self.seen:
             return self.part(x, constants)
         _, frames, height, width, _ = x.shape
-        size = f"{frames} frames of {8 * width}x{8 * height}"
+        size = f"{frames} frames of {LATENT_SCALE * width}x{LATENT_SCALE * height}"
         log.info("getting ready for %s; the first step takes longer", size)
         start = time.perf_counter()
         result = self.part(x, constants)

@@ -14,6 +14,7 @@ from torch import Tensor
 from svd_engine.image import vae_pixels, view_picture
 from svd_engine.params import RenderParams
 from svd_engine.recipe import to_uint8
+from svd_engine.sizes import LATENT_SCALE
 
 QUALITY = 75  # of WebP
 
@@ -23,7 +24,7 @@ def fit_colours(picture: Image.Image, image_latent: Tensor, params: RenderParams
 
     image_latent: (1, C, h, w), unscaled, of the picture, which is as big as it was given.
     """
-    height, width = (8 * side for side in image_latent.shape[-2:])
+    height, width = (LATENT_SCALE * side for side in image_latent.shape[-2:])
     pixels = vae_pixels(view_picture(picture, width, height, params.fit), width, height)
     small = F.interpolate(pixels, size=image_latent.shape[-2:], mode="area")
     return torch.linalg.lstsq(_with_ones(image_latent.float()), small[0].flatten(1).T).solution

@@ -6,6 +6,7 @@ is a float32 scalar on the CPU; S steps have S + 1 of them.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -92,11 +93,18 @@ def denoised(latents: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
     return v * (-sigma / (sigma**2 + 1) ** 0.5) + latents.float() / (sigma**2 + 1)
 
 
-def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Latents at `sigma_next`, from those at `sigma` and the v predicted there.
+class StepResult(NamedTuple):
+    """The result of one denoising step: diffusers' `prev_sample` and `pred_original_sample`."""
 
-    The update is in float32, and the result in the model's dtype.
+    latents: Tensor  # (1, F, C, h, w) at the next sigma, in the model's dtype
+    denoised: Tensor  # the same shape: the clip without noise as estimated at this step, float32
+
+
+def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> StepResult:
+    """Step from `sigma` to `sigma_next`, along the v that was predicted at `sigma`.
+
+    The update is computed in float32.
     """
-    x = latents.float()
-    slope = (x - denoised(latents, v, sigma)) / sigma
-    return (x + slope * (sigma_next - sigma)).to(v.dtype)
+    x, estimate = latents.float(), denoised(latents, v, sigma)
+    slope = (x - estimate) / sigma
+    return StepResult((x + slope * (sigma_next - sigma)).to(v.dtype), estimate)

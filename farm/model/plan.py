@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from farm.model.request import RenderRequest
+from svd_engine.sizes import decoded_frame_bytes
 
 
 class Stage(StrEnum):
@@ -29,9 +30,6 @@ KIND_OF = {
     Stage.DECODE: Kind.DECODER,
     Stage.MUX: Kind.DECODER,
 }
-
-
-WIDEST = 128  # channels at full size
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +79,11 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> Iterator[Task]:
 
 
 def decoded_bytes(request: RenderRequest) -> int:
-    """What an exact decode holds for each frame: the published VAE's widest tensor, twice.
-
-    So says the engine's plan, which has tensors and is not asked from here; a test compares them.
-    """
-    params = request.params
-    assert params.width is not None
-    assert params.height is not None
-    itemsize = 4 if request.dtype == "float32" else 2
-    return 2 * WIDEST * params.width * params.height * itemsize
+    """The memory that an exact decode of the request holds for each frame."""
+    width, height = request.params.width, request.params.height
+    assert width is not None  # a RenderRequest is resolved
+    assert height is not None
+    return decoded_frame_bytes(width, height, request.dtype)
 
 
 def latents_key(step: int) -> str:

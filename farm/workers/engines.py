@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from safetensors import SafetensorError
@@ -18,14 +19,13 @@ from farm.workers.previews import Sketch
 from svd_engine import sharded, stages, video
 from svd_engine.checkpoint import Checkpoint, open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
+from svd_engine.deviations import recipe_of
 from svd_engine.exact import Seam
 from svd_engine.memory_plan import plan_stage
 from svd_engine.meta_stages import Shapes, StageName
 from svd_engine.optimize import optimize, warm_up
 from svd_engine.params import RenderParams
 from svd_engine.picture import open_picture
-from svd_engine.recipe import recipe_of
-from svd_engine.schedule import denoised
 
 MEET_S = 600.0  # for a gang to meet: its members may have to load their model first
 EXCHANGE_S = 120.0  # for what one layer takes on the slowest of them
@@ -136,37 +136,27 @@ class Renderer(_Planned):
     def denoise(
         self, request: RenderRequest, given: Conditioning | Latents, stop: int
     ) -> Generator[tuple[int, Callable[[], Sketch]], None, Latents]:
-        """Yield after each step how many are done, and what sketches the clip; those at `stop`."""
+        """Denoise up to step `stop`, and return the latents there.
+
+        Yields after each step the number of steps done, and a function that makes the sketch of
+        which a preview is drawn.
+        """
         params = request.params
         if isinstance(given, Latents):
             start, latents, conditioning = given.step, given.latents, given.conditioning
         else:
             start, latents, conditioning = 0, self._noise(request).latents, given
-        recipe, foreseen = recipe_of(params), list[Tensor]()
-
-        def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-            foreseen[:] = [latents, v, sigma]
-            return recipe.euler_step(latents, v, sigma, sigma_next)
-
-        def sketch() -> Sketch:
-            latents = denoised(*foreseen)[0].cpu()
-            return Sketch(latents, conditioning.image_latent, self._vae.config.scaling_factor)
-
-        run = stages.denoise(
-            self._unet,
-            self._schedule,
-            conditioning,
-            latents,
-            params,
-            start,
-            replace(recipe, euler_step=euler_step),
+        scaling_factor = self._vae.config.scaling_factor
+        recipe = recipe_of(params)
+        steps = stages.denoise(
+            self._unet, self._schedule, conditioning, latents, params, start, recipe
         )
         finite = torch.tensor(True)
-        for step, latents in zip(range(start + 1, stop + 1), run, strict=False):
-            # To look waits for the device: so at the step before, while this one is computed.
+        for step, result in zip(range(start + 1, stop + 1), steps, strict=False):
+            # Reading `finite` waits for the device, so a step is checked while the next one runs.
             _check_finite(finite, step - 1, params.steps)
-            finite = latents.isfinite().all()
-            yield step, sketch
+            latents, finite = result.latents, result.latents.isfinite().all()
+            yield step, partial(_sketch, result.denoised, conditioning, scaling_factor)
         _check_finite(finite, stop, params.steps)
         return Latents(stop, latents.cpu(), conditioning)
 
@@ -174,6 +164,11 @@ class Renderer(_Planned):
         channels = self._vae.config.latent_channels
         recipe = recipe_of(request.params)
         return stages.draw_noise(request.params, self._unet.dtype, channels, recipe)
+
+
+def _sketch(denoised: Tensor, conditioning: Conditioning, scaling_factor: float) -> Sketch:
+    """Copy what a preview is drawn of to the CPU, which waits for the device."""
+    return Sketch(denoised[0].cpu(), conditioning.image_latent, scaling_factor)
 
 
 def _check_finite(finite: Tensor, step: int, steps: int) -> None:

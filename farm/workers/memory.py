@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from farm.model.plan import Stage
 from farm.model.task_order import Order
 from svd_engine.params import RenderParams
+from svd_engine.sizes import largest_side
 
 GIB = 2**30
 MARGIN = 0.9  # of a GPU's memory: fragments, and the driver's own
@@ -69,7 +70,7 @@ def _most_frames(stage: Stage, params: RenderParams, gpu: Gpu) -> int:
 def _largest_size(stage: Stage, params: RenderParams, gpu: Gpu) -> str | None:
     """Smaller than it is, in its proportions; None where none fits."""
     sides = params.width or 0, params.height or 0
-    sizes = [[max(8, side * part // PARTS // 8 * 8) for side in sides] for part in range(1, PARTS)]
+    sizes = [[largest_side(side * part // PARTS) for side in sides] for part in range(1, PARTS)]
 
     def needed(size: list[int]) -> int:
         return gpu.needs(stage, params.model_copy(update={"width": size[0], "height": size[1]}))

@@ -23,7 +23,7 @@ PREVIEWS = 6  # of a clip, or one fewer
 class Sketch:
     """What a preview is drawn of; on the CPU."""
 
-    latents: Tensor  # (F, C, h, w), as foreseen without noise
+    latents: Tensor  # (F, C, h, w): the clip without noise, as estimated at the current step
     image_latent: Tensor  # (1, C, h, w), unscaled
     scaling_factor: float  # of the VAE
 

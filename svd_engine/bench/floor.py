@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from svd_engine.conditioning import latent_shape
 from svd_engine.config import UNetConfig, VAEConfig
 from svd_engine.params import RenderParams
 from svd_engine.unet import UNet
@@ -41,8 +42,8 @@ def step_inputs(config: UNetConfig, params: RenderParams) -> tuple[Tensor, Tenso
 
     The sample lies in memory as `conditioning.join` leaves it, with its channels innermost.
     """
-    frames, height, width = params.num_frames or 0, params.height or 0, params.width or 0
-    sample = torch.randn(2, frames, height // 8, width // 8, config.in_channels).movedim(-1, 2)
+    frames, channels, height, width = latent_shape(params, config.in_channels)
+    sample = torch.randn(2, frames, height, width, channels).movedim(-1, 2)
     context = torch.randn(2, 1, config.per_block("cross_attention_dim")[0])
     return sample, torch.tensor(1.0), context, torch.tensor([[6.0, 127.0, 0.02]] * 2)
 

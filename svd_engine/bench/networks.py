@@ -18,6 +18,7 @@ from svd_engine.config import PreprocessorConfig, ScheduleConfig, UNetConfig, VA
 from svd_engine.engine import Engine
 from svd_engine.meta_stages import Shapes
 from svd_engine.params import RenderDefaults, RenderParams
+from svd_engine.sizes import PUBLISHED_VAE_CHANNELS
 from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR, SCHEDULER
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
@@ -43,7 +44,7 @@ class Preset:
     height: int
     steps: int
     unet: dict[str, Any] = field(default_factory=dict)
-    vae_channels: tuple[int, ...] = (128, 256, 512, 512)
+    vae_channels: tuple[int, ...] = PUBLISHED_VAE_CHANNELS
     vae_layers: int = 2
     clip: dict[str, Any] = field(default_factory=lambda: PUBLISHED_CLIP)
     model: str | None = None  # whose weights and shapes are loaded, in place of drawn ones

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from svd_engine.bench.floor import step_inputs
 from svd_engine.bench.measure import Call
-from svd_engine.bench.tiers import shallow_step, tier_clips
+from svd_engine.bench.tier_comparison import shallow_step, tier_clips
+from svd_engine.conditioning import latent_shape
 from svd_engine.engine import Engine
 from svd_engine.exact import decode_slices
 from svd_engine.params import RenderParams
@@ -74,8 +75,8 @@ def _in_float32(network: Any, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 def _decode(engine: Engine, params: RenderParams, device: torch.device) -> Stage:
-    vae, (height, width) = engine.vae, (params.height or 0, params.width or 0)
-    shape = (params.num_frames or 0, vae.config.latent_channels, height // 8, width // 8)
+    vae = engine.vae
+    shape = latent_shape(params, vae.config.latent_channels)
     latents = torch.randn(shape, device=device, dtype=engine.unet.dtype)
 
     def theirs(pipeline: Any) -> Call:

@@ -169,7 +169,7 @@ def diagnose(options: argparse.Namespace) -> int:
     import torch
 
     from svd_engine.conformance.diagnose import diagnose, line_of, report
-    from svd_engine.conformance.judged import Given
+    from svd_engine.conformance.replay import Case
     from svd_engine.conformance.traces import open_trace
     from svd_engine.engine import Engine
     from svd_engine.image import fit_picture
@@ -187,9 +187,9 @@ def diagnose(options: argparse.Namespace) -> int:
     assert params.height is not None
     image = fit_picture(picture, params.width, params.height, params.fit)
     dtype = getattr(torch, theirs.about.get("dtype", options.dtype))
-    given = Given(theirs, engine, image, params, dtype)
+    case = Case(theirs, engine, image, params, dtype)
     quiet: Callable[[Any], object] = lambda _: None  # noqa: E731
-    diagnosis = diagnose(given, quiet if options.json else lambda found: print(line_of(found)))
+    diagnosis = diagnose(case, quiet if options.json else lambda found: print(line_of(found)))
     if options.json:
         print(json.dumps(diagnosis.as_json()))
     else:

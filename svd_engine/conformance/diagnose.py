@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from svd_engine.conditioning import posterior
-from svd_engine.conformance.catalogue import CATALOGUE
-from svd_engine.conformance.judged import STAGES, Given, NeedsError, judged_keys
+from svd_engine.conformance.replay import STAGES, Case, MissingTensorError, replayable_keys
 from svd_engine.conformance.traces import Trace, align, split_key
+from svd_engine.deviation_catalogue import CATALOGUE
+from svd_engine.deviations import recipe_of
 from svd_engine.image import vae_pixels
-from svd_engine.recipe import recipe_of
+from svd_engine.sizes import LATENT_SCALE
 
 EXACT = 1e-6  # of the right tensor's RMS: float32 in another order of summation
 ROUNDING = 0.05  # of it: half precision; beyond it, what no mistake explains is said
@@ -84,13 +85,13 @@ class Diagnosis:
 
 
 @torch.no_grad()
-def diagnose(given: Given, tell: Callable[[Finding], object] = lambda _: None) -> Diagnosis:
+def diagnose(case: Case, tell: Callable[[Finding], object] = lambda _: None) -> Diagnosis:
     """Judge every tensor that can be. tell: called with each finding as it is made."""
     findings, missing = [], dict[str, None]()
-    for key, name, step in judged_keys(given.trace):
+    for key, name, step in replayable_keys(case.trace):
         try:
-            finding = _judge(given, key, name, step)
-        except NeedsError as error:
+            finding = _judge(case, key, name, step)
+        except MissingTensorError as error:
             needed = str(error.args[0])
             missing[needed] = None
             finding = Finding(key, Verdict.UNKNOWN, note=f"needs {needed}")
@@ -103,19 +104,19 @@ def diagnose(given: Given, tell: Callable[[Finding], object] = lambda _: None) -
     return Diagnosis(tuple(findings), tuple(missing))
 
 
-def _judge(given: Given, key: str, name: str, step: int) -> Finding:
+def _judge(case: Case, key: str, name: str, step: int) -> Finding:
     compute = STAGES[name]
 
     def under(deviations: Sequence[str]) -> Tensor:
-        params = given.params.model_copy(update={"deviations": tuple(deviations)})
-        return compute(given, recipe_of(params), step).float().cpu()
+        params = case.params.model_copy(update={"deviations": tuple(deviations)})
+        return compute(case, recipe_of(params), step).float().cpu()
 
     right = under(())
-    aligned = align(given.trace[key], tuple(right.shape))
-    if aligned is None and name == "time_ids" and given.trace[key].numel() == 6:  # of both halves
-        aligned = align(given.trace[key].reshape(-1, 3)[-1:], (1, 3))
+    aligned = align(case.trace[key], tuple(right.shape))
+    if aligned is None and name == "time_ids" and case.trace[key].numel() == 6:  # of both halves
+        aligned = align(case.trace[key].reshape(-1, 3)[-1:], (1, 3))
     if aligned is None:
-        shape = list(given.trace[key].shape)
+        shape = list(case.trace[key].shape)
         return Finding(key, Verdict.UNKNOWN, note=f"is {shape}, not {list(right.shape)}")
     theirs, note = aligned[0].float(), aligned[1]
     if name == "frames":
@@ -124,11 +125,11 @@ def _judge(given: Given, key: str, name: str, step: int) -> Finding:
     finding = replace(finding, note=finding.note or note)
     little = name == "image.latent" and finding.verdict is Verdict.RIGHT
     if finding.verdict is Verdict.UNEXPLAINED or (little and (finding.right or 0) > LITTLE):
-        finding = _with_other_noise(given, finding, theirs, right) or finding
-    if finding.verdict is Verdict.UNEXPLAINED and name == "timesteps" and "sigmas" in given.trace:
+        finding = _with_other_noise(case, finding, theirs, right) or finding
+    if finding.verdict is Verdict.UNEXPLAINED and name == "timesteps" and "sigmas" in case.trace:
         # What they say of their sigmas may not be what they told the UNet of.
-        alone = Trace({"timesteps": given.trace["timesteps"]})
-        finding = _judge(replace(given, trace=alone), key, name, step)
+        alone = Trace({"timesteps": case.trace["timesteps"]})
+        finding = _judge(replace(case, trace=alone), key, name, step)
     if finding.verdict is Verdict.UNEXPLAINED and name == "time_ids":
         finding = _in_another_order(finding, theirs, under)
     return finding
@@ -151,7 +152,7 @@ def _explain(
         return Finding(key, Verdict.UNKNOWN, note="what it is made of holds NaN or Inf")
     at_right = _rms(theirs - right) / scale
     best, left = tuple[str, ...](), at_right
-    candidates = [name_ for name_, entry in CATALOGUE.items() if name in entry.shows_in]
+    candidates = [known.name for known in CATALOGUE.values() if name in known.shows_in]
     for size in range(1, len(candidates) + 1):
         if left <= EXACT:
             break
@@ -171,11 +172,11 @@ def _rms(x: Tensor) -> float:
 
 
 def _with_other_noise(
-    given: Given, finding: Finding, theirs: Tensor, right: Tensor
+    case: Case, finding: Finding, theirs: Tensor, right: Tensor
 ) -> Finding | None:
     """What spread tells where their noise is of another generator than torch's."""
     note = "by the spread of its noise: the generator is another"
-    strength = given.params.noise_aug_strength
+    strength = case.params.noise_aug_strength
     explanations: list[tuple[Tensor, tuple[str, ...]]] = []
     if finding.key == "image.noise":
         explanations = [(theirs, ())]
@@ -183,13 +184,14 @@ def _with_other_noise(
         scale = _rms(right)
         explanations = [(theirs / scale, ()), (theirs, ("initial_scale_missing",))]
     elif finding.key == "image.augmented" and strength:
-        clean = vae_pixels(given.image, theirs.shape[-1], theirs.shape[-2])
+        clean = vae_pixels(case.image, theirs.shape[-1], theirs.shape[-2])
         explanations = [((theirs - clean) / strength, ())]
     elif finding.key == "image.latent":
-        pixels = given.tensor("image.augmented", (1, 3, 8 * theirs.shape[-2], 8 * theirs.shape[-1]))
-        mean, log_variance = (x.float().cpu() for x in posterior(given.engine.vae, pixels))
+        sides = (LATENT_SCALE * side for side in theirs.shape[-2:])
+        pixels = case.tensor("image.augmented", (1, 3, *sides))
+        mean, log_variance = (x.float().cpu() for x in posterior(case.engine.vae, pixels))
         spread = (0.5 * log_variance.clamp(-30, 20)).exp()
-        factor = given.engine.vae.config.scaling_factor
+        factor = case.engine.vae.config.scaling_factor
         explanations = [
             ((theirs - mean) / spread, ("posterior_sampled",)),
             ((theirs / factor - mean) / spread, ("posterior_sampled", "image_latent_scaled")),
@@ -242,9 +244,9 @@ def right_line(name: str) -> str:
 def report(diagnosis: Diagnosis) -> Iterator[str]:
     """Lines for people, after those of the findings."""
     for name in diagnosis.deviations:
-        entry = CATALOGUE[name]
-        yield f"{name}: {entry.wrong}"
-        yield f"    right: {entry.right} ({right_line(name)})"
+        known = CATALOGUE[name]
+        yield f"{name}: {known.wrong}"
+        yield f"    right: {known.right} ({right_line(name)})"
     unexplained = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNEXPLAINED]
     if unexplained:
         yield f"departs, and no known mistake explains it: {', '.join(unexplained)}"

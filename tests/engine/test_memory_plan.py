@@ -232,7 +232,7 @@ def test_a_plan_is_what_a_gpu_takes(changes: dict[str, int]) -> None:
     picture = Image.new("RGB", (params.width or 0, params.height or 0), (90, 30, 9))
     conditioning = peak("encode", lambda: engine.encode(picture, noise, params))
     steps = engine.denoise(conditioning, noise.latents, params)
-    latents = peak("denoise", lambda: list(steps)[-1])
+    latents = peak("denoise", lambda: list(steps)[-1].latents)
     frames = peak("decode", lambda: stages.to_uint8(engine.decode(latents[0], params)))
     assert frames.shape[0] == params.num_frames
     for stage in plan.stages:
