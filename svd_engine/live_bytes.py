@@ -6,13 +6,10 @@ none. What an operation takes and gives back by itself, such as a convolution's 
 seen.
 """
 
-import sys
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -20,7 +17,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-PACKAGE = str(Path(__file__).parent)
+from svd_engine.call_sites import CallSite, call_sites
+
+DEPTH = 4  # call sites that are kept of an allocation
 
 
 @dataclass
@@ -30,15 +29,14 @@ class Allocation:
     bytes: int
     shape: tuple[int, ...]  # of the tensor that it was made for
     dtype: torch.dtype
-    calls: tuple[tuple[CodeType, int], ...]  # that made it, and their lines; the innermost first
+    calls: tuple[CallSite, ...]  # where it was made, the innermost first
     made: int  # the number of allocations before it
     freed: float = inf  # likewise, when it was freed
 
     @property
     def where(self) -> str:
         """The engine's functions that made it, the innermost first."""
-        calls = ((Path(code.co_filename).name, line, code.co_qualname) for code, line in self.calls)
-        return " < ".join(f"{file}:{line} {name}" for file, line, name in calls)
+        return " < ".join(map(str, self.calls))
 
 
 class LiveBytes(TorchDispatchMode):
@@ -72,7 +70,8 @@ class LiveBytes(TorchDispatchMode):
 
     def _add(self, tensor: Tensor, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), -(-storage.nbytes() // self._block) * self._block
-        made = Allocation(size, tuple(tensor.shape), tensor.dtype, _calls(), len(self.allocations))
+        calls = call_sites(__file__, DEPTH)
+        made = Allocation(size, tuple(tensor.shape), tensor.dtype, calls, len(self.allocations))
 
         def free(_: Any) -> None:
             del self._alive[key]
@@ -84,16 +83,3 @@ class LiveBytes(TorchDispatchMode):
         self.now += size
         if self.now > self.peak:
             self.peak, self._peak_at = self.now, made.made
-
-
-def _calls(depth: int = 4) -> tuple[tuple[CodeType, int], ...]:
-    """The innermost of the engine's functions that are being run."""
-    frame: FrameType | None = sys._getframe(1)
-    found: list[tuple[CodeType, int]] = []
-    while frame is not None and len(found) < depth:
-        code = frame.f_code
-        of_mode = code.co_filename == __file__ or code.co_name == "__torch_function__"
-        if code.co_filename.startswith(PACKAGE) and not of_mode:
-            found.append((code, frame.f_lineno))
-        frame = frame.f_back
-    return tuple(found)

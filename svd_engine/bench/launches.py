@@ -4,12 +4,10 @@ On a GPU the launches are those of PyTorch's operations and of the engine's Trit
 wrappers run as they are, but for the launch itself. On a CPU they are PyTorch's operations alone.
 """
 
-import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -21,13 +19,13 @@ from torch.utils._pytree import tree_leaves
 
 from svd_engine.bench.floor import step_inputs
 from svd_engine.bench.measure import is_free
+from svd_engine.call_sites import call_sites
 from svd_engine.checkpoint import lay_out
 from svd_engine.config import UNetConfig
 from svd_engine.params import RenderParams
 from svd_engine.stand_in import StandIn
 from svd_engine.unet import UNet
 
-PACKAGE = Path(__file__).parent.parent
 COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::_to_copy"}
 
 
@@ -58,7 +56,8 @@ class _Counting(TorchDispatchMode):
             # copy_(destination, source), or clone(source): the last tensor given is the source.
             source = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)][-1]
             if source.dtype == result.dtype and _order(source) not in (None, _order(result)):
-                self._launches.layout_copies[_caller()] += 1
+                (caller,) = call_sites(__file__, 1) or ("elsewhere",)
+                self._launches.layout_copies[str(caller)] += 1
         return result
 
 
@@ -71,15 +70,6 @@ def _order(x: Tensor) -> list[int] | None:
     if any(x.stride(dim) == 0 for dim in dims):
         return None
     return sorted(dims, key=x.stride, reverse=True)
-
-
-def _caller() -> str:
-    """The innermost line of the engine that is being run, outside of the bench."""
-    for frame in reversed(traceback.extract_stack()):
-        path = Path(frame.filename)
-        if path.parent == PACKAGE and frame.name != "__torch_function__":
-            return f"{path.name}:{frame.lineno} {frame.name}"
-    return "elsewhere"
 
 
 class _Attention:

@@ -50,11 +50,6 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoints: dict[str, Path]) -> Engine:
-    return Engine.from_pretrained(checkpoints[NAME])
-
-
-@pytest.fixture(scope="module")
 def ours(engine: Engine, picture: Image.Image) -> Trace:
     return trace(engine, picture, params_of(NAME, engine))
 
