@@ -1,4 +1,4 @@
-"""The command line: `python -m svd_engine`, with a command of `COMMANDS` below."""
+"""The command line: `python -m svd_engine COMMAND`, with the commands in `COMMANDS` below."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ from svd_engine.video import SUFFIXES
 if TYPE_CHECKING:
     from svd_engine.engine import Engine
 
-COMPARED = ("tier", "reuse_interval", "num_inference_steps", "sigmas")  # by `tiers`, in all tiers
+COMPARED = ("tier", "reuse_interval", "num_inference_steps", "sigmas")  # `tiers` sets them
 RENDER_EXAMPLES = """\
 examples:
   python -m svd_engine render photo.jpg --out clip.mp4
@@ -34,7 +34,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 1 it failed or found something, 2 wrong usage or unreadable input."""
+    """Run a command, and return its exit status; see `command_line`."""
     parser = _parser()
     options = parser.parse_args(arguments)
     return run(lambda: COMMANDS[options.command](options))
@@ -165,7 +165,7 @@ def _memory(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> RenderParams:
-    """The parameters; wrong usage is said before the work, not after."""
+    """Check the options before the work begins, and return the parameters."""
     suffix = Path(options.out).suffix
     if suffix.lower() not in SUFFIXES:
         raise ValueError(f"--out: cannot write {suffix!r}, only {' '.join(SUFFIXES).strip()}")

@@ -1,6 +1,6 @@
-"""Frozen configs read from a checkpoint's own JSON; an unsupported value is an error.
+"""A checkpoint's configs, read from its JSON files. An unsupported value is an error.
 
-Field names and defaults are those of diffusers' `register_to_config` classes.
+Field names and defaults are those of diffusers' `register_to_config` classes. No torch.
 """
 
 from typing import Any, Literal, Self
@@ -22,7 +22,7 @@ def _check_channels(channels: tuple[int, ...]) -> None:
 
 
 class _Config(BaseModel):
-    # What else a file says is passed over, as diffusers does; `config_files` warns of it.
+    # Unknown keys are ignored, as in diffusers; `config_files` warns about them.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -91,7 +91,7 @@ class UNetConfig(_Config):
         return self
 
     def per_block(self, name: str) -> tuple[int, ...]:
-        """The value of `name` for each down block, where the JSON may hold one for all."""
+        """The value of `name` for each down block; the JSON may hold one value for all blocks."""
         value = getattr(self, name)
         return (value,) * len(self.block_out_channels) if isinstance(value, int) else value
 
@@ -123,14 +123,15 @@ class VAEConfig(_Config):
 
     @property
     def downscale(self) -> int:
-        """Pixels per latent, along each side."""
+        """Pixels per latent pixel, along each side."""
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
 class ScheduleConfig(BaseModel):
-    """The part of `EulerDiscreteScheduler`'s JSON that SVD's sampling reads.
+    """The part of `EulerDiscreteScheduler`'s JSON that sampling depends on.
 
-    The beta schedule is left out: Karras sigmas with both ends given do not depend on it.
+    The beta schedule is not part of it, because Karras sigmas between given ends do not depend on
+    it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -147,18 +148,18 @@ class ScheduleConfig(BaseModel):
 
 
 class ClipConfig(BaseModel):
-    """The part of `image_encoder/config.json` that SVD's encoding relies on."""
+    """The part of `image_encoder/config.json` that encoding depends on."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    # The picture is resized to 224 x 224 before CLIP, whatever the tower says.
+    # The picture is always resized to 224 x 224, whatever the tower's config says.
     image_size: Literal[224] = 224
     num_channels: Literal[3] = 3
     projection_dim: int = 512
 
 
 class PreprocessorConfig(BaseModel):
-    """The part of `feature_extractor/preprocessor_config.json` that is used: the normalization."""
+    """The part of `feature_extractor/preprocessor_config.json` in use: the normalization."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

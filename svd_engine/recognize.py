@@ -1,7 +1,7 @@
-"""What a model file or folder is, told from heads, names and configs, where it is not one to load.
+"""Recognizes model files and folders that cannot be loaded, so that an error can say what they are.
 
-Of a safetensors file only the head is read: a length, and as much JSON, with the names, types and
-shapes of its tensors. No weights are read, nothing is unpickled, and torch is not loaded.
+Of a safetensors file only the head is read: its length, and JSON with the names, types and shapes
+of the tensors. No weights are read, nothing is unpickled, and torch is not imported.
 """
 
 import json
@@ -24,7 +24,7 @@ MAGICS = (
     (b"version https://git-lfs", "is a Git LFS pointer and no weights: fetch them, git lfs pull"),
     (b"<!doctype html", "is a web page, perhaps one that asks to log in: download the file anew"),
     (b"<html", "is a web page, perhaps one that asks to log in: download the file anew"),
-    (b"PK\3\4", PICKLED),  # torch's zip, with a pickle in it
+    (b"PK\3\4", PICKLED),  # torch's zip format, which contains a pickle
     (b"\x80\2", PICKLED),
     (b"\x80\3", PICKLED),
     (b"\x80\4", PICKLED),
@@ -34,7 +34,7 @@ SUFFIXES = dict.fromkeys((".ckpt", ".pt", ".pth", ".pkl", ".bin"), PICKLED) | {
     ".onnx": f"is an ONNX export: {LAYOUT}",
     ".gguf": f"is a GGUF file, with quantized weights: {LAYOUT}, in float16 or float32",
 }
-# What a file holds, by a pattern that the names of its tensors have; the first that fits is told.
+# What a file contains, by a pattern in the names of its tensors. The first match counts.
 ADAPTERS = (
     (
         r"lora_(up|down|A|B)\b|\.lora[._]|^lora_|(hada|lokr)_w\d",
@@ -97,12 +97,12 @@ class Head:
     """The head of a safetensors file."""
 
     keys: frozenset[str]
-    types: tuple[str, ...]  # of its tensors, each once, sorted
+    types: tuple[str, ...]  # of its tensors, sorted and without repetitions
     said: str  # its metadata, as text
 
 
 def read_head(file: Path) -> Head:
-    """ValueError where it is none, or the file is shorter or longer than its head says."""
+    """Read a safetensors file's head. Raises ValueError if it contradicts the file's length."""
     with file.open("rb") as stream:
         start = stream.read(8)
         size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -127,7 +127,7 @@ def read_head(file: Path) -> Head:
 
 
 def explain_file(file: Path) -> str:
-    """What a file is, and what to give in its place: no file alone is a model."""
+    """Say what a file is and what to give instead, since a single file is never a model."""
     head = _head_of(file, f"; {LAYOUT}")
     if isinstance(head, str):
         return head
@@ -137,7 +137,7 @@ def explain_file(file: Path) -> str:
 
 
 def explain_weights(file: Path) -> str | None:
-    """Why a weights file of a model's folder cannot be loaded, as far as its head tells."""
+    """Say why a weights file of a model's folder cannot be loaded; None if its head looks right."""
     head = _head_of(file)
     if isinstance(head, str):
         return head
@@ -148,7 +148,7 @@ def explain_weights(file: Path) -> str | None:
 
 
 def explain_folder(folder: Path) -> str | None:
-    """What a folder is that is no diffusers layout of SVD; None where nothing speaks against it."""
+    """Say what a folder is if it is not SVD in the diffusers layout; None if it may be."""
     kind = _class_of(folder / "model_index.json")
     if kind not in (None, SVD_PIPELINE):
         begins = (name for name in OTHER_PIPELINES if kind and kind.startswith(name))
@@ -176,7 +176,7 @@ def explain_folder(folder: Path) -> str | None:
 
 
 def _head_of(file: Path, hint: str = "") -> Head | str:
-    """The head of a safetensors file; else what the file is. hint: after a broken head."""
+    """The head of a safetensors file, or what the file is. hint: added if the head is broken."""
     fault = _of_its_beginning(file)
     if fault:
         return fault
@@ -187,7 +187,7 @@ def _head_of(file: Path, hint: str = "") -> Head | str:
 
 
 def _of_its_beginning(file: Path) -> str | None:
-    """What a file is that is no safetensors file, by its first bytes; else by its name."""
+    """Say what another kind of file is, by its first bytes or its name; None if unknown."""
     with file.open("rb") as stream:
         start = stream.read(64)
     if not start:
@@ -207,7 +207,7 @@ def _named(keys: Collection[str], table: tuple[tuple[str, str], ...]) -> str:
 
 
 def _odd(head: Head) -> list[str]:
-    """The types that are no weights of a network that loads; position ids are whole numbers."""
+    """The types that cannot be weights here. Integers are allowed, since position ids have them."""
     return [kind for kind in head.types if kind not in (*FLOATS, "I64", "I32")]
 
 
@@ -223,14 +223,14 @@ def _in_types(head: Head) -> str:
 
 
 def _distilled(file: Path, head: Head, what: str) -> str:
-    """A name or a note that says LCM, of a file whose tensors do not."""
+    """A note about a file that is an LCM by its name or metadata, though not by its tensors."""
     if "LCM" in what or not re.search(r"lcm", f"{file.name} {head.said}", re.IGNORECASE):
         return ""
     return "; by its name it is an LCM: distilled for a sampler that the engine does not have"
 
 
 def _class_of(config: Path) -> str | None:
-    """The class that a config names; None where it cannot be told."""
+    """The class that a config names; None if it names none."""
     try:
         name = json.loads(config.read_bytes()).get("_class_name")
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -239,7 +239,7 @@ def _class_of(config: Path) -> str | None:
 
 
 def _inner_models(folder: Path) -> list[Path]:
-    """Models one folder down, or where the hub's cache has them."""
+    """Models one folder down, or in the place where the hub's cache keeps them."""
     found = (*folder.glob("*/unet/config.json"), *folder.glob("snapshots/*/unet/config.json"))
     return sorted(config.parent.parent for config in found)
 

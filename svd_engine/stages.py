@@ -1,4 +1,4 @@
-"""The four stages of a clip, each callable alone, on the device of the network it is given.
+"""The four stages of a clip. Each can be called alone, and runs on the device of its networks.
 
 Shapes: F frames, H x W pixels, h x w = H/8 x W/8 latent pixels, D embedding width, S steps.
 """
@@ -34,7 +34,7 @@ def draw_noise(
     latent_channels: int = LATENT_CHANNELS,
     recipe: Recipe = REFERENCE,
 ) -> Noise:
-    """All noise of a clip, from its seed alone; see `conditioning.draw_noise`."""
+    """Draw all noise of a clip, from its seed alone; see `conditioning.draw_noise`."""
     return recipe.draw_noise(params, dtype, latent_channels)
 
 
@@ -48,7 +48,7 @@ def encode(
     params: RenderParams,
     recipe: Recipe = REFERENCE,
 ) -> Conditioning:
-    """An RGB picture to its conditioning: the embedding, and the latent of a noisy copy."""
+    """Encode an RGB picture: its embedding, and the latent of a noisy copy."""
     width, height, _ = frame_shape(params)
     view = view_picture(image, width, height, params.fit)
     mean, std = preprocessor.image_mean, preprocessor.image_std
@@ -114,12 +114,13 @@ def decode(
     slices: int | None = None,
     seam: Seam | None = None,
 ) -> Tensor:
-    """Latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1], float32.
+    """Decode latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1], float32.
 
-    chunk_size: None decodes the clip as one; a number decodes so many frames at a time, as
-    diffusers does, each chunk blind to the next: the seams are part of the result.
-    slices: that a clip which is decoded as one is held in, see `exact.decode_slices`; 1 is a plain
-    forward. seam: to where the rest of the clip is; these are this process's frames.
+    chunk_size: None decodes the clip as a whole. A number decodes so many frames at a time, as
+    diffusers does; the chunks do not know each other, and their seams are part of the result.
+    slices: how many to decode a whole clip in, without changing it; see `exact.decode_slices`. 1 is
+    a plain forward pass.
+    seam: connects these frames to the rest of the clip in other processes.
     """
     if chunk_size and (slices or seam):
         raise ValueError("slices are of a clip that is decoded as one: leave decode_chunk_size out")
@@ -132,5 +133,5 @@ def decode(
 
 
 def to_uint8(frames: Tensor, recipe: Recipe = REFERENCE) -> Tensor:
-    """Frames (F, 3, H, W) in [-1, 1] to (F, H, W, 3), uint8 on the CPU."""
+    """Convert frames (F, 3, H, W) in [-1, 1] to (F, H, W, 3), uint8 on the CPU."""
     return recipe.to_uint8(frames)

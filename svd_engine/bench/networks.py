@@ -1,7 +1,7 @@
-"""What is measured: networks of published shapes with random weights, ours and diffusers'.
+"""Builds the networks that are measured: ours and diffusers', with the same weights.
 
-Weights are drawn on the device and not read, so nothing need be shipped; `nano` alone has its own,
-which are in the package. Both sides have the same ones.
+The shapes are the published ones. Weights are drawn at random on the device, so no files are
+needed; only `nano` has real weights, which ship with the package.
 """
 
 import json
@@ -37,7 +37,7 @@ PUBLISHED_CLIP = {
 
 @dataclass(frozen=True)
 class Preset:
-    """A clip, and the shapes of the networks that it is asked of."""
+    """A clip to render, and the shapes of the networks to render it with."""
 
     frames: int
     width: int
@@ -47,7 +47,7 @@ class Preset:
     vae_channels: tuple[int, ...] = PUBLISHED_VAE_CHANNELS
     vae_layers: int = 2
     clip: dict[str, Any] = field(default_factory=lambda: PUBLISHED_CLIP)
-    model: str | None = None  # whose weights and shapes are loaded, in place of drawn ones
+    model: str | None = None  # loaded instead of drawing weights
 
     @property
     def unet_config(self) -> UNetConfig:
@@ -63,7 +63,7 @@ class Preset:
 
     @property
     def shapes(self) -> Shapes:
-        """What a memory plan is made of."""
+        """The shapes for a memory plan."""
         schedule = ScheduleConfig.model_validate(SCHEDULER)
         return Shapes(self.unet_config, self.vae_config, schedule, json.dumps(self.clip))
 
@@ -101,7 +101,7 @@ PRESETS = {
 
 
 def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> Engine:
-    """The preset's model, or an engine with random weights, the same for the same device."""
+    """Load the preset's model, or draw weights, which are reproducible on the same device."""
     if preset.model is not None:
         return Engine.from_pretrained(preset.model, device, dtype)
     torch.manual_seed(0)
@@ -128,7 +128,7 @@ def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> En
 
 
 def build_diffusers(engine: Engine) -> Any:
-    """The pipeline of diffusers with an engine's weights; ValueError where it is not installed."""
+    """Build diffusers' pipeline with an engine's weights. Raises ValueError if not installed."""
     from transformers import CLIPImageProcessor
 
     try:
@@ -155,7 +155,7 @@ def build_diffusers(engine: Engine) -> Any:
 
 
 def _filled(network: nn.Module, ours: nn.Module) -> nn.Module:
-    """A network of theirs on `meta` with our weights, in the layout that loading gives them."""
+    """Fill a network of diffusers on `meta` with our weights, in the layout of a checkpoint."""
     state = {key: value.contiguous() for key, value in ours.state_dict().items()}
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)

@@ -1,7 +1,7 @@
-"""Which known mistakes explain a trace: for each stage, what is right and what each would give.
+"""Finds the known mistakes that explain a trace, by replaying each stage with and without them.
 
-A mistake is named where it leaves less than half of what is unexplained without it. Rounding and
-noise are explained by none, however large: so a trace in bfloat16 is right, or wrong, as well.
+A mistake is named if it leaves less than half of the residual that remains without it. No mistake
+explains rounding or noise, however large, so traces in bfloat16 can be judged as well.
 """
 
 import inspect
@@ -24,59 +24,59 @@ from svd_engine.deviations import recipe_of
 from svd_engine.image import vae_pixels
 from svd_engine.sizes import LATENT_SCALE
 
-EXACT = 1e-6  # of the right tensor's RMS: float32 in another order of summation
-ROUNDING = 0.05  # of it: half precision; beyond it, what no mistake explains is said
-ROUNDING_TOLD = 2**-8  # the same, of numbers that are told and not computed by a network
+EXACT = 1e-6  # of the right tensor's RMS: float32, summed in another order
+ROUNDING = 0.05  # of the RMS: half precision; a larger residual is reported as unexplained
+ROUNDING_TOLD = 2**-8  # the same for numbers that no network computes, which `TOLD` lists
 TOLD = ("time_ids", "guidance", "sigmas", "timesteps")
-EXPLAINS = 0.5  # of what was unexplained, at most, is left by a mistake that is named
-LITTLE = 1e-4  # that noise which is small beside the picture's latent may be
-LIKE_UNIT = 0.02  # that unit noise may be off, and what chance adds in a small tensor
+EXPLAINS = 0.5  # a mistake is named if it leaves less than this share of the residual
+LITTLE = 1e-4  # a residual of the picture's latent that may come from other noise
+LIKE_UNIT = 0.02  # tolerance of unit noise, beside what chance adds in a small tensor
 
 
 class Verdict(StrEnum):
-    """What is made of a tensor."""
+    """The verdict on a tensor."""
 
     RIGHT = "right"
-    WRONG = "wrong"  # by mistakes that are named
-    UNEXPLAINED = "unexplained"  # it departs, and no known mistake gives it
-    UNKNOWN = "unknown"  # the trace has not what it takes
+    WRONG = "wrong"  # explained by the mistakes that are named
+    UNEXPLAINED = "unexplained"  # it departs, and no known mistake explains it
+    UNKNOWN = "unknown"  # the trace lacks what is needed to judge it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A tensor of the trace, judged. Residuals are over the right tensor's RMS."""
+    """The verdict on a tensor of the trace. Residuals are relative to the right tensor's RMS."""
 
     key: str
     verdict: Verdict
     deviations: tuple[str, ...] = ()
-    right: float | None = None  # residual under what is right
-    under: float | None = None  # under the mistakes named
-    note: str = ""  # how it is laid out, or what is missing
+    right: float | None = None  # the residual to the right tensor
+    under: float | None = None  # the residual under the named mistakes
+    note: str = ""  # its layout, or what is missing
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, in the order of computation."""
+    """All findings in the order of computation."""
 
     findings: tuple[Finding, ...]
-    record_next: tuple[str, ...]  # what the trace lacks for more to be judged
+    record_next: tuple[str, ...]  # what the trace lacks to judge more stages
 
     @property
     def deviations(self) -> tuple[str, ...]:
-        """Every mistake named, in the catalogue's order."""
+        """All named mistakes, in the catalogue's order."""
         named = {name for finding in self.findings for name in finding.deviations}
         return tuple(name for name in CATALOGUE if name in named)
 
     @property
     def exit_status(self) -> int:
-        """0 nothing wrong, 1 something named, 2 cannot tell."""
+        """0: nothing is wrong. 1: a mistake was named. 2: it cannot be told."""
         if self.deviations:
             return 1
         verdicts = {finding.verdict for finding in self.findings}
         return 2 if Verdict.UNEXPLAINED in verdicts or Verdict.RIGHT not in verdicts else 0
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The diagnosis as JSON values."""
         return {
             "deviations": list(self.deviations),
             "stages": [asdict(finding) for finding in self.findings],
@@ -86,7 +86,7 @@ class Diagnosis:
 
 @torch.no_grad()
 def diagnose(case: Case, tell: Callable[[Finding], object] = lambda _: None) -> Diagnosis:
-    """Judge every tensor that can be. tell: called with each finding as it is made."""
+    """Judge every tensor of the trace that can be judged. tell: called with each finding."""
     findings, missing = [], dict[str, None]()
     for key, name, step in replayable_keys(case.trace):
         try:
@@ -113,7 +113,7 @@ def _judge(case: Case, key: str, name: str, step: int) -> Finding:
 
     right = under(())
     aligned = align(case.trace[key], tuple(right.shape))
-    if aligned is None and name == "time_ids" and case.trace[key].numel() == 6:  # of both halves
+    if aligned is None and name == "time_ids" and case.trace[key].numel() == 6:  # both halves
         aligned = align(case.trace[key].reshape(-1, 3)[-1:], (1, 3))
     if aligned is None:
         shape = list(case.trace[key].shape)
@@ -127,7 +127,7 @@ def _judge(case: Case, key: str, name: str, step: int) -> Finding:
     if finding.verdict is Verdict.UNEXPLAINED or (little and (finding.right or 0) > LITTLE):
         finding = _with_other_noise(case, finding, theirs, right) or finding
     if finding.verdict is Verdict.UNEXPLAINED and name == "timesteps" and "sigmas" in case.trace:
-        # What they say of their sigmas may not be what they told the UNet of.
+        # The recorded sigmas may not be those that the timesteps were computed from.
         alone = Trace({"timesteps": case.trace["timesteps"]})
         finding = _judge(replace(case, trace=alone), key, name, step)
     if finding.verdict is Verdict.UNEXPLAINED and name == "time_ids":
@@ -138,7 +138,7 @@ def _judge(case: Case, key: str, name: str, step: int) -> Finding:
 def _explain(
     key: str, name: str, theirs: Tensor, right: Tensor, under: Callable[[Sequence[str]], Tensor]
 ) -> Finding:
-    """The fewest mistakes that explain a tensor."""
+    """Find the fewest mistakes that explain a tensor."""
     scale = _rms(right) or 1.0
 
     def residual(deviations: Sequence[str]) -> float:
@@ -174,7 +174,7 @@ def _rms(x: Tensor) -> float:
 def _with_other_noise(
     case: Case, finding: Finding, theirs: Tensor, right: Tensor
 ) -> Finding | None:
-    """What spread tells where their noise is of another generator than torch's."""
+    """Judge a tensor by the spread of its noise, which another generator may have drawn."""
     note = "by the spread of its noise: the generator is another"
     strength = case.params.noise_aug_strength
     explanations: list[tuple[Tensor, tuple[str, ...]]] = []
@@ -206,7 +206,7 @@ def _with_other_noise(
 
 
 def _is_unit(noise: Tensor) -> bool:
-    """Whether it is noise of mean 0 and variance 1, as far as so many values tell."""
+    """Whether a tensor may be noise of mean 0 and variance 1, considering its size."""
     chance = 4 / noise.numel() ** 0.5
     spread, mean = _rms(noise), noise.mean().item()
     return abs(spread - 1) < LIKE_UNIT + chance / 2**0.5 and abs(mean) < LIKE_UNIT + chance
@@ -215,7 +215,7 @@ def _is_unit(noise: Tensor) -> bool:
 def _in_another_order(
     finding: Finding, theirs: Tensor, under: Callable[[Sequence[str]], Tensor]
 ) -> Finding:
-    """Time ids in an order that the catalogue's own change does not make."""
+    """Recognize time ids in any order, not only in that of the catalogue's change."""
     for others in ((), ("fps_not_reduced",)):
         ids = under(others)
         for order in permutations(range(3)):
@@ -230,7 +230,7 @@ def _in_another_order(
 
 
 def right_line(name: str) -> str:
-    """Where this engine does right what a mistake does wrong: file, line and function."""
+    """The correct code in this engine for a mistake: file, line and function."""
     module_name, _, function_name = CATALOGUE[name].where.partition(":")
     module = import_module(f"svd_engine.{module_name}")
     function = inspect.unwrap(getattr(module, function_name))
@@ -242,7 +242,7 @@ def right_line(name: str) -> str:
 
 
 def report(diagnosis: Diagnosis) -> Iterator[str]:
-    """Lines for people, after those of the findings."""
+    """The lines of the summary that follows the findings."""
     for name in diagnosis.deviations:
         known = CATALOGUE[name]
         yield f"{name}: {known.wrong}"
@@ -259,7 +259,7 @@ def report(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def line_of(finding: Finding) -> str:
-    """A finding on one line."""
+    """A finding as one line."""
     numbers = [("right", finding.right), ("under it", finding.under)]
     told = ", ".join(f"{what} {number:.1e}" for what, number in numbers if number is not None)
     named = " + ".join(finding.deviations)

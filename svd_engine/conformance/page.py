@@ -1,4 +1,4 @@
-"""A comparison as one HTML file: its table, the error over the steps, and maps of differences."""
+"""Shows a comparison as one HTML file: its table, errors over the steps, and difference maps."""
 
 import base64
 import math
@@ -15,10 +15,10 @@ from svd_engine.conformance.compare import Comparison, Row
 from svd_engine.conformance.traces import OF_STEP, Trace, align, split_key
 
 SHOWN = 3  # frames of each tensor: the first, the middle one, the last
-SIDE = 256  # pixels of a map's longer side, at least
-LINES = {"model_output": "#c2410c", "latents": "#1d4ed8"}  # of OF_STEP; drawn over the steps
+SIDE = 256  # the least pixels of a map's longer side
+LINES = {"model_output": "#c2410c", "latents": "#1d4ed8"}  # drawn over the steps
 WIDTH, HEIGHT, MARGIN = 720, 240, 48
-# Black, violet, red, yellow, white.
+# The colours of a map: black, violet, red, yellow, white.
 SHADES = np.array(
     [[0, 0, 0], [80, 10, 110], [205, 45, 60], [250, 190, 40], [255, 255, 255]], np.float32
 )
@@ -40,7 +40,7 @@ svg text { fill: currentColor; font-size: 12px; }
 def comparison_page(
     comparison: Comparison, first: Trace, second: Trace, names: tuple[str, str]
 ) -> str:
-    """The file's text."""
+    """The text of the HTML file."""
     departure = comparison.first_departure
     said = f"The first to depart is {departure.key}." if departure else "They are alike."
     parts = [
@@ -82,7 +82,7 @@ def _row(row: Row) -> str:
 
 
 def _steps(comparison: Comparison) -> str:
-    """Relative differences over the steps, on a logarithmic scale."""
+    """A plot of relative differences over the steps, on a logarithmic scale."""
     lines = {what: _points(comparison, what) for what in LINES if what in OF_STEP}
     lines = {what: points for what, points in lines.items() if len(points) > 1}
     if not lines:
@@ -111,7 +111,7 @@ def _steps(comparison: Comparison) -> str:
 
 
 def _points(comparison: Comparison, what: str) -> list[tuple[int, float]]:
-    """Steps, and the exponents of their differences."""
+    """The steps, and the exponents of their relative differences."""
     points = []
     for row in comparison.rows:
         name, step = split_key(row.key)
@@ -138,7 +138,7 @@ def _grid(low: int, high: int) -> str:
 def _maps(
     comparison: Comparison, first: Trace, second: Trace, names: tuple[str, str]
 ) -> Iterator[str]:
-    """The two, and their difference, of the pictures, the latents and the frames."""
+    """Pictures, latents and frames of both traces, each with a map of the difference."""
     steps = [row.key for row in comparison.rows if split_key(row.key)[0] == "step.latents"]
     wanted = ["image.augmented", "image.latent", "latents.init", *steps[-1:], "frames"]
     shown = [row for row in comparison.rows if row.key in wanted and row.relative is not None]
@@ -163,7 +163,7 @@ def _maps(
 
 
 def _picture(x: Tensor) -> Image.Image:
-    """(C, H, W) as grey or as colours, from its least value to its greatest."""
+    """Draw (C, H, W) in grey or in colours, from its least value to its greatest."""
     x = x[:3] if len(x) >= 3 else x[:1].expand(3, -1, -1)
     span = (x.max() - x.min()).clamp_min(1e-12)
     levels = ((x - x.min()) / span * 255).round().to(torch.uint8)
@@ -171,7 +171,7 @@ def _picture(x: Tensor) -> Image.Image:
 
 
 def _heat(difference: Tensor, largest: float) -> Image.Image:
-    """(C, H, W): the largest difference of each pixel's channels."""
+    """Draw the largest difference among the channels of each pixel of (C, H, W)."""
     heat = difference.abs().amax(dim=0).numpy() / (largest or 1.0)
     at = heat.clip(0, 1) * (len(SHADES) - 1)
     low = np.floor(at).astype(int).clip(0, len(SHADES) - 2)

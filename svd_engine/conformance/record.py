@@ -1,4 +1,4 @@
-"""Recording: an engine's render with listeners in its recipe; and what is told of the machine."""
+"""Records what the engine computes, by wrapping a recipe's functions; and describes the machine."""
 
 import platform
 import resource
@@ -28,27 +28,27 @@ P = ParamSpec("P")
 
 
 class Recorder:
-    """Keeps copies of the tensors it is given, and how much memory there was in use."""
+    """Keeps copies of tensors, and how much memory was in use after each stage."""
 
     def __init__(self, only: Sequence[str] = (), at: Collection[int] | None = None) -> None:
-        """only: patterns, as step.*.latents; none is all. at: the steps that are kept."""
+        """only: patterns of names, such as step.*.latents, or all. at: the steps to keep."""
         self.tensors: dict[str, Tensor] = {}
         self.memory: list[dict[str, Any]] = []
         self._only, self._at = tuple(only), at
         self._began = time.perf_counter()
 
     def put(self, key: str, tensor: Tensor) -> None:
-        """Keep a tensor, where it is wanted."""
+        """Keep a tensor if its name was asked for."""
         if not self._only or any(fnmatchcase(key, pattern) for pattern in self._only):
             self.tensors[key] = tensor.detach().to("cpu", copy=True)
 
     def put_step(self, step: int, what: str, tensor: Tensor) -> None:
-        """Keep a tensor of a step, where it is wanted."""
+        """Keep a tensor of a step if both were asked for."""
         if self._at is None or step in self._at:
             self.put(step_key(step, what), tensor)
 
     def note(self, stage: str) -> None:
-        """How much memory is in use at the end of a stage."""
+        """Note how much memory is in use at the end of a stage."""
         told: dict[str, Any] = {"stage": stage, "at_s": time.perf_counter() - self._began}
         told["process_mb"] = _resident_mb()
         told["process_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -67,7 +67,7 @@ def _resident_mb() -> float:
 
 
 def record(engine: Engine, picture: Picture, params: RenderParams, recorder: Recorder) -> Clip:
-    """Render, and record what was computed."""
+    """Render a clip, and record what was computed."""
     recorder.note("load")
     clip = engine.render(picture, params, recipe=listen(recipe_of(params), recorder))
     recorder.note("decode")
@@ -159,7 +159,7 @@ class _Recorded:
 
 
 def about_machine(device: str) -> dict[str, Any]:
-    """Versions of the libraries, of CUDA, and the device's name."""
+    """The versions of the libraries and of CUDA, and the device's name."""
     versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:
