@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add_device_option(bench)
     bench.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     bench.add_argument("--budget", type=float, default=300.0, help="seconds (default: 300)")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="written anew with each row")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="rewritten after each row")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="a picture of it, by its suffix")
     bench.add_argument("--profile", action="store_true", help="the ten costliest kernels of a step")
     tiers = commands.add_parser(

@@ -94,7 +94,7 @@ def _idle(path: Path, kind: type[BaseModel], data: dict[str, Any]) -> str:
         return ""
     known = {*kind.model_fields, *IDLE.get(kind, ())}
     extra = sorted(key for key in data if key not in known and not key.startswith("_"))
-    return f"{path} has keys that mean nothing here: {', '.join(extra)}" if extra else ""
+    return f"{path} has keys that have no effect here: {', '.join(extra)}" if extra else ""
 
 
 def validate(path: Path, kind: type[Config], data: dict[str, Any]) -> Config:

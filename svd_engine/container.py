@@ -102,7 +102,7 @@ def _limited(pieces: Iterator[T]) -> Iterator[T]:
     """Pass on the pieces of a file. Raises ValueError if there are too many."""
     for number, piece in enumerate(pieces, 1):
         if number > MAX_PIECES:
-            raise ValueError(f"it is in over {MAX_PIECES} pieces")
+            raise ValueError(f"it is in more than {MAX_PIECES} pieces")
         yield piece
 
 
@@ -183,7 +183,7 @@ def _check_scans(data: bytes, at: int) -> None:
         if scans > MAX_SCANS:
             raise ValueError(f"it has over {MAX_SCANS} scans")
         at = found.end() + max(2, struct.unpack_from(">H", data, found.end())[0])
-    raise ValueError(f"it is in over {MAX_PIECES} pieces")
+    raise ValueError(f"it is in more than {MAX_PIECES} pieces")
 
 
 def _tells_colours(marker: int, body: bytes) -> bool:

@@ -83,7 +83,7 @@ def _check_grid(grid: Item, *tiles: Item) -> None:
     if size != grid.size:
         raise ValueError(f"its tiles make {size[0]} x {size[1]} pixels, and not {grid.size}")
     if any(tile.kind != PIXELS for tile in tiles):
-        raise ValueError("its tiles are no HEVC")
+        raise ValueError("its tiles are not HEVC")
     pixels = sum(prod(tile.size) for tile in tiles)
     if pixels > MAX_TILED:
         raise ValueError(f"its tiles have {pixels} pixels, over {MAX_TILED}")
@@ -133,7 +133,7 @@ def _items(data: bytes) -> tuple[dict[int, Item], int]:
     """The items by number, and the number of the one that is shown."""
     top = _children(memoryview(data))
     if b"meta" not in top or b"mini" in top:
-        raise ValueError("it has no picture that is still")
+        raise ValueError("it has no still picture")
     if len(top[b"meta"]) > MAX_META:
         raise ValueError(f"its meta has {len(top[b'meta'])} bytes, over {MAX_META}")
     meta = _children(bytes(top[b"meta"])[4:])
@@ -228,7 +228,7 @@ def _add_pieces(items: dict[int, Item], iloc: Part, homes: tuple[memoryview, mem
         for _ in range(number(2)):
             pieces += 1
             if pieces > MAX_PIECES or method > 1:
-                raise ValueError(f"it is in over {MAX_PIECES} pieces, or made of other items")
+                raise ValueError(f"it is in more than {MAX_PIECES} pieces, or made of other items")
             if version:
                 number(index_size)
             start = base + number(offset_size)

@@ -26,7 +26,7 @@ def work_bytes(data: bytes) -> int:
     start = codestream(data)
     width, height, tiles, components = _siz(data, start)
     if tiles > MAX_TILES:
-        raise ValueError(f"it is cut into {tiles} tiles, over {MAX_TILES}")
+        raise ValueError(f"it has {tiles} tiles, over {MAX_TILES}")
     for marker, at, length in _segments(data, start + 2):
         body = data[at + 4 : at + 2 + length]
         if marker == _COD:
@@ -63,7 +63,7 @@ def boxes(data: bytes | memoryview) -> Iterator[tuple[bytes, int, int]]:
             length = len(data) - at
         yield name, at + head, length
         at += max(head, length)
-    raise ValueError(f"it is in over {MAX_PIECES} pieces")
+    raise ValueError(f"it is in more than {MAX_PIECES} pieces")
 
 
 def _siz(data: bytes, start: int) -> tuple[int, int, int, int]:
@@ -71,7 +71,7 @@ def _siz(data: bytes, start: int) -> tuple[int, int, int, int]:
     marker, _, _, *sides, components = struct.unpack_from(">HHH8IH", data, start + 2)
     right, bottom, left, top, wide, high, tiles_left, tiles_top = sides
     if marker != _SIZ or not (1 <= components <= 4 and wide and high):
-        raise ValueError("its codestream begins with no size of a picture that is known")
+        raise ValueError("its codestream does not begin with a size that can be read")
     across, down = -(-(right - tiles_left) // wide), -(-(bottom - tiles_top) // high)
     return right - left, bottom - top, across * down, components
 
@@ -94,7 +94,7 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, int, int]]:
             continue
         yield marker, at, length
         at += 2 + max(2, length)
-    raise ValueError(f"it is in over {MAX_PIECES} pieces")
+    raise ValueError(f"it is in more than {MAX_PIECES} pieces")
 
 
 def _check_cut(style: int, params: bytes) -> None:

@@ -57,7 +57,7 @@ class _File(BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.left -= 1
         if self.left < 0:
-            raise ValueError(f"its head is in over {READS} pieces")
+            raise ValueError(f"its head is in more than {READS} pieces")
         return super().read(size)
 
 

@@ -21,9 +21,9 @@ PICKLED = (
 )
 MAGICS = (
     (b"GGUF", f"is a GGUF file, with quantized weights: {LAYOUT}, in float16 or float32"),
-    (b"version https://git-lfs", "is a Git LFS pointer and no weights: fetch them, git lfs pull"),
-    (b"<!doctype html", "is a web page, perhaps one that asks to log in: download the file anew"),
-    (b"<html", "is a web page, perhaps one that asks to log in: download the file anew"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not weights: run git lfs pull"),
+    (b"<!doctype html", "is a web page, perhaps a login page: download the file again"),
+    (b"<html", "is a web page, perhaps a login page: download the file again"),
     (b"PK\3\4", PICKLED),  # torch's zip format, which contains a pickle
     (b"\x80\2", PICKLED),
     (b"\x80\3", PICKLED),
@@ -38,33 +38,33 @@ SUFFIXES = dict.fromkeys((".ckpt", ".pt", ".pth", ".pkl", ".bin"), PICKLED) | {
 ADAPTERS = (
     (
         r"lora_(up|down|A|B)\b|\.lora[._]|^lora_|(hada|lokr)_w\d",
-        "is a LoRA: changes to a model's weights, and no model. LoRAs are not loaded yet",
+        "is a LoRA, that is, changes to a model's weights. LoRAs are not supported yet",
     ),
-    (r"\bip_adapter\.|^image_proj\.", f"is an IP-Adapter, and no model: {ANOTHER}"),
+    (r"\bip_adapter\.|^image_proj\.", f"is an IP-Adapter, not a model: {ANOTHER}"),
     (
         r"motion_modules\.",
-        f"is a motion module of AnimateDiff, and no model of its own: {ANOTHER}",
+        f"is a motion module of AnimateDiff, not a complete model: {ANOTHER}",
     ),
     (
         r"^control_model\.|controlnet_(cond_embedding|down_blocks)",
-        f"is a ControlNet, and no model of its own: {ANOTHER}",
+        f"is a ControlNet, not a complete model: {ANOTHER}",
     ),
-    (r"^(emb_params|string_to_param)", f"is a textual inversion, and no model: {ANOTHER}"),
+    (r"^(emb_params|string_to_param)", f"is a textual inversion, not a model: {ANOTHER}"),
     (
         r"time_embed(ding)?\.cond_proj\.",
-        "is an LCM: distilled for a sampler of its own, in few steps. The engine samples with "
-        f"Euler alone: {LAYOUT}, not distilled",
+        "is an LCM, which is distilled for few steps of a sampler of its own. The engine samples "
+        f"only with Euler: {LAYOUT}, not distilled",
     ),
 )
 SINGLE = (
     (
         r"\b(input_blocks|middle_block|output_blocks)\..*(time_stack|time_mixer)",
         "is Stable Video Diffusion as a single file, in its original (sgm) layout. Single files "
-        f"are not loaded yet: {LAYOUT}",
+        f"are not supported yet: {LAYOUT}",
     ),
     (r"^conditioner\.embedders\.1\.", f"is SDXL as a single file: {ANOTHER}"),
     (r"\bjoint_blocks\.", f"is Stable Diffusion 3 as a single file: {ANOTHER}"),
-    (r"\bdouble_blocks\.", f"is a transformer of Flux's or HunyuanVideo's kind: {ANOTHER}"),
+    (r"\bdouble_blocks\.", f"is a transformer like those of Flux and HunyuanVideo: {ANOTHER}"),
     (
         r"^(cond_stage_model|model\.diffusion_model|input_blocks)\.",
         f"is Stable Diffusion as a single file: {ANOTHER}",
@@ -77,16 +77,16 @@ SINGLE = (
     (r"\btransformer_blocks\.\d+\.(norm1\.linear|attn1)", f"is a video transformer: {ANOTHER}"),
 )
 OTHER_PIPELINES = {
-    "StableDiffusionXL": "SDXL, which makes pictures of texts",
-    "StableDiffusion3": "Stable Diffusion 3, which makes pictures of texts",
-    "StableDiffusion": "Stable Diffusion, which makes pictures of texts",
-    "LatentConsistencyModel": "an LCM, which makes pictures of texts",
-    "AnimateDiff": "AnimateDiff, which makes clips of texts",
-    "CogVideoX": "CogVideoX, which makes clips of texts",
+    "StableDiffusionXL": "SDXL, which makes pictures from text",
+    "StableDiffusion3": "Stable Diffusion 3, which makes pictures from text",
+    "StableDiffusion": "Stable Diffusion, which makes pictures from text",
+    "LatentConsistencyModel": "an LCM, which makes pictures from text",
+    "AnimateDiff": "AnimateDiff, which makes clips from text",
+    "CogVideoX": "CogVideoX, which makes clips from text",
 }
 OTHER_NETWORKS = {
-    "UNet2DConditionModel": "Stable Diffusion's or SDXL's, which make pictures of texts",
-    "UNetMotionModel": "AnimateDiff's, which makes clips of texts",
+    "UNet2DConditionModel": "Stable Diffusion's or SDXL's, which make pictures from text",
+    "UNetMotionModel": "AnimateDiff's, which makes clips from text",
 }
 SVD_PIPELINE = "StableVideoDiffusionPipeline"
 SVD_UNET = "UNetSpatioTemporalConditionModel"
@@ -120,8 +120,8 @@ def read_head(file: Path) -> Head:
     there = file.stat().st_size
     if there != whole:
         raise ValueError(
-            f"{file} is not a whole safetensors file: it has {there} bytes, and its head tells of "
-            f"{whole}; get it anew"
+            f"{file} is not a whole safetensors file: it has {there} bytes, and its head says "
+            f"{whole}; download it again"
         )
     return Head(frozenset(entries), tuple(types), json.dumps(said))
 
@@ -132,7 +132,7 @@ def explain_file(file: Path) -> str:
     if isinstance(head, str):
         return head
     what = _named(head.keys, ADAPTERS) or _named(head.keys, SINGLE)
-    what = what or f"is a safetensors file, of no model that is known here: {LAYOUT}"
+    what = what or f"is a safetensors file of an unknown model: {LAYOUT}"
     return f"{file} {what}{_in_types(head)}{_distilled(file, head, what)}"
 
 
@@ -153,15 +153,15 @@ def explain_folder(folder: Path) -> str | None:
     if kind not in (None, SVD_PIPELINE):
         begins = (name for name in OTHER_PIPELINES if kind and kind.startswith(name))
         what = OTHER_PIPELINES.get(next(begins, ""), "another pipeline")
-        return f"{folder} is a {kind}: {what}. It is no SVD: {ANOTHER}"
+        return f"{folder} is a {kind}: {what}. It is not SVD: {ANOTHER}"
     if (folder / "unet/config.json").is_file():
         network = _class_of(folder / "unet/config.json")
         if network in (None, SVD_UNET):
             return None
         what = OTHER_NETWORKS.get(str(network), "another pipeline")
-        return f"{folder} has a {network} as its UNet: {what}. It is no SVD: {ANOTHER}"
+        return f"{folder} has a {network} as its UNet: {what}. It is not SVD: {ANOTHER}"
     for inner in _inner_models(folder):
-        return f"{folder} is no model itself, but has one in it: give {inner}"
+        return f"{folder} is not a model itself, but contains one: give {inner}"
     files = sorted(path for path in _files(folder) if path.suffix != ".json")
     for file in files:
         if file.suffix == ".onnx":
@@ -171,7 +171,7 @@ def explain_folder(folder: Path) -> str | None:
             return f"{folder} is not in the diffusers layout: {explain_file(file)}"
     if (folder / "transformer/config.json").is_file():
         name = _class_of(folder / "transformer/config.json") or "transformer"
-        return f"{folder} is a model of a {name}, and no SVD: {ANOTHER}"
+        return f"{folder} is a model with a {name}, not SVD: {ANOTHER}"
     return None
 
 
@@ -191,7 +191,7 @@ def _of_its_beginning(file: Path) -> str | None:
     with file.open("rb") as stream:
         start = stream.read(64)
     if not start:
-        return f"{file} is empty: get it anew"
+        return f"{file} is empty: download it again"
     for magic, what in MAGICS:
         if start.lower().startswith(magic.lower()):
             return f"{file} {what}"
@@ -226,7 +226,7 @@ def _distilled(file: Path, head: Head, what: str) -> str:
     """A note about a file that is an LCM by its name or metadata, though not by its tensors."""
     if "LCM" in what or not re.search(r"lcm", f"{file.name} {head.said}", re.IGNORECASE):
         return ""
-    return "; by its name it is an LCM: distilled for a sampler that the engine does not have"
+    return "; by its name it is an LCM, distilled for a sampler that the engine does not have"
 
 
 def _class_of(config: Path) -> str | None:

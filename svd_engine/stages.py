@@ -123,7 +123,7 @@ def decode(
     seam: connects these frames to the rest of the clip in other processes.
     """
     if chunk_size and (slices or seam):
-        raise ValueError("slices are of a clip that is decoded as one: leave decode_chunk_size out")
+        raise ValueError("slices are for a clip decoded as a whole: leave out decode_chunk_size")
     weights = next(vae.decoder.parameters())
     latents = recipe.unscale(latents.to(weights), vae.config.scaling_factor)
     if chunk_size or (slices == 1 and seam is None):

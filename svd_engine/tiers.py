@@ -41,9 +41,11 @@ def check_tier(tier: TierName, sigmas: Sequence[float] | None) -> TierName:
 def check_interval(interval: int, tier: TierName, steps: int) -> int:
     """Check the interval. Raises ValueError if it contradicts the tier or the number of steps."""
     if tier == "exact" and interval > 1:
-        raise ValueError(f"the tier exact has every step whole: give reuse or fast, got {interval}")
+        raise ValueError(
+            f"the tier exact computes every step whole: give reuse or fast, got {interval}"
+        )
     if tier == "reuse" and interval == 1:
-        raise ValueError("1 reuses nothing: give 2 or more, or the tier exact")
+        raise ValueError("an interval of 1 reuses nothing: give 2 or more, or the tier exact")
     if 1 < interval >= steps:
         raise ValueError(f"must be less than the number of steps, {steps}; got {interval}")
     return interval

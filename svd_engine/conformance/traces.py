@@ -108,7 +108,7 @@ def open_trace(path: Path) -> Trace:
                 homes |= dict.fromkeys([file.stem] if len(names) == 1 else names, file)
                 about |= header
         if not homes:
-            raise TraceError(f"{path} holds no .npy and no .safetensors file")
+            raise TraceError(f"{path} contains no .npy or .safetensors files")
         return Trace(homes, about)
     if not path.exists():
         raise TraceError(f"there is no {path}: give a trace file, or a folder of tensors")
@@ -138,7 +138,7 @@ def _about(file: Path, header: Mapping[str, str]) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise TraceError(f"{file} has a header that cannot be read: {error}") from error
     if not isinstance(about.get("params", {}), dict):
-        raise TraceError(f"{file} has a header whose params are no JSON object")
+        raise TraceError(f"{file} has a header whose params are not a JSON object")
     if about.get("dtype", "float32") not in get_args(DtypeName):
         raise TraceError(f"{file} has a header with the dtype {about['dtype']!r}")
     return about

@@ -191,7 +191,7 @@ def test_an_engine_plans_for_itself(engines: dict[torch.dtype, Engine]) -> None:
 def test_what_cannot_be_rendered_cannot_be_planned() -> None:
     for params, slices, words in (
         (RenderParams(), None, r"call params.resolve"),
-        (asked(decode_chunk_size=2), 2, "slices are of a clip that is decoded as one"),
+        (asked(decode_chunk_size=2), 2, "slices are for a clip decoded as a whole"),
     ):
         with pytest.raises(ValueError, match=words):
             memory_plan(TINY.shapes, params, "cpu", torch.float32, slices)

@@ -44,8 +44,8 @@ def test_a_tier_says_what_is_left_open(
     ("given", "words"),
     [
         ({"tier": "fast", "sigmas": (3, 0)}, "tier fast has sigmas of its own"),
-        ({"tier": "exact", "reuse_interval": 2}, "tier exact has every step whole"),
-        ({"tier": "reuse", "reuse_interval": 1}, "1 reuses nothing"),
+        ({"tier": "exact", "reuse_interval": 2}, "tier exact computes every step whole"),
+        ({"tier": "reuse", "reuse_interval": 1}, "interval of 1 reuses nothing"),
         ({"tier": "reuse", "num_inference_steps": 2}, "less than the number of steps, 2; got 2"),
         ({"tier": "fast", "reuse_interval": 10}, "less than the number of steps, 10; got 10"),
         ({"sigmas": (3, 1, 0), "reuse_interval": 2}, "less than the number of steps, 2; got 2"),

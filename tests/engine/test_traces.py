@@ -201,7 +201,7 @@ def broken(tmp_path: Path, kind: str) -> Path:
     ("kind", "words"),
     [
         ("missing", "there is no"),
-        ("empty", "holds no .npy"),
+        ("empty", "contains no .npy"),
         ("a.safetensors", "not a safetensors file"),
         ("a.npy", "a single tensor: give the folder"),
     ],
