@@ -1,4 +1,4 @@
-"""Plain classes that run a plan's tasks with the engine's stages: the bridge to `svd_engine`."""
+"""Runs a plan's tasks with the engine's stages. A worker is a plain class, without Ray."""
 
 import gc
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger("farm")
 
 T = TypeVar("T")
 E = TypeVar("E", Renderer, Decoder)
-# How a task runs: it yields how far its clip is, at once and after each step, and returns a result.
+# A running task yields how far its clip is, at once and after each step, and returns its result.
 Running: TypeAlias = Generator[Step, None, T]
 
 ENGINES: dict[Kind, type[Renderer] | type[Decoder]] = {
@@ -54,7 +54,7 @@ class Worker:
     """Runs orders of one kind, with one model loaded at a time."""
 
     def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
-        """compiled: whether its networks run by `svd_engine.optimize`."""
+        """compiled: whether to speed its networks up with `svd_engine.optimize`."""
         self._engine_class = ENGINES[kind]
         self._device, self._compiled = torch.device(device), compiled
         self._files, self._previewer = ClipFiles(store), Previewer(store)
@@ -141,7 +141,7 @@ class Worker:
         return self._engine
 
     def _make_room(self, engine: Renderer | Decoder, order: Order) -> None:
-        """What the task computes with onto the device; all else off it, where memory is short."""
+        """Move the task's networks to the device and, in a lean task, all others off it."""
         needed = engine.needs(order.task.stage)
         if order.lean:
             for network in engine.networks:
@@ -157,7 +157,7 @@ class Worker:
             torch.cuda.empty_cache()
 
     def _gpu(self, order: Order) -> Gpu | None:
-        """What a task that ran out of memory had; None where it is not of CUDA."""
+        """The GPU of a task that ran out of memory; None if it ran elsewhere."""
         engine = self._engine
         if self._device.type != "cuda" or engine is None:
             return None
@@ -169,8 +169,8 @@ class Worker:
 
 
 def _check_numerics(request: RenderRequest) -> None:
-    """WorkerError where the clip would be named by numerics that did not make it."""
-    wanted = getattr(request, "numerics", "none")  # a coordinator of an earlier version knows none
+    """Raise WorkerError if the clip's digest names other numerics than this engine's."""
+    wanted = getattr(request, "numerics", "none")  # an earlier coordinator sends none
     if wanted != NUMERICS:
         raise WorkerError(
             f"this worker's engine has numerics {NUMERICS}, the clip is to be of {wanted}: "
