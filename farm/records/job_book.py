@@ -22,11 +22,11 @@ from farm.records.salvage import log_keys, read_job
 from farm.records.tenant_index import TenantIndex
 from farm.store import Store, is_key
 from farm.store.keys import JOBS, OPEN, job_key, job_of, open_job_of, open_key, use_key
+from farm.store.retry import retry_until_stored
 from svd_engine import NUMERICS
 
 log = logging.getLogger("farm")
 
-RETRY_S = 2.0  # between two tries to write to a store that does not answer
 WRITERS = 4  # of records of jobs that were taken over
 CLOSED_KEPT = 10_000  # finished jobs that are remembered
 
@@ -244,32 +244,28 @@ class Book:
             job = self.open.get(name)
             if job is None or job == self._shown.get(name):
                 return self._shown[name]  # an earlier save wrote it
-            data, etag = job.model_dump_json().encode(), self._etags[name]
-            while True:
-                try:
-                    self._etags[name] = await self._background.call(
-                        lambda: self._store.put(job_key(name), data, if_match=etag)
-                    )
-                    break
-                except ConflictError:
-                    log.exception("%s was written by another coordinator", name)
-                    self._superseded()
-                except StoreError as error:
-                    log.warning("%s: cannot write its record yet: %s", name, error)
-                await asyncio.sleep(RETRY_S)
+            await retry_until_stored(
+                partial(self._write, job), f"{name}: its record cannot be written yet"
+            )
             if not job.state.is_open:
-                await self._tell_end(job)
+                await retry_until_stored(
+                    partial(self._ended, job), f"{name}: its end cannot be passed on yet"
+                )
                 await self._close(name)
             self._show(job)
             return job
 
-    async def _tell_end(self, job: Job) -> None:
-        while True:
-            try:
-                return await self._ended(job)
-            except StoreError as error:
-                log.warning("%s: its end cannot be passed on yet: %s", job.id, error)
-                await asyncio.sleep(RETRY_S)
+    async def _write(self, job: Job) -> None:
+        """Write a job's record over the version that this coordinator wrote or read last."""
+        put = partial(self._store.put, job_key(job.id), job.model_dump_json().encode())
+        try:
+            self._etags[job.id] = await self._background.call(
+                partial(put, if_match=self._etags[job.id])
+            )
+        except ConflictError:
+            log.exception("%s was written by another coordinator", job.id)
+            self._superseded()
+            raise
 
     async def _close(self, name: str) -> None:
         await self.logs.close(name)
