@@ -7,12 +7,14 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 import svd_engine
-from farm.ingress import docs, errors, health, operator, page, stability, videos
-from farm.ingress.body import THREADS
-from farm.ingress.gate import Gate, Policy
-from farm.ingress.head import Head
-from farm.ingress.keys import Keys
-from farm.ingress.rate import Rate
+from farm.ingress import docs, errors, health, operator, page, stability
+from farm.ingress.access.keys import Keys
+from farm.ingress.access.rate_limit import Rate
+from farm.ingress.bodies.body import THREADS
+from farm.ingress.middleware.concurrency_limits import ConcurrencyLimits
+from farm.ingress.middleware.head_requests import HeadRequests
+from farm.ingress.middleware.security_headers import SecurityHeaders
+from farm.ingress.openai import videos
 from farm.model.farm_api import FarmApi
 from farm.settings import Settings
 
@@ -48,7 +50,9 @@ def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
     app.state.long_body_thread = CapacityLimiter(1)
     shapes = {stability.BELOW: stability.refusal}
     # The last one that is added is the first that is asked.
-    app.add_middleware(Gate, shapes=shapes, max_body=settings.max_body, replicas=replicas)
+    app.add_middleware(
+        ConcurrencyLimits, shapes=shapes, max_body=settings.max_body, replicas=replicas
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -56,8 +60,8 @@ def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    app.add_middleware(Policy)
-    app.add_middleware(Head)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(HeadRequests)
     errors.install(app, shapes)
     for router in (videos.router, stability.router, operator.models, operator.router):
         app.include_router(router)

@@ -10,8 +10,8 @@ from fastapi import Request
 from fastapi.responses import PlainTextResponse, Response
 
 from farm.ingress.errors import ApiError, bad_request
-from farm.ingress.files import ScratchResponse, not_modified
-from farm.ingress.head import is_head
+from farm.ingress.middleware.head_requests import is_head
+from farm.ingress.scratch_file import ScratchResponse, not_modified
 from farm.model.farm_api import FarmApi
 from farm.model.job import ClipResult, JobView, State, Variant
 from farm.settings import Settings

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel
 
-from farm.ingress.access import key_of, operator
+from farm.ingress.access.authentication import key_of, operator
 from farm.ingress.errors import ApiError, responses
-from farm.ingress.videos import TheFarm
+from farm.ingress.openai.videos import TheFarm
 from farm.model.job import State
 
 models = APIRouter(tags=["models"], dependencies=[Depends(key_of)])

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from farm.errors import FarmError
 from farm.ingress.content import URL_S
 from farm.ingress.errors import ApiError
-from farm.ingress.files import not_modified
+from farm.ingress.scratch_file import not_modified
 
 TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -9,7 +9,7 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from farm.client.ray_link import RayFarm
-from farm.ingress.access import check_host
+from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
 from farm.settings import load_settings, ray_address, set_ray_address
 from farm.workers.cluster import answers, check_token, running_cluster

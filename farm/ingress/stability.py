@@ -14,12 +14,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from farm.errors import RequestError
-from farm.ingress.access import Tenant
-from farm.ingress.body import read_body, threaded
+from farm.ingress.access.authentication import Tenant
+from farm.ingress.bodies.body import read_body, threaded
 from farm.ingress.content import read_whole
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.fields import submission_of
-from farm.ingress.videos import ID, TheFarm, find
+from farm.ingress.openai.videos import ID, TheFarm, find
 from farm.model.job import JobView, State
 from farm.settings import Settings
 from svd_engine.picture import check_picture

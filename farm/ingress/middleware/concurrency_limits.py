@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from farm.ingress.access import caller_of
-from farm.ingress.body import declared_length
+from farm.ingress.access.authentication import caller_of
+from farm.ingress.bodies.body import declared_length
 from farm.ingress.errors import AGAIN_S, ApiError, Shape, as_api_error, path_of, shape_for
-from farm.ingress.slots import FullError, Slots
+from farm.ingress.middleware.fair_slots import FullError, Slots
 
 log = logging.getLogger("farm")
 
@@ -26,40 +26,9 @@ BODIES = 16  # of the longest that are taken
 MAX_HEADERS = 2**20  # bytes
 HEALTH = ("/healthz", "/readyz")
 STREAM = re.compile(r"/v1/videos/[^/]+/events/?")
-# Nothing but the page runs anything; a browser may still show a clip by its address.
-POLICY = "; ".join(
-    (
-        *("default-src 'none'", "img-src 'self'", "media-src 'self'", "style-src 'unsafe-inline'"),
-        *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
-    )
-)
-ALWAYS = {
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
-class Policy:
-    """Say with every answer what a browser may do with it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in ALWAYS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, told if scope["type"] == "http" else send)
-
-
-class Gate:
+class ConcurrencyLimits:
     """Let requests in as far as there are slots, and answer what went wrong in the API's shape."""
 
     def __init__(

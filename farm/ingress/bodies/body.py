@@ -10,10 +10,10 @@ from fastapi import Request
 from starlette.datastructures import Headers
 
 from farm.errors import OutboundError
-from farm.ingress.data_url import USAGE, decode, split_data_url
+from farm.ingress.bodies.data_url import USAGE, decode, split_data_url
+from farm.ingress.bodies.form import Part, parse_form
+from farm.ingress.bodies.json_body import Payload, parse_json, unescape
 from farm.ingress.errors import ApiError, bad_request
-from farm.ingress.form import Part, parse_form
-from farm.ingress.json_body import Payload, parse_json, unescape
 from farm.net.outbound import fetch
 
 PICTURE = "input_reference"

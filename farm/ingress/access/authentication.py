@@ -10,10 +10,10 @@ from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 
 from farm.errors import RequestError
+from farm.ingress.access.keys import Keys
+from farm.ingress.access.rate_limit import Rate
+from farm.ingress.access.same_machine import check_local, is_loopback
 from farm.ingress.errors import ApiError
-from farm.ingress.keys import Keys
-from farm.ingress.local import check_local, is_loopback
-from farm.ingress.rate import Rate
 from farm.settings import Key, Settings
 
 ANYBODY = Key(tenant="default", operator=True)  # of this machine, where a farm has no keys

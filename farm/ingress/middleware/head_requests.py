@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _ASKED = "farm.head"  # in the scope of a GET that was asked for as HEAD
 
 
-class Head:
+class HeadRequests:
     """Ask the app for GET, pass on how its answer begins, and leave the rest of it unmade."""
 
     def __init__(self, app: ASGIApp) -> None:

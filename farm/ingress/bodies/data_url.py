@@ -8,7 +8,7 @@ import binascii
 from collections.abc import Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
-from farm.ingress.json_body import Payload
+from farm.ingress.bodies.json_body import Payload
 
 PIECE = 2**20  # bytes read at once, all other threads waiting
 SAFE = bytes.maketrans(b"-_", b"+/")

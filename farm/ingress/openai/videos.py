@@ -1,21 +1,21 @@
 """`/v1/videos`: the shape OpenAI gave it, and the farm's own API."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
-from farm.ingress.access import Tenant, still_allowed
-from farm.ingress.body import PICTURE, read_body, threaded
+from farm.ingress.access.authentication import Tenant, still_allowed
+from farm.ingress.bodies.body import PICTURE, read_body, threaded
 from farm.ingress.content import content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
-from farm.ingress.events import event_stream
 from farm.ingress.fields import ALIASES, OWN, submission_of
+from farm.ingress.openai.events import event_stream
 from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
 from farm.model.farm_api import FarmApi
 from farm.model.job import JobView, Progress, Submission, Variant
@@ -25,8 +25,6 @@ from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
 
 POLL_MS = 1000  # told to OpenAI's client
-# Of a stream: nginx keeps an answer back until it has some, and others compress or cache it.
-LIVE = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 REFUSED = responses(400, 401, 403, 408, 413, 415, 429, 503)
 UNKNOWN = responses(400, 401, 403, 404, 429, 503)
 ID = r"^[A-Za-z0-9_.-]{1,80}$"
@@ -252,25 +250,32 @@ async def content(
     return await content_answer(request, farm, view, variant, index)
 
 
+async def last_seen(last_event_id: Annotated[str | None, Header()] = None) -> int:
+    """The number of the last event that the caller has; ApiError 400 for what is no number."""
+    number = last_event_id or "0"
+    if not number.isdecimal() or len(number) > 18:
+        raise bad_request("Last-Event-ID", f"Last-Event-ID: give a number, got {number!r}")
+    return int(number)
+
+
+async def not_compressed(response: Response) -> None:
+    """Ask proxies not to compress the answer: they would hold events back until they have more."""
+    response.headers["Cache-Control"] = "no-transform"  # FastAPI sends no-cache beside it
+
+
 @router.get(
     "/{video_id}/events",
-    responses=UNKNOWN | {200: {"content": {"text/event-stream": {}}}},
-    response_class=StreamingResponse,
+    responses=UNKNOWN,
+    response_class=EventSourceResponse,
+    dependencies=[Depends(not_compressed)],
 )
 async def events(
-    view: OwnView,
-    request: Request,
-    farm: TheFarm,
-    last_event_id: Annotated[str | None, Header()] = None,
-) -> StreamingResponse:
+    view: OwnView, request: Request, farm: TheFarm, after: Annotated[int, Depends(last_seen)]
+) -> AsyncIterable[ServerSentEvent]:
     """The job's event log, as server-sent events: what there is after `Last-Event-ID`, and on."""
-    after = last_event_id or "0"
-    if not after.isdecimal() or len(after) > 18:
-        raise bad_request("Last-Event-ID", f"Last-Event-ID: give a number, got {after!r}")
-    stream: AsyncIterator[str] = event_stream(
-        farm, view.job.id, int(after), partial(still_allowed, request)
-    )
-    return StreamingResponse(stream, media_type="text/event-stream", headers=LIVE)
+    allowed = partial(still_allowed, request)
+    async for event in event_stream(farm, view.job.id, after, allowed):
+        yield event
 
 
 @router.post("/{video_id}/remix", responses=responses(400), include_in_schema=False)

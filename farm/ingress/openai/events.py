@@ -1,11 +1,11 @@
 """A job's event log as server-sent events, previews with their images."""
 
 import asyncio
-import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
+from fastapi.sse import ServerSentEvent
 
 from farm.errors import FarmError, StoreError
 from farm.model.farm_api import FarmApi
@@ -17,7 +17,7 @@ LOOK_S = 2.0  # between two looks whether a reader is still allowed to read
 
 async def event_stream(
     farm: FarmApi, job: str, after: int, allowed: Callable[[], bool]
-) -> AsyncIterator[str]:
+) -> AsyncIterator[ServerSentEvent]:
     """Every entry after number `after`, once and in order, until the job has ended.
 
     Should the farm be away, the stream ends: clients come again with the last id they saw. It ends,
@@ -35,9 +35,9 @@ async def event_stream(
             if changed and not changed[0].job.state.is_open:
                 return
             if not entries:
-                yield ": still there\n\n"
+                yield ServerSentEvent(comment="still there")
     except FarmError as error:
-        yield f": {' '.join(str(error).split())}\n\n"
+        yield ServerSentEvent(comment=" ".join(str(error).split()))
 
 
 async def _news(
@@ -73,6 +73,6 @@ async def _last_preview(farm: FarmApi, entries: Sequence[LogEntry]) -> dict[int,
     return {told[-1].seq: f"data:image/webp;base64,{b64encode(stored.data).decode()}"}
 
 
-def _event(entry: LogEntry, image: str | None) -> str:
-    data = json.dumps({"at": entry.at, **entry.data} | ({"image": image} if image else {}))
-    return f"id: {entry.seq}\nevent: {entry.event}\ndata: {data}\n\n"
+def _event(entry: LogEntry, image: str | None) -> ServerSentEvent:
+    data = {"at": entry.at, **entry.data} | ({"image": image} if image else {})
+    return ServerSentEvent(id=str(entry.seq), event=entry.event, data=data)
