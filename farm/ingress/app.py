@@ -1,4 +1,4 @@
-"""The FastAPI app, made for a farm."""
+"""The FastAPI app, built for a farm."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's, but for the 422 that it says is everywhere: here that is a 400."""
+        """FastAPI's document without the 422 it adds everywhere: this API answers 400 instead."""
         told = super().openapi()
         for name in ("HTTPValidationError", "ValidationError"):
             told["components"]["schemas"].pop(name, None)
@@ -35,7 +35,7 @@ class _App(FastAPI):
 
 
 def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
-    """The app before a farm. Stateless: any number of them may stand before the same one."""
+    """The app for a farm. It keeps no state: any number of replicas may serve the same farm."""
     app = _App(
         title="SVD render farm",
         version=svd_engine.__version__,
@@ -49,7 +49,7 @@ def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
     app.state.body_threads = CapacityLimiter(THREADS)
     app.state.long_body_thread = CapacityLimiter(1)
     shapes = {stability.BELOW: stability.refusal}
-    # The last one that is added is the first that is asked.
+    # The middleware added last sees a request first.
     app.add_middleware(
         ConcurrencyLimits, shapes=shapes, max_body=settings.max_body, replicas=replicas
     )

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from farm.client.farm import Farm
 from farm.client.ray_link import connect
 from farm.model.job import JobView, Submission
 from farm.model.request import Model
@@ -20,7 +21,7 @@ from tests.conftest import draw_picture
 SMALL = {"width": 64, "height": 48, "num_frames": 5, "num_inference_steps": 5}
 
 
-def open_farm(store: str | Path, engine: str = "farm.workers.worker", **settings: Any) -> FarmApi:
+def open_farm(store: str | Path, engine: str = "farm.workers.worker", **settings: Any) -> Farm:
     return connect(load_settings(store=str(store), segment_steps=2, **settings), engine)
 
 
@@ -44,7 +45,7 @@ def wait_for(told: Callable[[], Any], seconds: float = 60.0) -> Any:
     return found
 
 
-def finish(farm: FarmApi, *jobs: str) -> dict[str, JobView]:
+def finish(farm: Farm, *jobs: str) -> dict[str, JobView]:
     """Wait for jobs, and see how they ended."""
     for _ in farm.watch(jobs):
         pass

@@ -1,14 +1,14 @@
-"""HEAD on everything that GET answers: the same status and headers, and no body."""
+"""HEAD for every path that answers GET: the same status and headers, without a body."""
 
 import anyio
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_ASKED = "farm.head"  # in the scope of a GET that was asked for as HEAD
+_IS_HEAD = "farm.head"  # marks the scope of a GET that stands for a HEAD
 
 
 class HeadRequests:
-    """Ask the app for GET, pass on how its answer begins, and leave the rest of it unmade."""
+    """Call the app with GET, send the start of its answer, and cancel the rest."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -18,17 +18,17 @@ class HeadRequests:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        with anyio.CancelScope() as making:
+        with anyio.CancelScope() as get:
 
-            async def begun(message: Message) -> None:
+            async def send_start(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     await send(message)
                     await send({"type": "http.response.body", "body": b""})
-                    making.cancel()  # an event stream would go on for as long as its job
+                    get.cancel()  # an event stream would last as long as its job
 
-            await self._app({**scope, "method": "GET", _ASKED: True}, receive, begun)
+            await self._app({**scope, "method": "GET", _IS_HEAD: True}, receive, send_start)
 
 
 def is_head(request: Request) -> bool:
-    """Whether the caller wants the headers alone."""
-    return _ASKED in request.scope
+    """Whether the client sent HEAD, though the app sees GET."""
+    return _IS_HEAD in request.scope

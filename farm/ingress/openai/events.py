@@ -1,4 +1,4 @@
-"""A job's event log as server-sent events, previews with their images."""
+"""A job's event log as server-sent events; previews carry their image."""
 
 import asyncio
 from base64 import b64encode
@@ -12,7 +12,7 @@ from farm.model.farm_api import FarmApi
 from farm.model.job import JobView, LogEntry
 from farm.store.keys import preview_key
 
-LOOK_S = 2.0  # between two looks whether a reader is still allowed to read
+LOOK_S = 2.0  # between two checks that the reader may still read
 
 
 async def event_stream(
@@ -20,8 +20,8 @@ async def event_stream(
 ) -> AsyncIterator[ServerSentEvent]:
     """Every entry after number `after`, once and in order, until the job has ended.
 
-    Should the farm be away, the stream ends: clients come again with the last id they saw. It ends,
-    too, once its reader is no more allowed to read.
+    The stream also ends when the farm cannot be reached, and clients then reconnect with the last
+    id they saw; and when `allowed` says that the reader's key was revoked.
     """
     version = -1
     try:
@@ -43,34 +43,35 @@ async def event_stream(
 async def _news(
     farm: FarmApi, job: str, version: int, allowed: Callable[[], bool]
 ) -> tuple[int, list[JobView]] | None:
-    """What `watch` says; None once it may not be told."""
-    asked = asyncio.ensure_future(farm.watch([job], version))
+    """The job's news after a version, from `Farm.watch`; None once the reader may not have them."""
+    news = asyncio.ensure_future(farm.watch([job], version))
     try:
         while allowed():
-            await asyncio.wait({asked}, timeout=LOOK_S)
-            if asked.done():
-                return asked.result() if allowed() else None
+            await asyncio.wait({news}, timeout=LOOK_S)
+            if news.done():
+                return news.result() if allowed() else None
         return None
     finally:
-        asked.cancel()
+        news.cancel()
 
 
 async def _last_preview(farm: FarmApi, entries: Sequence[LogEntry]) -> dict[int, str]:
-    """The image of the last preview that is told of, by its entry's number; the store has no other.
+    """The image of the last preview among the entries, by the number of its entry.
 
-    There is none once its clip has ended.
+    The store keeps only a clip's latest preview, and deletes it when the clip has ended.
     """
-    told = [entry for entry in entries if entry.event == "preview"]
-    if not told:
+    previews = [entry for entry in entries if entry.event == "preview"]
+    if not previews:
         return {}
+    last = previews[-1]
     try:
         store = await farm.store()
-        stored = await anyio.to_thread.run_sync(store.get, preview_key(told[-1].data["clip"]))
+        stored = await anyio.to_thread.run_sync(store.get, preview_key(last.data["clip"]))
     except StoreError:
-        return {}  # the events are worth more
+        return {}  # events matter more than their images
     if stored is None:
         return {}
-    return {told[-1].seq: f"data:image/webp;base64,{b64encode(stored.data).decode()}"}
+    return {last.seq: f"data:image/webp;base64,{b64encode(stored.data).decode()}"}
 
 
 def _event(entry: LogEntry, image: str | None) -> ServerSentEvent:
