@@ -19,6 +19,15 @@ log = logging.getLogger("farm")
 OLDER = TypeAdapter(dict[str, list[str]])  # ids of jobs by tenant
 
 
+def page_of_ids(ids: "SortedSet[str]", after: str, limit: int, newest_first: bool) -> list[str]:
+    """Up to `limit` ids that follow `after`, which is empty for the first page."""
+    if newest_first:
+        stop = ids.bisect_left(after) if after else len(ids)
+        return list(ids.islice(max(0, stop - limit), stop, reverse=True))
+    start = ids.bisect_right(after)
+    return list(ids.islice(start, start + limit))
+
+
 class TenantIndex:
     """The ids of each tenant's jobs, in order; read when a tenant first asks."""
 
@@ -49,12 +58,7 @@ class TenantIndex:
         async with self._reading:
             if tenant not in self._ids:
                 self._ids[tenant] = await self._read(tenant)
-        known = self._ids[tenant]
-        if newest_first:
-            stop = known.bisect_left(after) if after else len(known)
-            return list(known.islice(max(0, stop - limit), stop, reverse=True))
-        start = known.bisect_right(after)
-        return list(known.islice(start, start + limit))
+        return page_of_ids(self._ids[tenant], after, limit, newest_first)
 
     async def _read(self, tenant: str) -> "SortedSet[str]":
         prefix, late = tenant_prefix(tenant), self._late.setdefault(tenant, set())
