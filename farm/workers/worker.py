@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
-from farm.clip_files import ClipFiles
 from farm.errors import GpuMemoryError, RequestError, WorkerError
 from farm.model.plan import Kind, Stage
 from farm.model.request import Model, RenderRequest
 from farm.model.task_order import Made, Order, Step
 from farm.store import Store
+from farm.workers.clip_files import ClipFiles
 from farm.workers.engines import Decoder, Latents, Renderer
 from farm.workers.memory import Gpu, what_fits
 from farm.workers.previews import Previewer
