@@ -1,1 +1,1 @@
-"""Which process owns a store: at most one coordinator writes it."""
+"""Ownership of a store: a lease makes sure that at most one coordinator writes to it."""

@@ -1,9 +1,10 @@
-"""A store's lease: which process owns the store, renewed as long as it does.
+"""A store's lease, which names the process that owns the store.
 
-The owner counts a beat up every few seconds. Whoever else wants the store watches the beat, and
-times it with its own clock: no two hosts' clocks are ever compared. The owner trusts its lease for
-less time than others wait for it, counted from before its last renewal; after that, as after a
-pause, it writes nothing until it has renewed the lease, which fails where another has taken it.
+The owner renews the lease every few seconds by incrementing its beat. Any other process that wants
+the store watches the beat and times it with its own clock, so the clocks of two hosts are never
+compared. The owner trusts its lease for a shorter time than others wait for it, counted from
+before its last renewal. After that time, it writes nothing until it has renewed the lease; the
+renewal fails if another process has taken the lease meanwhile.
 """
 
 import logging
@@ -23,13 +24,13 @@ from farm.store.protocol import Stored
 log = logging.getLogger("farm")
 
 BEAT_S = 2.0  # between two renewals
-TRUST_S = 8.0  # for which the owner writes without renewing
-PADDING = b" " * 2**15  # a store that takes this has room for a job's record
-TAKE_S = 15.0  # without a beat, until another takes the store
+TRUST_S = 8.0  # how long the owner may write after a renewal
+PADDING = b" " * 2**15  # if there is room for this, there is room for a job's record
+TAKE_S = 15.0  # how long the beat must be unchanged before another process takes the store
 
 
 class Record(BaseModel):
-    """What `lease.json` holds."""
+    """The content of `lease.json`."""
 
     version: Literal[1] = 1
     owner: Owner
@@ -38,7 +39,7 @@ class Record(BaseModel):
 
 
 class Lease:
-    """The lease of one store, for one process that wants it or has it. Safe in threads."""
+    """One process's view of a store's lease, which it wants or holds. Thread-safe."""
 
     def __init__(
         self,
@@ -48,22 +49,22 @@ class Lease:
         superseded: Callable[[], None],
         now: Callable[[], float] = uptime,
     ) -> None:
-        """superseded: called once where another has taken the store."""
+        """superseded: called once when another process has taken the store from this one."""
         self._store, self._me, self._clock = store, me, clock
         self._superseded, self._now = superseded, now
         self._lock = threading.Lock()
         self._beat, self._etag, self._renewed = 0, "", -TAKE_S
         self._taken_away = False
-        self._trouble: StoreError | None = None  # of the last renewal
+        self._trouble: StoreError | None = None  # the error of the last renewal, if it failed
         self._tried = -TAKE_S
-        self._watched: tuple[bytes, float] | None = None  # a beat, and since when
-        self._alive = b""  # the last beat of an owner that was seen to live
+        self._watched: tuple[bytes, float] | None = None  # the lease's bytes, and when first seen
+        self._alive = b""  # the lease's bytes when its beat was last seen to change
 
     def take(self) -> bool:
-        """Try once; False as long as it cannot be told whether the owner lives.
+        """Try once to take the lease; False while it is unknown whether the owner is alive.
 
-        LeaseError: it does. Call again, every second or so: the owner may end. Other StoreErrors
-        interrupt the watch, which then begins anew.
+        Raises LeaseError if the owner is alive. In both cases call again every second or so. Any
+        other StoreError restarts the watch, because beats may have been missed.
         """
         try:
             stored = self._store.get(LEASE)
@@ -73,16 +74,16 @@ class Lease:
         except LeaseError:
             raise
         except StoreError:
-            self._watched = None  # beats may have been missed
+            self._watched = None
             raise
 
     def renew(self) -> None:
-        """Count the beat up. LeaseError where another has the store; StoreError."""
+        """Increment the beat. Raises LeaseError if another process has the store, or StoreError."""
         with self._lock:
             self._try_to_renew()
 
     def trouble(self) -> StoreError | None:
-        """Why nothing can be written now."""
+        """Why the store cannot be written to now; None if it can."""
         silent = self._now() - self._renewed
         if self._trouble is None and silent >= TRUST_S:
             text = f"the store {self._store.where()} has not answered for {silent:.0f} s"
@@ -90,12 +91,12 @@ class Lease:
         return self._trouble
 
     def allow_write(self) -> None:
-        """Return where the store is this process's; else LeaseError, or StoreError."""
+        """Return if this process owns the store; otherwise raise LeaseError or StoreError."""
         if self._taken_away:
             raise self._lost()
         if self._now() - self._renewed < TRUST_S:
             return
-        with self._lock:  # of many threads the first renews it, or hears that it cannot
+        with self._lock:  # one thread renews the lease, and the others use its result
             if self._now() - self._renewed < TRUST_S:
                 return
             if self._trouble is not None and self._now() - self._tried < BEAT_S:
@@ -103,7 +104,7 @@ class Lease:
             self._try_to_renew()
 
     def _is_free(self, stored: Stored) -> bool:
-        """Whether its owner has ended, or has been silent for long enough."""
+        """Whether the lease's owner has ended, or has not renewed it for TAKE_S."""
         record = _parse(stored.data)
         if record is not None:
             self._clock.go_on(record.clock)
@@ -117,18 +118,18 @@ class Lease:
         elif self._watched[0] != stored.data:
             self._watched, self._alive = (stored.data, now), stored.data
         if now - self._watched[1] >= TAKE_S:
-            log.warning("the store's owner is silent for %.0f s: %s", TAKE_S, record)
+            log.warning("the store's owner has been silent for %.0f s: %s", TAKE_S, record)
             return True
         if self._alive and record is not None:
             raise LeaseError(
-                f"the store {self._store.where()} is another farm's: {record.owner}. Use that farm "
-                "(RAY_ADDRESS or FARM_URL names it), end it, or give this one another FARM_STORE",
+                f"the store {self._store.where()} belongs to another farm: {record.owner}. Use "
+                "that farm (set RAY_ADDRESS or FARM_URL to it), stop it, or set another FARM_STORE",
                 reason="another farm owns it",
             )
         return False
 
     def _write(self, etag: str | None) -> bool:
-        """Write this process in as the owner; False where another was faster."""
+        """Write this process into the lease as its owner; False if another process was faster."""
         asked, data = self._now(), self._data()
         try:
             if etag is None:
@@ -155,16 +156,16 @@ class Lease:
         self._beat += 1
         if self._write(self._etag):
             return
-        self._store.confirm()  # that it is not another store's
+        self._store.confirm()  # the conflict may come from a different store in the same place
         stored = self._store.get(LEASE)
         record = _parse(stored.data) if stored else None
         if record is not None and record.owner != self._me:
             self._taken_away = True
             self._superseded()
             raise self._lost()
-        # It was deleted or damaged, or the answer to an earlier renewal was lost.
+        # The lease was deleted or damaged, or the response to an earlier renewal was lost.
         if not self._write(stored.etag if stored else None):
-            raise StoreError(f"{self._store.where(LEASE)} is written by others; trying again")
+            raise StoreError(f"{self._store.where(LEASE)} keeps changing; retrying")
 
     def _lost(self) -> LeaseError:
         return LeaseError(
@@ -178,7 +179,7 @@ class Lease:
 
 
 def _parse(data: bytes) -> Record | None:
-    """What a lease says; None where it is damaged."""
+    """Parse a lease; None if it is damaged."""
     try:
         return Record.model_validate_json(data)
     except ValidationError:
@@ -186,6 +187,6 @@ def _parse(data: bytes) -> Record | None:
 
 
 def owner_of(data: bytes) -> Owner | None:
-    """Who a lease's bytes name."""
+    """The owner named by the content of `lease.json`; None if it is damaged."""
     record = _parse(data)
     return record.owner if record else None

@@ -1,4 +1,4 @@
-"""Which process owns a store, and whether that process is provably dead."""
+"""The identity of a process that owns a store, and a check for whether the process is dead."""
 
 import os
 import socket
@@ -9,22 +9,24 @@ from pydantic import BaseModel, ConfigDict
 
 from farm.clock import boot
 
-NAMESPACES = ("pid", "time")  # what a pid means, and what its start is counted from
-DEAD = ("Z", "X")  # states in /proc of a process that runs no more
+NAMESPACES = ("pid", "time")  # they determine a process's pid and the time of its start in /proc
+DEAD = ("Z", "X")  # the states in /proc of a process that has ended
 
 
 class Owner(BaseModel):
-    """A process, named so that no other can be taken for it."""
+    """A process, described so that no other process can be mistaken for it."""
 
     model_config = ConfigDict(frozen=True)
 
-    host: str  # for people: two process tables can bear one host name
+    host: str  # only for messages: containers with separate process tables may share a host name
     pid: int
-    started: int  # clock ticks after the boot: pids are used again
-    table: str  # the process table that knows the pid; empty where it cannot be told
-    actor: str = ""  # Ray's id of the coordinator, the same after a restart by Ray
-    address: str = ""  # of its Ray cluster
-    since: float  # seconds since 1970 by its own clock, for people
+    started: int  # in clock ticks after the boot, because pids are reused
+    table: str  # the process table that the pid belongs to (`process_table`); empty if unknown
+    actor: str = (
+        ""  # Ray's id of the coordinator's actor, which stays the same when Ray restarts it
+    )
+    address: str = ""  # the address of its Ray cluster
+    since: float  # seconds since 1970 by its own clock, only for messages
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.since))
@@ -33,7 +35,7 @@ class Owner(BaseModel):
 
 
 def this_process(actor: str = "", address: str = "") -> Owner:
-    """The owner that this process would be."""
+    """Describe this process as an owner."""
     return Owner(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -46,9 +48,9 @@ def this_process(actor: str = "", address: str = "") -> Owner:
 
 
 def process_table() -> str:
-    """Name this process's table: the boot and the namespaces. Empty where it cannot be told."""
+    """Identify this process's table by the boot and the namespaces; empty if it is unknown."""
     try:
-        # Where /proc is another namespace's, its pids are not ours.
+        # If /proc belongs to another namespace, its pids mean other processes.
         if int(str(Path("/proc/self").readlink())) != os.getpid():
             return ""
         spaces = [str(Path(f"/proc/self/ns/{name}").readlink()) for name in NAMESPACES]
@@ -58,11 +60,11 @@ def process_table() -> str:
 
 
 def is_dead(owner: Owner) -> bool:
-    """Whether the process is provably gone: it was in this table, and is there no more."""
+    """Whether the process is certainly gone: it was in this process's table, and no longer is."""
     if not owner.table or owner.table != process_table():
         return False
     try:
-        os.kill(owner.pid, 0)  # unlike /proc, it hides no process of others
+        os.kill(owner.pid, 0)  # unlike /proc, it also finds processes of other users
     except ProcessLookupError:
         return True
     except PermissionError:
@@ -72,9 +74,9 @@ def is_dead(owner: Owner) -> bool:
 
 
 def _started(pid: int) -> tuple[int, str]:
-    """When a process began, in clock ticks after the boot, and its state; 0 where unknown."""
+    """When a process began, in clock ticks after the boot, and its state; (0, "") if unknown."""
     try:
-        # Its name, in parentheses, can hold anything.
+        # The process's name comes first, in parentheses, and may contain any character.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return int(fields[19]), fields[0]
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""A coordinator's hold on its store: taken before anything is written, kept, and watched."""
+"""A coordinator's ownership of its store: it takes the lease, renews it, and bounds calls by it."""
 
 import asyncio
 import logging
@@ -20,35 +20,36 @@ log = logging.getLogger("farm")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-BEAT_PATIENCE_S = 3.0  # of a renewal, with an S3 server
-PATIENCE_S = 10.0  # of all else: whoever waits for it is told, and what must be done is tried again
-WATCH_S = 1.0  # between two looks at the store's owner, or at calls under way
-GRACE_S = 3.0  # for which a call outlasts the store's trouble
+BEAT_PATIENCE_S = 3.0  # how long a renewal retries while an S3 server does not answer
+PATIENCE_S = 10.0  # how long the coordinator's other requests retry before they fail
+WATCH_S = 1.0  # between two attempts to take the lease, and two checks of a call in progress
+GRACE_S = 3.0  # how long a call may wait while the store cannot be written to
 
 
 class Ownership:
-    """The store as its owner may use it; nothing is written before `take` is done."""
+    """A store and its lease. `store` refuses writes until `take` has returned."""
 
     def __init__(self, url: str, store_id: str, actor: str, address: str) -> None:
-        """store_id: of the store that it must be. actor, address: of Ray, as `Owner` has them."""
+        """store_id: the id that the store must have. actor, address: Ray's, as in `Owner`."""
         self.clock = FarmClock()
-        self._thread = ThreadPoolExecutor(1, "lease")  # its own: others may be stuck in the store
+        self._thread = ThreadPoolExecutor(1, "lease")  # renewals must not wait for other requests
         beats = KnownStore(open_store(url, make=False, patience_s=BEAT_PATIENCE_S), store_id)
         self._lease = Lease(beats, this_process(actor, address), self.clock, _end)
         self._obstacle: StoreError | None = None
         self._taken = False
         calls = open_store(url, make=False, patience_s=PATIENCE_S)
         self.store = KnownStore(calls, store_id, self._lease.allow_write)
-        self.workers_store = KnownStore(open_store(url, make=False), store_id)  # fenced by attempts
+        # Workers need no lease: each attempt at a clip writes under keys of its own.
+        self.workers_store = KnownStore(open_store(url, make=False), store_id)
 
     async def take(self) -> None:
-        """Wait until the store is this process's; what is in the way is its `trouble` meanwhile."""
+        """Wait until this process owns the store; `trouble` says what prevents it meanwhile."""
         while True:
             try:
                 self._taken = await self._in_thread(self._lease.take)
             except StoreError as error:
                 if str(error) != str(self._obstacle):
-                    log.error("cannot begin yet: %s", error)
+                    log.error("cannot start yet: %s", error)
                 self._obstacle = error
             if self._taken:
                 return
@@ -63,22 +64,26 @@ class Ownership:
                 await self._in_thread(self._lease.renew)
             except StoreError as error:
                 if str(error) != str(former):
-                    log.error("the store is in trouble: %s", error)
+                    log.error("the store cannot be written to: %s", error)
             else:
                 if former:
-                    log.warning("the store is well again")
+                    log.warning("the store can be written to again")
 
     def trouble(self) -> StoreError | None:
-        """Why the store cannot be written to now."""
+        """Why the store cannot be written to now; None if it can."""
         return self._lease.trouble() if self._taken else self._obstacle
 
     def check(self) -> None:
-        """StoreError where the store cannot be written to now."""
+        """Raise StoreError if the store cannot be written to now."""
         if trouble := self.trouble():
             raise type(trouble)(str(trouble), reason=trouble.reason)
 
     async def bounded(self, background: Background, work: Coroutine[Any, Any, R]) -> R:
-        """The work's result. StoreError where the store is in trouble: then it goes on unseen."""
+        """Do the work and return its result.
+
+        Raises StoreError if the store cannot be written to for GRACE_S; the work then continues in
+        the background.
+        """
         task, since = background.start(work), 0.0
         loop = asyncio.get_running_loop()
         while True:
@@ -89,15 +94,15 @@ class Ownership:
             since = (since or loop.time()) if trouble else 0.0
             if trouble and loop.time() - since >= GRACE_S:
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
-                told = f"{trouble}; what was asked for is done when the store is well again"
-                raise StoreError(told, reason=trouble.reason)
+                message = f"{trouble}; the request is carried out when the store is back"
+                raise StoreError(message, reason=trouble.reason)
 
     async def _in_thread(self, function: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
 
 class Holder(Protocol):
-    """What has calls that use the store."""
+    """An object whose methods `reads` and `writes` decorate."""
 
     _background: Background
     _ownership: Ownership
@@ -108,7 +113,7 @@ Call = Callable[Concatenate[H, P], Coroutine[Any, Any, R]]
 
 
 def reads(call: Call[H, P, R]) -> Call[H, P, R]:
-    """A call that ends, with the reason, where the store keeps it waiting."""
+    """Decorate a method that reads the store: it fails with a reason if the store blocks it."""
 
     @wraps(call)
     async def bounded(self: H, /, *arguments: P.args, **named: P.kwargs) -> R:
@@ -118,7 +123,10 @@ def reads(call: Call[H, P, R]) -> Call[H, P, R]:
 
 
 def writes(call: Call[H, P, R]) -> Call[H, P, R]:
-    """As `reads`; and refused at once where the store is known to be in trouble."""
+    """Decorate a method that writes to the store.
+
+    It behaves as with `reads`, and fails at once while the store is known to be unwritable.
+    """
 
     @wraps(call)
     async def bounded(self: H, /, *arguments: P.args, **named: P.kwargs) -> R:
@@ -129,6 +137,6 @@ def writes(call: Call[H, P, R]) -> Call[H, P, R]:
 
 
 def _end() -> None:
-    """Ray starts another process, which waits for its turn."""
-    log.critical("another farm has taken the store over: this coordinator ends")
+    """End this process. Ray starts a new one, which waits for the lease."""
+    log.critical("another farm has taken over the store: this coordinator exits")
     os._exit(1)

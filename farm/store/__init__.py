@@ -1,4 +1,4 @@
-"""Where things last: `open_store(url)` gives a Store, for a folder or for S3."""
+"""The farm's persistent storage: `open_store(url)` opens a folder or an S3 bucket as a Store."""
 
 import os
 import re
@@ -24,10 +24,11 @@ USAGE = "give a folder, file:///folder or s3://bucket/prefix"
 
 
 def open_store(url: str, *, make: bool = True, patience_s: float | None = None) -> Store:
-    """A store: a folder, `file:///folder` or `s3://bucket/prefix`; the latter asks nobody yet.
+    """Open a store by its URL: a folder, `file:///folder` or `s3://bucket/prefix`.
 
-    make: the folder, where there is none. patience_s: with a server that is away, where it is not
-    to be the usual one. Raises StoreError for what it cannot open.
+    make: create the folder if it does not exist. patience_s: how long to retry while an S3 server
+    does not answer; by default S3Store's PATIENCE_S. Opening an S3 store sends no request.
+    Raises StoreError for a URL that is none of these, and for a folder that cannot be used.
     """
     if not url.strip():
         raise StoreError(f"no store for {url!r}: {USAGE}")
@@ -46,9 +47,10 @@ def open_store(url: str, *, make: bool = True, patience_s: float | None = None) 
 
 
 def split_s3(url: str) -> tuple[str, str]:
-    """The URL of an `s3://` URL's bucket, and the rest of it. StoreError where it names no bucket.
+    """Split an `s3://` URL into the URL of its bucket and the rest of the path.
 
-    The name of a bucket may be an ARN, which has slashes.
+    A bucket may be named by an ARN, which may contain slashes. Raises StoreError if the URL names
+    no bucket.
     """
     from farm.store.s3 import split_bucket
 
@@ -59,7 +61,7 @@ def split_s3(url: str) -> tuple[str, str]:
 
 
 def _folder(url: str) -> str:
-    """The path of `file:///folder` or `file:/folder`."""
+    """The path in a URL `file:///folder` or `file:/folder`."""
     path = re.fullmatch(r"(?i:file:(?://(?:localhost)?)?)(/(?!/).*)", url, re.DOTALL)
     if path is None:
         raise StoreError(f"no folder in {url!r}: give file:///folder, without a host")

@@ -1,28 +1,29 @@
-"""What the store holds, and where.
+"""The layout of the store: the key of every object, and the functions that build and parse keys.
 
-pictures/DIGEST                     a picture file, by the sha256 of its bytes
-uses/DIGEST/ID.job                  empty, for each job that names the picture
-pictures.json                       the pictures that were there before that index
-jobs/ID.json                        the record of a job; written with compare-and-swap
-open/ID                             of each job that is not finished: what a restart reads
-tenants/of-TENANT/ID.job            empty, for each job: an index by tenant
-tenants.json                        the jobs of farms before that index, by tenant
-idempotency/TENANT/DIGEST           the job that an idempotency key names; DIGEST is the key's
-webhooks/ID/END                     of each job's end that somebody waits to be told of (`Owed`);
-                                    END is when it was, in milliseconds
-events/ID/SEQ.jsonl                 a job's event log; SEQ is the last entry in that object
-checkpoints/DIGEST/STEP.safetensors latents of a clip being rendered
-previews/DIGEST.webp                the last preview of a clip being rendered
+pictures/DIGEST                     a picture file, named by the sha256 of its bytes
+uses/DIGEST/ID.job                  index of pictures by job: one empty object per job that uses it
+pictures.json                       the pictures that are older than the index `uses/`
+jobs/ID.json                        a job's record; written with compare-and-swap
+open/ID                             index of unfinished jobs, which a restarted farm reads
+tenants/of-TENANT/ID.job            index of jobs by tenant: one empty object per job
+tenants.json                        the jobs that are older than the index `tenants/`, by tenant
+idempotency/TENANT/DIGEST           the job of an idempotency key; DIGEST is that key's sha256
+webhooks/ID/END                     a webhook to deliver for a job that has ended (`Owed`); END is
+                                    the time of the end, in milliseconds since 1970
+events/ID/SEQ.jsonl                 a piece of a job's event log; SEQ is its last entry's number
+checkpoints/DIGEST/STEP.safetensors latents of a clip that is being rendered
+previews/DIGEST.webp                the latest preview of a clip that is being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
-clips/DIGEST/ATTEMPT/video.mp4      what it names; beside it thumbnail.jpg and sprites.jpg.
-                                    ATTEMPT is the fence of its coordinator, and a number
-answered/TENANT/DIGEST              of each clip that a job of the tenant's was answered with
+clips/DIGEST/ATTEMPT/video.mp4      the video that `clip.json` names, beside thumbnail.jpg and
+                                    sprites.jpg. ATTEMPT is the coordinator's fence and a counter
+answered/TENANT/DIGEST              marks a clip that answered a job of this tenant
 store.json                          the store's id, written once (`Identity`)
-lease.json                          which process owns the store, and its clock (`lease.Record`)
-coordinator.json                    the fence: how many coordinators there have been
-quarantine/KEY/DIGEST/object        what was under KEY and could not be read; beside it reason.json
+lease.json                          the process that owns the store, and its clock (`lease.Record`)
+coordinator.json                    the fence: the number of coordinators there have been so far
+quarantine/KEY/DIGEST/object        an unreadable object that was found at KEY, beside reason.json
 
-Other names may be there too (`.DS_Store`, `.nfs0001`): what lists keys leaves those alone.
+A store may also contain names that are not the farm's (`.DS_Store`, `.nfs0001`). Code that lists
+keys ignores them.
 """
 
 import hashlib
@@ -43,15 +44,15 @@ PREVIEWS = "previews/"
 WEBHOOKS = "webhooks/"
 QUARANTINE = "quarantine/"
 _ID = r"[\w-][\w.-]{0,79}"
-_NAME_BYTES = 200  # in UTF-8: a file's name has 255, and keys put something around it
+_NAME_BYTES = 200  # in UTF-8; a file name may have 255 bytes, and keys add a prefix or a suffix
 _SHA256 = "[0-9a-f]{64}"
 ARTIFACTS = ("video.mp4", "thumbnail.jpg", "sprites.jpg")
 
 
 def check_name(text: str) -> str:
-    """A job's id or a tenant's name, which are parts of keys; ValueError for what can be none.
+    """Return a job's id or a tenant's name if it may be part of a key; otherwise raise ValueError.
 
-    Without a dot in front: what such a file in a store is, is not the farm's.
+    A name may not begin with a dot, because the farm ignores hidden files in a store.
     """
     if not re.fullmatch(_ID, text) or len(text.encode(errors="replace")) > _NAME_BYTES:
         raise ValueError(
@@ -77,7 +78,7 @@ def use_key(picture: str, job: str) -> str:
 
 
 def user_of(use: str) -> str | None:
-    """The job of such a key."""
+    """The job in a key made by `use_key`; None for any other key."""
     return _part(rf"uses/{_SHA256}/({_ID})\.job", use)
 
 
@@ -86,12 +87,12 @@ def job_key(job: str) -> str:
 
 
 def job_of(key: str) -> str | None:
-    """The job of a record's key."""
+    """The job in a key made by `job_key`; None for any other key."""
     return _part(rf"{JOBS}({_ID})\.json", key)
 
 
 def open_job_of(key: str) -> str | None:
-    """The job of an entry of the index of open ones."""
+    """The job in a key made by `open_key`; None for any other key."""
     return _part(rf"{OPEN}({_ID})", key)
 
 
@@ -128,7 +129,7 @@ def events_key(job: str, last: int) -> str:
 
 
 def last_entry_of(events: str) -> int | None:
-    """The number of the last entry that is under a key of an event log."""
+    """The last entry's number in a key made by `events_key`; None for any other key."""
     found = _part(rf"events/{_ID}/(\d{{8,}})\.jsonl", events)
     return None if found is None else int(found)
 
@@ -142,7 +143,7 @@ def checkpoint_key(clip: str, step: int) -> str:
 
 
 def step_of(checkpoint: str) -> tuple[str, int] | None:
-    """The clip and the step of a checkpoint's key."""
+    """The clip and the step in a key made by `checkpoint_key`; None for any other key."""
     found = re.fullmatch(rf"{CHECKPOINTS}({_SHA256})/(\d{{4}})\.safetensors", checkpoint, re.ASCII)
     return (found[1], int(found[2])) if found else None
 
@@ -152,7 +153,7 @@ def preview_key(clip: str) -> str:
 
 
 def clip_of_preview(preview: str) -> str | None:
-    """The clip of a preview's key."""
+    """The clip in a key made by `preview_key`; None for any other key."""
     return _part(rf"{PREVIEWS}({_SHA256})\.webp", preview)
 
 
@@ -169,12 +170,15 @@ def answered_key(tenant: str, clip: str) -> str:
 
 
 def artifact_keys(clip: str, attempt: str) -> list[str]:
-    """Of ARTIFACTS. `attempt` keeps what two of them write apart; only one is ever named."""
+    """The keys of an attempt's ARTIFACTS.
+
+    Each attempt at a clip writes under its own keys; the clip's result names those of one attempt.
+    """
     return [f"{clip_prefix(clip)}{attempt}/{name}" for name in ARTIFACTS]
 
 
 def quarantined_key(key: str, data: bytes, name: str) -> str:
-    """Where an object that cannot be read is set aside; `name` tells its bytes from the reason."""
+    """The key that keeps the unreadable `data` of `key`: `name` is `object` or `reason.json`."""
     return f"{QUARANTINE}{key}/{hashlib.sha256(data).hexdigest()[:16]}/{name}"
 
 

@@ -1,8 +1,8 @@
-"""A store that is known by its id, so that another one in its place is never taken for it.
+"""A store that is verified by its id, so that a different one is never used in its place.
 
-A folder that was moved, a mount that is gone and a bucket that was emptied all look like a new
-store. The id, written once, tells them apart: without it nothing is written, and nothing is said
-to be missing.
+A folder that was moved, an unmounted file system and an emptied bucket all look like a new store.
+The id, which is written once, tells them apart. While the expected id is not there, writes are
+refused, and no object is reported as missing.
 """
 
 import time
@@ -16,18 +16,18 @@ from farm.store.local import LocalStore
 from farm.store.protocol import Store, Stored
 
 IDENTITY = "store.json"
-LATELY_S = 15.0
-FRESH_S = 1.0  # for which an answer of a server is good; a folder is always asked
+RECENT_S = 15.0  # how long a failed write counts as a recent failure
+FRESH_S = 1.0  # how long a server's id stays verified; a folder is checked every time
 
 
 class Identity(BaseModel):
-    """What `store.json` holds."""
+    """The content of `store.json`."""
 
     id: str
 
 
 def identify(store: Store) -> str:
-    """The store's id, given to it where it has none. StoreError."""
+    """Return the store's id, and create one if the store has none. Raises StoreError."""
     data = Identity(id=uuid.uuid4().hex).model_dump_json().encode()
     while (found := _read(store)) is None:
         try:
@@ -45,48 +45,48 @@ def _read(store: Store) -> str | None:
         return Identity.model_validate_json(stored.data).id
     except ValidationError as error:
         raise StoreError(
-            f"{store.where(IDENTITY)} is not readable as the store's id: put the right one back; "
-            "if it is lost, delete it, and the farm's next start writes a new one"
+            f"{store.where(IDENTITY)} does not hold a valid store id: restore the original file; "
+            "if it is lost, delete this one, and the farm's next start writes a new one"
         ) from error
 
 
 class KnownStore:
-    """A store as long as it is the one with that id; else every call raises VanishedError."""
+    """A store that must have a given id; otherwise every call raises VanishedError."""
 
     def __init__(
         self, store: Store, store_id: str, allow: Callable[[], None] = lambda: None
     ) -> None:
-        """allow: called before each write, and raises where it must not be."""
+        """allow: called before each write; it raises an error to forbid the write."""
         self._store, self._id, self._allow = store, store_id, allow
         self._fresh_s = 0.0 if isinstance(store, LocalStore) else FRESH_S
         self._confirmed = -FRESH_S
         self._failed: tuple[StoreError, float] | None = None
 
     def __reduce__(self) -> tuple[type["KnownStore"], tuple[Store, str]]:
-        return KnownStore, (self._store, self._id)  # another process asks nobody before it writes
+        return KnownStore, (self._store, self._id)  # `allow` belongs to this process alone
 
     @property
     def url(self) -> str:
         return self._store.url
 
     def confirm(self) -> None:
-        """Look now whether it is the store that it was; VanishedError, or StoreError."""
+        """Verify the store's id now. Raises VanishedError if it differs, or StoreError."""
         asked = time.monotonic()
         found = _read(self._store)
         if found != self._id:
             what = "is empty or gone" if found is None else "is another store"
             raise VanishedError(
-                f"the store {self._store.where()} {what}: it has not the id {self._id} in "
-                f"{IDENTITY}. Bring the folder, mount or bucket back, and the farm goes on; "
+                f"the store {self._store.where()} {what}: its {IDENTITY} does not have the id "
+                f"{self._id}. Bring the folder, mount or bucket back, and the farm continues; "
                 "nothing was written in its place",
                 reason="it is not where it was",
             )
         self._confirmed = asked
 
     def failure(self) -> StoreError | None:
-        """Of a write just now, as of one that is tried again and again."""
+        """The error of a write that failed within the last RECENT_S seconds, if there is one."""
         failed = self._failed
-        return failed[0] if failed and time.monotonic() - failed[1] < LATELY_S else None
+        return failed[0] if failed and time.monotonic() - failed[1] < RECENT_S else None
 
     def put(
         self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
@@ -104,7 +104,7 @@ class KnownStore:
     def get(self, key: str) -> Stored | None:
         stored = self._store.get(key)
         if stored is None:
-            self._check()  # nothing is missing from a store that is not there
+            self._check()  # the object may only seem missing, because the store itself is gone
         return stored
 
     def exists(self, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""A folder as a store."""
+"""A store in a folder."""
 
 import errno
 import fcntl
@@ -15,22 +15,22 @@ from farm.store.protocol import RESERVED, Stored, check_key, is_key, probe
 
 LOCK = f"{RESERVED}lock"
 SCRATCH = f"{RESERVED}scratch-"
-SCRATCH_S = 3600.0  # after which a scratch file is of a writer that was killed
-ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # no object has that key
+SCRATCH_S = 3600.0  # a scratch file older than this was left by a writer that was killed
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # there is no such object
 
 
 class LocalStore:
-    """A folder as a store: a file per object; equal contents have equal etags.
+    """A store in a folder, with one file per object. Equal contents have equal etags.
 
-    Files are written under temporary names and moved into place, so that readers see the old object
-    or the new one, whole. Conditional puts exclude each other, and all other writes, by a lock on a
-    file that the first of them makes.
+    Files are written under temporary names and moved into place, so that readers see either the
+    whole old object or the whole new one. Once the first conditional put has created the lock file,
+    every write holds its lock.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, make: bool = True) -> None:
-        """Make the folder; StoreError where it cannot be made or written to.
+        """Create the folder. Raises StoreError if it cannot be created or written to.
 
-        Without `make` it may be missing, now and later: it is never made, and every write fails.
+        With make=False the folder is never created: while it is missing, every write fails.
         """
         self.folder = Path(folder).expanduser().absolute()
         if not make:
@@ -115,7 +115,7 @@ class LocalStore:
         probe(self)
 
     def sweep(self) -> int:
-        """Delete the scratch files of writers that were killed; how many there were."""
+        """Delete the scratch files that killed writers left; returns their number."""
         swept = 0
         with _explained("sweep", self.folder):
             for folder, _, names in os.walk(self.folder):
@@ -136,9 +136,10 @@ class LocalStore:
 
     @contextmanager
     def _locked(self, make: bool = False) -> Iterator[None]:
-        """Alone among the writes to this store; without `make`, if it ever had a conditional one.
+        """Hold the store's write lock, which the system releases if this process dies.
 
-        The lock goes when its holder dies. It is a file, not the folder: NFS locks no folders.
+        make: create the lock file if it does not exist. Without it, a store that never had a
+        conditional write is not locked. The lock is on a file because NFS cannot lock folders.
         """
         try:
             lock = os.open(self.folder / LOCK, os.O_RDWR | (os.O_CREAT if make else 0), 0o666)
@@ -152,7 +153,10 @@ class LocalStore:
             os.close(lock)
 
     def _walk(self, folder: str, prefix: str, after: str) -> Iterator[str]:
-        """The keys below a folder (`` or `a/b/`); a folder sorts as its name with the slash."""
+        """The keys below a folder (empty, or like `a/b/`) in byte order.
+
+        A folder sorts by its name with the slash, as its keys do.
+        """
         for key in self._entries(folder):
             if not key.endswith("/"):
                 if key.startswith(prefix) and key > after:
@@ -161,7 +165,10 @@ class LocalStore:
                 yield from self._walk(key, prefix, after)
 
     def _entries(self, folder: str) -> Sequence[str]:
-        """Files and folders (these with a slash) just below; none where it vanished meanwhile."""
+        """The files and the folders (with a trailing slash) directly in a folder, sorted.
+
+        Empty if the folder was deleted in the meantime.
+        """
         with _explained("list", self.folder / folder):
             try:
                 with os.scandir(self.folder / folder) as entries:
@@ -174,12 +181,15 @@ class LocalStore:
                 return []
 
     def _make_above(self, path: Path) -> None:
-        """Make the folders on the way to a file, but never the store's own: it would be another."""
+        """Create a file's parent folders, except the store's own.
+
+        If the store's folder is gone, creating it would put a new store in its place.
+        """
         for folder in reversed(path.relative_to(self.folder).parents[:-1]):
             (self.folder / folder).mkdir(exist_ok=True)
 
     def _sync_above(self, path: Path) -> None:
-        """Make names last as contents do: a folder on the way may be another writer's, and new."""
+        """Sync all folders above a file to disk: any of them may have just been created."""
         for folder in path.parents:
             _sync(folder)
             if folder == self.folder:
@@ -191,11 +201,11 @@ def _etag_of(data: bytes) -> str:
 
 
 def _write_scratch(folder: Path, data: bytes) -> Path:
-    """A file with that content, on the disk and nobody's yet."""
+    """Write the data to a new temporary file and sync it to disk."""
     handle, name = tempfile.mkstemp(dir=folder, prefix=SCRATCH)
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)  # mkstemp lets nobody else read it
+            os.fchmod(handle, 0o644)  # mkstemp makes files that only their owner can read
             file.write(data)
             file.flush()
             os.fsync(handle)
@@ -208,7 +218,7 @@ def _write_scratch(folder: Path, data: bytes) -> Path:
 def _is_old(scratch: Path) -> bool:
     try:
         return time.time() - scratch.stat().st_mtime > SCRATCH_S
-    except FileNotFoundError:  # it has been moved into place
+    except FileNotFoundError:  # its writer has moved it into place
         return False
 
 
@@ -217,7 +227,7 @@ def _sync(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot
             raise
     finally:
         os.close(handle)

@@ -1,4 +1,4 @@
-"""What a store promises, whatever it stands on."""
+"""The interface of a store, which a folder and an S3 bucket implement, and a check of it."""
 
 import uuid
 from collections.abc import Iterator
@@ -7,74 +7,74 @@ from typing import NamedTuple, Protocol
 
 from farm.errors import ConditionsError, ConflictError, StoreError
 
-# Names the folder store needs for itself: no key has them, on any store, and no listing.
+# The prefix of the names that LocalStore needs for itself: no store accepts or lists keys with it.
 RESERVED = ".farm-"
-NO_ETAG = f'"{"0" * 32}"'  # of no object
+NO_ETAG = f'"{"0" * 32}"'  # an etag that no object has
 
 
 class Stored(NamedTuple):
-    """An object as it was read."""
+    """An object's content and version."""
 
     data: bytes
-    etag: str  # opaque; names this version of the object
+    etag: str  # an opaque string that identifies this version of the object
 
 
 class Store(Protocol):
-    """Objects by key. A key is a relative path with forward slashes.
+    """A mapping of keys to objects. A key is a relative path with forward slashes.
 
-    No key may be a folder of another: `a` and `a/b` are not both objects. Any number of threads
-    and processes may use a store at once. All methods raise StoreError.
+    No key may be a folder of another key: `a` and `a/b` cannot both be objects. Any number of
+    threads and processes may use a store at once. All methods raise StoreError.
     """
 
     @property
     def url(self) -> str:
-        """Opens this store again: `open_store(store.url)`."""
+        """The URL that `open_store` opens this store by."""
 
     def put(
         self, key: str, data: bytes, *, if_match: str | None = None, if_none_match: bool = False
     ) -> str:
-        """Write an object, whole; returns its etag once it would outlast a power cut.
+        """Write a whole object and return its etag, once the write would survive a power cut.
 
-        if_match: only over that version; if_none_match: only where there is none. ConflictError
-        otherwise.
+        if_match: write only if the object has this etag. if_none_match: write only if there is no
+        such object. Raises ConflictError if the condition does not hold.
         """
 
     def get(self, key: str) -> Stored | None:
-        """The object, or None where there is none."""
+        """Read an object; None if there is no such object."""
 
     def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
+        """Whether there is an object with this key."""
 
     def size(self, key: str) -> int | None:
-        """The object's bytes, or None where there is none; it is not read."""
+        """The object's size in bytes, without reading it; None if there is no such object."""
 
     def delete(self, key: str) -> None:
-        """Remove the object; nothing happens where there is none."""
+        """Remove an object, if there is one with this key."""
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        """The keys that begin with `prefix` and come after `after`, in byte order."""
+        """The keys that begin with `prefix` and sort after `after`, in byte order."""
 
     def presign(
         self, key: str, expires_s: int = 3600, endpoint: str | None = None, filename: str = ""
     ) -> str | None:
-        """A URL that anybody can GET for that long; None where the store has no such thing.
+        """A URL that lets anyone GET the object; None if the store has no such URLs.
 
-        endpoint: the server's URL, where clients know it by another. filename: what the object is
-        to be called where it is saved.
+        expires_s: how long the URL works. endpoint: the URL at which clients reach the server, if
+        it differs from the farm's. filename: the name to suggest to a client that saves the object.
         """
 
     def where(self, key: str = "") -> str:
-        """The object's place, for people."""
+        """The path or URL of an object, or of the store, for messages to people."""
 
     def sweep(self) -> int:
-        """Delete what writers that were killed left behind; how many objects that were."""
+        """Delete temporary files that killed writers left; returns their number."""
 
     def check(self) -> None:
-        """StoreError, saying which, unless it can be written, read, listed and deleted from."""
+        """Write, read, list and delete a small object; StoreError names what does not work."""
 
 
 def is_key(text: str) -> bool:
-    """Whether it is a relative path: no empty part, no `.` or `..`, no reserved name."""
+    """Whether it is a relative path without an empty part, `.`, `..` or a reserved name."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -86,19 +86,19 @@ def is_key(text: str) -> bool:
 
 
 def check_key(key: str) -> str:
-    """The key; StoreError where it is none."""
+    """Return the key if it is one; otherwise raise StoreError."""
     if not is_key(key):
         raise StoreError(
             f"not a key: {key!r}; give a relative path with forward slashes, without '.', '..' "
-            f"and names in {RESERVED}*"
+            f"and names that begin with {RESERVED}"
         )
     return key
 
 
 def probe(store: Store) -> None:
-    """Do once, with a small object, all that a store promises; StoreError for what it does not.
+    """Try every operation of a store on a small object.
 
-    ConditionsError where it can be written, and does not keep the conditions of writes.
+    Raises StoreError if one does not work, and ConditionsError if only conditional writes do not.
     """
     key, data = f"probe-{uuid.uuid4().hex}", b"A check of the store left this; it may be deleted."
     etag = store.put(key, data)
@@ -109,16 +109,16 @@ def probe(store: Store) -> None:
             raise StoreError(f"{store.where(key)} was written, but listing does not show it")
         _probe_conditions(store, key, etag)
     except StoreError:
-        with suppress(StoreError):  # the first thing that is wrong says more
+        with suppress(StoreError):  # the first error says more than this one would
             store.delete(key)
         raise
     store.delete(key)
     if store.exists(key):
-        raise StoreError(f"{store.where(key)} was deleted, and is still there")
+        raise StoreError(f"{store.where(key)} was deleted, but is still there")
 
 
 def _probe_conditions(store: Store, key: str, etag: str) -> None:
-    """Write over an object whose etag is known, and beside it, under every condition there is."""
+    """Try each condition, both where it holds and where it does not; `key` has the etag `etag`."""
     beside = f"{key}-new"
     try:
         faults = [
@@ -129,7 +129,7 @@ def _probe_conditions(store: Store, key: str, etag: str) -> None:
     finally:
         with suppress(StoreError):
             store.delete(beside)
-    stored = store.get(key)  # what ignores a condition has written over it
+    stored = store.get(key)  # a store that ignores a condition has overwritten the object
     faults += [_fault(store, "If-Match", key, True, if_match=stored.etag if stored else etag)]
     named = dict.fromkeys(filter(None, faults))
     if named:
@@ -145,12 +145,15 @@ def _fault(
     if_match: str | None = None,
     if_none_match: bool = False,
 ) -> str:
-    """What is wrong with a write under a condition that holds, or that does not; or nothing."""
+    """What is wrong with a conditional write; empty if it behaved as it should.
+
+    holds: whether the condition holds, and the write should therefore succeed.
+    """
     try:
         store.put(key, b"", if_match=if_match, if_none_match=if_none_match)
     except ConflictError:
         return f"it refuses writes whose {header} holds" if holds else ""
     except StoreError as error:
-        store.put(key, b"")  # where this fails too, it is not for the condition
-        return f"it does not take {header} ({error})"
+        store.put(key, b"")  # if this fails too, the condition was not the cause
+        return f"it does not accept {header} ({error})"
     return "" if holds else f"it ignores {header}"

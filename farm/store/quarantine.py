@@ -1,4 +1,7 @@
-"""What cannot be read is set aside, so that it stops nobody but its owner. It is never deleted."""
+"""The quarantine of the store: an unreadable object is moved there, so that it harms only its job.
+
+The farm never deletes a quarantined object, so an operator can still repair it.
+"""
 
 import asyncio
 import logging
@@ -15,21 +18,24 @@ from farm.store.records import R, Record, parse_record
 log = logging.getLogger("farm")
 
 REASON = "reason.json"
-LOOK_S = 2.0  # at most, for a look
-LOOK_EVERY_S = 30.0  # where nobody asks
-NAMED = 100  # objects whose reasons are told
+LOOK_S = 2.0  # the longest that a caller waits for a fresh listing
+LOOK_EVERY_S = 30.0  # between two listings in the background
+NAMED = 100  # objects whose reasons are read and reported; the others are only counted
 
 
 class SetAside(Record):
-    """Why an object was set aside; kept beside its bytes."""
+    """Why an object was quarantined; stored beside the object."""
 
-    key: str  # that it had
+    key: str  # the object's former key
     reason: str
     at: float  # seconds since 1970
 
 
 def get_record(store: Store, kind: type[R], key: str) -> tuple[R, str] | None:
-    """A record and its etag; None where there is none, or one that was set aside just now."""
+    """Read a record and its etag; None if there is none.
+
+    An unreadable record is moved to the quarantine, and counts as missing.
+    """
     stored = store.get(key)
     if stored is None:
         return None
@@ -41,39 +47,44 @@ def get_record(store: Store, kind: type[R], key: str) -> tuple[R, str] | None:
 
 
 def move_aside(store: Store, key: str, data: bytes, reason: str) -> str:
-    """Take an object that cannot be read out of the way; where its bytes are now, for people."""
+    """Move an unreadable object to the quarantine; returns its new place, for messages."""
     place = copy_aside(store, key, data, reason)
     store.delete(key)
     return place
 
 
 def copy_aside(store: Store, key: str, data: bytes, reason: str) -> str:
-    """As `move_aside`, where something else takes the object's place at once."""
+    """Copy an unreadable object to the quarantine; returns the copy's place, for messages.
+
+    For a caller that overwrites the object at once; `move_aside` deletes it.
+    """
     copy = quarantined_key(key, data, "object")
     store.put(copy, data)
     note = SetAside(key=key, reason=reason, at=time.time())
     store.put(quarantined_key(key, data, REASON), note.model_dump_json().encode())
-    log.error("%s cannot be read and is set aside as %s: %s", key, store.where(copy), reason)
+    log.error("%s cannot be read and was moved to %s: %s", key, store.where(copy), reason)
     return store.where(copy)
 
 
 class Quarantine:
-    """What is set aside in a store, as it was when it was looked at last."""
+    """The contents of a store's quarantine, as of the last look at it."""
 
-    def __init__(self, store: Store, background: Background, told: Callable[[int], None]) -> None:
-        """told: of how many objects there are, whenever somebody has looked."""
-        self._store, self._background, self._told = store, background, told
+    def __init__(
+        self, store: Store, background: Background, publish: Callable[[int], None]
+    ) -> None:
+        """publish: called with the number of quarantined objects after each look."""
+        self._store, self._background, self._publish = store, background, publish
         self.count = 0
-        self.notes: dict[str, SetAside] = {}  # why, by key of the note: of NAMED of them
+        self.notes: dict[str, SetAside] = {}  # by key of the note; NAMED of them at most
 
     async def look(self) -> None:
-        """Look at the store again; where it does not answer, what was seen last will do."""
+        """Look again; if the store does not answer in time, keep the result of the last look."""
         with suppress(StoreError, TimeoutError):
             await asyncio.wait_for(self._background.call(self._look), LOOK_S)
-        self._told(self.count)
+        self._publish(self.count)
 
     async def keep_looking(self) -> None:
-        """For ever."""
+        """Look every LOOK_EVERY_S seconds, for ever."""
         while True:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)
@@ -87,5 +98,5 @@ class Quarantine:
         stored = None if key in self.notes else self._store.get(key)
         try:
             return parse_record(SetAside, key, stored.data) if stored else self.notes.get(key)
-        except UnreadableError:  # it is counted, and stays where it is
+        except UnreadableError:  # the object is still counted, without its reason
             return None

@@ -1,4 +1,4 @@
-"""Records: what the store keeps as JSON, and other versions of the farm may read. Pure."""
+"""Records: JSON objects in the store that other versions of the farm may have to read. Pure."""
 
 from typing import TypeVar
 
@@ -7,11 +7,11 @@ from pydantic import ConfigDict, ValidationError
 from farm.errors import UnreadableError
 from svd_engine.params import Lasting
 
-SCHEMA = 1  # raised when an earlier version must not read what this one writes
+SCHEMA = 1  # increase it when earlier versions must not read the records of this one
 
 
 class Record(Lasting):
-    """An object of the store. Fields that this version does not know are kept, and ignored."""
+    """A JSON object in the store. Rewriting it keeps the fields that this version does not know."""
 
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
@@ -19,7 +19,7 @@ class Record(Lasting):
 
     @property
     def own_key(self) -> str | None:
-        """The key that it belongs under; None where it does not say."""
+        """The key that this record must be stored at; None if the record does not say."""
         return None
 
 
@@ -27,7 +27,11 @@ R = TypeVar("R", bound=Record)
 
 
 def parse_record(kind: type[R], key: str, data: bytes) -> R:
-    """The record under a key. UnreadableError: it is none, another's, or of a later schema."""
+    """Parse the record stored at a key.
+
+    Raises UnreadableError if the data is no such record, belongs to another key, or has a later
+    schema than this version can read.
+    """
     try:
         record = kind.model_validate_json(data, extra="allow")
     except ValidationError as error:
@@ -39,5 +43,5 @@ def parse_record(kind: type[R], key: str, data: bytes) -> R:
             f"it has schema {record.schema_version}, and this version reads up to {SCHEMA}"
         )
     if record.own_key not in (None, key):
-        raise UnreadableError(f"it is what {record.own_key or 'another key'} should hold")
+        raise UnreadableError(f"it belongs at {record.own_key or 'another key'}")
     return record

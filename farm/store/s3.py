@@ -1,7 +1,7 @@
-"""A bucket as a store: S3, or a server that speaks its protocol.
+"""A store in a bucket of Amazon S3, or of any server that speaks its protocol.
 
-Endpoint, region and credentials are found the way boto3 finds them: AWS_ENDPOINT_URL,
-AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE, the files in ~/.aws, an instance's role.
+boto3 finds the endpoint, the region and the credentials in its usual places: AWS_ENDPOINT_URL,
+AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE, the files in ~/.aws, or the instance's role.
 """
 
 import mimetypes
@@ -31,7 +31,7 @@ from farm.store.s3_errors import (
     CHECKSUMS,
     CONDITIONAL,
     is_missing,
-    is_passing,
+    is_retryable,
     may_be_checksums,
     reason,
 )
@@ -47,21 +47,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ARN_PARTS = 4  # between slashes, at most: arn:...:outpost/ID/accesspoint/NAME
-PATIENCE_S = 75.0  # a server that is being restarted is back by then
-CHECK_PATIENCE_S = 10.0  # somebody is waiting for the answer
+ARN_PARTS = 4  # the most parts between slashes, as in arn:...:outpost/ID/accesspoint/NAME
+PATIENCE_S = 75.0  # long enough for a server to restart
+CHECK_PATIENCE_S = 10.0  # shorter, because a person waits for the result of a check
 LONGEST_PAUSE_S = 5.0
-# From 0.1 s on each pause is twice the one before, of which a random half may be left out.
+# Exponential backoff from 0.1 s, of which up to half is left out at random.
 PAUSES = wait_exponential(0.05, LONGEST_PAUSE_S / 2) + wait_random_exponential(
     0.05, LONGEST_PAUSE_S / 2
 )
 CONNECT_S = 5.0
-READ_S = 30.0  # between two bytes of an answer
-WRITER = "writer"  # the metadata that names the `put` an object is of
+READ_S = 30.0  # between two bytes of a response
+WRITER = "writer"  # the metadata field that holds the unique id of the `put` that wrote an object
 
 
 class S3Store:
-    """A bucket, or what is below a prefix in it. A server that is away is waited for."""
+    """A store in a bucket, or below a prefix in it. Requests are retried while a server is down."""
 
     def __init__(
         self,
@@ -69,11 +69,11 @@ class S3Store:
         patience_s: float = PATIENCE_S,
         checksums: Literal["when_supported", "when_required"] | None = None,
     ) -> None:
-        """Ask nobody yet; StoreError for a URL that names no bucket.
+        """Send no request yet. Raises StoreError for a URL that names no bucket.
 
-        patience_s: how long to try again, counted from an operation's start. One try may take as
-        long, and READ_S at most: an operation ends within the sum of both. checksums: of requests,
-        where not as boto3 is set up.
+        patience_s: how long an operation is retried, from its start. The last try may add up to
+        min(patience_s, READ_S) seconds. checksums: when to send checksums with requests, if it is
+        to differ from boto3's configuration.
         """
         self.bucket, self._base = _parse(url)
         self.patience_s = patience_s
@@ -105,14 +105,14 @@ class S3Store:
             request["IfNoneMatch"] = "*"
 
         def write(client: "S3Client") -> str:
-            # Not the bytes: they would be sent in one call, which the connect timeout bounds.
+            # Bytes would be sent in one call, which the connect timeout bounds.
             request["Body"] = BytesIO(data)
             return client.put_object(**request)["ETag"]
 
         try:
             return self._ask("write", key, write)
         except ConflictError:
-            # Where an answer was lost, the next attempt meets what the former one wrote.
+            # If the response to an earlier try was lost, the object is this put's own.
             met = self._head(key)
             if met is None or met["Metadata"].get(WRITER) != writer:
                 raise
@@ -142,7 +142,7 @@ class S3Store:
         name = self._name(key)
 
         def remove(client: "S3Client") -> None:
-            with suppress(client.exceptions.NoSuchKey):  # S3 itself does not mind
+            with suppress(client.exceptions.NoSuchKey):  # which S3 itself never raises here
                 client.delete_object(Bucket=self.bucket, Key=name)
 
         self._ask("delete", key, remove)
@@ -156,8 +156,9 @@ class S3Store:
         while True:
             for entry in page.get("Contents", ()):
                 key = entry["Key"].removeprefix(self._base)
-                # Others may write names that are no keys. seaweedfs takes a prefix a// for a/; its
-                # order is that of bytes, but for a folder beside a name that its own name begins.
+                # Other programs may have written names that are not keys. SeaweedFS treats the
+                # prefix a// like a/. It lists in byte order, except for a folder next to a name
+                # that begins with the folder's name.
                 if key.startswith(prefix) and is_key(key):
                     yield key
             if not page["IsTruncated"]:
@@ -182,7 +183,7 @@ class S3Store:
         return f"s3://{self.bucket}/{self._name(key) if key else self._base}"
 
     def sweep(self) -> int:
-        return 0  # an object is put in one call, whole or not at all
+        return 0  # S3 writes an object whole or not at all
 
     def check(self) -> None:
         patience_s = min(self.patience_s, CHECK_PATIENCE_S)
@@ -196,7 +197,7 @@ class S3Store:
             raise StoreError(f"{error}; {CHECKSUMS}", reason=error.reason) from error
 
     def _takes_writes_without(self, patience_s: float) -> bool:
-        """Whether a write that failed is taken without the checksums that boto3 adds to it."""
+        """Whether the server accepts writes without the checksums that boto3 adds."""
         plain = S3Store(self.url, patience_s, checksums="when_required")
         key = f"probe-{uuid.uuid4().hex}"
         try:
@@ -226,14 +227,14 @@ class S3Store:
         return self._ask("read", key, look)
 
     def _client(self) -> "S3Client":
-        """One for all threads, made late: looking for credentials may ask the network."""
+        """The client of all threads, created on first use: finding credentials may be slow."""
         with self._lock:
             if self._made is None:
                 self._made = self._make_client(None)
             return self._made
 
     def _signer(self, endpoint: str) -> "S3Client":
-        """A client that signs for the server's other URL; it asks nobody."""
+        """A client that signs URLs for another endpoint of the server, and sends no requests."""
         with self._lock:
             if endpoint not in self._signers:
                 self._signers[endpoint] = self._make_client(endpoint)
@@ -244,10 +245,10 @@ class S3Store:
             "s3",
             endpoint_url=endpoint,
             config=Config(
-                # botocore's retries share a quota: threads that all meet a server that is away
-                # have spent it in a second. So `_ask` tries again, by the clock.
+                # botocore's retries share a quota, which many threads exhaust within a second
+                # when a server is down. So `_ask` retries instead, for patience_s.
                 retries={"mode": "standard", "total_max_attempts": 1},
-                signature_version="s3v4",  # its default for signed URLs is older
+                signature_version="s3v4",  # botocore's default for signed URLs is older
                 connect_timeout=min(CONNECT_S, self.patience_s),
                 read_timeout=min(READ_S, self.patience_s),
                 max_pool_connections=32,
@@ -256,29 +257,29 @@ class S3Store:
         )
 
     def _ask(self, verb: str, key: str, question: Callable[["S3Client"], T]) -> T:
-        """The answer; asked again and again while the server is away and patience lasts."""
+        """Send a request, and retry it for patience_s while the server is unavailable."""
         retrying = Retrying(
-            retry=retry_if_exception(is_passing),
+            retry=retry_if_exception(is_retryable),
             stop=stop_before_delay(self.patience_s),
             wait=PAUSES,
             reraise=True,
         )
         try:
             return retrying(lambda: question(self._client()))
-        except (BotoCoreError, ClientError, ValueError) as error:  # an endpoint that is no URL
+        except (BotoCoreError, ClientError, ValueError) as error:  # ValueError: bad endpoint
             raise self._explained(verb, key, error) from error
 
     def _explained(self, verb: str, key: str, error: Exception) -> StoreError:
         endpoint = self._made.meta.endpoint_url if self._made else "an S3 server"
         conflict, why = reason(error, self.bucket, endpoint)
-        public = "its server does not answer" if is_passing(error) else "its server refuses"
+        public = "its server does not answer" if is_retryable(error) else "its server refuses"
         return (ConflictError if conflict else StoreError)(
             f"cannot {verb} {self.where(key)}: {why}", reason=public
         )
 
 
 def _parse(url: str) -> tuple[str, str]:
-    """The bucket, and what the names of objects in it begin with; StoreError if it has none."""
+    """The bucket, and the prefix of its object names. Raises StoreError if there is no bucket."""
     scheme, _, place = url.partition("://")
     bucket, prefix = split_bucket(place)
     if scheme.lower() != "s3" or not bucket:
@@ -293,9 +294,9 @@ def _parse(url: str) -> tuple[str, str]:
 
 
 def split_bucket(place: str) -> tuple[str, str]:
-    """What boto3 takes for a bucket, and the rest after a slash; empty where it takes nothing.
+    """Split `bucket/rest`; both are empty if it does not begin with a valid bucket name.
 
-    An ARN may have slashes of its own: the bucket is the shortest beginning that will do.
+    An ARN may contain slashes, so the bucket is the shortest beginning that boto3 accepts.
     """
     parts = place.split("/")
     for end in range(1, min(len(parts), ARN_PARTS) + 1):
@@ -310,4 +311,4 @@ def _is_bucket(text: str) -> bool:
         validate_bucket_name({"Bucket": text})
     except ParamValidationError:
         return False
-    return not text.endswith("\n")  # which botocore's pattern passes over
+    return not text.endswith("\n")  # botocore's pattern overlooks a trailing line break

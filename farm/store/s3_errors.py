@@ -1,4 +1,4 @@
-"""What S3's errors mean: which pass, and what to tell people of the others."""
+"""What S3's errors mean: which to retry, and how to explain the others to people."""
 
 from botocore.exceptions import (
     ClientError,
@@ -11,9 +11,9 @@ from botocore.exceptions import (
     SSLError,
 )
 
-PASSING_STATUS = (429, 500, 502, 503, 504)
-PASSING_CODES = (
-    "ConditionalRequestConflict",  # two conditional writes at once: S3 says to try again
+RETRYABLE_STATUS = (429, 500, 502, 503, 504)
+RETRYABLE_CODES = (
+    "ConditionalRequestConflict",  # two conditional writes at once: S3 says to retry
     "OperationAborted",
     "RequestTimeout",
     "SlowDown",
@@ -21,7 +21,7 @@ PASSING_CODES = (
     "ThrottlingException",
     "RequestLimitExceeded",
 )
-# NoSuchKey answers a conditional write over a version that is gone.
+# NoSuchKey is the response to an If-Match write if the object was deleted.
 CONFLICTS = ("PreconditionFailed", "412", "ConditionalRequestConflict", "NoSuchKey")
 BAD_CREDENTIALS = (
     "InvalidAccessKeyId",
@@ -39,7 +39,8 @@ ELSEWHERE = (
 )
 PERMISSIONS = {
     "PutObject": "s3:PutObject",
-    "GetObject": "s3:GetObject and s3:ListBucket",  # S3 forbids what is missing, without the latter
+    # Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object.
+    "GetObject": "s3:GetObject and s3:ListBucket",
     "HeadObject": "s3:GetObject and s3:ListBucket",
     "DeleteObject": "s3:DeleteObject",
     "ListObjectsV2": "s3:ListBucket",
@@ -50,32 +51,32 @@ SET_CREDENTIALS = (
 
 CONDITIONAL = (
     "the farm needs both If-None-Match and If-Match on PutObject, so that two writers never "
-    "overwrite each other. Amazon S3, Cloudflare R2, MinIO, Tigris and SeaweedFS have them "
-    "(current versions); or give a folder that every node reaches"
+    "overwrite each other. Current versions of Amazon S3, Cloudflare R2, MinIO, Tigris and "
+    "SeaweedFS support them; or use a folder that every node can reach"
 )
 CHECKSUMS = (
-    "it takes the same write without the checksums that boto3 adds: set "
+    "it accepts the same write without the checksums that boto3 adds: set "
     "AWS_REQUEST_CHECKSUM_CALCULATION=when_required and "
     "AWS_RESPONSE_CHECKSUM_VALIDATION=when_required"
 )
 
 
 def may_be_checksums(error: BaseException | None) -> bool:
-    """Whether a server may have refused a write for a header or a body that it does not know."""
+    """Whether a server may have refused a write because of the checksums that boto3 adds."""
     return isinstance(error, ClientError) and (
         _status(error) in (400, 411, 501) or _code(error) == "SignatureDoesNotMatch"
     )
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether there is no such object, for questions whose answer has no body to say why."""
+    """Whether there is no such object, for a HEAD request, whose response has no error code."""
     return _status(error) == 404
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether the same question may be answered in a while."""
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same request may succeed later."""
     if isinstance(error, ClientError):
-        return _status(error) in PASSING_STATUS or _code(error) in PASSING_CODES
+        return _status(error) in RETRYABLE_STATUS or _code(error) in RETRYABLE_CODES
     if isinstance(error, SSLError):
         return "CERTIFICATE_VERIFY_FAILED" not in str(error)
     return isinstance(
@@ -84,7 +85,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 def reason(error: Exception, bucket: str, endpoint: str) -> tuple[bool, str]:
-    """Whether it is a conflict; and what is wrong, with what would be right."""
+    """Whether an error is a failed condition, and an explanation that says what to do."""
     if isinstance(error, ClientError):
         return _code(error) in CONFLICTS, _answered(error, bucket, endpoint)
     if isinstance(error, NoCredentialsError):
@@ -94,7 +95,7 @@ def reason(error: Exception, bucket: str, endpoint: str) -> tuple[bool, str]:
     if isinstance(error, SSLError):
         return False, f"no secure connection to {endpoint}: {error}"
     if isinstance(error, (ConnectionError, HTTPClientError)):
-        return False, f"nobody answers at {endpoint}: look at AWS_ENDPOINT_URL ({error})"
+        return False, f"nobody answers at {endpoint}: check AWS_ENDPOINT_URL ({error})"
     return False, str(error)
 
 
@@ -112,10 +113,11 @@ def _answered(error: ClientError, bucket: str, endpoint: str) -> str:
         there = f"in the region {region!r}" if region else "in another region"
         return f"the bucket {bucket!r} is {there}: set AWS_DEFAULT_REGION to it"
     if code == "RequestTimeTooSkewed":
-        return f"this machine's clock is wrong, says {endpoint}: set it"
+        return f"{endpoint} says that this machine's clock is wrong: set it"
     if _status(error) == 403:
-        asked = error.operation_name  # of another service too: a role may be refused
-        return f"{endpoint} says {code}: the permission is missing, {PERMISSIONS.get(asked, asked)}"
+        asked = error.operation_name  # may be another service's, such as AssumeRole
+        permission = PERMISSIONS.get(asked, asked)
+        return f"{endpoint} says {code}: the credentials lack the permission {permission}"
     return f"{endpoint} says {code}: {error.response['Error'].get('Message', '')}"
 
 

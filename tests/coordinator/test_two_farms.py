@@ -1,4 +1,4 @@
-"""Programs that meet on one store: the second joins the first's farm, or is refused; real Ray."""
+"""Several programs with one store on real Ray: the second joins the first's farm or fails."""
 
 import os
 import signal
@@ -106,7 +106,7 @@ def test_a_second_program_joins_the_first_ones_farm_and_a_second_farm_is_refused
         with submits(store, "local", files, 2, "leaves") as third:
             told, _ = third.communicate(timeout=120)
             assert third.returncode != 0
-        assert f"is another farm's: process {before.pid} on {before.host}" in told
+        assert f"belongs to another farm: process {before.pid} on {before.host}" in told
         assert owner(store) == before
         assert jobs_of(store) == {one, other}
         assert (store / "coordinator.json").read_text() == "1"

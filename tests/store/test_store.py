@@ -1,4 +1,4 @@
-"""What a store promises, kept by a folder and by a real S3 server."""
+"""The contract of a store, for a folder and for a real S3 server."""
 
 import os
 import pickle

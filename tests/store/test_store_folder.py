@@ -1,4 +1,4 @@
-"""A folder as a store: what the contract leaves open, processes, and errors of the file system."""
+"""The folder store: details beyond the contract, several processes, and file system errors."""
 
 import errno
 import os

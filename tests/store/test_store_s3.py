@@ -1,4 +1,4 @@
-"""S3 as a store: its URLs and errors, answers that get lost, a server that goes away."""
+"""The S3 store: URLs, error messages, lost responses, and a server that goes down."""
 
 import re
 import socket
@@ -19,7 +19,7 @@ from farm.__main__ import main
 from farm.errors import ConflictError, StoreError
 from farm.store import open_store
 from farm.store.s3 import S3Store
-from farm.store.s3_errors import is_passing, reason
+from farm.store.s3_errors import is_retryable, reason
 from tests.old_stores import STORES
 from tests.support.s3_server import S3Server, lossy, s3_environment, s3_server
 
@@ -140,9 +140,9 @@ def refusal(status: int, code: str, **more: str) -> ClientError:
     [
         (
             refusal(403, "AccessDenied"),
-            "says AccessDenied: the permission is missing, s3:PutObject",
+            "says AccessDenied: the credentials lack the permission s3:PutObject",
         ),
-        (refusal(403, "403"), "missing, s3:PutObject"),
+        (refusal(403, "403"), "lack the permission s3:PutObject"),
         (refusal(301, "PermanentRedirect"), "in another region: set AWS_DEFAULT_REGION"),
         (refusal(400, "AuthorizationHeaderMalformed", Region="eu-west-1"), "region 'eu-west-1'"),
         (refusal(403, "ExpiredToken"), "refuses the credentials"),
@@ -154,7 +154,7 @@ def refusal(status: int, code: str, **more: str) -> ClientError:
 def test_what_people_are_told(error: Exception, message: str) -> None:
     conflict, why = reason(error, "farm", "http://s3")
     assert not conflict
-    assert not is_passing(error)
+    assert not is_retryable(error)
     assert re.search(message, why)
 
 
@@ -172,7 +172,7 @@ def test_what_is_a_conflict(status: int, code: str) -> None:
     [(503, "SlowDown"), (500, "InternalError"), (429, ""), (409, "ConditionalRequestConflict")],
 )
 def test_what_passes(status: int, code: str) -> None:
-    assert is_passing(refusal(status, code))
+    assert is_retryable(refusal(status, code))
 
 
 def test_lost_answers(server: S3Server, bucket: S3Store) -> None:

@@ -1,4 +1,4 @@
-"""A full disk, a store that vanishes, a server that hangs: every call ends, and says why."""
+"""A full disk, a store that vanishes, a server that hangs: calls end with a reason."""
 
 import asyncio
 import os
