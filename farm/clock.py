@@ -1,4 +1,4 @@
-"""Time that no step of the wall clock moves: durations in a process, and the farm's own clock."""
+"""Clocks that adjustments of the wall clock do not affect: the uptime, and the farm's own clock."""
 
 import time
 from pathlib import Path
@@ -7,12 +7,12 @@ from pydantic import BaseModel
 
 
 def uptime() -> float:
-    """Seconds since the boot, those asleep included; only ever forward."""
+    """Seconds since the boot, including time asleep; it never goes backward."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def boot() -> str:
-    """Names the boot that `uptime` counts from; empty where the system does not tell."""
+    """The id of the boot that `uptime` counts from; empty if the system provides none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -20,7 +20,7 @@ def boot() -> str:
 
 
 class Reading(BaseModel):
-    """The farm's clock, as it was written down, beside the clocks it can be continued by."""
+    """A stored reading of the farm's clock, and of the clocks from which it can be continued."""
 
     farm: float
     wall: float  # seconds since 1970
@@ -29,26 +29,26 @@ class Reading(BaseModel):
 
 
 class FarmClock:
-    """Seconds that go on through steps of the wall clock and restarts of the coordinator.
+    """A clock that continues through adjustments of the wall clock and restarts of the coordinator.
 
-    It begins as the wall clock, which it then never asks again while it runs. After a restart it
-    goes on from the last reading: by the uptime where the machine has not been booted since; else
-    by the wall clock, but never backward.
+    It starts at the wall clock's time, and then advances with the uptime. After a restart it
+    continues from the last stored reading: by the uptime if the machine has not been booted since,
+    and otherwise by the wall clock, but never backward.
     """
 
     def __init__(self) -> None:
         self._offset = time.time() - uptime()
 
     def now(self) -> float:
-        """Seconds since 1970, about."""
+        """Seconds since 1970, approximately."""
         return uptime() + self._offset
 
     def read(self) -> Reading:
-        """A reading to be written down."""
+        """A reading to store, from which a later coordinator can continue."""
         return Reading(farm=self.now(), wall=time.time(), uptime=uptime(), boot=boot())
 
     def go_on(self, last: Reading) -> None:
-        """Continue from a reading of the coordinator before this one."""
+        """Continue from a reading that an earlier coordinator stored."""
         same_boot = last.boot and last.boot == boot() and uptime() >= last.uptime
         away = uptime() - last.uptime if same_boot else max(0.0, time.time() - last.wall)
         self._offset = last.farm + away - uptime()

@@ -1,26 +1,26 @@
-"""What can go wrong in the farm.
+"""The errors that the farm raises.
 
 FarmError
-├── RequestError       it can never be rendered as asked: its parameters, picture or model
-│   └── SizeError      it asks for more work than is allowed
-├── StoreError         the store cannot be read or written
-│   ├── ConflictError  an object is not what a conditional write expected
-│   ├── ConditionsError it has no conditional writes
-│   ├── MissingError   an object that was there before is gone
-│   ├── VanishedError  the store itself is gone, or another is in its place
-│   └── LeaseError     the store is another farm's
-├── UnreadableError    an object of the store is not what its key says
-├── QueueFullError     no room for another job; it says when to try again
-├── JobError           there is no such job, or its state does not allow what was asked of it
-│   ├── JobFailedError     a job whose clip was wanted has failed; it says why
-│   └── JobCancelledError  it was cancelled
-├── WorkerError        no worker could finish it: they died, or none could be started
-│   ├── GpuMemoryError a task that does not fit a worker's GPU memory
-│   ├── GangError      another of the workers that share a task is gone, or too late
-│   └── ClusterLostError  the Ray cluster that this process was in is gone
-├── AccessError        a server does not know the key, or does not allow it what was asked
-├── ServerError        a server does not answer, or not as a farm does
-└── OutboundError      a host on the web that does not answer, or that the farm may not ask
+├── RequestError          the request can never be rendered: wrong parameters, picture or model
+│   └── SizeError         the request asks for more work than is allowed
+├── StoreError            the store cannot be read or written
+│   ├── ConflictError     an object is not what a conditional write expected
+│   ├── ConditionsError   the store does not support conditional writes
+│   ├── MissingError      an object that was in the store before is gone
+│   ├── VanishedError     the store itself is gone, or another store is in its place
+│   └── LeaseError        another farm owns the store
+├── UnreadableError       an object in the store is not what its key says
+├── QueueFullError        there is no room for another job; says when to try again
+├── JobError              there is no such job, or its state does not allow the call
+│   ├── JobFailedError    the job failed, so there is no clip
+│   └── JobCancelledError the job was cancelled, so there is no clip
+├── WorkerError           no worker could do the work: they died, or none could be started
+│   ├── GpuMemoryError    a task does not fit a worker's GPU memory
+│   ├── GangError         another worker of the gang that shares the task is gone or too late
+│   └── ClusterLostError  the Ray cluster of this process is gone
+├── AccessError           the server does not accept the key, or the key lacks the rights
+├── ServerError           the server does not answer, or is not a farm
+└── OutboundError         a host on the web does not answer, or requests to it are forbidden
 """
 
 import re
@@ -29,57 +29,57 @@ _PLACE = re.compile(r"(?<![\w.:/-])(?:file://)?/(?:[^\s'\"/]+/+)+")
 
 
 def without_places(text: str) -> str:
-    """A message for a client: of a path of this machine, no more than its last part."""
+    """Shorten the paths in a message to their file names, to show it to clients."""
     return _PLACE.sub("", text)
 
 
 class FarmError(Exception):
-    """Any error the farm raises on purpose; the message is for people."""
+    """The base of all errors that the farm raises on purpose; the message is for people."""
 
 
 class RequestError(FarmError):
-    """A request that can never be rendered as asked."""
+    """The request can never be rendered: its parameters, picture or model are wrong."""
 
 
 class SizeError(RequestError):
-    """More work than a clip may take, or a tenant may have open; the message has both numbers."""
+    """The request exceeds the work allowed for a clip or a tenant; the message has both numbers."""
 
 
 class StoreError(FarmError):
-    """A store that cannot be read or written. The message is for operators: it names places."""
+    """The store cannot be read or written. The message is for operators: it contains paths."""
 
     def __init__(self, message: str = "", *, reason: str = "it cannot be used now") -> None:
-        """reason: for everybody, without places."""
+        """reason: a short text for clients, without paths or URLs."""
         super().__init__(message)
         self.reason = reason
 
 
 class ConflictError(StoreError):
-    """An object that is not what a conditional write expected: somebody else wrote it."""
+    """An object is not what a conditional write expected: somebody else has written it."""
 
 
 class ConditionsError(StoreError):
-    """A store that does not keep the conditions of conditional writes; the message names them."""
+    """The store does not honour conditional writes; the message names the conditions."""
 
 
 class MissingError(StoreError):
-    """An object that was there before is gone: asking again does not help."""
+    """An object that was in the store before is gone: a retry does not help."""
 
 
 class VanishedError(StoreError):
-    """A store that is not where it was; it may come back."""
+    """The store is no longer in its place; it may come back."""
 
 
 class LeaseError(StoreError):
-    """A store that another farm owns."""
+    """Another farm owns the store."""
 
 
 class UnreadableError(FarmError):
-    """An object of the store that is not what its key says; the message says why."""
+    """An object in the store is not what its key says; the message says why."""
 
 
 class QueueFullError(FarmError):
-    """No room for another job."""
+    """There is no room for another job now; `retry_after_s` says when to try again."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message, retry_after_s)
@@ -90,7 +90,7 @@ class QueueFullError(FarmError):
 
 
 class JobError(FarmError):
-    """No such job, or one whose state does not allow what was asked."""
+    """There is no such job, or its state does not allow the call."""
 
     def __init__(self, message: str = "", *, suggestion: str | None = None) -> None:
         """suggestion: `; did you mean ...?`, ends the message; None where nobody has looked."""
@@ -102,36 +102,36 @@ class JobError(FarmError):
 
 
 class JobFailedError(JobError):
-    """A job whose clip was wanted, and that has failed; the message says why."""
+    """The job failed, so there is no clip; the message says why."""
 
 
 class JobCancelledError(JobError):
-    """A job whose clip was wanted, and that was cancelled."""
+    """The job was cancelled, so there is no clip."""
 
 
 class WorkerError(FarmError):
-    """Work that no worker could finish."""
+    """No worker could do the work: they died, or none could be started."""
 
 
 class GpuMemoryError(WorkerError):
-    """A task that does not fit a worker's GPU memory; the message says what would."""
+    """A task does not fit a worker's GPU memory; the message says what would fit."""
 
 
 class GangError(WorkerError):
-    """Another of the workers that share a task is gone, or too late."""
+    """Another worker of the gang that shares the task is gone or too late."""
 
 
 class ClusterLostError(WorkerError):
-    """The Ray cluster that this process was in is gone; what it was asked is in the store."""
+    """The Ray cluster of this process is gone; the jobs that it accepted are in the store."""
 
 
 class AccessError(FarmError):
-    """A server does not know the key, or does not allow it what was asked."""
+    """The server does not accept the key, or the key lacks the rights for the call."""
 
 
 class ServerError(FarmError):
-    """A server that does not answer, or not as a farm does; the message has its URL."""
+    """The server does not answer, or is not a farm; the message has its URL."""
 
 
 class OutboundError(FarmError):
-    """A host on the web that does not answer as it should, or that the farm may not ask."""
+    """A host on the web does not answer as it should, or requests to it are forbidden."""

@@ -1,4 +1,4 @@
-"""How counts and times are said to people. Pure."""
+"""Counts and durations as text for people. Pure."""
 
 
 def counted(number: int, noun: str) -> str:

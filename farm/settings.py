@@ -1,4 +1,7 @@
-"""The farm's settings, from variables FARM_*. The only reader of the environment in the farm."""
+"""The farm's settings, which come from environment variables FARM_*.
+
+No other module of the farm reads the environment.
+"""
 
 import base64
 import os
@@ -37,31 +40,31 @@ def _whsec(secret: SecretStr) -> SecretStr:
     except ValueError:
         key = b""
     if kind != "whsec" or not 24 <= len(key) <= 64:
-        raise ValueError("give whsec_ and the base64 of 24 to 64 bytes that were drawn by chance")
+        raise ValueError("give whsec_ and the base64 of 24 to 64 random bytes")
     return secret
 
 
 def _host(pattern: str) -> str:
     if not re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", pattern.lower()):
-        raise ValueError("give names of hosts, as pictures.example or *.example")
+        raise ValueError("give host names, like pictures.example or *.example")
     return pattern.lower()
 
 
 def _endpoint(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("give the URL of an S3 server, as https://s3.example.com")
+        raise ValueError("give the URL of an S3 server, like https://s3.example.com")
     return url
 
 
 class Key(BaseModel):
-    """What a bearer key may do."""
+    """The owner and the rights of a bearer key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tenant: Name
-    operator: bool = False  # sees the workers, and may drain them
-    per_minute: float | None = Field(None, gt=0)  # requests
+    operator: bool = False  # whether it may see and drain workers
+    per_minute: float | None = Field(None, gt=0)  # requests; default: no limit
 
 
 Keys = dict[Annotated[str, Sha256], Key]
@@ -69,47 +72,47 @@ KEYS = TypeAdapter(Keys)
 
 
 class Settings(BaseSettings):
-    """What an operator may set; each is FARM_ and its name in capitals."""
+    """The settings of a farm. The variable of each is FARM_ and its name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="FARM_", frozen=True, extra="forbid")
 
-    store: str = Field(default_factory=_data_folder)  # the farm's only lasting memory
-    workers: int | None = Field(None, ge=1)  # default: one per GPU, or one per node without any
-    max_jobs: int = Field(10_000, ge=1)  # open at once in all; what a tenant's share is taken of
-    max_jobs_per_tenant: int | None = Field(None, ge=1)  # default: max_jobs
-    max_work: int = Field(10**13, ge=1)  # steps x pixels x frames x videos open, by tenant
-    max_gpus: dict[Name, int] = {}  # workers at once, by tenant; as JSON
-    max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # of a picture
-    stall_s: float = Field(1800.0, gt=0)  # without a step or an end, until a task counts as lost
-    load_s: float = Field(600.0, gt=0)  # for a worker to start, and to load a model
-    compile: bool = False  # networks run by `svd_engine.optimize`
+    store: str = Field(default_factory=_data_folder)  # a folder or s3:// URL for all lasting data
+    workers: int | None = Field(None, ge=1)  # default: one per GPU, or per node without GPUs
+    max_jobs: int = Field(10_000, ge=1)  # open jobs of all tenants
+    max_jobs_per_tenant: int | None = Field(None, ge=1)  # open jobs; default: max_jobs
+    max_work: int = Field(10**13, ge=1)  # steps x pixels x frames x videos of a tenant's open jobs
+    max_gpus: dict[Name, int] = {}  # the most workers at once by tenant, as JSON
+    max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # the most in a picture
+    stall_s: float = Field(1800.0, gt=0)  # seconds without a step until a task counts as lost
+    load_s: float = Field(600.0, gt=0)  # seconds for a worker to start and load a model
+    compile: bool = False  # whether `svd_engine.optimize` compiles the networks
     segment_steps: int = Field(5, ge=1)  # denoising steps between two checkpoints
-    keys: Keys = {}  # by the sha256 of a bearer key, as JSON
-    keys_file: Path | None = None  # of such JSON: what is changed there holds within 10 s
-    # That may be asked for over HTTP, the default first.
+    keys: Keys = {}  # as JSON, by the sha256 of each bearer key
+    keys_file: Path | None = None  # a file with such JSON; changes take effect within 10 s
+    # The models that HTTP clients may ask for; the first is the default.
     models: tuple[str, ...] = ("nano", "tiny", "svd", "svd-xt", "svd-xt-1.1")
-    cors_origins: tuple[str, ...] = ()  # whose pages may ask, beside the farm's own
+    cors_origins: tuple[str, ...] = ()  # the other origins whose pages may call the farm
     max_body: int = Field(64 * 2**20, ge=1024)  # bytes of an HTTP request
-    # That pictures may be fetched from, `*.` for all below a name; redirects included.
+    # The hosts that pictures may be fetched from; `*.example` stands for all names below it.
     picture_hosts: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
-    # Where clients reach the S3 server; without it clips pass through the farm.
+    # The URL at which clients reach the S3 server; without it, clips pass through the farm.
     s3_public_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
-    webhook_secret: Annotated[SecretStr, AfterValidator(_whsec)] | None = None  # as whsec_BASE64
-    webhook_private: bool = False  # webhooks may go to this machine and its network
+    webhook_secret: Annotated[SecretStr, AfterValidator(_whsec)] | None = None  # whsec_BASE64
+    webhook_private: bool = False  # whether webhooks may go to this machine and its network
 
 
 def ray_address() -> str:
-    """RAY_ADDRESS: the Ray cluster to join; `local` for one of this process's own."""
+    """The Ray cluster to join, from RAY_ADDRESS; `local` starts one for this process alone."""
     return os.environ.get("RAY_ADDRESS", "")
 
 
 def set_ray_address(address: str) -> None:
-    """Let what this process starts, and `serve run` around it, join that cluster."""
+    """Set RAY_ADDRESS for Ray in this process and for the processes that it starts."""
     os.environ["RAY_ADDRESS"] = address
 
 
 def ray_environment() -> dict[str, str]:
-    """What Ray's own commands are run with: a cluster asks for a token, unless that is set off."""
+    """The environment for Ray's command line: its cluster asks for a token unless turned off."""
     return {"RAY_AUTH_MODE": "token", **os.environ}
 
 
@@ -118,7 +121,10 @@ def _got(fault: Mapping[str, Any]) -> str:
 
 
 def load_settings(**given: Any) -> Settings:
-    """The settings; what is given (and not None) wins. RequestError names the one at fault."""
+    """Read the settings; `given` values that are not None take precedence.
+
+    Raises RequestError, which names the setting at fault. The store is always returned as a URL.
+    """
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
@@ -131,15 +137,15 @@ def load_settings(**given: Any) -> Settings:
         raise RequestError(f"settings: {error}") from error
     if "://" in settings.store:
         return settings
-    # A worker's working directory is not this one.
+    # Made absolute, because workers have another working directory.
     store = f"file://{Path(settings.store).expanduser().absolute()}"
     return settings.model_copy(update={"store": store})
 
 
 class Address(BaseSettings):
-    """Which farm a Python program speaks to, from FARM_URL and FARM_API_KEY."""
+    """The farm that a Python program uses, from FARM_URL and FARM_API_KEY."""
 
     model_config = SettingsConfigDict(env_prefix="FARM_", env_ignore_empty=True, frozen=True)
 
-    url: str | None = None  # of a server, as http://host:8000; else the Ray cluster's own farm
+    url: str | None = None  # a server like http://host:8000; default: the farm of the Ray cluster
     api_key: str | None = None

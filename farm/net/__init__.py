@@ -1,1 +1,1 @@
-"""Requests that leave the farm for the web, to public addresses alone, checked before each use."""
+"""HTTP requests from the farm to the web: only to public addresses, checked for each request."""

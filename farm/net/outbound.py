@@ -1,7 +1,8 @@
-"""The one way out to the web: to addresses that were looked at, and that are public.
+"""HTTP requests to hosts that clients name, protected against server-side request forgery.
 
-A name is looked up once, and the connection goes to the address that was checked: what a name
-server says the next time does not count. With TLS, the certificate is still the name's.
+Each request looks its host up once, checks that the addresses are public, and connects to a checked
+address, so a name server cannot change its answer in between. TLS certificates are still verified
+against the host's name.
 """
 
 import asyncio
@@ -17,19 +18,19 @@ import httpx2 as httpx
 from farm.errors import OutboundError
 from farm.net.resolver import Resolver, literal
 
-LIMIT_S = 10.0  # of a request, looking up its host and all redirects included
+LIMIT_S = 10.0  # for a whole request, with the lookup of its host and all redirects
 CONNECT_S = 5.0  # to one of a host's addresses
 REDIRECTS = 3
-# What Python calls global, and is not for strangers: IETF's own, where a cloud's metadata are too,
-# relays of 6to4, and the host that Azure's machines have for themselves.
+# Networks that Python calls global, but that are not public: IETF protocol assignments (some clouds
+# serve metadata there), 6to4 relays, and Azure's virtual host.
 NOT_PUBLIC = tuple(map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
 UNICAST = IPv6Network("2000::/3")
-TUNNELS = tuple(map(IPv6Network, ("2001::/23", "2002::/16")))  # Teredo, 6to4: to any IPv4 address
+TUNNELS = tuple(map(IPv6Network, ("2001::/23", "2002::/16")))  # Teredo and 6to4 reach any IPv4
 NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def parse_url(text: str) -> httpx.URL:
-    """The URL; OutboundError for one that is not of a host on the web."""
+    """Parse a URL; raises OutboundError if it is not an http(s) URL without credentials."""
     try:
         url = httpx.URL(text)
     except (httpx.InvalidURL, ValueError) as error:  # UnicodeError is a ValueError
@@ -37,16 +38,14 @@ def parse_url(text: str) -> httpx.URL:
     if url.scheme not in ("http", "https") or not url.host:
         raise OutboundError(f"not a URL of the web, as https://host/path; got {text[:80]!r}")
     if url.userinfo:
-        raise OutboundError("a URL with a user or a password in it is not taken")
+        raise OutboundError("the URL may not contain a user name or a password")
     if not 0 < (url.port or 443) < 2**16:
         raise OutboundError(f"there is no port {url.port}")
     return url
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's; of one with an IPv4 address in it, whether
-    that is.
-    """
+    """Whether an IP address is public; for an IPv4-mapped IPv6 address, whether the IPv4 one is."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
         mapped = IPv4Address(int(ip) % 2**32) if ip in NAT64 else ip.ipv4_mapped
@@ -57,9 +56,9 @@ def is_public(address: str) -> bool:
 
 
 def is_private_literal(url: httpx.URL) -> bool:
-    """Whether the host is spelt as an address that is not public, or as this machine.
+    """Whether the host is `localhost` or a literal address that is not public.
 
-    All that can be said without asking a name server.
+    This needs no name server, so it can reject a URL as soon as it arrives.
     """
     name = _name(url)
     if name.rstrip(".").rpartition(".")[2] == "localhost":
@@ -71,14 +70,14 @@ def is_private_literal(url: httpx.URL) -> bool:
 def _is_public(address: str) -> bool:
     try:
         return is_public(address)
-    except ValueError:  # an IPv6 address that is none
+    except ValueError:  # `literal` accepts anything with a colon as an IPv6 address
         return False
 
 
 async def addresses_of(
     url: httpx.URL, allow_private: bool, resolver: Resolver | None = None
 ) -> list[str]:
-    """Where the host is, at those of its addresses that may be asked; OutboundError for none."""
+    """The host's addresses that requests may go to; raises OutboundError if there are none."""
     addresses = await (resolver or _resolver()).addresses(_name(url))
     allowed = [each for each in addresses if allow_private or _is_public(each)]
     if not allowed:
@@ -93,9 +92,9 @@ async def post(
     allow_private: bool = False,
     resolver: Resolver | None = None,
 ) -> int:
-    """Send the data; the answer's status, whatever it is. OutboundError where there is none.
+    """POST the data and return the response's status. Raises OutboundError without a response.
 
-    resolver: the sender's own, so that names that hang keep nobody else from looking theirs up.
+    resolver: give senders their own, so that names whose lookup hangs do not delay other senders.
     """
     target = parse_url(url)
     try:
@@ -109,9 +108,10 @@ async def post(
 
 
 async def fetch(url: str, hosts: Sequence[str], limit: int, allow_private: bool = False) -> bytes:
-    """What is at the URL, at most `limit` bytes; OutboundError for anything else.
+    """GET the URL and return the body, of at most `limit` bytes. Raises OutboundError.
 
-    hosts: that may be asked, by redirects too: `pictures.example`, or `*.example` for all below.
+    hosts: the hosts that requests may go to, after redirects too: a name like `pictures.example`,
+    or `*.example` for all names below it.
     """
     target = parse_url(url)
     try:
@@ -129,10 +129,10 @@ async def fetch(url: str, hosts: Sequence[str], limit: int, allow_private: bool 
 async def _fetch_once(
     url: httpx.URL, hosts: Sequence[str], limit: int, allow_private: bool
 ) -> bytes | httpx.URL:
-    """The bytes, or where they are said to be."""
+    """The body, or the URL of a redirect."""
     if not any(_is_of(_name(url), pattern) for pattern in hosts):
-        raise OutboundError(f"{url.host} is not among the hosts that this farm asks")
-    # What comes packed could be far larger than what was sent.
+        raise OutboundError(f"{url.host} is not among the hosts that this farm may fetch from")
+    # `identity`, because a compressed body could expand far beyond the limit.
     async with _asked("GET", url, allow_private, {"Accept-Encoding": "identity"}) as answer:
         if answer.has_redirect_location:
             try:
@@ -141,9 +141,9 @@ async def _fetch_once(
                 raise OutboundError(f"{url.host} redirects to no URL") from error
         if answer.status_code != 200:
             raise OutboundError(f"{url.host} answered {answer.status_code}")
-        told = answer.headers.get("content-length", "")
+        length = answer.headers.get("content-length", "")
         data = bytearray()
-        if not told.isdecimal() or int(told) <= limit:
+        if not length.isdecimal() or int(length) <= limit:
             async for part in answer.aiter_raw():
                 data += part
                 if len(data) > limit:
@@ -162,18 +162,18 @@ async def _asked(
     data: bytes | None = None,
     resolver: Resolver | None = None,
 ) -> AsyncIterator[httpx.Response]:
-    """The host's answer, its body unread. OutboundError."""
+    """The host's response, with its body unread. Raises OutboundError."""
     addresses = await addresses_of(url, allow_private, resolver)
     limits = httpx.Timeout(None, connect=CONNECT_S)
     try:
-        # The environment's proxies would look the name up themselves.
+        # trust_env=False, because a proxy from the environment would look the name up itself.
         async with httpx.AsyncClient(verify=_trust(), trust_env=False, timeout=limits) as client:
             request = client.build_request(
                 method,
                 url,
                 content=data,
                 headers={"User-Agent": "svd-render-farm", **headers},
-                extensions={"sni_hostname": _name(url)},  # what the certificate is held against
+                extensions={"sni_hostname": _name(url)},  # the name that the certificate must have
             )
             answer = await _send(client, request, addresses)
             try:
@@ -187,10 +187,10 @@ async def _asked(
 async def _send(
     client: httpx.AsyncClient, request: httpx.Request, addresses: Sequence[str]
 ) -> httpx.Response:
-    """The answer from the first of the addresses that takes a connection."""
+    """The response of the first address that accepts a connection."""
     name, (*others, last) = request.url, addresses
     for address in others:
-        request.url = name.copy_with(host=address)  # its header `Host` stays the name
+        request.url = name.copy_with(host=address)  # the header `Host` keeps the name
         with suppress(httpx.ConnectError, httpx.ConnectTimeout):
             return await client.send(request, stream=True)
     request.url = name.copy_with(host=last)
@@ -199,18 +199,18 @@ async def _send(
 
 @functools.cache
 def _resolver() -> Resolver:
-    """Of all in this process who have none of their own."""
+    """The resolver of all callers in this process that give none."""
     return Resolver()
 
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
-    """Whom to believe about names; read once, since it takes long."""
+    """The trusted certificates; cached, because loading them is slow."""
     return httpx.create_ssl_context()
 
 
 def _name(url: httpx.URL) -> str:
-    """The host as name servers and certificates spell it."""
+    """The host in ASCII, as name servers and certificates spell it."""
     return url.raw_host.decode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""Host names looked up on threads of their own, so that one that hangs holds up no other."""
+"""A resolver that looks up each host name on a thread of its own, so that none delays another."""
 
 import asyncio
 import socket
@@ -7,25 +7,25 @@ from threading import Thread
 
 from farm.errors import OutboundError
 
-LOOKUP_S = 5.0  # to answer; a name server that is slower is asked again with the next try
-LOOKUPS = 256  # at once of one resolver, those included that nobody waits for any more
+LOOKUP_S = 5.0  # how long to wait for a lookup
+LOOKUPS = 256  # the most lookups at once by one resolver, including those that timed out
 
 
 def literal(name: str) -> str | None:
-    """The address that a host is spelt as, the way the system reads it; None for a name."""
+    """The address that a host is written as, as the system would parse it; None for a name."""
     if ":" in name:
         return name
     try:
-        # As 0x7f.1 and 2130706433, which are 127.0.0.1.
+        # inet_aton accepts every spelling: 0x7f.1 and 2130706433 are 127.0.0.1 too.
         return socket.inet_ntoa(socket.inet_aton(name))
     except (OSError, ValueError):
         return None
 
 
 class Resolver:
-    """Asks the system's resolver, about each name once at a time.
+    """An asynchronous front to the system's resolver, which has at most one lookup per name open.
 
-    Nobody can end a lookup that hangs, so it keeps its thread: it is counted until it ends.
+    A lookup that hangs cannot be cancelled: it keeps its thread, and counts until it ends.
     """
 
     def __init__(self, most: int = LOOKUPS) -> None:
@@ -33,14 +33,14 @@ class Resolver:
         self._under_way: dict[str, Future[list[str]]] = {}
 
     async def addresses(self, name: str) -> list[str]:
-        """Where a host is. OutboundError where nobody knows, or not in time."""
+        """The addresses of a host. Raises OutboundError if there are none, or not in time."""
         found = literal(name)
         if found is not None:
             return [found]
         lookup = self._under_way.get(name)
         if lookup is None:
             if len(self._under_way) >= self._most:
-                raise OutboundError(f"{self._most} other hosts are being looked up")
+                raise OutboundError(f"{self._most} other hosts are being looked up: try later")
             lookup = self._under_way[name] = Future()
             Thread(target=self._look_up, args=(name, lookup), name="lookup", daemon=True).start()
         try:

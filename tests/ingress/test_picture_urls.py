@@ -1,4 +1,4 @@
-"""Pictures by URL, over HTTP: refused as people understand it, and taken where they may be."""
+"""Pictures by URL over HTTP: fetched from allowed hosts, and otherwise refused with a reason."""
 
 import asyncio
 import json
@@ -96,5 +96,5 @@ def test_settings_of_hosts(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FARM_PICTURE_HOSTS", json.dumps(["A.example", "*.b.example"]))
     assert load_settings().picture_hosts == ("a.example", "*.b.example")
     monkeypatch.setenv("FARM_PICTURE_HOSTS", json.dumps([value]))
-    with pytest.raises(RequestError, match=r"FARM_PICTURE_HOSTS: .*give names of hosts, as"):
+    with pytest.raises(RequestError, match=r"FARM_PICTURE_HOSTS: .*give host names, like"):
         load_settings()

@@ -1,4 +1,4 @@
-"""The way out to the web: which addresses are asked, and what a host can do to who asks it."""
+"""Requests to the web: which addresses are allowed, and protection against malicious hosts."""
 
 import asyncio
 import socket
@@ -79,7 +79,7 @@ def test_this_machine_by_any_spelling(name: str, host: Host) -> None:
         ("ftp://127.0.0.1/x", "not a URL of the web"),
         ("//127.0.0.1/x", "not a URL of the web"),
         ("http:///x", "not a URL of the web"),
-        ("http://user:word@127.0.0.1/x", "a user or a password"),
+        ("http://user:word@127.0.0.1/x", "a user name or a password"),
         ("http://127.0.0.1:99999/", "no port 99999"),
         ("http://[::1/", "not a URL"),
         ("http://127.0.0.1/\n", "not a URL"),
