@@ -1,1 +1,1 @@
-"""Jobs, event logs, clips and pictures as they are kept in the store."""
+"""The farm's records in the store: jobs, their event logs, finished clips and pictures."""

@@ -1,4 +1,4 @@
-"""What attempts leave in the store that nothing names any more, and when it goes."""
+"""Deletion of objects that nothing in the store refers to any more."""
 
 import logging
 from collections.abc import Collection, Iterable
@@ -22,25 +22,25 @@ log = logging.getLogger("farm")
 def clear_clip(
     store: Store, clip: str, steps: int, attempts: Iterable[str], kept: Collection[str] = ()
 ) -> None:
-    """Delete checkpoints and preview of a clip that has ended, and what its attempts stored.
+    """Delete the checkpoints, the preview and the attempts' artifacts of a clip that has ended.
 
-    kept: keys that its result names.
+    kept: the keys that the clip's result names.
     """
-    # Its worker may be writing the last checkpoint just now, after it was listed.
+    # The last checkpoint is added unseen: a worker may write it after the listing below.
     keys = {checkpoint_key(clip, steps), preview_key(clip)}
     keys.update(key for attempt in attempts for key in artifact_keys(clip, attempt))
     try:
         keys.update(filter(step_of, store.list(checkpoints_prefix(clip))))
     except StoreError as error:
-        log.warning("clip %s: its checkpoints stay: %s", clip[:12], error)
+        log.warning("clip %s: cannot delete its checkpoints: %s", clip[:12], error)
     clear(store, keys.difference(kept))
 
 
 def earlier_attempts(store: Store, clip: str, fence: int) -> list[str]:
-    """Attempts at a clip that coordinators before `fence` left something of.
+    """The attempts at a clip whose artifacts were left by coordinators before `fence`.
 
-    To be cleared once a later coordinator has committed the clip, and not before: until then an
-    earlier one that is still alive may commit what it made.
+    Clear them only after the clip is committed. Until then an earlier coordinator that is still
+    alive may commit one of them.
     """
     prefix = clip_prefix(clip)
     names = {key[len(prefix) :].partition("/")[0] for key in store.list(prefix)}
@@ -49,24 +49,27 @@ def earlier_attempts(store: Store, clip: str, fence: int) -> list[str]:
 
 
 def clear_orphans(store: Store, checkpoints: Iterable[str], clips: Collection[str]) -> None:
-    """Delete the checkpoints and previews of clips that are not among those under way."""
+    """Delete the checkpoints and previews of all clips but `clips`, which are being rendered.
+
+    checkpoints: the keys of all checkpoints in the store.
+    """
     orphans = [key for key in checkpoints if (of := step_of(key)) and of[0] not in clips]
     try:
         previews = [key for key in store.list(PREVIEWS) if clip_of_preview(key)]
         orphans += [key for key in previews if clip_of_preview(key) not in clips]
     except StoreError as error:
-        log.warning("previews that nobody needs stay: %s", error)
+        log.warning("cannot delete old previews: %s", error)
     clear(store, orphans)
     try:
         store.sweep()
     except StoreError as error:
-        log.warning("what killed writers left stays: %s", error)
+        log.warning("cannot delete temporary files of killed writers: %s", error)
 
 
 def clear(store: Store, keys: Iterable[str]) -> None:
-    """Delete objects; what cannot be deleted stays, and is said."""
+    """Delete objects; log those that cannot be deleted."""
     for key in keys:
         try:
             store.delete(key)
         except StoreError as error:
-            log.warning("left in the store: %s", error)
+            log.warning("cannot clean up: %s", error)

@@ -1,6 +1,6 @@
-"""The conditional writes that keep a stale coordinator, and a stale attempt, from committing.
+"""Conditional writes that keep a stale coordinator or attempt from committing a clip.
 
-And those that keep one request, sent twice, from being two jobs.
+Idempotency keys are claimed here too, so that a request that is sent twice becomes one job.
 """
 
 import re
@@ -15,7 +15,7 @@ from farm.store.records import SCHEMA, Record
 
 
 def take_fence(store: Store) -> int:
-    """Count a new coordinator in the store; no two ever get the same number."""
+    """Increment the store's count of coordinators and return it; no two get the same number."""
     while True:
         stored = store.get(COORDINATOR)
         fence = 1 if stored is None else _after(store, stored.data)
@@ -30,17 +30,22 @@ def take_fence(store: Store) -> int:
 
 
 def _after(store: Store, data: bytes) -> int:
-    """The count after that of `data`; above all there can have been, where it cannot be read."""
+    """The next fence after the one in `data`.
+
+    If that is unreadable, the fence must still exceed all earlier ones: the time in seconds does,
+    because there were never more coordinators than seconds since 1970.
+    """
     if re.fullmatch(rb"[0-9]{1,18}", data):
         return int(data) + 1
-    copy_aside(store, COORDINATOR, data, "it is no count of coordinators")
-    return int(time.time())  # more seconds since 1970 than coordinators
+    copy_aside(store, COORDINATOR, data, "it is not a number of coordinators")
+    return int(time.time())
 
 
 def commit(store: Store, result: ClipResult, force: bool) -> ClipResult:
-    """Write a clip's result where there is none, or over the one there was (`force`).
+    """Write a clip's result, and return the result that is in the store in the end.
 
-    Somebody else's, written first, stands: it has the same frames.
+    force: replace an earlier result. If another process writes a result at the same time, that one
+    is kept: its frames are the same.
     """
     key = result_key(result.request.digest)
     data = result.model_dump_json().encode()
@@ -61,18 +66,18 @@ def commit(store: Store, result: ClipResult, force: bool) -> ClipResult:
 
 
 def unclaim(store: Store, key: str, job: str) -> None:
-    """Let a key of the store name a job no more, if it is that one."""
+    """Delete the claim at a key of the store, if it names this job."""
     stored = get_record(store, Claim, key)
     if stored is not None and stored[0].job == job:
         store.delete(key)
 
 
 class Claim(Record):
-    """What an idempotency key names."""
+    """The job that an idempotency key stands for."""
 
     job: str
-    at: float  # when it was first sent
-    key: str = ""  # that it is under; those from before records had schemas do not say
+    at: float  # when the request was first sent, in seconds since 1970
+    key: str = ""  # the claim's key in the store; empty in claims older than `schema_version`
 
     @property
     def own_key(self) -> str | None:
@@ -80,7 +85,10 @@ class Claim(Record):
 
 
 def claim(store: Store, key: str, mine: Claim, lasts_s: float) -> Claim:
-    """Name a job by a key of the store; the claim that stands, which may be an earlier one."""
+    """Claim a key of the store for a job; returns the claim in force, which may be an earlier one.
+
+    An earlier claim stays in force for `lasts_s` seconds.
+    """
     mine = mine.model_copy(update={"key": key, "schema_version": SCHEMA})
     data = mine.model_dump_json().encode()
     while True:

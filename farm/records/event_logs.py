@@ -1,8 +1,8 @@
-"""Event logs of jobs: written as they grow, compacted as they age, read in pages.
+"""The event logs of jobs: written as they grow, compacted from time to time, read in pages.
 
-A log is one or more objects of lines, each named by its last entry. What was written lately is in
-memory too, so those who follow a job do not read the store. All of it has threads of its own:
-however many read, nothing else waits for them.
+In the store, a log is one or more parts: objects with one entry per line, named by the number of
+their last entry. Recent parts are also kept in memory, so that clients who follow a running job do
+not read the store. The logs have threads of their own, so that many readers delay nothing else.
 """
 
 import asyncio
@@ -22,45 +22,45 @@ from farm.store.keys import events_key, last_entry_of
 log = logging.getLogger("farm")
 
 FLUSH_S = 1.0  # between two writes of a job's log
-PARTS = 32  # objects of a log that is being written; then they are made one
-FULL = 2**18  # bytes of an object that is not made larger any more
-LEFT = 4  # objects at most that a finished log of less than FULL is left in
-THREADS = 16  # that write, and as many that read
+PARTS = 32  # a growing log with this many parts is compacted
+FULL = 2**18  # a part of this many bytes is left as it is when its log is compacted
+LEFT = 4  # a finished log with more parts than this is compacted once more
+THREADS = 16  # for writing, and as many for reading
 
 
 @dataclass
 class _Part:
-    """An object of a log."""
+    """An object that holds a part of a log."""
 
     last: int  # the number of its last entry
-    entries: list[LogEntry] | None = None  # None: in the store alone
+    entries: list[LogEntry] | None = None  # None: only in the store, not in memory
 
 
 @dataclass
 class _Log:
-    """A log that grows."""
+    """A growing log."""
 
-    last: int | None  # the number of the last entry; None: the store knows
-    pending: list[LogEntry] = field(default_factory=list)  # not numbered yet
-    parts: list[_Part] = field(default_factory=list)  # since the last object that is full
+    last: int | None  # the last entry's number; None: not read from the store yet
+    pending: list[LogEntry] = field(default_factory=list)  # entries without numbers, to be written
+    parts: list[_Part] = field(default_factory=list)  # the parts after the last full one
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class EventLogs:
-    """The logs of open jobs, and a way to read all of them."""
+    """Writes the event logs of open jobs, and reads those of all jobs."""
 
     def __init__(self, store: Store, changed: Callable[[str], None]) -> None:
-        """changed: told of a job whose log has grown."""
+        """changed: called with the id of each job whose log has grown in the store."""
         self._store, self._changed = store, changed
         self._threads = Background(THREADS)
         self._logs: dict[str, _Log] = {}
 
     def begin(self, job: str) -> None:
-        """A new job: its log is empty."""
+        """Begin the empty log of a new job."""
         self._logs[job] = _Log(0)
 
     def add(self, job: str, event: str, data: dict[str, Any]) -> None:
-        """Add to a log. The latest progress takes the place of one not yet written."""
+        """Add an entry to a log. Progress of a clip replaces its last one, if that is unwritten."""
         pending = self._logs.setdefault(job, _Log(None)).pending
         entry = LogEntry(job=job, seq=0, at=time.time(), event=event, data=data)
         last = pending[-1] if pending else None
@@ -70,7 +70,7 @@ class EventLogs:
             pending.append(entry)
 
     async def keep(self) -> None:
-        """Write what is new, for ever."""
+        """Write new entries every FLUSH_S seconds, for ever."""
         while True:
             await asyncio.sleep(FLUSH_S)
             await asyncio.gather(*(self.flush(job) for job in self._unwritten()))
@@ -79,7 +79,7 @@ class EventLogs:
         return [job for job, each in self._logs.items() if each.pending]
 
     async def flush(self, job: str) -> None:
-        """One write after another: followers read on from the last that they have."""
+        """Write a log's new entries. One write at a time, so that they appear in order."""
         growing = self._logs.get(job)
         if growing is None:
             return
@@ -90,7 +90,7 @@ class EventLogs:
             try:
                 await self._write(job, growing, pending)
             except StoreError as error:
-                log.warning("%s: cannot write its log yet: %s", job, error)
+                log.warning("%s: cannot write its event log yet: %s", job, error)
                 growing.pending = pending + growing.pending
                 return
             self._changed(job)
@@ -98,14 +98,14 @@ class EventLogs:
                 await self._compact(job, growing)
 
     async def close(self, job: str) -> None:
-        """Write what is left of a log that grows no more."""
+        """Write the last entries of a finished job's log, and compact it."""
         await self.flush(job)
         growing = self._logs.pop(job, None)
         if growing is not None and len(growing.parts) > LEFT:
             await self._compact(job, growing)
 
     async def _write(self, job: str, growing: _Log, pending: list[LogEntry]) -> None:
-        if growing.last is None:  # an earlier coordinator began it
+        if growing.last is None:  # an earlier coordinator began this log
             keys = await self._keys(job, 0)
             growing.parts = [_Part(last_entry_of(key) or 0) for key in keys]
             growing.last = growing.parts[-1].last if keys else 0
@@ -119,7 +119,10 @@ class EventLogs:
         growing.parts.append(_Part(growing.last, entries))
 
     async def _compact(self, job: str, growing: _Log) -> None:
-        """Make one object of many: first it is written, in place of the last, then others go."""
+        """Merge a log's parts into one object.
+
+        It is written over the last part before the others are deleted, so no entry is ever missing.
+        """
         parts = growing.parts
         keys = [events_key(job, part.last) for part in parts]
         try:
@@ -131,8 +134,8 @@ class EventLogs:
             growing.parts = [] if len(merged) >= FULL else [_Part(parts[-1].last)]
             gone = (self._threads.call(self._store.delete, key) for key in keys[full:-1])
             await asyncio.gather(*gone)
-        except StoreError as error:  # what is there twice is told once
-            log.warning("%s: its log stays in pieces: %s", job, error)
+        except StoreError as error:  # readers ignore entries that are now in two objects
+            log.warning("%s: cannot compact its event log: %s", job, error)
 
     async def _data(self, job: str, key: str, part: _Part) -> bytes:
         entries = part.entries
@@ -141,7 +144,7 @@ class EventLogs:
         return _lines(entries or [])
 
     async def entries(self, job: str, after: int) -> list[LogEntry]:
-        """The written entries after number `after`, at least LOG_PAGE of them or all there are."""
+        """The stored entries after number `after`: at least LOG_PAGE, or all if there are fewer."""
         growing = self._logs.get(job)
         lately = growing.parts if growing else []
         known = [entry for part in lately for entry in part.entries or ()]
@@ -153,7 +156,7 @@ class EventLogs:
                 return found
 
     async def _stored(self, job: str, after: int) -> list[LogEntry] | None:
-        """None where the log was compacted meanwhile."""
+        """A page of entries from the store; None if the log was compacted meanwhile."""
         found: dict[int, LogEntry] = {}
         keys = await self._keys(job, after)
         for start in range(0, len(keys), THREADS):

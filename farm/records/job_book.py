@@ -1,6 +1,6 @@
-"""The book of jobs: open ones in memory, all of them in the store. Nobody else writes either.
+"""The book of jobs: it keeps open jobs in memory and all jobs in the store, and alone writes both.
 
-A job is shown as the store has it: what it has become is told once it is written.
+Readers see a change to a job only after it is stored.
 """
 
 import asyncio
@@ -28,12 +28,12 @@ from svd_engine import NUMERICS
 
 log = logging.getLogger("farm")
 
-WRITERS = 4  # of records of jobs that were taken over
-CLOSED_KEPT = 10_000  # finished jobs that are remembered
+WRITERS = 4  # records written at once by `save_recovered`
+CLOSED_KEPT = 10_000  # finished jobs that are kept in memory
 
 
 class Book:
-    """Records and event logs of jobs."""
+    """The records and event logs of all jobs."""
 
     def __init__(
         self,
@@ -44,27 +44,29 @@ class Book:
         ended: Callable[[Job], Awaitable[None]],
         superseded: Callable[[], None],
     ) -> None:
-        """changed: told of a job shown anew. superseded: another coordinator has the jobs now.
+        """changed: called with a job's id when readers see a new state of it.
 
-        ended: awaited when a job's end is in the store, and before it is out of the index of open
-        ones; the same end may be told of again. It may raise StoreError.
+        ended: awaited with each job that has ended, after its end is stored and before the job
+        leaves the index of open jobs. It is called again after a StoreError or a restart.
+        superseded: called when another coordinator has written a record of this one.
         """
-        self.open = OpenJobs()  # as they are; `shown` may be a moment behind
+        self.open = OpenJobs()  # the current state of open jobs; `_shown` is what is stored
         self._fence, self._changed = fence, changed
         self._ended, self._superseded = ended, superseded
         self._store, self._background = store, background
         self._shown: OrderedDict[str, Job] = OrderedDict()
-        self._ids: SortedSet[str] | None = None  # of all jobs; read when first asked for
-        self._tenants: dict[str, str] = {}  # of jobs that were asked for
+        self._ids: SortedSet[str] | None = None  # of all jobs; None until first needed
+        self._tenants: dict[str, str] = {}  # the tenants of jobs that were read
         self._etags: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.logs = EventLogs(store, changed)
         self.tenants = TenantIndex(store, background)
 
     async def create(self, job: Job) -> tuple[Job, bool]:
-        """Write a new job; it and True, or the one that was there under its id and False.
+        """Write a new job, and return it and True.
 
-        JobError where that one is another.
+        If the job was already written by an earlier call, return the stored one and False. Raises
+        JobError if a different job has the same id.
         """
         async with self._locks.setdefault(job.id, asyncio.Lock()):
             return await self._create(job.model_copy(update={"fence": self._fence}))
@@ -92,7 +94,7 @@ class Book:
                 await self._background.call(self._store.delete, open_key(job.id))
             if not former.state.is_open or job.id in self.open:
                 return former, False
-            # An earlier call wrote it, was told that it had not, and left it to nobody.
+            # An earlier call wrote the record but failed, so no coordinator has taken the job up.
             job = former
         self._etags[job.id] = etag
         if self._ids is not None:
@@ -104,7 +106,10 @@ class Book:
         return job, True
 
     def tell(self, job: str, event: Event, **changes: Any) -> "asyncio.Task[Job]":
-        """Let an event happen to an open job; await the task to know it written. JobError."""
+        """Apply an event to an open job; the returned task ends once the change is stored.
+
+        Raises JobError if the job is not open, or the event is not allowed in its state.
+        """
         if job not in self.open:
             raise JobError(f"{job} is finished, or there is no such job: it cannot {event}")
         self._advance(job, event, **changes)
@@ -122,15 +127,15 @@ class Book:
         return job
 
     def change(self, job: str, **changes: Any) -> None:
-        """Change an open job's figures, to be written with its next event."""
+        """Change fields of an open job; they are stored with its next event."""
         self.open[job] = self.open[job].model_copy(update=changes)
 
     def save(self, job: str) -> "asyncio.Task[Job]":
-        """Write an open job as it is now; tried until the store takes it."""
+        """Store an open job's current state; retried until the store accepts it."""
         return self._background.start(self._save(job))
 
     def lately_finished(self, count: int, tenant: str | None = None) -> list[float]:
-        """When the last jobs, of a tenant or of all, were finished, in order."""
+        """When the last `count` jobs of a tenant, or of all, were finished, oldest first."""
         jobs = (
             job.finished_at
             for job in reversed(self._shown.values())
@@ -139,44 +144,44 @@ class Book:
         return sorted(islice(jobs, count))
 
     async def read(self, job: str) -> Job | None:
-        """The job, out of the store where it is not in memory."""
+        """A job from memory or from the store; None if there is no such job."""
         if job in self._shown:
             return self._shown[job]
         if not is_key(job_key(job)):
             return None
         try:
             stored = await self._background.read(read_job, self._store, job)
-        except ConflictError:  # it is being written
+        except ConflictError:  # the record was written while `read_job` was repairing it
             stored = await self._background.read(read_job, self._store, job)
         return stored[0] if stored else None
 
     async def read_all(self, jobs: Iterable[str]) -> list[Job]:
-        """Those of the jobs that there are."""
+        """Read several jobs; ids that do not exist are left out."""
         found = await asyncio.gather(*(self.read(job) for job in jobs))
         return [job for job in found if job is not None]
 
     async def read_of(self, tenant: str, jobs: Iterable[str]) -> list[Job]:
-        """Those of the jobs that are a tenant's; what is another's is read once at most."""
+        """Read those of the jobs that belong to a tenant; another's is read once at most."""
         found = await self.read_all(j for j in jobs if self._tenants.get(j, tenant) == tenant)
         self._tenants.update((job.id, job.tenant) for job in found)
         return [job for job in found if job.tenant == tenant]
 
     async def ids(self, after: str, limit: int, newest_first: bool = False) -> list[str]:
-        """Ids of all jobs there ever were, oldest or newest first, those after `after`."""
+        """A page of the ids of all jobs, oldest or newest first, that come after `after`."""
         if self._ids is None:
             keys = await self._background.read(lambda: list(self._store.list(JOBS)))
             found = {job for key in keys if (job := job_of(key))}
-            self._ids = SortedSet(found.union(self._shown))  # some may have come meanwhile
+            self._ids = SortedSet(found.union(self._shown))  # some may be newer than the listing
         return page_of_ids(self._ids, after, limit, newest_first)
 
     async def ids_of(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[str]:
-        """As `ids`, of one tenant's jobs; of all jobs while the store's are being indexed."""
+        """Like `ids` for one tenant's jobs; until the index is complete, the ids of all jobs."""
         if self.tenants.whole:
             return await self.tenants.ids(tenant, after, limit, newest_first)
         return await self.ids(after, limit, newest_first)
 
     async def delete(self, job: str) -> None:
-        """Forget a job that is not open: its record and its event log."""
+        """Delete the record and the event log of a job that is not open."""
         async with self._locks.setdefault(job, asyncio.Lock()):
             record = await self.read(job)
             await self._background.call(self._store.delete, job_key(job))
@@ -194,7 +199,7 @@ class Book:
     async def recover(self) -> list[Job]:
         """Read the jobs that an earlier coordinator left open, and take them over.
 
-        That they are is in the store after `save_recovered`.
+        Nothing is stored yet: call `save_recovered` afterwards.
         """
         keys = await self._background.call(lambda: list(self._store.list(OPEN)))
         ids = list(filter(None, map(open_job_of, keys)))
@@ -204,9 +209,10 @@ class Book:
         return [job for job in jobs if job is not None]
 
     async def save_recovered(self) -> None:
-        """Write the open jobs, a few at a time: what is asked of the farm goes between them.
+        """Store the jobs that were taken over, a few at a time, so that other requests get through.
 
-        To be started once the farm has begun: until then another try to begin may read them anew.
+        Start this only once the coordinator has started: a start that fails is repeated, and reads
+        the jobs from the store again.
         """
         names = iter(list(self.open))
         await asyncio.gather(*(self._save_each(names) for _ in range(WRITERS)))
@@ -217,19 +223,19 @@ class Book:
                 await self._save(name)
 
     def log(self, job: str, event: str, **data: Any) -> None:
-        """Add to a job's event log. The latest progress takes the place of one not yet written."""
+        """Add an entry to a job's event log, as `EventLogs.add` does."""
         self.logs.add(job, event, data)
 
     async def _take_over(self, name: str, stored: tuple[Job, str] | None) -> Job | None:
         if stored is None or not stored[0].state.is_open:
             if stored is not None:
                 await self._ended(stored[0])
-            # Never acknowledged, or finished.
+            # The job is finished, or was never written and therefore never acknowledged.
             await self._background.call(self._store.delete, open_key(name))
             return None
         job, self._etags[name] = stored
         changes = {}
-        if job.request.numerics != NUMERICS:  # what is left of it is rendered here, and named so
+        if job.request.numerics != NUMERICS:  # the rest is rendered by this version's numerics
             changes["request"] = job.request.model_copy(update={"numerics": NUMERICS})
         recovered = advance(job, Event.RECOVER, time.time(), self._fence, **changes)
         return self._enter(recovered, Event.RECOVER)
@@ -269,7 +275,7 @@ class Book:
         try:
             await self._background.call(self._store.delete, open_key(name))
         except StoreError as error:
-            log.warning("%s: left in the index until the next start: %s", name, error)
+            log.warning("%s: stays in the index of open jobs until a restart: %s", name, error)
 
     def _show(self, job: Job) -> None:
         self._shown[job.id] = job
@@ -286,5 +292,5 @@ def _read_jobs(store: Store, names: Sequence[str]) -> list[tuple[str, tuple[Job,
 
 
 def _is_same(job: Job, other: Job) -> bool:
-    """Whether both ask the same for the same tenant."""
+    """Whether two jobs of one id are the same request of the same tenant."""
     return (job.request.asked, job.tenant) == (other.request.asked, other.tenant)

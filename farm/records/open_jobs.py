@@ -1,4 +1,4 @@
-"""Open jobs, and how many of them and how much work each tenant has. Pure."""
+"""The table of open jobs, which counts the jobs and the work of each tenant. Pure."""
 
 from collections import UserDict
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from farm.model.request import RenderRequest
 
 
 def factors_of(request: RenderRequest) -> tuple[tuple[str, int], ...]:
-    """What a request's work is the product of, by name."""
+    """The named numbers whose product is a request's work."""
     params = request.params
     return (
         ("num_inference_steps", params.steps),
@@ -21,31 +21,31 @@ def factors_of(request: RenderRequest) -> tuple[tuple[str, int], ...]:
 
 
 def work_of(request: RenderRequest) -> int:
-    """Pixels that the UNet goes over for a request: steps x pixels x frames x videos."""
+    """A request's work, in pixels that the UNet processes: steps x pixels x frames x videos."""
     return prod(number for _, number in factors_of(request))
 
 
 @dataclass
 class Tally:
-    """Jobs of a tenant, and the work in them."""
+    """The number of a tenant's open jobs, and the work in them."""
 
     jobs: int = 0
     paused: int = 0
     work: int = 0
 
     def count(self, job: Job, sign: int = 1) -> None:
-        """Add a job; with the sign -1, take it away."""
+        """Add a job, or subtract it with sign=-1."""
         self.jobs += sign
         self.paused += sign * (job.state is State.PAUSED)
         self.work += sign * work_of(job.request)
 
 
 class OpenJobs(UserDict[str, Job]):
-    """Open jobs by id, counted by tenant as they come, change and go."""
+    """A dictionary of open jobs by id, which keeps a tally for each tenant."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.tallies: dict[str, Tally] = {}  # of tenants that have any
+        self.tallies: dict[str, Tally] = {}  # only of tenants that have open jobs
 
     def __setitem__(self, name: str, job: Job) -> None:
         self._forget(name)

@@ -1,6 +1,7 @@
-"""Job records and event logs, read from the store; and what is done where they cannot be read.
+"""Reading of job records and event logs, with repair of those that are damaged.
 
-A job whose record cannot be read has failed, says why, and keeps what can still be told of it.
+A damaged record is quarantined, and replaced by that of a failed job, which gives the reason and
+keeps every field that is still readable.
 """
 
 import time
@@ -21,7 +22,11 @@ from svd_engine.params import RenderDefaults, RenderParams
 
 
 def read_job(store: Store, job: str) -> tuple[Job, str] | None:
-    """A job's record and its etag; None where there is none, or none that can be told of."""
+    """Read a job's record and its etag; None if there is none.
+
+    A damaged record is replaced as described above; if its tenant is unknown, it is deleted. Raises
+    ConflictError if somebody else writes the record meanwhile.
+    """
     key = job_key(job)
     stored = store.get(key)
     if stored is None:
@@ -31,7 +36,9 @@ def read_job(store: Store, job: str) -> tuple[Job, str] | None:
     except UnreadableError as error:
         reason = str(error)
     place = copy_aside(store, key, stored.data, reason)
-    error_text = f"its record could not be read, and is now {place}: {reason}; submit it again"
+    error_text = (
+        f"its record could not be read, and was moved to {place}: {reason}; submit it again"
+    )
     lost = _salvaged(job, _tenant_of(store, job), stored.data, error_text)
     if lost is None:
         store.delete(key)
@@ -44,13 +51,13 @@ def read_job(store: Store, job: str) -> tuple[Job, str] | None:
 
 
 def read_log(store: Store, job: str, after: int) -> list[LogEntry]:
-    """The entries of a job's log after number `after`; those that cannot be read are set aside."""
+    """The entries of a job's log after number `after`; unreadable ones are quarantined."""
     parts = (read_part(store, job, key) or [] for key in log_keys(store, job, after))
     return [entry for part in parts for entry in part if entry.seq > after]
 
 
 def read_part(store: Store, job: str, key: str) -> list[LogEntry] | None:
-    """The entries of an object of a log, or None; what cannot be read of it is set aside."""
+    """The entries of a log's part, or None if it is gone; unreadable ones are quarantined."""
     stored = store.get(key)
     if stored is None:
         return None
@@ -72,12 +79,12 @@ def log_keys(store: Store, job: str, after: int = 0) -> list[str]:
 
 
 def last_entry(store: Store, job: str) -> int:
-    """The number of the last entry of a job's log; 0 where there is none."""
+    """The number of the last entry of a job's log; 0 if it is empty."""
     return max((last_entry_of(key) or 0 for key in log_keys(store, job)), default=0)
 
 
 def entries_of(job: str, data: bytes) -> tuple[list[LogEntry], list[str]]:
-    """The entries of an object of a log, and what is wrong with the others."""
+    """Parse a log's part: its readable entries, and what is wrong with the others."""
     entries, faults = [], [] if data else ["it is empty"]
     for line in data.splitlines():
         try:
@@ -88,36 +95,41 @@ def entries_of(job: str, data: bytes) -> tuple[list[LogEntry], list[str]]:
         if entry.job in ("", job):
             entries.append(entry)
         else:
-            faults.append(f"it is of the log of {entry.job}")
+            faults.append(f"it belongs to the log of {entry.job}")
     return entries, faults
 
 
 def _tenant_of(store: Store, job: str) -> str | None:
-    """Whose job it is, as its entry in the index has it, or the beginning of its log."""
+    """The tenant of a job, from the index of open jobs or from its log; None if unknown."""
     opened = store.get(open_key(job))
     try:
         if opened is not None:
             return parse_record(Opened, open_key(job), opened.data).tenant
-    except UnreadableError:  # only its name is needed; this was for now
+    except UnreadableError:
         pass
-    told = (entry.data.get("tenant") for entry in read_log(store, job, 0))
-    return next((tenant for tenant in told if isinstance(tenant, str)), None)
+    tenants = (entry.data.get("tenant") for entry in read_log(store, job, 0))
+    return next((tenant for tenant in tenants if isinstance(tenant, str)), None)
 
 
 def _salvaged(job: str, tenant: str | None, data: bytes, error: str) -> Job | None:
-    """A failed job with what its record still says; None where nobody knows whose it is."""
+    """A failed job with the readable fields of a damaged record; None if its tenant is unknown."""
     try:
-        given = from_json(data, allow_partial=True)
+        document = from_json(data, allow_partial=True)
     except ValueError:
-        given = None
-    said = given if isinstance(given, dict) and given.get("id") == job else {}
+        document = None
+    found = document if isinstance(document, dict) and document.get("id") == job else {}
     now = time.time()
     params = RenderParams().resolve(RenderDefaults(num_frames=1))
-    nothing = RenderRequest(
+    placeholder = RenderRequest(
         picture="0" * 64, weights="0" * 64, dtype="float32", numerics=UNCOUNTED, params=params
     )
-    fields: dict[str, Any] = {"id": job, "model": Model(), "request": nothing, "created_at": now}
-    for name, value in said.items():
+    fields: dict[str, Any] = {
+        "id": job,
+        "model": Model(),
+        "request": placeholder,
+        "created_at": now,
+    }
+    for name, value in found.items():
         with suppress(ValidationError):
             Job.model_validate(fields | {name: value}, extra="allow")
             fields[name] = value

@@ -1,6 +1,6 @@
-"""The jobs of a store, read without a farm: nothing is written, locked, taken or set aside.
+"""Read-only access to the jobs in a store, without a running farm.
 
-The store may be that of a farm that runs; then what is read is what the farm has written so far.
+It never writes to the store, so it is safe to use on the store of a running farm.
 """
 
 import logging
@@ -16,28 +16,28 @@ from svd_engine.nearest import did_you_mean
 
 log = logging.getLogger("farm")
 
-PATIENCE_S = 10.0  # with a server that is away
-NAMED = 1000  # ids, the latest, that a wrong one is compared with
+PATIENCE_S = 10.0  # how long to retry while an S3 server does not answer
+NAMED = 1000  # the number of latest ids in which to look for one like an unknown id
 
 
 class StoredJobs:
-    """Those methods of FarmApi that need only the store."""
+    """The methods of FarmApi that need only the store."""
 
     def __init__(self, url: str) -> None:
-        """StoreError where no farm keeps its jobs there."""
+        """Raises StoreError if the store is not a farm's."""
         self._store = open_store(url, make=False, patience_s=PATIENCE_S)
         if not self._store.exists(IDENTITY) and next(iter(self._store.list(JOBS)), None) is None:
             raise StoreError(
-                f"no farm keeps its jobs at {self._store.where()}: give the --store that it was "
-                "started with, as `demo/store` after `make demo`"
+                f"no farm keeps its jobs at {self._store.where()}: give the --store that the farm "
+                "was started with, for example `demo/store` after `make demo`"
             )
 
     def __getattr__(self, method: str) -> NoReturn:
-        """Whatever else FarmApi has. WorkerError: only a farm can do that."""
-        raise WorkerError(f"{self._store.where()} was opened to be read: no farm is asked")
+        """Raise WorkerError for the other methods of FarmApi: they need a running farm."""
+        raise WorkerError(f"{self._store.where()} was opened read-only: this needs a running farm")
 
     async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
-        """As FarmApi's; a record that cannot be read is left out, with a warning."""
+        """Like FarmApi's; an unreadable record is left out with a warning."""
         found: list[Job] = []
         for name in self._ids(open_only):
             if len(found) >= limit:
@@ -48,7 +48,7 @@ class StoredJobs:
         return found
 
     async def show(self, name: str) -> JobView:
-        """As FarmApi's. UnreadableError: the job's record cannot be read."""
+        """Like FarmApi's. Raises UnreadableError if the job's record cannot be read."""
         return self._show(name)
 
     def _show(self, name: str) -> JobView:
@@ -63,14 +63,14 @@ class StoredJobs:
         return JobView(job=job, progress=Progress.of(job))
 
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """As FarmApi's."""
+        """Like FarmApi's; unreadable entries are left out with a warning."""
         while True:
             found = self._entries(job, after)
             if found is not None:
                 return found
 
     def _entries(self, job: str, after: int) -> list[LogEntry] | None:
-        """A page of a job's log; None where a farm has compacted the log meanwhile."""
+        """A page of a job's log; None if a farm compacted the log meanwhile."""
         found: dict[int, LogEntry] = {}
         for key in log_keys(self._store, job, after):
             stored = self._store.get(key)
@@ -78,7 +78,7 @@ class StoredJobs:
                 return None
             entries, faults = entries_of(job, stored.data)
             if faults:
-                log.warning("%s cannot be read whole: %s", self._store.where(key), faults[0])
+                log.warning("%s is partly unreadable: %s", self._store.where(key), faults[0])
             found |= {entry.seq: entry for entry in entries if entry.seq > after}
             if len(found) >= LOG_PAGE:
                 break
@@ -89,7 +89,7 @@ class StoredJobs:
         return sorted(filter(None, map(name_of, self._store.list(prefix))))
 
     def _read(self, name: str) -> Job | None:
-        """None for a record that is gone, or cannot be read; the latter is told."""
+        """Read a job; None if it is gone, or unreadable, of which a warning is logged."""
         try:
             return self._show(name).job
         except JobError:

@@ -1,4 +1,8 @@
-"""Which jobs are whose: an empty object of the store for each, and one object for older ones."""
+"""The index of jobs by tenant.
+
+In the store it has an empty object for each job, and a single object for the jobs that are older
+than the index.
+"""
 
 import asyncio
 import json
@@ -16,7 +20,7 @@ from farm.store.retry import retry_until_stored
 
 log = logging.getLogger("farm")
 
-OLDER = TypeAdapter(dict[str, list[str]])  # ids of jobs by tenant
+OLDER = TypeAdapter(dict[str, list[str]])  # the ids of jobs by tenant
 
 
 def page_of_ids(ids: "SortedSet[str]", after: str, limit: int, newest_first: bool) -> list[str]:
@@ -29,18 +33,18 @@ def page_of_ids(ids: "SortedSet[str]", after: str, limit: int, newest_first: boo
 
 
 class TenantIndex:
-    """The ids of each tenant's jobs, in order; read when a tenant first asks."""
+    """The sorted ids of each tenant's jobs, read from the store when a tenant first needs them."""
 
     def __init__(self, store: Store, background: Background) -> None:
         self._store, self._background = store, background
         self._ids: dict[str, SortedSet[str]] = {}
-        self._late: dict[str, set[str]] = {}  # added while a tenant's are being read
+        self._late: dict[str, set[str]] = {}  # jobs added while their tenant's ids are being read
         self._reading = asyncio.Lock()
-        self._older: dict[str, list[str]] = {}  # of farms before there was an index
-        self.whole = False  # whether it has the jobs of farms before there was an index
+        self._older: dict[str, list[str]] = {}  # jobs older than the index, by tenant
+        self.whole = False  # whether `_older` has been read or built
 
     async def add(self, tenant: str, job: str) -> None:
-        """A job is about to be written; the same may be added again. StoreError."""
+        """Add a job, before its record is written. May be repeated. Raises StoreError."""
         await self._background.call(self._store.put, tenant_key(tenant, job), b"")
         if tenant in self._late:
             self._late[tenant].add(job)
@@ -48,13 +52,16 @@ class TenantIndex:
             self._ids[tenant].add(job)
 
     async def remove(self, tenant: str, job: str) -> None:
-        """A job is forgotten. StoreError."""
+        """Remove a job. Raises StoreError."""
         await self._background.call(self._store.delete, tenant_key(tenant, job))
         if tenant in self._ids:
             self._ids[tenant].discard(job)
 
     async def ids(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[str]:
-        """Ids of a tenant's jobs, oldest or newest first, those after `after`. StoreError."""
+        """A page of the ids of a tenant's jobs, oldest or newest first, that come after `after`.
+
+        Raises StoreError.
+        """
         async with self._reading:
             if tenant not in self._ids:
                 self._ids[tenant] = await self._read(tenant)
@@ -88,7 +95,7 @@ class TenantIndex:
         try:
             return OLDER.validate_json(stored.data) if stored else None
         except ValidationError as error:
-            log.warning("%s cannot be read, and is made anew: %s", TENANTS_WHOLE, error)
+            log.warning("%s cannot be read and is rebuilt: %s", TENANTS_WHOLE, error)
             return None
 
     async def _scan(self) -> dict[str, list[str]]:
@@ -105,7 +112,7 @@ class TenantIndex:
         found = []
         for key in keys:
             stored = self._store.get(key)
-            with suppress(ValueError, LookupError, TypeError):  # whoever reads it as a record tells
+            with suppress(ValueError, LookupError, TypeError):  # `read_job` reports damaged records
                 tenant = json.loads(stored.data)["tenant"] if stored else None
                 if isinstance(tenant, str):
                     found.append((tenant, key[len(JOBS) : -len(".json")]))

@@ -1,4 +1,4 @@
-"""The book of jobs, where the store answers late or not at all."""
+"""The book of jobs with a store that answers late or not at all."""
 
 import asyncio
 import time

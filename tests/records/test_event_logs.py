@@ -1,4 +1,4 @@
-"""Event logs: compacted, read in pages, and never in the way of anything else."""
+"""Event logs: compacted, read in pages, and never delaying anything else."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""What attempts leave behind is deleted; what anything names is not."""
+"""What attempts leave behind is deleted, unless something still refers to it."""
 
 from pathlib import Path
 
@@ -60,4 +60,4 @@ def test_a_store_that_refuses_is_no_error(
 
     monkeypatch.setattr(type(store), "delete", refuse)
     clear_clip(store, CLIP, 25, ["3-1"])
-    assert "left in the store: no permission" in caplog.text
+    assert "cannot clean up: no permission" in caplog.text

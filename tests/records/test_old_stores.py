@@ -1,4 +1,4 @@
-"""Stores that earlier versions of the farm left (`tests.old_stores`) are read, and gone on with."""
+"""Stores of earlier versions (made by `tests.old_stores`) are read, and their jobs continue."""
 
 import asyncio
 import shutil

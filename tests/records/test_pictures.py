@@ -1,4 +1,4 @@
-"""A picture is in the store as long as a job names it, however calls meet."""
+"""A picture stays in the store as long as a job uses it, however calls interleave."""
 
 import asyncio
 from pathlib import Path

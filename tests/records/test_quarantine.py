@@ -1,4 +1,4 @@
-"""One object of the store that cannot be read stops nobody but its owner, and is not lost."""
+"""An unreadable object in the store harms only its job, and is kept."""
 
 import asyncio
 import json

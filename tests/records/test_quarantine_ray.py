@@ -1,4 +1,4 @@
-"""A real coordinator over a store with broken objects: what its operator and callers see."""
+"""A real coordinator on a store with unreadable objects: what operators and clients see."""
 
 from pathlib import Path
 

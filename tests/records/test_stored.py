@@ -1,4 +1,4 @@
-"""A store read without a farm, by `python -m farm jobs|show|logs --store`; it stays as it is."""
+"""`python -m farm jobs`, `show` and `logs` with --store: read without a farm, never written."""
 
 import asyncio
 import json
@@ -95,7 +95,7 @@ def test_what_cannot_be_read_is_told_and_left(
     assert str(folder / job_key(jobs[0])) in capsys.readouterr().err
     assert main(["logs", jobs[1], "--store", store]) == 0
     assert "submitted" in capsys.readouterr().out
-    assert f"{log} cannot be read whole" in caplog.text
+    assert f"{log} is partly unreadable" in caplog.text
     assert state_of(folder) == before
 
 
@@ -197,7 +197,7 @@ def test_without_a_farm_it_is_told_where_jobs_can_be_seen(
 def test_what_needs_a_farm_is_not_made_up(folder: Path) -> None:
     farm = Farm(StoredJobs(str(folder)))
     for use in (farm.status, lambda: farm.cancel("job-1"), lambda: farm.drain("renderer-0")):
-        with pytest.raises(WorkerError, match="was opened to be read"):
+        with pytest.raises(WorkerError, match="was opened read-only: this needs a running farm"):
             use()
 
 

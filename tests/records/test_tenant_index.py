@@ -1,4 +1,4 @@
-"""Lists by tenant: the jobs of others are never read for them."""
+"""Listing a tenant's jobs never reads the jobs of others."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
