@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from farm.client.connection import Connection, connect, submit, submit_many
     from farm.client.job import Job, as_completed
 
-# Loaded on first use: the coordinator and its workers import this package too.
+# Imported on first use, because the coordinator and its workers import this package too.
 _HOMES = {
     "Connection": "farm.client.connection",
     "Job": "farm.client.job",

@@ -1,1 +1,1 @@
-"""A farm from Python: in this Ray cluster, over HTTP, or one of its own."""
+"""Python clients of a farm: over Ray, over HTTP, or with a farm started in this process."""

@@ -1,4 +1,7 @@
-"""Ways to a farm from Python: a server's URL, the Ray cluster this is in, or a farm of its own."""
+"""The public Python API: connect to a farm, submit pictures, and look up jobs.
+
+A farm is reached at a server's URL or in a Ray cluster; if there is none, one is started.
+"""
 
 import os
 from collections.abc import Iterable
@@ -15,36 +18,36 @@ from farm.errors import FarmError, QueueFullError, RequestError
 from farm.model.parameters import check_parameters
 from farm.settings import Address, Settings, load_settings
 
-SUBMITTERS = 8  # submissions under way at once
-ROOM_S = 30.0  # the longest between two looks whether a full farm has room
+SUBMITTERS = 8  # submissions at once
+ROOM_S = 30.0  # the longest pause before a submission to a full farm is retried
 
 
 class Connection:
-    """A farm that takes jobs; made by `connect`."""
+    """A connection to a farm, made by `connect`. A context manager that closes it at the end."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
     def submit(self, picture: Picture, /, **parameters: Any) -> Job:
-        """Hand a picture over; the job is in the farm's store once this returns.
+        """Submit a picture and return its job, which is in the farm's store by then.
 
-        picture: a PIL image, a path, a file's bytes or an array (H, W, 3) of uint8.
+        picture: a PIL image, a path, a file's bytes, or an array (H, W, 3) of uint8.
         parameters: the fields of `svd_engine.RenderParams` (seed, num_frames, fps,
         motion_bucket_id, ...), and model, variant, dtype, num_videos, priority (0-100), force,
-        start_within_s, finish_within_s; tenant where it is not over HTTP.
+        start_within_s, finish_within_s. Over Ray also tenant.
 
-        Raises RequestError, which names what is wrong, QueueFullError, StoreError, WorkerError;
-        over HTTP AccessError and ServerError.
+        Raises RequestError, which says what is wrong with the request, QueueFullError, StoreError
+        or WorkerError; over HTTP also AccessError or ServerError.
         """
         fields = check_parameters(parameters)
         data, name = picture_bytes(picture), picture_name(picture)
         return Job(self._remote, self._remote.submit(data, fields, name))
 
     def submit_many(self, pictures: Iterable[Picture], /, **parameters: Any) -> list[Job]:
-        """Hand many pictures over, with the same parameters; their jobs, in the same order.
+        """Submit many pictures with the same parameters; returns their jobs in the same order.
 
-        Waits while the farm is full. All or nothing: where a picture cannot be submitted, the
-        others' jobs are cancelled, and the error names it.
+        Waits while the farm is full. All or nothing: if a picture cannot be submitted, the jobs of
+        the others are cancelled, and the error names that picture. Raises what `submit` does.
         """
         fields = check_parameters(parameters)
         stop = Event()
@@ -57,7 +60,7 @@ class Connection:
                 done, _ = wait(submitted, return_when=FIRST_EXCEPTION)
                 for job in submitted:
                     if job in done:
-                        job.result()  # raises where another may wait for room for long
+                        job.result()  # raise an error now: the others may wait long for room
                 return [job.result() for job in submitted]
             except BaseException:
                 stop.set()
@@ -69,11 +72,11 @@ class Connection:
                 raise
 
     def job(self, id: str) -> Job:
-        """A job by its id, whoever submitted it. JobError where there is none."""
+        """Look up a job by its id, no matter who submitted it. JobError if there is none."""
         return Job(self._remote, self._remote.state(id))
 
     def close(self) -> None:
-        """Let go of what is open; jobs go on."""
+        """Close the connection. Jobs continue."""
         self._remote.close()
 
     def __enter__(self) -> Self:
@@ -105,13 +108,13 @@ class Connection:
 
 
 def connect(url: str | None = None, api_key: str | None = None) -> Connection:
-    """Open the way to a farm: to a server, or without a URL as `submit` finds it.
+    """Connect to a farm: to a server by its URL, or without one to the farm that `submit` uses.
 
-    url: as http://host:8000. Raises RequestError for what is no URL, StoreError or WorkerError
-    where there is no farm and none can be started.
+    url: for example http://host:8000. Raises RequestError if it is not a URL, and StoreError or
+    WorkerError if there is no farm and none can be started.
     """
     if url is not None:
-        return _reach(url, api_key)  # FARM_API_KEY is for FARM_URL alone
+        return _reach(url, api_key)  # FARM_API_KEY belongs to FARM_URL, and is not sent elsewhere
     address = Address()
     if address.url is not None:
         return _reach(address.url, api_key or address.api_key)
@@ -119,22 +122,23 @@ def connect(url: str | None = None, api_key: str | None = None) -> Connection:
 
 
 def submit(picture: Picture, /, **parameters: Any) -> Job:
-    """Hand a picture to the farm: as `Connection.submit`, which says what may be given.
+    """Submit a picture to the default farm; `Connection.submit` describes the parameters.
 
-    The farm is the server of FARM_URL (with FARM_API_KEY), else that of the Ray cluster this
-    process is in, RAY_ADDRESS names or this machine runs, else one that is started in this
-    process, and ends with it: what it was at goes on when one is started again.
+    The default farm is the first of these:
+    - the server at FARM_URL, with the key FARM_API_KEY;
+    - the farm of a Ray cluster: the one this process is in, RAY_ADDRESS, or one on this machine;
+    - a new farm that ends with this process. Its open jobs continue when it is started again.
     """
-    return _usual().submit(picture, **parameters)
+    return _default().submit(picture, **parameters)
 
 
 def submit_many(pictures: Iterable[Picture], /, **parameters: Any) -> list[Job]:
-    """Hand many pictures to the farm that `submit` finds: as `Connection.submit_many`."""
-    return _usual().submit_many(pictures, **parameters)
+    """Submit many pictures to the default farm, as `Connection.submit_many` does."""
+    return _default().submit_many(pictures, **parameters)
 
 
-def _usual() -> Connection:
-    """The one for all calls of `submit`, as long as the surroundings are the same."""
+def _default() -> Connection:
+    """The connection to the default farm, reused while settings and cluster stay the same."""
     address = Address()
     if address.url is not None:
         return _reach_once(address.url, address.api_key)
@@ -171,5 +175,5 @@ def _join(settings: Settings) -> Connection:
 def _cancel(job: Job) -> None:
     try:
         job.cancel()
-    except FarmError:  # finished just now, or the farm is gone; the first error is what is told
+    except FarmError:  # the job has finished or the farm is gone; the first error is raised instead
         return

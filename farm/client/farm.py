@@ -1,4 +1,4 @@
-"""A farm for programs that are not asynchronous: each call waits for its answer."""
+"""A blocking facade over FarmApi, for programs that do not use asyncio."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ R = TypeVar("R")
 def _blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate["Farm", P], R]:
-    """A method of FarmApi, called and waited for."""
+    """Make a blocking method from a method of FarmApi."""
     name = method.__name__
 
     def call(self: "Farm", /, *arguments: P.args, **keywords: P.kwargs) -> R:
@@ -28,7 +28,7 @@ def _blocking(
         try:
             return answer.result()
         except BaseException:
-            answer.cancel()  # Ctrl-C: nobody waits any more
+            answer.cancel()  # on Ctrl-C, for example, nobody waits for it any more
             raise
 
     update_wrapper(call, method)
@@ -36,10 +36,10 @@ def _blocking(
 
 
 class Farm:
-    """A farm: FarmApi without `await`, and what is easily made of it."""
+    """FarmApi with blocking methods, and iterators built on them."""
 
     def __init__(self, api: FarmApi, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """loop: where `api` lives; None: a loop in the background of this process."""
+        """loop: the event loop that runs `api`; by default a background loop of this process."""
         self._api, self._loop = api, loop or _background_loop()
 
     ready = _blocking(FarmApi.ready)
@@ -59,9 +59,9 @@ class Farm:
     _page = _blocking(FarmApi.events)
 
     def watch(self, jobs: Sequence[str], tick_s: float = 10.0) -> Iterator[list[JobView]]:
-        """Yield the jobs as they change, until all are finished; an empty list every `tick_s`.
+        """Yield jobs as they change, until all are finished; an empty list after `tick_s` seconds.
 
-        A job that somebody deletes meanwhile is left out.
+        Jobs that are deleted meanwhile are dropped.
         """
         version, left = -1, dict.fromkeys(jobs)
         while left:
@@ -71,14 +71,14 @@ class Farm:
                     left.pop(view.job.id, None)
             yield views
             if not views:
-                job = next(iter(left))  # a deleted job makes no news: look at each in its turn
+                job = next(iter(left))  # deletions are not published: check one job at a time
                 del left[job]
                 with suppress(JobError):
                     self.show(job)
                     left[job] = None
 
     def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """A job's whole event log from after entry `after` on."""
+        """All entries of a job's event log after number `after`."""
         entries: list[LogEntry] = []
         while True:
             page = self._page(job, after)
@@ -89,16 +89,16 @@ class Farm:
 
 
 def fetch(store: Store, result: ClipResult) -> tuple[bytes, bytes]:
-    """A finished clip's video and thumbnail. StoreError where they are gone."""
+    """Read the video and the thumbnail of a finished clip. Raises StoreError if they are gone."""
     video, thumbnail = store.get(result.video), store.get(result.thumbnail)
     if video is None or thumbnail is None:
-        raise StoreError(f"{store.where(result.video)} is gone: submit with force to render anew")
+        raise StoreError(f"{store.where(result.video)} is gone: submit with force to render again")
     return video.data, thumbnail.data
 
 
 @cache
 def _background_loop() -> asyncio.AbstractEventLoop:
-    """One for the whole process. Its thread is a daemon, and so delays no exit."""
+    """The event loop of all farms in this process. Its thread is a daemon, so it delays no exit."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="farm", daemon=True).start()
     return loop

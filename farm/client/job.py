@@ -1,4 +1,4 @@
-"""A job as the one who submitted it holds it, however far away its farm is."""
+"""`farm.Job`, a client's handle of a job, for every kind of connection."""
 
 import time
 from base64 import b64encode
@@ -17,13 +17,14 @@ from farm.errors import (
     RequestError,
 )
 from farm.model.job import LogEntry, Progress, State, Variant
+from farm.quantities import counted
 from svd_engine import video as videos
 
-PLAYED = 4  # clips that a notebook is given at once
+PLAYED = 4  # clips that a notebook shows for one job
 
 
 class Job:
-    """A job of a farm. What it tells is asked of the farm, until the job is finished."""
+    """A handle of a job. Its properties ask the farm until the job is finished."""
 
     def __init__(self, remote: Remote, snapshot: Snapshot) -> None:
         self._remote, self._seen = remote, snapshot
@@ -33,7 +34,7 @@ class Job:
 
     @property
     def id(self) -> str:
-        """Its id, the same over HTTP, in Python and in a batch."""
+        """The job's id, which is the same over HTTP, in Python and in a batch."""
         return self._seen.id
 
     @property
@@ -43,19 +44,20 @@ class Job:
 
     @property
     def progress(self) -> Progress:
-        """How far it is: fraction, stage, step of steps, queue_position, eta_s."""
+        """The job's progress: fraction, stage, step, steps, queue_position, eta_s."""
         return self._look().progress
 
     @property
     def error(self) -> str | None:
-        """Why it failed."""
+        """Why the job failed; None if it has not."""
         return self._look().error
 
     def wait(self, timeout: float | None = None, progress: bool | None = None) -> "Job":
-        """Wait until its clips are there; the job itself.
+        """Wait until the job is completed, and return it.
 
-        timeout: in seconds; TimeoutError after it, and the job goes on. progress: show a bar
-        (default: on a terminal and in a notebook). Raises JobFailedError or JobCancelledError.
+        timeout: in seconds; then TimeoutError is raised, and the job continues. progress: whether
+        to show a bar (default: on a terminal and in a notebook). Raises JobFailedError or
+        JobCancelledError if there will be no clips.
         """
         until = None if timeout is None else time.monotonic() + timeout
         if self._seen.state.is_open:
@@ -65,17 +67,20 @@ class Job:
                         show(self._seen)
         if self._seen.state.is_open:
             raise TimeoutError(
-                f"{self.id} is not finished after {timeout:g} s, and goes on: "
+                f"{self.id} is not finished after {timeout:g} s, and continues: "
                 f"{describe(self._seen)}"
             )
         return self._completed()
 
     def save(self, path: str | PathLike[str], video: int = 0) -> Path:
-        """Write its clip, or the `video`th of several in the order of their seeds, from 0.
+        """Write the job's clip to a file, and return its path.
 
-        The suffix chooses: .mp4 is the file that the farm made; .webm .gif .webp, or none for
-        .png frames, are made of that one here. Raises as `wait` does, ValueError for another
-        suffix, JobError while it is not finished.
+        path: the suffix chooses the format. .mp4 is the farm's own file; .webm, .gif and .webp, or
+        a folder of .png frames if there is no suffix, are converted from it here. video: which of
+        several clips, from 0, in the order of their seeds.
+
+        Raises ValueError for another suffix, JobError while the job is not finished, and
+        JobFailedError or JobCancelledError if it has no clips.
         """
         path = Path(path)
         if path.suffix.lower() == ".mp4":
@@ -88,20 +93,23 @@ class Job:
         return videos.save(self.frames(video), self._seen.fps, path)
 
     def frames(self, video: int = 0) -> videos.Frames:
-        """Its frames, (F, H, W, 3) of uint8, as decoded from the mp4, which is lossy."""
+        """A clip's frames, (F, H, W, 3) of uint8, decoded from the mp4, which is lossy."""
         return videos.decode_video(self._content("video", video))
 
     def thumbnail(self, video: int = 0) -> bytes:
-        """Its first frame, as a small JPEG file."""
+        """A clip's first frame as a small JPEG file."""
         return self._content("thumbnail", video)
 
     def cancel(self) -> None:
-        """Stop it at its next step or chunk; back then. A job that is finished stays as it is."""
+        """Cancel the job, and return once it has stopped, at its next step or chunk.
+
+        A finished job stays as it is.
+        """
         if self._look().state.is_open:
             self._seen = self._remote.cancel(self.id)
 
     def events(self, after: int = 0) -> Iterator[LogEntry]:
-        """Its event log from after entry `after` on, as it is written, until it is finished."""
+        """Yield the job's event log after entry `after` as it grows, until the job is finished."""
         return self._remote.events(self.id, after)
 
     def _look(self) -> Snapshot:
@@ -117,7 +125,7 @@ class Job:
         return self._remote.content(self.id, variant, video)
 
     def _completed(self) -> "Job":
-        """Itself; a JobError where it is not completed."""
+        """Return the job if it is completed; otherwise raise a JobError."""
         now = self._look()
         if now.state is State.FAILED:
             raise JobFailedError(f"{self.id} failed: {now.error}")
@@ -128,7 +136,7 @@ class Job:
         return self
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: its clips, or how far it is."""
+        """Show the job in a notebook: its clips, or its progress."""
         try:
             now = self._look()
             if now.state is State.COMPLETED:
@@ -152,9 +160,9 @@ class Job:
 
 
 def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
-    """Yield jobs as each is finished, be it completed, failed or cancelled.
+    """Yield jobs as they finish, whether completed, failed or cancelled.
 
-    timeout: in seconds; TimeoutError where some are open after it, and they go on.
+    timeout: in seconds; if jobs are still open then, TimeoutError is raised, and they continue.
     """
     until = None if timeout is None else time.monotonic() + timeout
     farms: dict[Remote, dict[str, Job]] = {}
@@ -163,8 +171,8 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
     watches = [(waiting, farm.watch(list(waiting), until)) for farm, waiting in farms.items()]
     while watches:
         for watch in list(watches):
-            waiting, told = watch
-            snapshots = next(told, None)
+            waiting, news = watch
+            snapshots = next(news, None)
             if snapshots is None:
                 watches.remove(watch)
             for snapshot in snapshots or ():
@@ -174,6 +182,6 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
     still_open = [name for waiting in farms.values() for name in waiting]
     if still_open:
         raise TimeoutError(
-            f"{len(still_open)} jobs are not finished after {timeout:g} s, and go on: "
+            f"{counted(len(still_open), 'job')} still open after {timeout:g} s: "
             f"{', '.join(still_open[:3])}"
         )

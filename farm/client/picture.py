@@ -1,4 +1,4 @@
-"""A picture, in whatever form a caller has it, to the bytes of a file."""
+"""Conversion of a caller's picture, in any of its forms, to the bytes of an image file."""
 
 import os
 from io import BytesIO
@@ -16,9 +16,10 @@ Picture = Image.Image | str | os.PathLike[str] | bytes | NDArray[np.uint8]
 
 
 def picture_bytes(picture: Picture) -> bytes:
-    """A file's own bytes; an image or an array (H, W, 3) of uint8 as PNG.
+    """The bytes of a picture: a file's own; a PNG for an image or an array (H, W, 3) of uint8.
 
-    Raises RequestError for what is no picture. Whether a file is one, the farm looks at.
+    Raises RequestError for a file that cannot be read and for any other type or shape. Whether a
+    file's content is a picture is left to the farm to check.
     """
     if isinstance(picture, bytes):
         return picture
@@ -35,7 +36,7 @@ def picture_bytes(picture: Picture) -> bytes:
 
 
 def picture_name(picture: Picture) -> str:
-    """What its file is called; empty where it has none."""
+    """The name of the picture's file; empty if it has none."""
     file = picture.filename if isinstance(picture, ImageFile.ImageFile) else picture
     if isinstance(file, (str, os.PathLike)):
         return Path(file).name
@@ -47,7 +48,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise RequestError(f"there is no picture at {path}") from error
-    except (OSError, ValueError) as error:  # ValueError: the path itself is none
+    except (OSError, ValueError) as error:  # ValueError: the path is invalid
         reason = error.strerror if isinstance(error, OSError) else error
         raise RequestError(f"cannot read {path}: {reason}") from error
 
@@ -61,7 +62,10 @@ def _image_of(array: NDArray[Any]) -> Image.Image:
 
 
 def _as_png(image: Image.Image) -> bytes:
-    """Upright RGB, as the engine would make it: PNG holds neither CMYK nor floats."""
+    """The image as a PNG, upright and in RGB as the engine would make it.
+
+    It is converted first, because PNG supports neither CMYK nor floats.
+    """
     buffer = BytesIO()
     try:
         open_picture(image).save(buffer, "PNG", compress_level=1)  # 6 takes seconds for a photo

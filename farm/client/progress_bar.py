@@ -11,9 +11,9 @@ from farm.client.remote import Snapshot
 
 @contextmanager
 def open_bar(first: Snapshot, shown: bool | None) -> Iterator[Callable[[Snapshot], None]]:
-    """Something to tell of a job as it goes on.
+    """Open a progress bar for a job; yields a function that updates it.
 
-    shown: default (None): where standard error is a terminal, or in a notebook.
+    shown: whether to show it. None: if standard error is a terminal, and in a notebook.
     """
     if shown is None:
         shown = sys.stderr.isatty() or in_notebook()
@@ -28,7 +28,7 @@ def open_bar(first: Snapshot, shown: bool | None) -> Iterator[Callable[[Snapshot
 
     def show(snapshot: Snapshot) -> None:
         progress = snapshot.progress
-        # A lost attempt takes nothing back, and nothing is whole that is still being decoded.
+        # The bar never goes back if an attempt is lost, and is full only when the job is finished.
         most = progress.steps - 1 if snapshot.state.is_open else progress.steps
         bar.total, bar.n = progress.steps, min(max(bar.n, progress.step), most)
         bar.set_postfix_str(describe(snapshot))
@@ -41,7 +41,7 @@ def open_bar(first: Snapshot, shown: bool | None) -> Iterator[Callable[[Snapshot
 
 
 def describe(snapshot: Snapshot) -> str:
-    """Where a job is, in a few words."""
+    """A job's progress in a few words."""
     progress = snapshot.progress
     if not snapshot.state.is_open:
         return snapshot.state.value
@@ -57,7 +57,7 @@ def describe(snapshot: Snapshot) -> str:
 
 
 def in_notebook() -> bool:
-    """Whether this runs in a Jupyter kernel, where standard error is no terminal."""
+    """Whether this process is a Jupyter kernel, whose standard error is not a terminal."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = get_ipython() if get_ipython else None
     return shell is not None and "IPKernelApp" in shell.config

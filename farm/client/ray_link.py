@@ -1,4 +1,4 @@
-"""A Ray cluster's farm: its coordinator, found or started, and called as an actor."""
+"""FarmApi over Ray: it finds or starts a cluster's coordinator, and calls it as an actor."""
 
 import asyncio
 import logging
@@ -38,19 +38,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
-PATIENCE_S = 120.0  # with a coordinator that is being restarted, or does not answer
-RETRY_S = 0.5
-TICK_S = 0.5  # between two looks whether an answer may still come
-PING_S = 3.0  # between two pings of a coordinator that takes its time
-WARN_S = 10.0  # without an answer, until a person is told
-STORE_S = 10.0  # of patience with a store that is away: somebody waits for its answer
-PEEK_S = 2.0  # with a store, to see who owns it
+PATIENCE_S = 120.0  # how long to wait for a coordinator that restarts or does not answer
+RETRY_S = 0.5  # before a failed call is repeated
+TICK_S = 0.5  # between two checks that an answer can still come
+PING_S = 3.0  # between two pings of a coordinator during a long call
+WARN_S = 10.0  # without an answer to a ping, after which a warning is logged
+STORE_S = 10.0  # how long clients retry while an S3 server does not answer
+PEEK_S = 2.0  # the same for reading who owns a store
 
 
 def _remote(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate["RayFarm", P], Coroutine[Any, Any, R]]:
-    """A method of FarmApi, called on the coordinator's actor."""
+    """Make a method that calls the coordinator's actor from a method of FarmApi."""
     name = method.__name__
 
     async def call(self: "RayFarm", /, *arguments: P.args, **keywords: P.kwargs) -> R:
@@ -62,7 +62,7 @@ def _remote(
 
 
 class RayFarm:
-    """The FarmApi of a Ray cluster's coordinator. Its calls outlast the coordinator's restarts."""
+    """A proxy of a cluster's coordinator. Its calls are retried while the coordinator restarts."""
 
     def __init__(
         self,
@@ -71,9 +71,10 @@ class RayFarm:
         patience_s: float = PATIENCE_S,
         engine: str = "farm.workers.worker",
     ) -> None:
-        """The coordinator is looked for, or started, at the first call.
+        """The first call finds the coordinator, or starts one.
 
-        patience_s: for a coordinator that is being restarted, or does not answer.
+        patience_s: how long a call waits for a coordinator that restarts or does not answer.
+        engine: the module whose class `Worker` renders.
         """
         self._settings, self._engine = settings, engine
         self._lifeline, self._patience_s = lifeline, patience_s
@@ -101,9 +102,10 @@ class RayFarm:
     status = _remote(FarmApi.status)
 
     async def find(self, job: str) -> JobView | None:
-        """A job and its progress; None where there is no such job.
+        """A job and its progress; None if there is no such job.
 
-        Calls that come while one is under way share the next: polls outnumber all other calls.
+        Concurrent calls are batched into one `find_all`, because clients poll more than they do
+        anything else.
         """
         asked = self._asked.setdefault(job, asyncio.get_running_loop().create_future())
         if self._asking is None or self._asking.done():
@@ -123,7 +125,7 @@ class RayFarm:
                     future.set_result(view)
 
     async def store(self) -> Store:
-        """Where the farm keeps what it makes."""
+        """The farm's store, opened for reading."""
         if self._store is None:
             there = await self.ready()
             store = open_store(there["store"], make=False, patience_s=STORE_S)
@@ -131,7 +133,11 @@ class RayFarm:
         return self._store
 
     async def _call(self, method: str, *arguments: Any, **keywords: Any) -> Any:
-        """The call's result. Raises the FarmError that it raised, WorkerError, ClusterLostError."""
+        """Call the coordinator until it answers.
+
+        Raises the FarmError that the coordinator raised, WorkerError if it does not answer, or
+        ClusterLostError.
+        """
         until = time.monotonic() + self._patience_s
         while True:
             self._lifeline.check()
@@ -144,12 +150,12 @@ class RayFarm:
                 call = getattr(self._actor, method).remote(*arguments, **keywords)
                 return await self._outlast(_answer(call), self._pulse)
             except RayError as error:
-                _raise_unless_passing(error, method, until)
+                _raise_unless_retryable(error, method, until)
             self._actor = None
             await asyncio.sleep(RETRY_S)
 
     async def _outlast(self, work: Coroutine[Any, Any, T], pulse: "Pulse | None" = None) -> T:
-        """Wait for work as long as there is hope that it ends."""
+        """Wait for the work while the cluster and the coordinator (`pulse`) are alive."""
         task = asyncio.create_task(work)
         try:
             while not (await asyncio.wait({task}, timeout=TICK_S))[0]:
@@ -162,20 +168,20 @@ class RayFarm:
 
 
 class Pulse:
-    """Tells a coordinator that takes its time from one that hangs, or was never started."""
+    """Pings a coordinator, to tell a slow call from a coordinator that hangs or never started."""
 
     def __init__(self, actor: Any, patience_s: float) -> None:
         self._actor, self._patience_s = actor, patience_s
         self._lock = threading.Lock()
-        self._ping: Any = None  # the one that is not answered yet
+        self._ping: Any = None  # the ping that has not been answered yet
         self._sent = self._heard = time.monotonic()
         self._warned = False
 
     def check(self) -> None:
-        """Ask now and then. WorkerError where there was no answer for too long."""
+        """Ping if it is time to; raise WorkerError if a ping was unanswered for too long."""
         with self._lock:
             now = time.monotonic()
-            if self._ping is not None and self._ping.done():  # an error is told by the call itself
+            if self._ping is not None and self._ping.done():  # errors are left to the call itself
                 self._ping, self._heard, self._warned = None, now, False
             if self._ping is None:
                 if now - self._heard > PING_S and hasattr(self._actor, "ping"):
@@ -185,7 +191,7 @@ class Pulse:
             if silent > self._patience_s:
                 raise WorkerError(
                     f"the coordinator has not answered for {silent:.0f} s: it hangs, or Ray cannot "
-                    "start it; end its process, and another goes on from the store"
+                    "start it; kill its process, and a new one continues from the store"
                 )
             if silent > WARN_S and not self._warned:
                 self._warned = True
@@ -197,7 +203,7 @@ async def _answer(ref: Any) -> Any:
 
 
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """As `asyncio.to_thread`, in a daemon: a call that never returns must not delay the exit."""
+    """Like `asyncio.to_thread`, but in a daemon thread, so that a stuck call delays no exit."""
     done = Future[T]()
 
     def run() -> None:
@@ -210,22 +216,25 @@ async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await asyncio.wrap_future(done)
 
 
-def _raise_unless_passing(error: RayError, method: str, until: float) -> None:
-    """Return where the coordinator may be back soon; else raise what its caller is to know."""
+def _raise_unless_retryable(error: RayError, method: str, until: float) -> None:
+    """Return if the call may be retried; otherwise raise the error for the caller."""
     if isinstance(error, RayTaskError):
         if isinstance(error.cause, FarmError):
             raise error.cause from None
         raise WorkerError(f"the coordinator failed at {method}: {error.cause!r}") from error
-    passing = isinstance(error, (ActorDiedError, ActorUnavailableError))
-    if not passing or time.monotonic() > until:
+    retryable = isinstance(error, (ActorDiedError, ActorUnavailableError))
+    if not retryable or time.monotonic() > until:
         raise WorkerError(f"no coordinator: {without_places(last_line(error))}") from error
 
 
 def start_coordinator(settings: Settings, engine: str = "farm.workers.worker") -> Any:
-    """The cluster's coordinator, started where there is none. StoreError: for lack of a store."""
+    """Return the cluster's coordinator, and start it if there is none.
+
+    Raises StoreError if a coordinator has to be started, and its store cannot be used.
+    """
     with suppress(ValueError):
         return ray.get_actor("coordinator", namespace="farm")
-    # Once, before the first start: a coordinator that is started anew must find this same store.
+    # The store is identified here, once, so that a restarted coordinator accepts no other store.
     store = open_store(settings.store)
     store.check()
     return (
@@ -237,7 +246,7 @@ def start_coordinator(settings: Settings, engine: str = "farm.workers.worker") -
             get_if_exists=True,
             num_cpus=0,
             max_restarts=-1,
-            max_task_retries=-1,  # every call may be repeated
+            max_task_retries=-1,  # all calls are idempotent
             max_concurrency=10_000,
         )
         .remote(settings, engine, identify(store))
@@ -245,35 +254,36 @@ def start_coordinator(settings: Settings, engine: str = "farm.workers.worker") -
 
 
 def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool = True) -> Farm:
-    """Join a cluster, or start one, and its coordinator.
+    """Join a Ray cluster, or start one, and connect to its farm.
 
-    start: False only joins one that runs. Raises StoreError where the store cannot be used, or the
-    cluster's farm has another than the one asked for; WorkerError where there is no cluster, or its
-    farm is of a later version. One of an earlier version is replaced: what it was at goes on from
-    the store.
+    start: whether to start a cluster if none is running. A coordinator of an earlier version is
+    replaced, and its jobs continue from the store.
+
+    Raises StoreError if the store cannot be used, or if the cluster's farm uses another store than
+    the settings name; WorkerError if there is no cluster, or if its farm has a later version.
     """
     joined = join_cluster(_owners_cluster(settings))
     if not joined:
         if not start:
-            raise WorkerError("no Ray cluster runs here, so no farm does")
-        open_store(settings.store).check()  # before anything is started
+            raise WorkerError("no Ray cluster runs here, and therefore no farm")
+        open_store(settings.store).check()  # fail before anything is started
         start_cluster()
     farm = Farm(RayFarm(settings, lifeline(), engine=engine))
     try:
         there = farm.ready()
     except LeaseError:
-        ray.kill(ray.get_actor("coordinator", namespace="farm"))  # it has nothing
+        ray.kill(ray.get_actor("coordinator", namespace="farm"))  # it owns no store
         owners = _owners_cluster(settings)
         if joined or ray_address() or running_cluster(owners) != owners:
             raise
-        ray.shutdown()  # another program was starting at the same time, and was faster
+        ray.shutdown()  # another program started a farm at the same time, and was faster: join it
         return connect(settings, engine, start)
     version, numerics = svd_engine.__version__, svd_engine.NUMERICS
-    its = there["version"], there.get("numerics", 0)  # not counted before 0.2.0
+    its = there["version"], there.get("numerics", 0)  # farms before 0.2.0 report no numerics
     if _age(*its) > _age(version, numerics):
         raise WorkerError(
-            "the cluster's farm is version {} with numerics {}, ".format(*its)
-            + f"this is {version} with numerics {numerics}"
+            "the cluster's farm has version {} with numerics {}, ".format(*its)
+            + f"and this program has {version} with numerics {numerics}: update this program"
         )
     if its != (version, numerics):
         ray.kill(ray.get_actor("coordinator", namespace="farm"))
@@ -282,14 +292,14 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
     if "store" in settings.model_fields_set and there["store"] != settings.store:
         raise StoreError(
             f"the cluster's farm keeps its store at {there['store']}, not {settings.store}: "
-            "give that one, or none, as --store or FARM_STORE; or start a farm beside it, with "
+            "give that one, or none, as --store or FARM_STORE; or start a second farm, with "
             "RAY_ADDRESS=local"
         )
     return farm
 
 
 def _owners_cluster(settings: Settings) -> str:
-    """The address of the cluster whose farm owns the store; empty where nobody tells."""
+    """The address of the cluster whose farm owns the store; empty if there is none or unknown."""
     try:
         stored = open_store(settings.store, make=False, patience_s=PEEK_S).get(LEASE)
     except StoreError:

@@ -1,4 +1,4 @@
-"""What a job's handle needs of a farm, however far away; and the farm of a Ray cluster as one."""
+"""The interface through which `farm.Job` uses a farm, and its implementation for a Ray cluster."""
 
 import random
 import time
@@ -13,14 +13,14 @@ from farm.errors import JobError, QueueFullError, StoreError
 from farm.model.job import JobView, LogEntry, Progress, State, Variant
 from farm.model.parameters import submission_of
 
-PATIENCE_S = 60.0  # with a farm that is full, or a server that does not answer
-PAUSES_S = 0.25, 8.0  # between two tries: the first, and the longest
-TICK_S = 1.0  # the longest that `watch` is silent
-EVENTS_EVERY_S = 0.5
+PATIENCE_S = 60.0  # how long to retry with a full farm, or a server that does not answer
+PAUSES_S = 0.25, 8.0  # the first and the longest pause between two tries
+TICK_S = 1.0  # the longest time between two results of `watch`
+EVENTS_EVERY_S = 0.5  # between two reads of a job's event log
 
 
 class Snapshot(BaseModel):
-    """A job as it was when somebody looked."""
+    """The state of a job at one moment."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,35 +33,35 @@ class Snapshot(BaseModel):
 
 
 class Remote(Protocol):
-    """A farm. Its methods raise FarmErrors: JobError where there is no such job."""
+    """A farm as a client sees it. Methods raise FarmErrors: JobError if there is no such job."""
 
     def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
-        """Hand a job over; it is in the store once this returns. name: of the picture's file."""
+        """Submit a job, which is in the store on return. name: the picture's file name."""
 
     def state(self, job: str) -> Snapshot:
-        """A job as it is now."""
+        """The current state of a job."""
 
     def watch(self, jobs: Sequence[str], until: float | None) -> Iterator[list[Snapshot]]:
-        """Yield jobs as they change, until all are finished or the monotonic clock is at `until`.
+        """Yield jobs as they change, until all are finished or `time.monotonic()` is `until`.
 
-        An empty list, once a second or so, where there is nothing new.
+        Yields an empty list about once a second if nothing has changed.
         """
 
     def cancel(self, job: str) -> Snapshot:
-        """Stop a job; back when its worker is free. One that is finished stays as it is."""
+        """Cancel a job, and return once its worker is free. A finished job stays as it is."""
 
     def content(self, job: str, variant: Variant, index: int) -> bytes:
-        """A file of a completed job: of its clip `index`, in the order of their seeds."""
+        """A file of a completed job's clip; `index` counts clips in the order of their seeds."""
 
     def events(self, job: str, after: int) -> Iterator[LogEntry]:
-        """A job's event log from after entry `after` on, until it is finished."""
+        """Yield a job's event log after entry `after`, until the job is finished."""
 
     def close(self) -> None:
-        """Let go of what is open."""
+        """Close the connection."""
 
 
 class Patience:
-    """Whether to try again, and when."""
+    """Pauses between retries, with exponential backoff and a total time limit."""
 
     def __init__(self, seconds: float = PATIENCE_S) -> None:
         self._until = time.monotonic() + seconds
@@ -69,9 +69,12 @@ class Patience:
         self.spent = False
 
     def pause(self, asked: float | None = None) -> bool:
-        """Sleep before another try, as long as is asked for; False at once if that is too long."""
+        """Sleep before the next try; False at once if that would exceed the time limit.
+
+        asked: the pause in seconds that the farm asked for, in place of the backoff.
+        """
         if asked is None:
-            asked = self._pause * random.uniform(0.5, 1.0)  # not all clients at the same time
+            asked = self._pause * random.uniform(0.5, 1.0)  # so that clients spread their retries
             self._pause = min(2 * self._pause, self._longest)
         if time.monotonic() + asked > self._until:
             self.spent = True
@@ -89,7 +92,7 @@ class ClusterRemote:
     def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
         submission = submission_of(fields, picture_name=name)
         folder = Path(submission.model.name)
-        if folder.is_dir():  # a worker's working directory is not this one
+        if folder.is_dir():  # made absolute, because workers have another working directory
             model = submission.model.model_copy(update={"name": str(folder.absolute())})
             submission = submission.model_copy(update={"model": model})
         patience = Patience()
@@ -114,24 +117,24 @@ class ClusterRemote:
             if until is not None and time.monotonic() >= until:
                 return
         for job in left:
-            self.state(job)  # JobError: somebody deleted it
+            self.state(job)  # raises JobError if the job was deleted
 
     def cancel(self, job: str) -> Snapshot:
         try:
             return _snapshot(self._farm.cancel(job))
-        except JobError:  # finished just now; if there is none, this says so again
+        except JobError:  # either it has just finished, or this raises JobError again
             return self.state(job)
 
     def content(self, job: str, variant: Variant, index: int) -> bytes:
         key, store = self._farm.show(job).job.results[index].key(variant), self._farm.store()
         stored = store.get(key)
         if stored is None:
-            raise StoreError(f"{store.where(key)} is gone: submit with force to render anew")
+            raise StoreError(f"{store.where(key)} is gone: submit with force to render again")
         return stored.data
 
     def events(self, job: str, after: int) -> Iterator[LogEntry]:
         while True:
-            open_still = self.state(job).state.is_open  # asked first: none is then missed
+            open_still = self.state(job).state.is_open  # read before the log, to miss no entry
             for entry in self._farm.events(job, after):
                 after = entry.seq
                 yield entry
@@ -140,7 +143,7 @@ class ClusterRemote:
             time.sleep(EVENTS_EVERY_S)
 
     def close(self) -> None:
-        """Nothing: the cluster's connection is Ray's."""
+        """Do nothing: Ray owns the connection."""
 
 
 def _snapshot(view: JobView) -> Snapshot:
