@@ -1,1 +1,1 @@
-"""`python -m farm.bench`: what the farm costs beside the work itself."""
+"""`python -m farm.bench`: measurements of the farm's overhead on top of rendering."""

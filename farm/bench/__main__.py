@@ -1,14 +1,14 @@
-"""`python -m farm.bench`: what the farm costs beside the work itself, measured on this machine.
+"""`python -m farm.bench`: measure the farm's overhead on top of rendering, on this machine.
 
-Every figure stands beside what it is compared with, from the same run. `Worker` below is an engine
-that only sleeps, to see the farm alone.
+Every figure is printed beside one to compare it with, from the same run. Where only the farm is to
+be measured, its workers sleep instead of rendering (`farm.bench.sleeper`).
 """
 
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
@@ -16,54 +16,44 @@ from typing import Any
 
 from PIL import Image
 
+from farm.bench import sleeper
+from farm.bench.sleeper import CLIP_S, STEPS
 from farm.client.farm import Farm
 from farm.errors import FarmError, RequestError, StoreError
 from farm.model.job import Submission
-from farm.model.plan import Kind, Stage
 from farm.model.request import Model
-from farm.model.task_order import Made, Order, Step
 from farm.settings import load_settings
 from farm.simulate.__main__ import decision_rate
-from farm.store import Store, open_store
+from farm.store import open_store
 from svd_engine.command_line import STATUSES, Parser, one_line, positive
 from svd_engine.nearest import no_such
 from svd_engine.params import RenderParams
 
-CLIP_S = 2.0  # of sleep, on a renderer
 CLIPS_PER_WORKER = 10
 SUBMITS = 2000
 PARTS = ("scheduler", "submits", "start", "overhead", "busy", "http")
 THREADS = 16
-STEPS = 25
 SMALL = {"width": 128, "height": 128, "num_frames": 8, "num_inference_steps": STEPS}
 
 
-class Worker:
-    """Sleeps through a clip's tasks."""
-
-    def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
-        """As `workers.Worker` is made; nothing is loaded."""
-
-    def run(self, order: Order, *_given: Any) -> Generator[Step, None, Any]:
-        """A renderer's tasks take CLIP_S for a clip, a decoder's next to nothing."""
-        if order.task.stage is Stage.DENOISE:
-            start, stop = order.task.span
-            for step in range(start, stop):
-                time.sleep(CLIP_S / STEPS)
-                yield Step(step + 1)
-        key = f"clips/{order.request.digest}/{order.attempt}"
-        return Made("0" * 64, key, key, key) if order.task.stage is Stage.MUX else "result"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; 0 done, 1 it failed, 2 wrong usage."""
+    """Measure and print. Returns 0 if it worked, 1 if it failed, 2 for wrong usage."""
     parser = Parser("python -m farm.bench", description=__doc__.split("\n\n")[0], epilog=STATUSES)
     parser.add_argument(
-        "--store", action="append", metavar="URL", help="an S3 store to measure too"
+        "--store", action="append", metavar="URL", help="an S3 store to measure submits to, as well"
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (all)")
     parser.add_argument(
-        "--workers", type=_counts, default="1,2,4,8,16", metavar="N,N,...", help="for busy time"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help=f"what to measure: {', '.join(PARTS)} (default: all)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_counts,
+        default="1,2,4,8,16",
+        metavar="N,N,...",
+        help="the numbers of workers for the part busy",
     )
     options = parser.parse_args(arguments)
     parts: dict[str, Callable[[], None]] = {
@@ -105,15 +95,17 @@ def _http() -> None:
 
 
 @contextmanager
-def _farm(store: str | None = None, engine: str = "farm.bench", **settings: Any) -> Iterator[Farm]:
-    """A farm on a cluster of its own."""
+def _farm(
+    store: str | None = None, engine: str = sleeper.__name__, **settings: Any
+) -> Iterator[Farm]:
+    """Start a farm on a Ray cluster of its own, with one worker of each kind."""
     import ray
 
     from farm.client.ray_link import connect
 
     with tempfile.TemporaryDirectory() as folder:
         own = {"store": store or folder, "workers": 1, "max_jobs": 100_000, **settings}
-        cpus = max(2, 2 * own["workers"])  # sleepers need no core
+        cpus = max(2, 2 * own["workers"])  # more than there are, because sleepers need no core
         ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False)
         try:
             yield connect(load_settings(**own), engine)
@@ -132,11 +124,11 @@ def _submission(seed: int) -> Submission:
 
 
 def _submits(stores: Sequence[str]) -> None:
-    """Latency and rate of submits that are in the store when they return."""
+    """Measure latency and rate of submits, which are in the store when they return."""
     picture = _picture()
     for store in [None, *stores]:
         with _farm(store) as farm:
-            farm.submit(_submission(10**6), picture)  # the model is looked at, the picture stored
+            farm.submit(_submission(10**6), picture)  # warm up: reads the model, stores the picture
             times = []
             for seed in range(SUBMITS // 20):
                 began = time.perf_counter()
@@ -156,7 +148,7 @@ def _submits(stores: Sequence[str]) -> None:
 
 
 def _overhead() -> None:
-    """A job of `tiny` on the farm against `engine.render` alone, in turn."""
+    """Compare a job of the model `tiny` on the farm with `engine.render` alone, in turn."""
     from svd_engine import Engine
     from svd_engine.video import encode_video
 
@@ -174,7 +166,8 @@ def _overhead() -> None:
             for _ in farm.watch([job.id]):
                 pass
             farmed.append(time.perf_counter() - began)
-        more = [f - a for f, a in zip(farmed[2:], alone[2:], strict=True)]  # the first ones load
+        # The first two are left out, because they load the model.
+        more = [f - a for f, a in zip(farmed[2:], alone[2:], strict=True)]
         print(
             f"a job of tiny, {STEPS} steps: {statistics.median(farmed[2:]):.2f} s on the farm, "
             f"{statistics.median(alone[2:]):.2f} s by engine.render and encode_video; "
@@ -183,7 +176,7 @@ def _overhead() -> None:
 
 
 def _busy(counts: Sequence[int]) -> None:
-    """How much of the time renderers are at work, while clips wait for them."""
+    """Measure the share of time that renderers work while clips are waiting for them."""
     picture = _picture()
     for count in counts:
         with _farm(workers=count) as farm:

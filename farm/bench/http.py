@@ -1,4 +1,4 @@
-"""What a farm costs over HTTP, beside an empty handler on the same Ray Serve in the same run."""
+"""Measurements of a farm over HTTP, beside an empty handler on the same Ray Serve and run."""
 
 import asyncio
 import os
@@ -15,10 +15,10 @@ from ray import serve
 
 CONNECTIONS = 32
 POLLS = 3000
-SUBMITS = 200  # one by one
+SUBMITS = 200  # one after the other
 SUBMITS_AT_ONCE = 1000
 ROUNDS = 3
-PARTS = {  # of a farm, by what Ray calls their processes
+PARTS = {  # the parts of a farm, by Ray's names for their processes
     "Proxy": "Serve's proxy",
     "ServeReplica:farm": "two replicas of the front door",
     "Coordinator": "the coordinator",
@@ -28,20 +28,20 @@ FORM = {"size": "64x48", "num_frames": "2", "num_inference_steps": "1", "model":
 
 
 class Empty:
-    """Nothing but Serve itself."""
+    """A handler that does nothing, to measure Serve itself."""
 
     async def __call__(self) -> str:
-        """An answer."""
+        """Answer with an empty JSON object."""
         return "{}"
 
 
 @contextmanager
 def _served(port: int) -> Iterator[str]:
-    """The farm at `/`, the empty handler at `/empty`; two replicas each."""
+    """Serve the farm at `/` and the empty handler at `/empty`, with two replicas each."""
     import ray
 
     with tempfile.TemporaryDirectory() as store:
-        # Read by the replicas, which Ray starts with this environment.
+        # For the replicas, which Ray starts with this environment.
         os.environ |= {"FARM_STORE": store, "FARM_MAX_JOBS": "100000"}
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         try:
@@ -58,7 +58,7 @@ def _served(port: int) -> Iterator[str]:
 
 
 async def _rate(calls: int, call: Callable[[int], Awaitable[float]]) -> tuple[float, list[float]]:
-    """Calls a second from CONNECTIONS at once, and the seconds each took, sorted."""
+    """Make calls from CONNECTIONS tasks; returns calls per second and the sorted durations in s."""
     numbers, times = iter(range(calls)), []
 
     async def one() -> None:
@@ -90,11 +90,11 @@ async def _measure(url: str, picture: bytes) -> None:
                 video = (await answer.json())["id"]
             return time.perf_counter() - began, video
 
-        _, video = await submit(0)  # the model is looked at
+        _, video = await submit(0)  # warm up: reads the model
         while (await (await session.get(f"/v1/videos/{video}")).json())["status"] != "completed":
             await asyncio.sleep(0.5)
         ratios = []
-        for _ in range(ROUNDS):  # in turn: the machine's speed drifts
+        for _ in range(ROUNDS):  # alternate, because the machine's speed drifts
             empty, _ = await _rate(POLLS, lambda _: get("/empty"))
             polls, times = await _rate(POLLS, lambda _: get(f"/v1/videos/{video}"))
             ratios.append(polls / empty)
@@ -122,14 +122,14 @@ async def _measure(url: str, picture: bytes) -> None:
         before = _core_seconds()
         rate, times = await _rate(SUBMITS_AT_ONCE, lambda number: timed(SUBMITS_AT_ONCE + number))
         after = _core_seconds()
-        print(f"... while no worker is at work: {rate:.0f} a second; of a core, each takes:")
+        print(f"... while no worker works: {rate:.0f} a second; CPU time of each submit:")
         for name, seconds in sorted(after.items(), key=lambda each: -each[1]):
             print(f"  {(seconds - before[name]) / SUBMITS_AT_ONCE * 1e3:5.1f} ms {name}")
 
 
 def _core_seconds() -> Counter[str]:
-    """What this process and those below it have used of the cores, by what they are."""
-    import psutil  # of the tests: see pyproject.toml
+    """The CPU seconds that this process and its descendants have used, by their part in PARTS."""
+    import psutil  # installed with the extra `test`
 
     own = psutil.Process()
     used = Counter({"this client": sum(own.cpu_times()[:2])})
@@ -146,7 +146,7 @@ def _p99(times: list[float]) -> float:
 
 
 def bench_http(picture: bytes) -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

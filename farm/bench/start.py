@@ -1,10 +1,11 @@
-"""How long a farm takes to begin on a store that has seen many jobs, beside an empty store."""
+"""Measurement of how long a farm takes to start on a store with many jobs, and on an empty one."""
 
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from farm.bench import sleeper
 from farm.client.farm import Farm
 from farm.client.ray_link import connect
 from farm.model.job import Job, Opened, State
@@ -21,7 +22,7 @@ DEFAULTS = RenderDefaults(width=64, height=64, num_frames=8)
 
 
 def bench_start() -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     import ray
 
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
@@ -30,7 +31,7 @@ def bench_start() -> None:
         try:
             for store in (empty, full, empty, full):
                 began = time.perf_counter()
-                farm = connect(load_settings(store=store, workers=1), "farm.bench")
+                farm = connect(load_settings(store=store, workers=1), sleeper.__name__)
                 ready = time.perf_counter() - began
                 listed = _list(farm)
                 what = "an empty store" if store == empty else f"{PAST} past jobs, {OPEN} open"
@@ -55,7 +56,7 @@ def _fill(store: Store) -> None:
             opened = Opened(job=job.id, tenant=job.tenant)
             store.put(open_key(job.id), opened.model_dump_json().encode())
 
-    store.put(TENANTS_WHOLE, b"{}")  # there is nothing from before the index
+    store.put(TENANTS_WHOLE, b"{}")  # no job is older than the index
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(write, _jobs()))
 
