@@ -1,4 +1,4 @@
-"""`python -m farm`: the operator's view of a running farm, and what can be done to its jobs."""
+"""`python -m farm`: the operator's command line, to inspect a farm and control its jobs."""
 
 import argparse
 import json
@@ -26,14 +26,14 @@ from farm.settings import load_settings
 from svd_engine.command_line import STATUSES, Parser, one_line
 from svd_engine.nearest import did_you_mean
 
-FOLLOW_S = 1.0
-DEMO = "demo/store"  # where `make demo` leaves one
-STORED = ("jobs", "show", "logs")  # what a store tells without a farm
-NAMED = 1000  # ids that a wrong one is compared with
+FOLLOW_S = 1.0  # between two reads of a log that is followed
+DEMO = "demo/store"  # the store that `make demo` leaves behind
+STORED = ("jobs", "show", "logs")  # commands that can read a store without a running farm
+NAMED = 1000  # the number of ids in which to look for one like an unknown id
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 1 it failed, 2 wrong usage or a store that cannot be read."""
+    """Run a command. Returns 0 if it worked, 1 if it failed, 2 for wrong usage or a bad store."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
     try:
@@ -55,27 +55,27 @@ def _say(text: str, status: int) -> int:
 
 
 def _farm_of(options: argparse.Namespace) -> Farm:
-    """The farm that runs here; or a store that was named, where that is all that is needed."""
+    """The running farm, or a named store if the command needs no more than that."""
     if options.store is not None and options.command in STORED:
-        return Farm(cast("FarmApi", StoredJobs(options.store)))  # all that these commands call
+        return Farm(cast("FarmApi", StoredJobs(options.store)))  # has all that these commands call
     from farm.client.ray_link import connect  # Ray is slow to load
 
     return connect(load_settings(store=options.store), start=False)
 
 
 def _where_to_look(store: str | None) -> str:
-    """Where jobs can be seen without a farm."""
+    """A hint where to find jobs if no farm is running."""
     for url in filter(None, (store, load_settings().store, DEMO)):
         with suppress(FarmError):
             StoredJobs(url)
-            return f"; the jobs of one that ran: python -m farm jobs --all --store {url}"
-    return "; the jobs of one that ran are in its store: python -m farm jobs --all --store URL"
+            return f"; to list the jobs of an earlier farm: python -m farm jobs --all --store {url}"
+    return "; to list the jobs of an earlier farm: python -m farm jobs --all --store URL"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         "python -m farm",
-        description="Look at a farm and its jobs, and steer them.",
+        description="Inspect a farm, and control its jobs.",
         epilog=STATUSES,
     )
     parser.add_argument("--store", metavar="URL", help="the farm's store (default: FARM_STORE)")
@@ -84,10 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Callable[[Farm, argparse.Namespace], None], text: str) -> None:
         sub = commands.add_parser(name, help=text, description=text, epilog=STATUSES)
         sub.set_defaults(run=run)
-        alone = ": read from it, with or without a farm" if name in STORED else ""
+        alone = ", which is read directly, with or without a farm" if name in STORED else ""
         sub.add_argument(
             "--store",
-            default=argparse.SUPPRESS,  # it may be before the command as well
+            default=argparse.SUPPRESS,  # so that a --store before the command is not overwritten
             metavar="URL",
             help=f"the farm's store{alone} (default: FARM_STORE)",
         )
@@ -96,25 +96,34 @@ def _parser() -> argparse.ArgumentParser:
         if name == "priority":
             sub.add_argument("priority", type=int, metavar="N", help="0 to 100")
         if name == "jobs":
-            sub.add_argument("--all", action="store_true", help="finished ones too")
-            sub.add_argument("--after", default="", metavar="JOB", help="those after that id")
-            sub.add_argument("--limit", type=int, default=100, metavar="N", help="(default: 100)")
+            sub.add_argument("--all", action="store_true", help="list finished jobs too")
+            sub.add_argument("--after", default="", metavar="JOB", help="list jobs after this id")
+            sub.add_argument(
+                "--limit", type=int, default=100, metavar="N", help="list N jobs (default: 100)"
+            )
         if name == "drain":
             sub.add_argument("worker", metavar="WORKER", help="a worker's name, such as renderer-0")
             sub.add_argument("--undo", action="store_true", help="give it tasks again")
         if name == "logs":
-            sub.add_argument("--after", type=int, default=0, metavar="N", help="from entry N on")
-            sub.add_argument("--follow", "-f", action="store_true", help="until it is finished")
+            sub.add_argument(
+                "--after", type=int, default=0, metavar="N", help="show the entries after entry N"
+            )
+            sub.add_argument(
+                "--follow",
+                "-f",
+                action="store_true",
+                help="wait for more until the job is finished",
+            )
 
-    command("status", _status, "workers, what each does, and open jobs by tenant")
-    command("jobs", _jobs, "the open jobs, oldest first")
-    command("show", _show, "a job's record and how far it is, as JSON")
-    command("cancel", _tell(Farm.cancel), "stop a job at its next step or chunk")
-    command("pause", _tell(Farm.pause), "begin no more of a job's tasks")
-    command("resume", _tell(Farm.resume), "go on with a paused job")
+    command("status", _status, "show the workers, their tasks, and open jobs by tenant")
+    command("jobs", _jobs, "list the open jobs, oldest first")
+    command("show", _show, "show a job's record and progress as JSON")
+    command("cancel", _control(Farm.cancel), "stop a job at its next step or chunk")
+    command("pause", _control(Farm.pause), "start no more of a job's tasks")
+    command("resume", _control(Farm.resume), "continue a paused job")
     command("priority", _priority, "change an open job's priority")
     command("drain", _drain, "give a worker no more tasks")
-    command("logs", _logs, "a job's event log")
+    command("logs", _logs, "show a job's event log")
     return parser
 
 
@@ -162,7 +171,7 @@ def _show(farm: Farm, options: argparse.Namespace) -> None:
 
 
 def _view(farm: Farm, name: str) -> JobView:
-    """A job; JobError with the nearest id where there is none."""
+    """Look up a job. Raises JobError, with the most similar id, if there is none."""
     try:
         return farm.show(name)
     except JobError as error:
@@ -172,7 +181,7 @@ def _view(farm: Farm, name: str) -> JobView:
         raise JobError(str(error), suggestion=near) from error
 
 
-def _tell(method: Callable[[Farm, str], JobView]) -> Callable[[Farm, argparse.Namespace], None]:
+def _control(method: Callable[[Farm, str], JobView]) -> Callable[[Farm, argparse.Namespace], None]:
     def run(farm: Farm, options: argparse.Namespace) -> None:
         _view(farm, options.job)
         job = method(farm, options.job).job
@@ -194,7 +203,7 @@ def _drain(farm: Farm, options: argparse.Namespace) -> None:
 def _logs(farm: Farm, options: argparse.Namespace) -> None:
     after = options.after
     while True:
-        open_still = _view(farm, options.job).job.state.is_open  # asked first: none is then missed
+        open_still = _view(farm, options.job).job.state.is_open  # before the log, to miss no entry
         for entry in farm.events(options.job, after):
             after = entry.seq
             at = time.strftime("%H:%M:%S", time.localtime(entry.at))

@@ -1,4 +1,4 @@
-"""`python -m farm` before a farm that runs: what it says, and its exit statuses."""
+"""`python -m farm` with a running farm: its output and its exit statuses."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ Run = Callable[..., Awaitable[int]]
 def operate(
     tmp_path: Path, inline: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Callable[[Farm, Run], Awaitable[None]]], None]:
-    """Runs a test beside a coordinator; `main` is run in a thread, and calls that one."""
+    """Run a test beside a coordinator, which `main` calls from a thread."""
 
     def operate(test: Callable[[Farm, Run], Awaitable[None]]) -> None:
         async def all_of_it() -> None:
@@ -32,7 +32,7 @@ def operate(
                 async def run(*arguments: str) -> int:
                     return await asyncio.to_thread(main, arguments)
 
-                one._dispatcher.joined("decoder-0", Kind.DECODER, None)  # no job is begun
+                one._dispatcher.joined("decoder-0", Kind.DECODER, None)  # so that no job starts
                 monkeypatch.setattr(farm.__main__, "_farm_of", lambda _: farm_here)
                 await test(farm_here, run)
 
@@ -61,7 +61,7 @@ def test_what_an_operator_is_told(
         assert "decodr-0" in (said := capsys.readouterr().err)
         assert "did you mean decoder-0?" in said
         assert await run("pause", job) == 0
-        assert await run("pause", job) == 1  # its state does not allow it
+        assert await run("pause", job) == 1  # a paused job cannot be paused
         assert "it cannot pause" in (said := capsys.readouterr().err)
         assert said.count("\n") == 1
         assert await run("cancel", job) == 0

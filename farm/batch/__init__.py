@@ -1,1 +1,1 @@
-"""`python -m farm.batch`: many pictures in, many clips out."""
+"""`python -m farm.batch`: render a clip of each of many pictures."""

@@ -1,4 +1,4 @@
-"""What a batch would do, without doing it: what fails, what is there, how long the rest takes."""
+"""`--dry-run`: what a batch would render, which pictures would fail, and how long it would take."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,9 +19,10 @@ def dry_run(
     workers: int,
     max_pixels: int,
 ) -> list[str]:
-    """Lines: each clip and what is to be done, what is left out, what would fail, and the sum.
+    """Describe a batch in lines: each clip, each file that is left out, and a summary.
 
-    why_todo: of the clips that are not done, what is wrong with their files, if they are there.
+    why_todo: the clips that are not done, by title, with any damage to their files. workers: the
+    number of workers to estimate the time for. max_pixels: the largest picture allowed.
     """
     faults = {p.name: _fault(p, max_pixels) for p in batch.pictures}
     lines = [_line(clip, faults[clip.picture.name], why_todo) for clip in clips]
@@ -31,15 +32,15 @@ def dry_run(
     failing = sum(bool(faults[clip.picture.name]) for clip in clips)
     steps = sum(clip.params.steps for clip in todo)
     done = len(clips) - len(todo) - failing
-    told = f"{counted(len(clips), 'clip')}, {done} done; {len(todo)} to render"
-    told += f", {counted(steps, 'UNet step')}"
+    summary = f"{counted(len(clips), 'clip')}, {done} done; {len(todo)} to render"
+    summary += f", {counted(steps, 'UNet step')}"
     if failing:
-        told += f"; {failing} would fail"
-    return [*lines, f"{told}; {_time(batch, todo, workers)}" if todo else told]
+        summary += f"; {failing} would fail"
+    return [*lines, f"{summary}; {_time(batch, todo, workers)}" if todo else summary]
 
 
 def _fault(picture: Picture, max_pixels: int) -> str:
-    """Why it cannot be rendered; empty where it can."""
+    """Why a picture cannot be rendered; empty if it can."""
     try:
         open_picture(read(picture), max_pixels)
     except (RequestError, ValueError) as error:
@@ -53,14 +54,14 @@ def _line(clip: Clip, fault: str, why_todo: Mapping[str, str]) -> str:
     if clip.title in why_todo:
         what = f"{p.steps} steps"
         if why_todo[clip.title]:
-            what = f"{why_todo[clip.title]}: fetched again, or rendered in {what}"
+            what = f"{why_todo[clip.title]}: to be fetched again, or rendered in {what}"
     if fault:
         what = f"would fail: {fault}"
     return f"{clip.title}: {p.width} x {p.height}, {counted(p.num_frames or 0, 'frame')}: {what}"
 
 
 def _time(batch: Batch, todo: Sequence[Clip], workers: int) -> str:
-    """By the pace of the clips that earlier runs have made here with this model."""
+    """Estimate the time from the clips that earlier runs rendered here with this model."""
     pace = Pace()
     for row in batch.summary.rows:
         if row.status == "done" and row.model in (batch.model.name, None):
@@ -69,14 +70,14 @@ def _time(batch: Batch, todo: Sequence[Clip], workers: int) -> str:
     times = [pace.left(_request(clip.params, batch)) for clip in todo]
     known = [seconds for seconds in times if seconds is not None]
     if len(known) < len(times):
-        return "nobody can tell how long that takes: no clip of this model was timed here yet"
+        return "the time is unknown: no clip of this model was rendered here yet"
     longest = max(max(known), sum(known) / max(1, workers))
     return f"about {lasting(longest)} on {counted(max(1, workers), 'worker')}"
 
 
 def _request(params: RenderParams, batch: Batch) -> RenderRequest:
-    """Of no picture: only what is computed counts."""
-    nothing = digest_of(b"")
+    """A request with placeholders for picture and weights, which do not affect its time."""
+    placeholder = digest_of(b"")
     return RenderRequest.model_construct(
-        picture=nothing, weights=nothing, dtype=batch.model.dtype, params=params
+        picture=placeholder, weights=placeholder, dtype=batch.model.dtype, params=params
     )

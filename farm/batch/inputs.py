@@ -1,4 +1,4 @@
-"""What a batch is given: which pictures, what their clips are called, what each asks for itself."""
+"""The inputs of a batch: its pictures, the names of their clips, and parameters of their own."""
 
 import glob
 import json
@@ -15,14 +15,14 @@ from farm.batch.source import Places, Source
 from farm.errors import RequestError
 from farm.model.request import digest_of
 
-READERS = 8  # pictures read at once: S3 answers late, and each is in memory until its digest is
+READERS = 8  # pictures read at once: several, because S3 is slow; few, because they take memory
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what its clips are called; its digest, or why it cannot be read.
+    """A picture, the name of its clips, and its digest or the reason why it cannot be read.
 
-    source: its path or URL, as text. params: what its row of a manifest gives, checked.
+    source: its path or URL, for messages. params: the validated parameters in its manifest row.
     """
 
     source: str
@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Found:
-    """A picture before it is read, with what its row of a manifest says of it."""
+    """A picture that has not been read yet, with the content of its manifest row."""
 
     origin: Source
     row: str = ""  # such as `rows.csv line 3`
@@ -44,24 +44,24 @@ class _Found:
 
     @property
     def asks(self) -> str:
-        """Its own parameters, as text."""
+        """Its own parameters as JSON; empty if it has none."""
         return json.dumps(self.params, sort_keys=True) if self.params else ""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The pictures that were given, and for each folder and glob what of it was left out."""
+    """The pictures of a batch, and what was left out of the folders and globs that were given."""
 
     pictures: list[Picture]
-    listings: dict[str, Listing]  # by what was given
+    listings: dict[str, Listing]  # by the input as it was given
 
 
 def find_pictures(inputs: Iterable[str]) -> Inputs:
-    """The pictures of files, folders, globs, `s3://` and manifests, each once, by unique names.
+    """Find the pictures of files, folders, globs, `s3://` URLs and manifests, and name them.
 
-    A picture that is not there or cannot be read says so in its `error`. Raises RequestError, which
-    tells of every input that finds nothing and of every row that is wrong; StoreError where S3
-    cannot be asked.
+    Each picture is listed once, under a unique name. One that is missing or unreadable says so in
+    its `error`. Raises RequestError, which lists all inputs that match nothing and all wrong rows,
+    and StoreError if S3 cannot be reached.
     """
     places = Places()
     found: dict[object, _Found] = {}
@@ -79,12 +79,12 @@ def find_pictures(inputs: Iterable[str]) -> Inputs:
 
 
 def read(picture: Picture) -> bytes:
-    """The picture's bytes, which must be those that were named; RequestError says why not."""
+    """Read a picture again. Raises RequestError if it is unreadable or has changed since."""
     if picture.error:
         raise RequestError(picture.error)
     data = picture.origin.fetch()
     if data is None or digest_of(data) != picture.digest:
-        change = "changed" if data else "taken away"
+        change = "changed" if data else "deleted"
         raise RequestError(f"{picture.source} was {change} while the batch ran; run it again")
     return data
 
@@ -114,7 +114,10 @@ def _rows(manifest: Source, places: Places) -> Iterator[_Found]:
 
 
 def _name(found: Sequence[_Found]) -> list[Picture]:
-    """Name each by its row or its stem; where these agree, by its content too; the same once."""
+    """Name each picture by its row or its file's stem, and drop duplicates.
+
+    Where several stems are equal, a part of the content's digest is added.
+    """
     with ThreadPoolExecutor(READERS) as pool:
         looks = list(pool.map(_look, found))
     stems = [each.name or _stem(each.origin) for each in found]
@@ -126,14 +129,14 @@ def _name(found: Sequence[_Found]) -> list[Picture]:
         identity = (digest or digest_of(source.encode()), each.asks)
         name = stem
         if counts[stem] > 1 and not each.name:
-            # Rows of one picture differ in what they ask for.
+            # Several rows of one picture differ only in their parameters.
             mark = digest_of("".join(identity).encode()) if each.asks else identity[0]
             name += f"-{mark[:8]}"
         if identities.setdefault(name, identity) != identity:
             other = pictures[name].source
             raise RequestError(
                 f"{source} and {other} would both be called {name!r}; "
-                "name them in a manifest, or give them to two batches"
+                "name them in a manifest, or render them in two batches"
             )
         picture = Picture(source, name, each.origin, each.params, digest, error)
         pictures.setdefault(name, picture)
@@ -141,7 +144,7 @@ def _name(found: Sequence[_Found]) -> list[Picture]:
 
 
 def _look(found: _Found) -> tuple[str, str]:
-    """A picture's digest, or why it has none."""
+    """A picture's digest and an empty text, or an empty digest and the reason."""
     try:
         data = found.origin.fetch()
     except RequestError as error:
@@ -159,10 +162,10 @@ def _missing(found: _Found) -> str:
 
 
 def _stem(origin: Source) -> str:
-    """A source's stem, fit for a file's name."""
+    """A source's stem, changed as needed to be part of a file name."""
     stem = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) == "Cc" else c for c in origin.stem
     )
-    stem = unicodedata.normalize("NFC", stem)  # one clip on a Mac, so one here
+    stem = unicodedata.normalize("NFC", stem)  # macOS treats the other spelling as the same name
     short = stem.lstrip(".").encode()[:MAX_NAME].decode(errors="ignore")
     return short or "picture"

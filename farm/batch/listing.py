@@ -1,4 +1,4 @@
-"""What a folder, a prefix of S3 or a glob holds: its pictures, and what is left out, and why."""
+"""Listing of a folder, an S3 prefix or a glob: the pictures in it, and what is left out and why."""
 
 import glob
 import unicodedata
@@ -13,19 +13,19 @@ from farm.quantities import counted
 from svd_engine.picture import suffixes
 
 HIDDEN, MANIFEST, OTHER, FOLDER = "hidden", "a manifest", "not a picture", "a folder"
-# That machines make for themselves: thumbnails of a Synology, and what zips and drives bring along.
+# Names that systems create for themselves: thumbnails of a Synology, parts of zips and of drives.
 _MACHINES_OWN = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Sources that are to be used, and those that are not: by what they are."""
+    """The sources to use, and those that are left out, with the reason."""
 
     sources: list[Source] = field(default_factory=list)
     left_out: list[tuple[Source, str]] = field(default_factory=list)
 
     def say_left_out(self) -> str:
-        """Such as `3 files left out: 2 hidden, 1 not a picture`; empty where nothing is."""
+        """A summary like `3 files left out: 2 hidden, 1 not a picture`; empty if there are none."""
         whys = Counter(why for _, why in self.left_out)
         folders = whys.pop(FOLDER, 0)
         parts = []
@@ -33,12 +33,12 @@ class Listing:
             each = ", ".join(f"{number} {why}" for why, number in whys.items())
             parts.append(f"{counted(whys.total(), 'file')} left out: {each}")
         if folders:
-            parts.append(f"{counted(folders, 'folder')} not looked into")
+            parts.append(f"{counted(folders, 'folder')} not searched")
         return "; ".join(parts)
 
 
 def list_source(origin: Source) -> Listing:
-    """The file or object that is named, whatever it is called; or what is below it."""
+    """List a source: itself if it is a file or an object, whatever its suffix; else its content."""
     origin = origin.as_stored()
     if origin.store:
         return _list_objects(origin)
@@ -51,7 +51,7 @@ def list_source(origin: Source) -> Listing:
 
 
 def _list_objects(origin: Source) -> Listing:
-    """The object of that key, or those just below it, as if it were a folder."""
+    """The object with this key, or the objects directly below it, as in a folder."""
     store, key = origin.store, origin.path
     assert store is not None
     if key and not key.endswith("/") and store.exists(key):
@@ -67,7 +67,7 @@ def _list_glob(pattern: str) -> Listing:
     matches = {
         match
         for each in spellings
-        for match in glob.glob(each, recursive=True)  # noqa: PTH207 - Path's takes no absolute ones
+        for match in glob.glob(each, recursive=True)  # noqa: PTH207 - Path.glob has no absolute ones
     }
     suffix = PurePosixPath(pattern).suffix
     asked_for = bool(suffix) and not glob.has_magic(suffix)
@@ -80,10 +80,14 @@ def _sort(
     asked: frozenset[str] = frozenset(),
     any_suffix: bool = False,
 ) -> Listing:
-    """asked: parts of names that were given, and so are not hidden; any_suffix: take all others."""
+    """Separate pictures from what is left out.
+
+    asked: the parts of a glob, which count as visible because the user gave them. any_suffix:
+    accept all files that are not hidden.
+    """
     listing = Listing()
     for source in sources:
-        # What a folder is in does not hide it; of a glob's matches, what was not asked for does.
+        # In a folder only the name counts. In a glob, hidden folders on the way count too.
         parts = PurePosixPath(source.path).parts if asked else (PurePosixPath(source.path).name,)
         suffix = PurePosixPath(source.path).suffix.lower()
         if any(_is_hidden(part) for part in parts if part not in asked):

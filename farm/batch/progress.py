@@ -1,4 +1,4 @@
-"""How a batch tells what it does: bars on a terminal, plain lines in a log."""
+"""The progress of a batch on standard error: bars on a terminal, plain lines in a log."""
 
 import sys
 import time
@@ -16,36 +16,36 @@ LINE_EVERY_S = 10.0
 
 
 class Reporter:
-    """Counts clips and steps. On a terminal as two bars, else as lines."""
+    """Counts clips and steps, and shows them as two bars on a terminal, or otherwise as lines."""
 
     def __init__(self, clips: int, done: int, steps: int, terminal: bool) -> None:
-        """clips: in the batch; done: of those, before it began; steps: of all that are left."""
+        """clips: all clips of the batch. done: those done before. steps: of the remaining clips."""
         self._clips = clips
         self._done = done
         self._steps = steps
         self._steps_done = 0
-        self._steps_of: dict[str, int] = {}  # done, of each clip
-        self._spoke = time.monotonic()
+        self._steps_of: dict[str, int] = {}  # the steps done, by clip
+        self._printed = time.monotonic()  # the time of the last line
         self._clip_bar = _bar("clip", clips, done, 0, terminal)
         self._step_bar = _bar("step", steps, 0, 1, terminal)
         self._terminal = terminal
         self._blocked: str | None = None
 
     def progress(self, clip: str, view: JobView) -> None:
-        """Take note of a clip under way.
+        """Report the progress of a clip that is being rendered.
 
-        An attempt that is begun anew counts once it is further than the lost one was. The last step
-        counts when the clip is finished: until then it is being decoded.
+        Steps that a new attempt repeats are not counted again. The last step counts only when the
+        clip is finished, because decoding follows it.
         """
         progress = view.progress
         self._count(clip, min(progress.step, progress.steps - 1))
         if progress.blocked != self._blocked:
             self._blocked = progress.blocked
-            self._say(f"waiting: {progress.blocked}" if progress.blocked else "going on")
-        if not self._terminal and time.monotonic() - self._spoke > LINE_EVERY_S:
-            self._say(
+            self._print(f"waiting: {progress.blocked}" if progress.blocked else "continuing")
+        if not self._terminal and time.monotonic() - self._printed > LINE_EVERY_S:
+            self._print(
                 f"{clip}: {progress.stage or view.job.state} {progress.step}/{progress.steps}; "
-                f"in all {self._done} of {counted(self._clips, 'clip')}, "
+                f"in total {self._done} of {counted(self._clips, 'clip')}, "
                 f"{self._steps_done} of {counted(self._steps, 'step')}"
             )
 
@@ -56,20 +56,20 @@ class Reporter:
         self._step_bar.update(more)
 
     def finished(self, row: Row) -> None:
-        """Take note of a clip that is done or has failed."""
+        """Report a clip that is done, failed or cancelled."""
         self._done += 1
         self._count(row.title, row.parameters.steps)
         self._clip_bar.update()
         seconds = sum(row.seconds.values())
         result = f"done in {seconds:.1f} s on {row.worker}" if row.status == "done" else row.error
-        self._say(f"[{self._done}/{self._clips}] {row.title}: {result}")
+        self._print(f"[{self._done}/{self._clips}] {row.title}: {result}")
 
     def close(self) -> None:
         self._step_bar.close()
         self._clip_bar.close()
 
-    def _say(self, line: str) -> None:
-        self._spoke = time.monotonic()
+    def _print(self, line: str) -> None:
+        self._printed = time.monotonic()
         if self._terminal:
             tqdm.write(line, file=sys.stderr)
         else:
@@ -91,7 +91,7 @@ def _bar(unit: str, total: int, done: int, position: int, shown: bool) -> "tqdm[
 
 @contextmanager
 def open_reporter(clips: int, done: int, steps: int) -> Iterator[Reporter]:
-    """A reporter for standard error, closed at the end."""
+    """Open a reporter on standard error, and close it at the end."""
     reporter = Reporter(clips, done, steps, terminal=sys.stderr.isatty())
     try:
         yield reporter

@@ -1,4 +1,4 @@
-"""Where a batch's inputs lie: files, and objects of S3."""
+"""The locations of a batch's inputs: files, and objects in S3."""
 
 import os
 import re
@@ -16,29 +16,29 @@ _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 @dataclass(frozen=True)
 class Source:
-    """A file's path, or an object's key and the store it is in."""
+    """A file's path, or an object's key and its store."""
 
     path: str
     store: Store | None = None
 
     def __str__(self) -> str:
-        """Its place, for people; as text, where a file's name is not UTF-8 too."""
+        """The path or URL, for messages; bytes that are not UTF-8 are replaced."""
         return self.store.where(self.path) if self.store else _as_text(self.path)
 
     @property
     def stem(self) -> str:
-        """Its name without the suffix, as text."""
+        """The name without the suffix; bytes that are not UTF-8 are replaced."""
         return _as_text(PurePosixPath(self.path).stem)
 
     @property
     def folder(self) -> str:
-        """The folder it lies in, as `Store.where()` says it."""
+        """Its folder, in the form of `Store.where()`."""
         if self.store:
             return self.store.where(self.path).rpartition("/")[0]
         return str(Path(self.path).absolute().parent)
 
     def beside(self, path: str) -> "Source":
-        """What a path means that is written in this file."""
+        """Resolve a path that is written in this file. Raises RequestError outside the bucket."""
         if self.store is None or path.startswith("/"):
             return Source(str(Path(self.path).parent / path))
         key = normpath(str(PurePosixPath(self.path).parent / path))
@@ -47,9 +47,9 @@ class Source:
         return Source(key, self.store)
 
     def as_stored(self) -> "Source":
-        """As it is spelled there: `é` may be one character, or two, as Macs have it.
+        """The source under the Unicode spelling that exists: macOS writes `é` as two characters.
 
-        Itself where there is no such thing, however it is spelled.
+        Unchanged if there is none in any spelling.
         """
         if self.path.isascii():
             return self
@@ -64,13 +64,13 @@ class Source:
         assert plain is not None
         folder, depth = plain[0].rpartition("/")[0], self.path.rstrip("/").count("/") + 1
         for key in store.list(f"{folder}/" if folder else ""):
-            spelled = "/".join(key.split("/")[:depth])  # of a key, or of a folder above it
+            spelled = "/".join(key.split("/")[:depth])  # the key, or a folder above it
             if same_name(spelled, self.path.rstrip("/")):
                 return Source(spelled, store)
         return self
 
     def fetch(self) -> bytes | None:
-        """Its bytes; None where nothing is there, RequestError where it cannot be read."""
+        """Read it; None if there is no such file or object. Raises RequestError."""
         try:
             if self.store:
                 stored = self.store.get(self.path)
@@ -80,21 +80,22 @@ class Source:
             return None
         except StoreError as error:
             raise RequestError(str(error)) from error
-        except (OSError, ValueError) as error:  # ValueError: the path itself is none
+        except (OSError, ValueError) as error:  # ValueError: the path is invalid
             reason = error.strerror if isinstance(error, OSError) else error
             raise RequestError(f"cannot read {self}: {reason}") from error
 
 
 class Places:
-    """Reads paths and URLs; opens each bucket once."""
+    """Turns paths and URLs into sources, and opens each bucket once."""
 
     def __init__(self) -> None:
         self._buckets: dict[str, Store] = {}
 
     def locate(self, text: str, base: Source | None = None) -> Source:
-        """What a path, `file:///path` or `s3://bucket/key` names, be it there or not.
+        """The source at a path, `file:///path` or `s3://bucket/key`, which need not exist.
 
-        base: the file that it is written in, whose folder a path is of.
+        base: the file that contains the path; relative paths start from its folder. Raises
+        RequestError for any other URL.
         """
         url = re.fullmatch(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)/?(.*)", text, re.DOTALL)
         if url is None:
@@ -111,12 +112,12 @@ class Places:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether two names differ at most in how Unicode writes their characters."""
+    """Whether two names are equal or differ only in Unicode normalization."""
     return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
 
 
 def _path_as_stored(path: Path) -> Path:
-    """Each part of a path as it is spelled there; the path itself where one is not there."""
+    """The path with each part as it is spelled on disk; unchanged if a part does not exist."""
     found = Path(path.anchor)
     for part in path.parts[1 if path.anchor else 0 :]:
         if (found / part).exists():

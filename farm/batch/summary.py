@@ -1,4 +1,4 @@
-"""`summary.json`: what a batch has made, a row per clip; and so, what is left to do."""
+"""`summary.json`: the record of a batch's clips, from which a rerun knows what is left to do."""
 
 import json
 import time
@@ -18,11 +18,11 @@ from svd_engine.params import RenderParams
 KEY = "summary.json"
 DAMAGED_KEY = "summary.damaged.json"
 WRITE_EVERY_S = 1.0
-LOOKERS = 16  # clips looked for at once: S3 answers late
+LOOKERS = 16  # clips checked at once, because S3 is slow to answer
 
 
 class Content(BaseModel):
-    """What a file was when it was written: it may be cut short since, or emptied."""
+    """A file's size and digest when it was written, to detect later damage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,39 +35,39 @@ class Content(BaseModel):
 
 
 class Row(BaseModel):
-    """One clip: its title, of `name` and `variation`, tells it from the others."""
+    """One clip, identified by its title, which is made of `name` and `variation`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    picture: str  # the file or the object it was made of
+    picture: str  # the path or URL of its picture
     seed: int
-    # The seed, and what else varied: {"seed": 3, "fps": 7}.
+    # The seed and the parameters that were swept: {"seed": 3, "fps": 7}.
     variation: dict[str, int | float | str | tuple[str, ...]]
     status: Literal["done", "failed", "cancelled"]
-    sha256: str | None = None  # of the frames' bytes, (F, H, W, 3) uint8
+    sha256: str | None = None  # the digest of the frames' bytes, (F, H, W, 3) uint8
     parameters: RenderParams
     seconds: dict[str, float] = {}  # by stage
-    gpu_seconds: float = 0.0  # a worker's time, lost attempts included
+    gpu_seconds: float = 0.0  # the time of workers, including lost attempts
     attempts: int = 0
     worker: str | None = None
-    job: str | None = None  # its id
+    job: str | None = None  # the job's id
     error: str | None = None
-    digest: str | None = None  # of the request: equal digests have equal frames
-    model: str | None = None  # as it was asked for; None in rows of before 0.3
-    files: dict[str, Content] = {}  # by key: the video and the thumbnail
+    digest: str | None = None  # the request's digest; equal digests have equal frames
+    model: str | None = None  # the model that was asked for; None in rows from before 0.3
+    files: dict[str, Content] = {}  # the video and the thumbnail, by key
 
     @model_validator(mode="before")
     @classmethod
     def _seed_varies(cls, given: Any) -> Any:
-        """Rows from before there were sweeps have a seed and no variation."""
+        """Complete rows from before sweeps existed, which have a seed and no variation."""
         if isinstance(given, dict) and "seed" in given and not given.get("variation"):
             return {**given, "variation": {"seed": given["seed"]}}
         return given
 
     @property
     def title(self) -> str:
-        """What the clip is called in files and logs."""
+        """The clip's name in files and logs."""
         return title(self.name, self.variation)
 
     @property
@@ -86,17 +86,18 @@ class _Document(BaseModel):
 
 
 class Summary:
-    """The rows of a store, kept up to date there: each row names files that are written already."""
+    """The rows in a store's `summary.json`. A row is written only after the files that it names."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the rows of earlier runs; what is damaged is put aside, and made anew.
+        """Read the rows of earlier runs.
 
-        StoreError where it is another program's.
+        A damaged file is kept under DAMAGED_KEY when rows are written again, and `damage` describes
+        it. Raises StoreError if the file is not a batch's summary.
         """
         self._store = store
         self._clock = clock
-        self._due = clock()  # when rows are written again
-        self._changed = False  # since they were
+        self._due = clock()  # the earliest time of the next write
+        self._changed = False  # whether rows have changed since the last write
         stored = store.get(KEY)
         rows, damage = _read(stored.data, store.where(KEY)) if stored else ([], "")
         self._rows = {row.title: row for row in rows}
@@ -112,13 +113,14 @@ class Summary:
         return list(self._rows.values())
 
     def is_done(self, title: str, digest: str) -> bool:
-        """Whether the clip of that request is in the store, as far as its files' sizes tell."""
+        """Whether the request's clip is in the store, judged by the sizes of its files."""
         return self.why_not(title, digest) is None
 
     def why_not(self, title: str, digest: str, verify: bool = False) -> str | None:
-        """None where the clip of that request is done; what is wrong with its files, or nothing.
+        """Why the request's clip is not done; None if it is done.
 
-        verify: read the files, and compare their digests.
+        The reason is what is wrong with its files; it is empty if there is no finished clip.
+        verify: read the files and compare their digests.
         """
         row = self._rows.get(title)
         if row is None or row.status != "done" or row.digest != digest:
@@ -143,20 +145,20 @@ class Summary:
         return "" if whole else f"{key} is not what was written"
 
     def done(self, digests: Mapping[str, str]) -> set[str]:
-        """The titles of those clips, given with their requests' digests, that are done."""
+        """The titles of the clips that are done. digests: the request's digest of each title."""
         return {title for title, why in self.look(digests).items() if why is None}
 
     def look(self, digests: Mapping[str, str], verify: bool = False) -> dict[str, str | None]:
-        """For each of those clips what `why_not` says."""
+        """The result of `why_not` for each clip. digests: the request's digest of each title."""
         with ThreadPoolExecutor(LOOKERS) as pool:
             answers = pool.map(lambda each: self.why_not(each[0], each[1], verify), digests.items())
             return dict(zip(digests, answers, strict=True))
 
     def add(self, row: Row) -> None:
-        """Put a row in the place of the clip's former one, once its files are written.
+        """Add or replace a clip's row, after its files are written.
 
-        All rows are written with the first of them, and then at most once a second, or in a tenth
-        of the time where they are many; the last ones with `flush`.
+        The first call writes all rows. Later calls do so at most once a second, and less often if
+        that would take more than a tenth of the time. `flush` writes what is left.
         """
         self._rows[row.title] = row
         self._changed = True
@@ -164,17 +166,17 @@ class Summary:
             self.flush()
 
     def remove(self, *titles: str) -> None:
-        """Take rows out, and write what is left, before the clips' files change.
+        """Remove the rows of clips before their files change, and write the others.
 
-        Those of many clips at once, as each call writes all rows that stay.
+        Remove many clips in one call: each call writes all the rows that stay.
         """
         gone = [row for title in titles if (row := self._rows.pop(title, None))]
         self._changed |= bool(gone)
-        if any(row.status == "done" for row in gone):  # the others name no files
+        if any(row.status == "done" for row in gone):  # other rows name no files
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows, if they have changed."""
+        """Write the rows if they have changed."""
         if not self._changed:
             return
         began = self._clock()
@@ -189,10 +191,10 @@ class Summary:
 
 
 def _read(data: bytes, where: str) -> tuple[list[Row], str]:
-    """The rows that can be read, and why others cannot. StoreError where it is something else."""
+    """The readable rows, and a description of the damage. StoreError if it is something else."""
     try:
         document = json.loads(data)
-    except (ValueError, RecursionError) as error:  # cut short, or emptied
+    except (ValueError, RecursionError) as error:  # the file was cut short or emptied
         return [], f"not JSON: {error}"
     found = document.get("clips") if isinstance(document, dict) else None
     rows = [_row(each) for each in found] if isinstance(found, list) else None

@@ -1,4 +1,4 @@
-"""The main job on real Ray: the engine's frames, work resumed, whatever is wrong said at once."""
+"""`python -m farm.batch` on real Ray: correct frames, resumed work, and prompt error messages."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a batch is given: pictures of folders, of S3 and of manifests, and their names."""
+"""A batch's inputs: pictures from folders, S3 and manifests, and the names of their clips."""
 
 import os
 import unicodedata
@@ -122,7 +122,7 @@ def test_reading_a_picture(write: Write) -> None:
     with pytest.raises(RequestError, match=r"cat\.png was changed while the batch ran"):
         read(picture)
     (folder / "cat.png").unlink()
-    with pytest.raises(RequestError, match=r"cat\.png was taken away"):
+    with pytest.raises(RequestError, match=r"cat\.png was deleted"):
         read(picture)
 
 
@@ -278,7 +278,7 @@ def test_what_a_folder_leaves_out_is_counted(write: Write) -> None:
     assert len(inputs.pictures) == 9
     listing = inputs.listings[str(folder)]
     assert listing.say_left_out() == (
-        "7 files left out: 5 hidden, 1 not a picture, 1 a manifest; 1 folder not looked into"
+        "7 files left out: 5 hidden, 1 not a picture, 1 a manifest; 1 folder not searched"
     )
     assert {Path(str(source)).name for source, why in listing.left_out if why == "hidden"} == {
         *("._a.jpg", ".DS_Store", "Thumbs.db", ".cache.png", "@eaDir")
@@ -305,7 +305,7 @@ def test_what_a_prefix_leaves_out_is_counted(bucket: LocalStore) -> None:
     inputs = find_pictures(["s3://bucket/in"])
     assert [picture.name for picture in inputs.pictures] == ["a"]
     assert inputs.listings["s3://bucket/in"].say_left_out() == (
-        "2 files left out: 1 hidden, 1 not a picture; 1 folder not looked into"
+        "2 files left out: 1 hidden, 1 not a picture; 1 folder not searched"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a batch leaves: the summary, written seldom and never too early; the contact sheet."""
+"""A batch's outputs: when the summary is written, and the contact sheet."""
 
 import json
 import re

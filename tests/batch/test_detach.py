@@ -1,4 +1,4 @@
-"""A batch with --detach, as a user runs it: its farm goes on without it, and then has the clips."""
+"""`--detach` as a user runs it: the farm continues without the batch, and later has the clips."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a batch says beforehand, on the way, and when it is stopped: never more than is true."""
+"""A batch's messages: before it starts, on the way, and when it is stopped."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +55,9 @@ def test_a_dry_run_tells_how_long_by_what_was_timed(
     folder.mkdir()
     draw_picture(40, 30).save(folder / "a.png")
     assert run(folder, "--out", out, "--dry-run") == 0
-    assert "1 clip, 0 done; 1 to render, 25 UNet steps; nobody can tell" in capsys.readouterr().out
+    assert (
+        "1 clip, 0 done; 1 to render, 25 UNet steps; the time is unknown" in capsys.readouterr().out
+    )
     assert run(folder, "--out", out) == 0
     assert "1 of 1 clip is done" in capsys.readouterr().out
     (folder / "b.png").write_bytes(b"no picture")
@@ -63,7 +65,7 @@ def test_a_dry_run_tells_how_long_by_what_was_timed(
     (out / "a-seed0.mp4").write_bytes(b"a")
     assert run(folder, "--out", out, "--seeds", "0-1", "--dry-run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "a-seed0.mp4 has 1 byte of 7: fetched again" in lines[0]
+    assert "a-seed0.mp4 has 1 byte of 7: to be fetched again" in lines[0]
     assert lines[1].endswith(": 25 steps")
     assert "would fail: the file is not a picture" in lines[2]
     assert lines[-2].endswith(".hidden.png: hidden")
@@ -163,4 +165,4 @@ def test_a_log_counts_in_the_right_number(monkeypatch: pytest.MonkeyPatch, capsy
     job = SimpleNamespace(state=State.RUNNING)
     view = SimpleNamespace(progress=Progress(step=1, steps=1, chunks=1), job=job)
     reporter.progress("a", view)  # type: ignore[arg-type]
-    assert "in all 0 of 1 clip, 0 of 1 step" in capsys.readouterr().err
+    assert "in total 0 of 1 clip, 0 of 1 step" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Manifests: rows that are wrong, each told of by its line; CSV and JSONL that say the same."""
+"""Manifests: wrong rows are reported by line, and CSV and JSONL mean the same."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""A folder of odd files: each ends in a clip, or in its own reason, and none stops the others."""
+"""A folder of odd files: each gets a clip or its own error, and none stops the others."""
 
 import asyncio
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def test_a_dry_run_says_the_same(farm: Farm, folder: Path, tmp_path: Path, capsy
     told = capsys.readouterr()
     assert (
         f"{folder}: 9 files left out: 4 hidden, 4 not a picture, 1 a manifest; "
-        "1 folder not looked into (--dry-run names them)\n"
+        "1 folder not searched (--dry-run names them)\n"
     ) in told.err
     lines = told.out.splitlines()
     failing = [line for line in lines if "would fail: " in line]
@@ -68,7 +68,7 @@ def test_a_dry_run_says_the_same(farm: Farm, folder: Path, tmp_path: Path, capsy
     assert len(failing) == len(why) + 1
     assert any("rows.csv line 4: picture: there is none at" in line for line in failing)
     assert sum(line.startswith("left out of ") for line in lines) == 10
-    assert f"{len(failing)} would fail; nobody can tell how long" in lines[-1]
+    assert f"{len(failing)} would fail; the time is unknown" in lines[-1]
     assert not (out / "summary.json").exists()
 
 

@@ -1,4 +1,4 @@
-"""`ray job submit -- python -m farm.batch` against `ray start --head`, as an operator runs it."""
+"""`ray job submit -- python -m farm.batch` with `ray start --head`, as an operator runs it."""
 
 import hashlib
 import json

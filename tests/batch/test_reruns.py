@@ -1,4 +1,4 @@
-"""A batch that is run again: what is damaged is fetched from the store, and never rendered anew."""
+"""Reruns of a batch: damaged files are fetched from the store again, and not rendered again."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Sweeps: seeds, axes, combinations; and the titles of the clips."""
+"""Sweeps: seeds, axes, combinations, and the titles of their clips."""
 
 import argparse
 from typing import Any

@@ -1,4 +1,4 @@
-"""Why no worker is up stands wherever a job is looked at, until one is."""
+"""The reason why no worker is up is shown with every job until one is."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_workers_that_die_at_start(
     events = [entry.event for entry in farm.events(job)]
     assert events.index("unblocked") > events.index("blocked")
     reporter.progress("a clip", views[job])
-    assert "going on" in capsys.readouterr().err
+    assert "continuing" in capsys.readouterr().err
     reporter.close()
 
 

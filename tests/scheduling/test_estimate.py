@@ -1,4 +1,4 @@
-"""When a job will be finished: told as soon as all that it still needs was timed once."""
+"""The estimate of a job's end, given once all of its remaining stages were timed."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which workers a cluster gets, and where."""
+"""How many workers of each kind a cluster gets, and on which nodes."""
 
 from collections import Counter
 from random import Random

@@ -1,4 +1,4 @@
-"""The order of waiting jobs against sorting them all, and what is waited for in the loop."""
+"""The order of waiting jobs compared with a full sort, and its cost in the event loop."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The scheduler's policy, by example. Its laws, whatever happens: test_scheduler_laws.py."""
+"""The scheduler's policy by example. test_scheduler_laws.py has what must always hold."""
 
 import itertools
 import random

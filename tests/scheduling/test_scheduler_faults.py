@@ -1,4 +1,4 @@
-"""What the scheduler makes of faults, lost results and stops, by example."""
+"""How the scheduler treats faults, lost results and stops, by example."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The scheduler's laws, whatever happens."""
+"""Properties of the scheduler that must always hold, tested with random events."""
 
 from hypothesis import settings
 from hypothesis import strategies as st

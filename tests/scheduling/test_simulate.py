@@ -1,4 +1,4 @@
-"""The simulated farm: all jobs end, none starves, and chance is the seed's."""
+"""The simulated farm: all jobs end, none starves, and the seed fixes the result."""
 
 from pathlib import Path
 
