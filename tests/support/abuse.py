@@ -1,4 +1,4 @@
-"""Requests with a parameter that is wrong, by chance and always the same ones."""
+"""Randomly generated requests with a wrong parameter; the seed is fixed, so they are repeatable."""
 
 import base64
 import json
@@ -22,12 +22,12 @@ OWN = {
     name: Submission.model_json_schema()["properties"][name]
     for name in ("num_videos", "priority", "start_within_s", "finish_within_s")
 }
-ANY = "*"  # several things may be at fault, or what is left of a name
+ANY = "*"  # the parameter that an answer names may be any
 
 
 @dataclass(frozen=True)
 class Abuse:
-    """A request that must be refused. param: what the answer must name."""
+    """A request that must be refused. param: the parameter that the answer must name."""
 
     path: str
     param: str | None = None
@@ -37,7 +37,7 @@ class Abuse:
 
 
 PICTURE = encoded(draw_picture(90, 60))
-LARGE = encoded(Image.new("RGB", (768, 768)))  # a size that Stability took
+LARGE = encoded(Image.new("RGB", (768, 768)))  # a size that Stability's API accepts
 
 
 def as_json(path: str, fields: dict[str, Any], param: str | None) -> Abuse:
@@ -59,7 +59,7 @@ def raw(
 
 
 def multipart(*parts: tuple[str, bytes]) -> bytes:
-    """A form of parts whose names are put in as they are."""
+    """A form with these parts; their names are not escaped."""
     text = b"".join(
         f'--cut\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'.encode() + value + b"\r\n"
         for name, value in parts
@@ -100,7 +100,7 @@ def out_of_bounds(random: Random) -> Abuse:
 
 
 def beyond(schema: dict[str, Any], random: Random) -> float:
-    """A value just outside of its bounds, or far outside."""
+    """A value just outside its bounds, or far outside."""
     far = random.choice((0, 1, 10**6, 10**30))
     least = schema.get("minimum", schema.get("exclusiveMinimum", 0) + 1)
     most = schema.get("maximum", schema.get("exclusiveMaximum"))

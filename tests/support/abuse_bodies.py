@@ -1,4 +1,4 @@
-"""Requests whose body or path is wrong; and of all kinds as many as are wanted."""
+"""Randomly generated requests with a wrong body or path, and `bad_requests` of every kind."""
 
 import base64
 import json
@@ -44,7 +44,7 @@ def broken_form(random: Random) -> Abuse:
 
 
 def cut_off(random: Random) -> Abuse:
-    """A body that ends too early, with all that is needed for a job in its first half."""
+    """A body that ends too early, but after everything that a job needs."""
     if random.random() < 0.5:
         body = json.dumps(SMALL | {"prompt": "x" * 50})
         return raw(CREATE, body[: random.randrange(len(body))], None)
@@ -64,7 +64,7 @@ def wrong_content_type(random: Random) -> Abuse:
 
 
 def too_large(random: Random) -> Abuse:
-    """Over what a server of the tests takes: 1 MiB."""
+    """A body over 1 MiB, which is the limit of the tests' server."""
     size = 2**20 + random.randint(1, 2**16)
     path = random.choice((CREATE, CHECK, STABILITY))
     body: Any = bytes(size) if random.random() < 0.5 else (bytes(2**16) for _ in range(20))
@@ -165,7 +165,7 @@ def bad_key(random: Random) -> Abuse:
 
 
 def bad_of_a_video(random: Random, video: str) -> Abuse:
-    """Of a completed video: its events and its content."""
+    """A bad request for the events or the content of a completed video."""
     path = f"{CREATE}/{video}"
     if random.random() < 0.4:
         headers = {"Last-Event-ID": random.choice(("-1", "x", "1.5", "9" * 19, "1 2"))}
@@ -208,7 +208,7 @@ KINDS: tuple[Callable[[Random], Abuse], ...] = (
 
 
 def bad_requests(count: int, video: str) -> list[Abuse]:
-    """Of each kind as many. video: a completed one."""
+    """`count` bad requests, with equal numbers of each kind. video: the id of a completed video."""
     random = Random(0)
 
     def of_a_video(random: Random) -> Abuse:

@@ -1,4 +1,4 @@
-"""The front door without Ray: an app before a farm that stands still, asked over ASGI."""
+"""The HTTP app without Ray or a server: a client that calls it over ASGI, and a farm that idles."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ PARAMS = RenderParams().resolve(
 
 
 def settings_of(**given: Any) -> Settings:
-    """With a key for each of two tenants."""
+    """Settings with a key for each of two tenants."""
     hashes = {hashlib.sha256(key.encode()).hexdigest(): name for key, name in KEYS.items() if name}
     return Settings(keys={name: Key(tenant=tenant) for name, tenant in hashes.items()}, **given)
 
@@ -35,11 +35,11 @@ def bearer(key: str) -> dict[str, str]:
 
 
 class StillFarm:
-    """One open job of each tenant, by the tenant's name; nothing becomes of them."""
+    """A farm with one open job for each tenant, named like the tenant, that never progresses."""
 
     def __init__(self) -> None:
-        self.news = asyncio.Event()  # never
-        self.answers = asyncio.Event()  # until then, `views` waits
+        self.news = asyncio.Event()  # never set: `watch` waits for it
+        self.answers = asyncio.Event()  # `views` waits until it is set
         self.answers.set()
 
     async def find(self, job: str) -> JobView | None:
@@ -66,7 +66,7 @@ class StillFarm:
         return {"workers": {"renderer-0": {"place": "here"}}}
 
     async def cancel(self, job: str) -> JobView:
-        raise ZeroDivisionError(job)  # a mistake in the farm
+        raise ZeroDivisionError(job)  # stands for a bug in the farm
 
     async def pause(self, job: str) -> JobView:
         raise ZeroDivisionError(job)
@@ -87,7 +87,7 @@ async def client(app: Any, key: str = "sesame") -> AsyncIterator[httpx2.AsyncCli
 
 @dataclass
 class Stream:
-    """A request whose answer goes on until its client goes away."""
+    """A request with a response that continues until its client disconnects."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Pictures that are broken, by chance and always the same ones."""
+"""Randomly damaged pictures; the seed is fixed, so they are repeatable."""
 
 import struct
 import zlib
@@ -19,7 +19,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
 
 
 def mutated_pictures(count: int) -> list[bytes]:
-    """Flipped, cut, spliced, and with heads that claim 60000 x 60000."""
+    """Pictures with flipped bits, cut off, spliced, or with headers that claim 60000 x 60000."""
     random = Random(0)
     whole = {kind: encoded(draw_picture(90, 60), kind) for kind in FORMATS}
     kinds = (flipped, flipped, cut, spliced, bomb)
@@ -29,7 +29,7 @@ def mutated_pictures(count: int) -> list[bytes]:
 def flipped(whole: dict[str, bytes], random: Random) -> bytes:
     data = bytearray(whole[random.choice(FORMATS)])
     for _ in range(random.choice((1, 1, 3, 30))):
-        # Half of them in the head, where they do the most.
+        # Half of the bits are in the header, where they do the most damage.
         data[random.randrange(64 if random.random() < 0.5 else len(data))] ^= 1 << random.randrange(
             8
         )

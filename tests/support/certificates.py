@@ -1,4 +1,4 @@
-"""Certificates for tests."""
+"""Self-signed TLS certificates for tests."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def write_certificate(folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate of a host, signed by itself, and its key: two files."""
+    """Write a host's self-signed certificate and its key; returns the paths of the two files."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

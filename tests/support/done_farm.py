@@ -1,4 +1,4 @@
-"""A farm before which a job has ended, its files in a store; for what is done with results."""
+"""A farm whose jobs are completed, with their files in a store, for tests of results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ NOW = 1_700_000_000.5
 
 
 class DoneFarm(StillFarm):
-    """Each tenant's job has one clip, of seed 7; `changes` are of its record."""
+    """Each tenant's job is completed, with one clip of seed 7. changes: fields of the records."""
 
     def __init__(self, store: Store | Path, **changes: Any) -> None:
         super().__init__()

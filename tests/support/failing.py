@@ -1,4 +1,4 @@
-"""An engine whose workers fail as the object `mode` in the store says; as the farm's own, else."""
+"""An engine whose workers fail in the way that the object `mode` in the store names."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ MODE = "mode"
 
 
 class Worker(workers.Worker):
-    """Fails at its start (raise, die, hang), or where it is to load a model (load)."""
+    """Fails when it starts (raise, die, hang) or loads a model (load); works in any other mode."""
 
     def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
         mode = _mode(store)

@@ -1,4 +1,4 @@
-"""A farm on a small cluster, and jobs for it; what the tests of the farm share."""
+"""Helpers for tests of a farm on a Ray cluster: open it, make jobs, and wait for them."""
 
 import contextlib
 import hashlib
@@ -40,20 +40,20 @@ def submission(model: Path, **values: Any) -> Submission:
 def wait_for(told: Callable[[], Any], seconds: float = 60.0) -> Any:
     until = time.monotonic() + seconds
     while not (found := told()):
-        assert time.monotonic() < until, "it does not come about"
+        assert time.monotonic() < until, f"still false after {seconds:g} s"
         time.sleep(0.05)
     return found
 
 
 def finish(farm: Farm, *jobs: str) -> dict[str, JobView]:
-    """Wait for jobs, and see how they ended."""
+    """Wait until jobs have ended; returns their final states by id."""
     for _ in farm.watch(jobs):
         pass
     return {job: farm.show(job) for job in jobs}
 
 
 def expected_sha256(model: Path, picture: bytes, view: JobView) -> list[str]:
-    """What `engine.render` alone makes of a job."""
+    """The digests of the frames that `engine.render` alone makes for a job."""
     engine = Engine.from_pretrained(model)
     clips = view.job.request.clips()
     return [
@@ -62,6 +62,6 @@ def expected_sha256(model: Path, picture: bytes, view: JobView) -> list[str]:
 
 
 def kill(place: str) -> None:
-    """SIGKILL the process of a worker that is at `address:pid`."""
+    """Send SIGKILL to a worker. place: `address:pid`."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(int(place.rpartition(":")[2]), signal.SIGKILL)

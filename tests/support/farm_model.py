@@ -1,4 +1,4 @@
-"""A model of the farm, as simple as can be, to hold the scheduler against."""
+"""A model of the farm that is as simple as possible, to compare the scheduler with."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable
@@ -23,18 +23,18 @@ class Clip:
     tasks: dict[str, Task]
     done: set[str] = field(default_factory=set)
     under_way: dict[str, Assignment] = field(default_factory=dict)
-    due: dict[str, float] = field(default_factory=dict)  # of tasks to be tried again
+    due: dict[str, float] = field(default_factory=dict)  # when to retry failed tasks
     failures: Counter[str] = field(default_factory=Counter)
     avoid: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     lean: set[str] = field(default_factory=set)
     alone: set[str] = field(default_factory=set)
     home: str = ""
-    stale: bool = False  # its results are lost, and it is not rewound yet
+    stale: bool = False  # whether its results are lost, and it was not rewound yet
     rewinds: int = 0
 
     @property
     def place(self) -> tuple[float, int]:
-        """Among its tenant's clips: a point of priority is worth a minute, then first come."""
+        """Its order among its tenant's clips: a point of priority is worth a minute of waiting."""
         return self.run.submitted - 60 * self.run.priority, self.number
 
     def ready(self, kind: Kind, now: float) -> list[Task]:
@@ -60,7 +60,7 @@ class Own:
 
 
 class FarmModel:
-    """Clips and workers, and what the scheduler should say of them."""
+    """Clips and workers, and the decisions that the scheduler should make about them."""
 
     def __init__(self) -> None:
         self.scheduler = Scheduler(CAPS)
@@ -80,7 +80,7 @@ class FarmModel:
         return Counter(own.task.run.tenant for own in self.workers.values() if own.task)
 
     def able(self, kind: Kind) -> set[str]:
-        """Workers that may get tasks, now or when they are done with theirs."""
+        """Workers that may get tasks, now or after their current one."""
         workers = self.workers.items()
         return {name for name, own in workers if own.kind is kind and not own.draining}
 
@@ -104,7 +104,7 @@ class FarmModel:
             self.workers[name].model = clip.run.model
 
     def free(self, name: str) -> tuple[Assignment, Clip | None]:
-        """Take a worker's task from all who share it; the clip, where it waits for that."""
+        """Take a worker's task from all that share it; returns it, and its clip if current."""
         decision = self.workers[name].task
         assert decision is not None
         for member in decision.members:
@@ -146,7 +146,7 @@ class FarmModel:
             self.forget(clip)
 
     def judge_task(self, clip: Clip, key: str, name: str, fault: Fault) -> float | None:
-        """When to try again."""
+        """When to retry the task; None for never."""
         delay = {Fault.STORE: 5.0, Fault.STOPPED: 0.0}.get(fault)
         if fault is Fault.STALE:
             clip.stale = True

@@ -1,4 +1,4 @@
-"""A process of a decode.
+"""One process of a decode that several processes share.
 
 `python -m tests.support.gang_member FOLDER RANK SIZE ADDRESS [dies|alone]`
 """
@@ -15,7 +15,7 @@ from svd_engine.vae import VAE
 
 
 class Mortal(Gang):
-    """Is killed at the third exchange of edges."""
+    """A gang member that kills itself at the third exchange of edges."""
 
     left = 3
 

@@ -1,4 +1,4 @@
-"""An engine that tells who shares a decode, and loses a helper once for each clip that asks so."""
+"""An engine that records the size of each gang, and kills a gang member of certain clips once."""
 
 import os
 from collections.abc import Generator
@@ -11,11 +11,11 @@ from farm.store import Store
 from farm.workers import worker as workers
 from svd_engine import sharded
 
-DEADLY = 12  # frames per second of a clip that costs a life
+DEADLY = 12  # a clip with this fps kills a gang member
 
 
 class Worker(workers.Worker):
-    """As the farm's own, but for that."""
+    """The farm's own worker, with these additions."""
 
     def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
         super().__init__(kind, device, store, compiled)

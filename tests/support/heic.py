@@ -1,4 +1,4 @@
-"""HEIC files as phones write them: x265 encodes the pixels, the boxes around them are made here."""
+"""HEIC files like those that phones write: x265 encodes the pixels, this module makes the boxes."""
 
 import subprocess
 import tempfile
@@ -10,7 +10,7 @@ from struct import pack, unpack_from
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
-PIXELS, FIRST_TILE, METADATA = 1, 10, 5  # numbers of items
+PIXELS, FIRST_TILE, METADATA = 1, 10, 5  # the numbers of items
 
 Item = tuple[int, bytes, bytes, Sequence[int]]  # number, type, content, properties
 
@@ -26,10 +26,11 @@ def heic(
     pixel_format: str = "yuv420p",
     claims: tuple[int, int] | None = None,
 ) -> bytes:
-    """A still picture.
+    """A HEIC file with one still picture.
 
-    turn: by so many quarters counter-clockwise, to be done by who shows it; mirror: along an axis.
-    tile: its picture is in squares of that side, as on phones. claims: another size than it has.
+    turn, mirror: quarter turns counter-clockwise, and the axis of a reflection, which the viewer is
+    to apply. tile: the side of the squares that the picture is cut into, as on phones. claims: a
+    wrong size to put into the header.
     """
     size = claims or image.size
     common = [_box(b"irot", bytes([turn]))] if turn else []
@@ -49,7 +50,7 @@ def _grid(
     image: Image.Image, side: int, pixel_format: str, size: tuple[int, int], common: list[bytes]
 ) -> tuple[list[Item], list[bytes], list[int]]:
     corners = [(x, y) for y in range(0, image.height, side) for x in range(0, image.width, side)]
-    # What is beyond the edge is there, and black.
+    # The tiles at the edges are whole, and black beyond the picture.
     tiles = [_encode(image.crop((x, y, x + side, y + side)), pixel_format) for x, y in corners]
     boxes = [tiles[0][0], _ispe(side, side), _ispe(*size), *common]
     across, down = -(-image.width // side), -(-image.height // side)
@@ -60,7 +61,7 @@ def _grid(
 
 
 def _encode(image: Image.Image, pixel_format: str) -> tuple[bytes, bytes]:
-    """The decoder's configuration, as a box, and the one frame."""
+    """Encode the picture; returns the box with the decoder's configuration, and the only frame."""
     return _encoded(image.convert("RGB").tobytes(), image.size, pixel_format)
 
 
@@ -103,7 +104,7 @@ def _meta(items: list[Item], boxes: list[bytes], tiles: list[int], start: int) -
         ipma += pack(">HB", number, len(owns)) + bytes(0x80 | each for each in owns)
     places, small = b"", b""
     for number, kind, content, _ in items:
-        # As Apple has it: what a grid says is in a box of its own, beside where things are.
+        # As on Apple's phones, the content of a grid is in the box `idat`, not in `mdat`.
         inside = kind == b"grid"
         at = len(small) if inside else start
         places += pack(">HHHHII", number, inside, 0, 1, at, len(content))

@@ -1,4 +1,4 @@
-"""A server that speaks `/v1/videos` as far as a client can tell, and fails as it is told to."""
+"""A fake server of the API `/v1/videos`, with faults that tests inject."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ import numpy as np
 from svd_engine.video import encode_video
 
 FRAMES = np.stack([np.full((48, 64, 3), 40 * n, np.uint8) for n in range(5)])
-# Answers a request in the server's place, or does nothing and lets it.
+# Answers a request in place of the server and returns True, or returns False to let it answer.
 Fault = Callable[["Door"], bool]
 
 
@@ -29,7 +29,7 @@ class Asked:
 
 
 class Videos(ThreadingHTTPServer):
-    """The jobs, what was asked, and the faults to come, the next first."""
+    """The server: its jobs, the requests it got, and the faults that the next requests meet."""
 
     daemon_threads = True
 
@@ -140,7 +140,7 @@ class Door(BaseHTTPRequestHandler):
         return self.json(200, self.server.look(job))
 
     def _content(self, query: dict[str, str]) -> None:
-        if query["index"] == "1":  # as if it were in a bucket
+        if query["index"] == "1":  # redirect, as for a clip in a bucket
             self.send_response(302)
             self.send_header("Location", f"{self.path.replace('index=1', 'index=0')}&moved")
             self.send_header("Content-Length", "0")
@@ -185,7 +185,7 @@ class Door(BaseHTTPRequestHandler):
 
 
 def lose_the_answer(door: Door) -> bool:
-    """What was asked is done, and nobody is told."""
+    """Carry the request out, but cut the connection before the response."""
     if door.path == "/v1/videos":
         door.server.create(door.asked)
     door.close_connection = True

@@ -1,4 +1,4 @@
-"""The farm's HTTP door for tests: real Ray, real Serve, on a free port."""
+"""The farm's HTTP server for tests, with real Ray and Serve, on a free port."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ from tests.support.ray_cluster import local_cluster
 
 @contextmanager
 def serving(store: Path | str, prefix: str = "", **settings: Any) -> Iterator[str]:
-    """The base URL of a farm on that store. settings: as FARM_* has them."""
+    """Serve a farm on a store, and yield its base URL. settings: farm settings, as in FARM_*."""
     values = {"store": str(store), "segment_steps": 2, "models": ["tiny", "svd"], **settings}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():

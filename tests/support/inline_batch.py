@@ -1,4 +1,4 @@
-"""`python -m farm.batch` in this process, on a whole coordinator whose workers are quick."""
+"""`python -m farm.batch` in this process, with a whole coordinator and quick workers."""
 
 import asyncio
 import threading
@@ -13,12 +13,12 @@ from farm.batch import __main__ as batch
 from farm.client.farm import Farm
 from tests.support.inline_farm import coordinator
 
-CALL_S = 60.0  # generous, for a call to be answered
+CALL_S = 60.0  # how long a call may take; generous
 
 
 @contextmanager
 def inline_batch(store: Path) -> Iterator[Farm]:
-    """Within, batches use this farm. To be used with the fixture `inline`."""
+    """A farm that batches use within the context. Needs the fixture `inline`."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()

@@ -1,6 +1,6 @@
-"""A whole coordinator in this process, without Ray: its workers are threads, its networks quick.
+"""A whole coordinator in this process, without Ray: its workers are threads.
 
-Everything that reads or writes the store is the farm's own; only what computes is not.
+Only the networks are replaced by quick ones; everything that uses the store is the farm's own.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ class NoPreviews(Previewer):
 
 
 class QuickWorker(workers.Worker):
-    """The farm's own, with networks that take no time, and no previews."""
+    """The farm's own worker, with networks that take no time, and without previews."""
 
     def __init__(self, kind: Kind, device: str, store: str) -> None:
         super().__init__(kind, device, store)
@@ -90,9 +90,9 @@ class QuickWorker(workers.Worker):
 
 
 class InlinePool:
-    """Threads in the place of actors."""
+    """A pool that runs tasks on threads instead of Ray actors."""
 
-    most_steps = 1000  # beyond which a renderer does not go, until its coordinator ends
+    most_steps = 1000  # a renderer hangs at tasks that go beyond this step
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class _Ref:
 
 
 class KnownModel:
-    """In the place of a process that looks at weights."""
+    """A stand-in for the process that reads the models' weights."""
 
     def __init__(self, *_: Any) -> None: ...
 
@@ -161,14 +161,14 @@ class KnownModel:
 
 
 def replace_ray(patch: pytest.MonkeyPatch) -> None:
-    """Replace what stands between a coordinator and Ray."""
+    """Replace everything through which a coordinator uses Ray."""
     patch.setattr(farm.coordinator.coordinator, "Pool", InlinePool)
     patch.setattr(farm.coordinator.coordinator, "Models", KnownModel)
     patch.setattr(
         farm.coordinator.coordinator, "os", SimpleNamespace(getpid=lambda: 1, _exit=print)
     )
     patch.setattr(farm.coordinator.coordinator, "lifeline", lambda _: None)
-    # As Ray names it, so that one that is started anew has the store at once.
+    # With Ray's id of the actor, a restarted coordinator gets the store at once.
     patch.setattr(farm.coordinator.coordinator, "own_actor", lambda: ("coordinator", ""))
     patch.setattr(farm.coordinator.maintenance, "live_nodes", list)
     patch.setattr(video, "encode_video", lambda *_: b"a video")
@@ -176,7 +176,7 @@ def replace_ray(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def inline() -> Any:
-    """Ray is replaced for a module's tests."""
+    """Replace Ray for the tests of a module."""
     with pytest.MonkeyPatch.context() as patch:
         replace_ray(patch)
         yield
@@ -186,7 +186,7 @@ def inline() -> Any:
 async def coordinator(
     folder: Path, working: bool = True, **settings: Any
 ) -> AsyncIterator[Coordinator]:
-    """One that has begun. working: with a renderer and a decoder."""
+    """A coordinator that has started. working: whether it has a renderer and a decoder."""
     settings = {"webhook_secret": SECRET, "segment_steps": 2, **settings}
     store = identify(open_store(str(folder)))
     one = Coordinator(load_settings(store=str(folder), **settings), "farm.workers.worker", store)

@@ -1,4 +1,4 @@
-"""An S3 server that lacks something, for boto3 to meet: a stand-in for stores that are no S3."""
+"""A fake S3 server that lacks a feature, for tests of stores that only resemble S3."""
 
 import hashlib
 import threading
@@ -12,11 +12,11 @@ import pytest
 
 
 class LackingServer(ThreadingHTTPServer):
-    """Keeps objects in memory. `lacks` says what it does not do:
+    """Keeps objects in memory. `lacks` names the missing features:
 
-    `If-Match`, `If-None-Match`: it ignores that header of writes; `501 If-Match`, ...: it refuses
-    writes that have it; `holds`: it refuses every conditional write; `checksums`: it refuses
-    writes that have one; `writes`: it refuses all of them.
+    `If-Match`, `If-None-Match`: it ignores this header of writes. `501 If-Match`, ...: it refuses
+    writes with this header. `holds`: it refuses all conditional writes. `checksums`: it refuses
+    writes with a checksum. `writes`: it refuses all writes.
     """
 
     daemon_threads = True
@@ -27,7 +27,7 @@ class LackingServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def refusal(self, key: str, headers: dict[str, str]) -> tuple[int, str] | None:
-        """Why it does not write, as a status and a code."""
+        """The status and the error code if a write is refused; None if it is accepted."""
         there = self.objects.get(key)
         if "writes" in self.lacks:
             return 400, "InvalidRequest"
@@ -105,7 +105,7 @@ def etag(data: bytes | None) -> str:
 
 @contextmanager
 def lacking_server(*lacks: str) -> Iterator[LackingServer]:
-    """One that runs, and that boto3 finds."""
+    """Run such a server, and point boto3 to it."""
     server = LackingServer(lacks)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()

@@ -1,4 +1,4 @@
-"""Programs that run beside a test, and whatever they start."""
+"""Programs that run beside a test, and are killed with all processes that they have started."""
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def running(
     command: Sequence[object], environment: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """One that runs at the project's top; all that it has started ends with it."""
+    """Run a program in the project's folder, and kill it and its descendants at the end."""
     process = subprocess.Popen(
         [*map(str, command)],
         cwd=ROOT,
@@ -33,7 +33,7 @@ def running(
 
 
 def kill_family(process: subprocess.Popen[Any]) -> None:
-    """Kill it and all that it has started, as a power cut would."""
+    """Kill a process and its descendants at once, as a power cut would."""
     with suppress(psutil.NoSuchProcess):
         own = psutil.Process(process.pid)
         family = [own, *own.children(recursive=True)]
@@ -45,7 +45,7 @@ def kill_family(process: subprocess.Popen[Any]) -> None:
 
 
 def exit_status(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
-    """What the shell would be told by a command line that is run in this process."""
+    """The exit status of a command line's `main`, run in this process."""
     try:
         return main(arguments)
     except SystemExit as end:

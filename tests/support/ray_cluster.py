@@ -1,4 +1,4 @@
-"""Ray for tests: a small local cluster in a folder of its own, gone at the end."""
+"""A small local Ray cluster for tests, in a folder of its own, which is deleted at the end."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ import ray
 
 @contextmanager
 def local_cluster(**options: object) -> Iterator[None]:
-    """One for a module's tests; whatever cluster the machine has is left alone."""
-    # A socket's path holds 107 characters, so not pytest's own folder.
+    """Run a cluster of this process's own; never joins one that runs on the machine."""
+    # Not in pytest's folder: the path of a socket may have only 107 characters.
     folder = tempfile.mkdtemp(prefix="ray-")
     before = os.environ.pop("RAY_ADDRESS", None)
     try:

@@ -1,4 +1,4 @@
-"""Webhooks for tests: a real server that receives them, and jobs that have ended."""
+"""A real server that receives webhooks, and jobs that have ended, for tests."""
 
 import base64
 import time
@@ -17,11 +17,12 @@ URL = "https://receiver.example/told"
 
 
 class Receiver:
-    """A server that is told of events: what it was told, and what it answers, one by one."""
+    """A server that records the webhooks it receives, and answers with given statuses."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Mapping[str, str], bytes]] = []
-        self.answers: list[int | None] = []  # None: the connection is cut; after the last, 200
+        self.told: list[tuple[Mapping[str, str], bytes]] = []  # headers and body of each webhook
+        # The statuses of the next responses, and then 200; None cuts the connection.
+        self.answers: list[int | None] = []
 
     def __enter__(self) -> "Receiver":
         receiver = self
@@ -51,7 +52,7 @@ class Receiver:
         self._server.server_close()
 
     def events(self) -> list[Any]:
-        """What was told, each as OpenAI's client unwraps it once it has verified it."""
+        """The received events, verified and unwrapped by OpenAI's client."""
         client = openai.OpenAI(api_key="none", webhook_secret=SECRET)
         return [client.webhooks.unwrap(body, headers) for headers, body in self.told]
 
@@ -60,5 +61,5 @@ class Receiver:
 
 
 def ended(state: State = State.COMPLETED, **changes: Any) -> Job:
-    """A job that has just ended, and of which somebody asked to be told."""
+    """A job that has just ended, with a webhook."""
     return job(state, webhook_url=URL, finished_at=time.time(), **changes)

@@ -1,4 +1,4 @@
-"""diffusers as the reference: random checkpoints it makes, and recordings of what it computes."""
+"""diffusers as the reference: it makes random checkpoints, and its computations are recorded."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-try:  # without torchvision, CLIPImageProcessor is this one, and warns about it
+try:  # without torchvision, CLIPImageProcessor is an alias of this class, and warns about it
     from transformers import CLIPImageProcessorPil as CLIPImageProcessor
 except ImportError:
     from transformers import CLIPImageProcessor
@@ -40,10 +40,10 @@ SCHEDULER = {
 
 @dataclass(frozen=True)
 class Spec:
-    """A random checkpoint: what differs from the others, and the clip to ask of it.
+    """The configuration of a random checkpoint, and the parameters of a clip to render with it.
 
-    The sizes keep the deepest level above one pixel. There a group of two values is normalized to
-    plus and minus one, and float32 itself, diffusers' included, is 1e-3 off float64.
+    The sizes keep the deepest level larger than one pixel. At one pixel, a group of two values is
+    normalized to plus and minus one, and float32 differs from float64 by 1e-3, in diffusers too.
     """
 
     name: str
@@ -71,7 +71,7 @@ SPECS = {
             render={"width": 128, "height": 128},
         ),
         Spec(
-            "published-depth",  # two layers everywhere, as SVD; sides that 64 does not divide
+            "published-depth",  # two layers everywhere, as in SVD; sides not divisible by 64
             unet={
                 "block_out_channels": (32, 64, 96, 96),
                 "num_attention_heads": (1, 2, 3, 6),
@@ -84,7 +84,7 @@ SPECS = {
             render={"width": 104, "height": 72, "decode_chunk_size": 2},
         ),
         Spec(
-            "attention-below",  # attention at other levels, two transformer layers; portrait
+            "attention-below",  # attention at other levels, two transformer layers; a portrait
             unet={
                 "block_out_channels": (64, 32, 64, 64),
                 "num_attention_heads": 2,
@@ -101,7 +101,7 @@ SPECS = {
             scheduler={"timestep_spacing": "trailing"},
         ),
         Spec(
-            "three-levels",  # uneven layers, other time embedding; guidance falls over the frames
+            "three-levels",  # uneven layers, another time embedding; guidance falls over the frames
             unet={
                 "block_out_channels": (32, 64, 128),
                 "num_attention_heads": (4, 2, 8),
@@ -125,7 +125,7 @@ SPECS = {
             scheduler={"sigma_max": 80.0, "timestep_spacing": "linspace"},
         ),
         Spec(
-            "no-upcast",  # a chunk and one frame more; CLIP with another activation
+            "no-upcast",  # one frame more than a chunk; CLIP with another activation
             unet={
                 "block_out_channels": (32, 32, 64, 96),
                 "num_attention_heads": (2, 1, 4, 3),
@@ -180,7 +180,7 @@ def randomize(model: torch.nn.Module) -> Any:
 
 
 def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> StableVideoDiffusionPipeline:
-    """The reference, silent."""
+    """Load the reference pipeline, without its progress bar."""
     pipeline = StableVideoDiffusionPipeline.from_pretrained(folder, dtype=dtype)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -188,7 +188,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> StableVid
 
 @dataclass
 class Recording:
-    """What the reference was given and gave, stage by stage."""
+    """The inputs and outputs of the reference, stage by stage."""
 
     pixels: Tensor | None = None  # CLIP's input
     embedding: Tensor | None = None
@@ -206,7 +206,7 @@ class Recording:
 def record(
     pipeline: StableVideoDiffusionPipeline, image: Image.Image, seed: int = 0, **call: Any
 ) -> Recording:
-    """Run the reference, listening to its networks."""
+    """Run the reference, and record its networks' inputs and outputs."""
     tape = Recording()
     parts: list[Tensor] = []
 
@@ -257,6 +257,6 @@ def record(
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference over the reference's largest value."""
+    """The largest absolute difference, divided by the reference's largest absolute value."""
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()

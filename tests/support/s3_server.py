@@ -1,4 +1,4 @@
-"""S3 for tests: seaweedfs on this machine, with one bucket, gone at the end."""
+"""A local S3 server for tests: SeaweedFS with one bucket, deleted at the end."""
 
 import os
 import random
@@ -26,7 +26,7 @@ OPTIONS = {
     "bucket": BUCKET,
     "ip": "127.0.0.1",
     "ip.bind": "127.0.0.1",
-    "s3.autoCreateBucket": "false",  # a bucket that is missing stays missing, as on AWS
+    "s3.autoCreateBucket": "false",  # writes do not create a missing bucket, as on AWS
     "s3.port.iceberg": "0",
     "s3.port.lance": "0",
     "webdav": "false",
@@ -37,7 +37,7 @@ OPTIONS = {
 
 
 class S3Server:
-    """One server process; `stop` kills it, `start` brings it back where it was, with its data."""
+    """A server process. `stop` kills it; `start` restarts it at the same URL with its data."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,7 +58,7 @@ class S3Server:
         self.url = f"s3://{BUCKET}/prefix"
 
     def start(self, patience_s: float = 60) -> None:
-        """Start it, and wait until it takes a write."""
+        """Start the server, and wait until it accepts a write."""
         options = OPTIONS | {name: str(port) for name, port in self._ports.items()}
         options |= {"dir": str(self.folder / "data"), "admin.dataDir": str(self.folder / "admin")}
         options |= {f"{name}.localSocket": str(self.folder / name) for name in ("s3", "filer")}
@@ -81,12 +81,12 @@ class S3Server:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """Kill it: no goodbye, as in a power cut."""
+        """Kill the server without a shutdown, as in a power cut."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
-        for port in self._ports.values():  # where its parts talk to each other; no option moves it
+        for port in self._ports.values():  # its parts' sockets, for which there is no option
             for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
                 left.unlink(missing_ok=True)
 
@@ -113,7 +113,7 @@ class S3Server:
 
 @contextmanager
 def s3_server(folder: Path) -> Iterator[S3Server]:
-    """A running server that keeps its data and its log in `folder`, which it makes and empties."""
+    """Run a server that keeps its data and its log in `folder`, which is deleted at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     server = S3Server(folder)
     try:
@@ -126,7 +126,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 @contextmanager
 def s3_environment(server: S3Server) -> Iterator[None]:
-    """This process's environment, so that boto3 finds that server and nothing else."""
+    """Set this process's environment so that boto3 finds only this server."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
@@ -136,7 +136,7 @@ def s3_environment(server: S3Server) -> Iterator[None]:
 
 
 def _pump(source: socket.socket, sink: socket.socket, loses: threading.Semaphore | None) -> None:
-    """Carry what one side says to the other, until an end or an answer that gets lost."""
+    """Forward data from one socket to the other, until it ends or a response is to be lost."""
     with suppress(OSError):
         while data := source.recv(65536):
             is_final = not data.startswith(b"HTTP/1.1 100")
@@ -154,7 +154,7 @@ def _hang_up(connection: socket.socket) -> None:
 
 @contextmanager
 def lossy(server: S3Server) -> Iterator[Callable[[], None]]:
-    """A proxy before the server; after each call of what it gives, one answer gets lost."""
+    """Run a proxy in front of the server; each call of the yielded function loses one response."""
     loses = threading.Semaphore(0)
     listener = socket.create_server(("127.0.0.1", 0))
     clients = [listener]
@@ -187,7 +187,7 @@ def lossy(server: S3Server) -> Iterator[Callable[[], None]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, below those that the system gives to clients between two starts."""
+    """Free ports below the ephemeral range, which no client takes while the server is down."""
     found: list[int] = []
     for port in random.SystemRandom().sample(range(12_000, 32_000), 1000):
         with socket.socket() as probe, suppress(OSError):

@@ -1,4 +1,4 @@
-"""An engine that hangs, once: the first worker that is to denoise never does."""
+"""An engine that hangs once: the first denoising task never ends."""
 
 import time
 from collections.abc import Generator
@@ -12,7 +12,7 @@ from farm.workers import worker as workers
 
 
 class Worker(workers.Worker):
-    """As the farm's own, but for that."""
+    """The farm's own worker, with this addition."""
 
     def __init__(self, kind: Kind, device: str, store: Store, compiled: bool = False) -> None:
         super().__init__(kind, device, store, compiled)
@@ -20,7 +20,7 @@ class Worker(workers.Worker):
 
     def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
         work = super().run(order, *given)
-        yield next(work)  # loaded
+        yield next(work)  # the model is loaded
         if order.task.stage is Stage.DENOISE:
             try:
                 self._marks.put("hung", b"", if_none_match=True)

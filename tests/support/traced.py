@@ -1,4 +1,4 @@
-"""Traces of small random checkpoints, for the tests of conformance."""
+"""Traces of small random checkpoints, for the tests of `svd_engine.conformance`."""
 
 import random
 from collections.abc import Iterable
@@ -24,13 +24,13 @@ STEPS = 3
 
 
 def params_of(name: str, engine: Engine, **changes: Any) -> RenderParams:
-    small = {"width": 72, "height": 56}  # as three-levels has it
+    small = {"width": 72, "height": 56}  # the size of the checkpoint three-levels
     asked = {"seed": 11, "num_inference_steps": STEPS, **SPECS[name].render, **small, **changes}
     return RenderParams(**asked).resolve(engine.defaults)
 
 
 def trace(engine: Engine, picture: Image.Image, params: RenderParams, **keep: Any) -> Trace:
-    """The engine's own."""
+    """A trace of our engine."""
     recorder = Recorder(**keep)
     record(engine, picture, params, recorder)
     return Trace(recorder.tensors)
@@ -39,7 +39,7 @@ def trace(engine: Engine, picture: Image.Image, params: RenderParams, **keep: An
 def reference_trace(
     folder: Path, picture: Image.Image, params: RenderParams, dtype: torch.dtype
 ) -> Trace:
-    """diffusers'."""
+    """A trace of diffusers."""
     recorder = Recorder()
     record_reference(load_reference(folder, "cpu", dtype, None), picture, params, recorder)
     return Trace(recorder.tensors)
@@ -52,7 +52,7 @@ def diagnosed(
     params: RenderParams,
     dtype: torch.dtype = torch.float32,
 ) -> Diagnosis:
-    """By an engine in float32 that knows what was asked, and nothing of any deviation."""
+    """Diagnose a trace with a float32 engine that knows the parameters, but no deviations."""
     asked = params.model_copy(update={"deviations": ()})
     assert asked.width is not None
     assert asked.height is not None
@@ -61,14 +61,14 @@ def diagnosed(
 
 
 def random_pairs(count: int = 40) -> list[tuple[str, ...]]:
-    """Of the catalogue's mistakes."""
+    """A random selection of pairs of the catalogue's mistakes."""
     return random.Random(7).sample(list(combinations(CATALOGUE, 2)), count)
 
 
 def misnamed(
     engine: Engine, name: str, picture: Image.Image, mistakes: Iterable[tuple[str, ...]]
 ) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Those that are not named as they were made: what was, and what was named."""
+    """The mistakes that are diagnosed wrongly, each with the diagnosis."""
     missed = []
     for made in mistakes:
         params = params_of(name, engine, deviations=made)
@@ -79,7 +79,7 @@ def misnamed(
 
 
 def noisy(theirs: Trace, strength: float = 1e-4) -> Trace:
-    """With noise on each tensor, relative to its RMS."""
+    """A copy with noise added to each tensor. strength: relative to the tensor's RMS."""
     generator = torch.Generator().manual_seed(5)
 
     def added(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Hosts on the web for tests: real servers of this machine, and what a name server says of them."""
+"""Hosts on the web for tests: real servers on this machine, and a fake name server."""
 
 import gzip
 import socket
@@ -16,10 +16,10 @@ PICTURE = picture_bytes()
 
 
 class Site(BaseHTTPRequestHandler):
-    """What pictures' hosts do."""
+    """A web site whose paths choose its behaviour, good and bad."""
 
     protocol_version = "HTTP/1.1"
-    asked: list[tuple[str, str]]  # path and header Host, set for each server
+    asked: list[tuple[str, str]]  # the path and the Host header of each request
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -86,7 +86,7 @@ class Site(BaseHTTPRequestHandler):
 
 
 class Host:
-    """A server of pictures: its port, and what it was asked for."""
+    """A server of pictures: its port and URL, and the requests it got."""
 
     def __init__(self, server: ThreadingHTTPServer, asked: list[tuple[str, str]]) -> None:
         self.port = int(server.server_address[1])
@@ -113,7 +113,7 @@ def a_host(
 
 
 class Names:
-    """A name server's answers, one after the other; the last one stays."""
+    """A fake `getaddrinfo`: a name's answers come one after the other, and the last one stays."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[list[str]]] = {}
