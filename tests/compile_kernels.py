@@ -1,9 +1,9 @@
-"""Compile for a Hopper GPU, without one, every kernel that a step, an encode and a decode launch.
+"""Compile all kernels of a denoising step, an encode and a decode for a Hopper GPU, without one.
 
     TRITON_INTERPRET=0 python -m tests.compile_kernels [PRESET]
 
-The networks run on tensors on `meta`, as they would on CUDA, and what they would launch is compiled
-for compute capability 9.0. Prints each kernel with its warps and shared memory.
+The networks run on `meta` tensors as they would on CUDA, and each kernel that they would launch is
+compiled for compute capability 9.0. Prints each kernel with its warps and shared memory.
 """
 
 import sys
@@ -19,8 +19,8 @@ from svd_engine.meta_stages import StageName, prepare
 from svd_engine.stand_in import StandIn
 
 HOPPER = GPUTarget("cuda", 90, 32)
-SHARED = 227 * 1024  # bytes that a block may have there
-STAGES: list[tuple[StageName, int | None]] = [  # and slices of the decode
+SHARED = 227 * 1024  # the bytes of shared memory that a block may use on that GPU
+STAGES: list[tuple[StageName, int | None]] = [  # with the slices of the decode
     ("encode", None),
     ("denoise", None),
     ("decode", None),
@@ -30,7 +30,7 @@ STAGES: list[tuple[StageName, int | None]] = [  # and slices of the decode
 
 
 class Driver:
-    """What Triton asks of a GPU's driver to compile, and no more."""
+    """The part of a GPU's driver that Triton needs to compile."""
 
     def get_current_target(self) -> GPUTarget:
         return HOPPER

@@ -1,7 +1,8 @@
 import os
 import secrets
 
-# Read by the hub's client and by Ray at import; a test must not reach out or leave a token at home.
+# The hub's client and Ray read these at import. Tests must not use the network, and must not write
+# a token to the home folder.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
@@ -10,7 +11,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Read by Triton at import: without a GPU its interpreter runs the kernels.
+# Triton reads this at import. Without a GPU, its interpreter runs the kernels.
 os.environ.setdefault("TRITON_INTERPRET", "0" if Path("/dev/nvidiactl").exists() else "1")
 
 import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `tiny` checkpoint, in a folder of its own."""
+    """The folder of a `tiny` checkpoint."""
     from svd_engine.tiny import write_tiny
 
     return write_tiny(tmp_path_factory.mktemp("models") / "tiny")
@@ -31,7 +32,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The random checkpoints of `reference.SPECS`, made by diffusers."""
+    """The folders of the random checkpoints of `reference.SPECS`, made by diffusers."""
     from tests.support.reference import SPECS, make_checkpoint
 
     root = tmp_path_factory.mktemp("checkpoints")
@@ -55,7 +56,7 @@ def pipeline(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> An
 
 
 def draw_picture(width: int = 300, height: int = 180, seed: int = 0) -> Image.Image:
-    """A picture with smooth shades, edges and grain."""
+    """Draw a picture with smooth shades, edges and grain."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     shades = np.stack([x / width, y / height, np.sin(x / 17) * np.cos(y / 11) / 2 + 0.5], axis=-1)

@@ -1,7 +1,8 @@
-"""`python -m tests.decode_report [seams.png]`: what the exact decode is, and what it costs here.
+"""`python -m tests.decode_report [seams.png]`: measure quality and cost of the exact decode.
 
-Seams of diffusers' chunks and of the exact decode; peak memory above the weights, whole and in
-slices; times over processes, with the bytes they exchange, and what those would take at full size.
+Prints the seams between diffusers' chunks and those of the exact decode; the peak memory above the
+weights, whole and in slices; and the times over several processes, with the bytes that they
+exchange and how long the exchange would take at full size.
 """
 
 import os
@@ -27,12 +28,12 @@ WIDTHS = {
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "layers_per_block": 2,
 }
-FRAMES, SIDE, CHUNK = 25, 20, 5  # SIDE of the latents
+FRAMES, SIDE, CHUNK = 25, 20, 5  # SIDE is that of the latents
 MB = 2**20
-# Bytes a second in one direction, between two neighbours.
+# Bytes per second in one direction between two neighbours.
 LINKS = {"NVLink": 450e9, "PCIe 4.0 x16": 25e9, "100 Gb/s Ethernet": 11e9}
-# The published decoder's blocks by size: channels, the part of a side's pixels, and how many there
-# are. In a block there are two temporal convolutions, and one is at the end.
+# The published decoder's blocks: channels, side as a fraction of the picture's, and number. Each
+# block has two temporal convolutions; one more follows at the end.
 PUBLISHED = [(512, 8, 2), (512, 8, 3), (512, 4, 3), (256, 2, 3), (128, 1, 3)]
 
 
@@ -46,11 +47,11 @@ def draw_latents() -> Tensor:
     generator = torch.Generator().manual_seed(1)
     still = torch.randn(1, 4, SIDE, SIDE, generator=generator)
     moves = torch.randn(FRAMES, 4, SIDE, SIDE, generator=generator)
-    return still + 0.2 * moves.cumsum(0) / FRAMES**0.5  # frames that are like their neighbours
+    return still + 0.2 * moves.cumsum(0) / FRAMES**0.5  # each frame resembles its neighbours
 
 
 def seams(plot: str | None) -> list[list[str]]:
-    """How much frames differ from the next at a chunk's edge, over how much they do elsewhere."""
+    """The difference between neighbouring frames at chunk edges, divided by that elsewhere."""
     vae, latents = make_vae(), draw_latents()
     ways = {
         f"diffusers' chunks of {CHUNK}": stages.decode(vae, latents, CHUNK),
@@ -60,7 +61,9 @@ def seams(plot: str | None) -> list[list[str]]:
     for name, frames in ways.items():
         steps = (frames[1:] - frames[:-1]).square().mean(dim=(1, 2, 3)).sqrt()
         at = torch.arange(1, FRAMES)
-        inside = (at > CHUNK // 2) & (at < FRAMES - CHUNK // 2)  # the clip's own ends differ
+        inside = (at > CHUNK // 2) & (
+            at < FRAMES - CHUNK // 2
+        )  # without the clip's ends, which differ
         edge = at % CHUNK == 0
         ratio = steps[edge & inside].mean() / steps[~edge & inside].mean()
         rows.append([name, f"{ratio:.2f}"])
@@ -78,9 +81,9 @@ def seams(plot: str | None) -> list[list[str]]:
 
 
 def memory_of(slices: str) -> float:
-    """The peak of a process that decodes, above what it had before: MB."""
+    """The peak memory of a decoding process in MB, above what it used before."""
     code = f"from tests.decode_report import _peak; _peak({slices})"
-    # What is freed goes back: by default glibc keeps blocks of this size.
+    # By default glibc keeps freed blocks of this size; here they are to be returned.
     own = os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=own, capture_output=True, text=True, check=True)
@@ -89,21 +92,24 @@ def memory_of(slices: str) -> float:
 
 def _peak(slices: int | None) -> None:
     vae, latents = make_vae(), draw_latents()
-    stages.decode(vae, latents[:2, :, :8, :8], slices=slices)  # kernels are loaded
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    stages.decode(vae, latents[:2, :, :8, :8], slices=slices)  # warm up: loads kernels
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _status("VmRSS")
     stages.decode(vae, latents, slices=slices)
     print((_status("VmHWM") - before) / 1024)
 
 
 def _status(name: str) -> int:
-    """A figure of this process, in KB; Linux."""
+    """A field of this process's /proc/self/status, in KB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
 def times(sizes: tuple[int, ...] = (1, 2, 4)) -> list[list[str]]:
-    """Of a decode over so many processes with as many threads in all; the bytes each gives away."""
+    """Time a decode over several processes with as many threads in total.
+
+    Returns also the bytes that each process sends.
+    """
     rows = []
     for size in sizes:
         with socket.socket() as probe:
@@ -139,7 +145,7 @@ def _share(rank: int, size: int, address: str, threads: int) -> None:
 
 
 def full_size() -> list[list[str]]:
-    """What a process between two others gives each of them at 576 x 1024, and how long it takes."""
+    """What a process with two neighbours sends to each at 576 x 1024, and how long that takes."""
     height, width, itemsize = 576, 1024, 2
     pixels = height * width
     edges = sum(2 * n * c * pixels // share**2 for c, share, n in PUBLISHED) + 3 * pixels

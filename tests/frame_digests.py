@@ -1,7 +1,7 @@
-"""Digests of a few small clips, by the processor that computed them.
+"""Digests of the frames of a few small clips, by the kind of processor that computed them.
 
-`python -m tests.frame_digests` writes those of this machine, for the NUMERICS of this tree, into
-`frame_digests.json`. Run it where NUMERICS was raised, and on a processor of a kind not yet there.
+`python -m tests.frame_digests` adds this machine's digests to `frame_digests.json`, for the current
+NUMERICS. Run it when NUMERICS was raised, and on a processor of a new kind.
 """
 
 import hashlib
@@ -27,10 +27,11 @@ CLIPS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def kind() -> str:
-    """What decides the bits of a result, as far as can be told.
+    """Everything known to affect the bits of a result.
 
-    The version of torch, with its oneDNN and its MKL; the instructions that ATen's kernels are
-    compiled for; and the vendor and the wider instructions, by which oneDNN and MKL choose theirs.
+    These are the version of torch, which includes oneDNN and MKL; the instruction set that ATen's
+    kernels use; and the processor's vendor and further instructions, by which oneDNN and MKL choose
+    their kernels.
     """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -48,7 +49,7 @@ def kind() -> str:
 def digests(models: dict[str, Path | str]) -> dict[str, str]:
     """The digest of each clip's frames, computed by one thread."""
     threads, picture = torch.get_num_threads(), draw_picture()
-    torch.set_num_threads(1)  # how work is divided may decide the order of a sum
+    torch.set_num_threads(1)  # the division of work may affect the order of sums
     try:
         engines = {name: Engine.from_pretrained(model) for name, model in models.items()}
         return {
@@ -68,7 +69,7 @@ def table() -> dict[str, Any]:
 
 
 def write() -> None:
-    """Write this machine's; those of other numerics go."""
+    """Write this machine's digests, and remove those of other NUMERICS."""
     old = table() if TABLE.exists() else {"numerics": None}
     kept = old["digests"] if old["numerics"] == NUMERICS else {}
     new = kept | {kind(): digests({"nano": "nano", "tiny": "tiny"})}

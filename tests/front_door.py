@@ -1,7 +1,7 @@
-"""How long callers make the front door stand still: `python -m tests.front_door` prints a table.
+"""`python -m tests.front_door`: measure for how long attacks block the HTTP server.
 
-A server runs in a process of its own, and is sent what an attack sends. What is told is the longest
-time for which its event loop served nobody, and the longest that `/healthz` took to answer.
+A server in a process of its own receives the requests of an attack. The table shows the longest
+time for which its event loop was blocked, and the longest time that `/healthz` took to answer.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ STREAMS = 2000
 
 
 class CheckingFarm(StillFarm):
-    """As that one, but for `check`, which finds nothing wrong."""
+    """A StillFarm whose `check` accepts everything."""
 
     async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
         digest = digest_of(picture[:100])
@@ -43,7 +43,7 @@ class CheckingFarm(StillFarm):
 
 
 def serve() -> None:
-    """A server on a free port, which it prints; `/stalled` tells the longest stall since asked."""
+    """Serve on a free port, and print it. `/stalled` returns the longest stall of late."""
     app = still_app(CheckingFarm())
     longest = 0.0
 
@@ -75,17 +75,17 @@ def serve() -> None:
 
 @dataclass(frozen=True)
 class Stall:
-    """What an attack did."""
+    """The effect of an attack."""
 
-    loop_s: float  # for which the event loop served nobody
-    health_s: float  # that an answer of /healthz took
-    took_s: float  # until the attack's last answer
+    loop_s: float  # the longest time that the event loop was blocked
+    health_s: float  # the longest time that /healthz took to answer
+    took_s: float  # until the last response to the attack
     statuses: list[int]
 
 
 @dataclass(frozen=True)
 class Door:
-    """A server, by its URL."""
+    """A client of the server under attack."""
 
     url: str
 
@@ -120,7 +120,7 @@ class Door:
 
 @contextmanager
 def front_door() -> Iterator[Door]:
-    """A front door before a farm that stands still."""
+    """Run a server in front of a StillFarm, in a process of its own."""
     command = [sys.executable, "-m", "tests.front_door", "serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -131,18 +131,18 @@ def front_door() -> Iterator[Door]:
 
 
 def stored_png(width: int, height: int) -> bytes:
-    """As many bytes as it has values: nothing of it is compressed."""
+    """An uncompressed PNG, which has as many bytes as values."""
     return encoded(Image.new("RGB", (width, height)), "PNG", compress_level=0)
 
 
 def data_url(picture: bytes) -> tuple[str, bytes]:
-    """A body of JSON with a picture in it."""
+    """A JSON body that contains a picture as a data URL."""
     url = "data:image/png;base64," + base64.b64encode(picture).decode()
     return "application/json", json.dumps({"input_reference": url, "model": "tiny"}).encode()
 
 
 def png(data: bytes) -> list[tuple[str, bytes]]:
-    """One body of a form, with a file."""
+    """A list of one form body that contains a file."""
     head = b'--cut\r\nContent-Disposition: form-data; name="input_reference"; filename="a"\r\n\r\n'
     model = b'\r\n--cut\r\nContent-Disposition: form-data; name="model"\r\n\r\ntiny\r\n--cut--\r\n'
     return [("multipart/form-data; boundary=cut", head + data + model)]
@@ -163,7 +163,7 @@ ATTACKS: dict[str, Callable[[], list[tuple[str, bytes]]]] = {
 
 
 def hold_streams(door: Door, count: int) -> tuple[int, float, float]:
-    """Event streams of one caller, all at once: how many are held, the loop's and health's s."""
+    """Open many event streams of one caller; returns how many stay open, and both times in s."""
     request = (
         f"GET /v1/videos/acme/events HTTP/1.1\r\nHost: {door.url[7:]}\r\n"
         "Authorization: Bearer sesame\r\n\r\n"

@@ -1,7 +1,7 @@
-"""What a submit takes while many read a long event log: `python -m tests.log_readers`.
+"""`python -m tests.log_readers`: measure submits while many clients read a long event log.
 
-A whole coordinator (`tests/support/inline_farm.py`) on a folder whose every answer takes 15 ms.
-The log is of half an hour, an object a second, as earlier versions left it.
+A whole coordinator (`tests/support/inline_farm.py`) uses a folder in which each call takes 15 ms.
+The log covers half an hour with one object a second, as earlier versions left it.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ ANSWER_S = 0.015
 
 
 def answer_late(patch: pytest.MonkeyPatch) -> None:
-    """Let each call of a folder take as long as a store in a network."""
+    """Delay each call to a folder, so that it takes as long as a store in a network."""
     for name in ("get", "put", "exists", "delete"):
         patch.setattr(LocalStore, name, _late(getattr(LocalStore, name)))
 
@@ -48,14 +48,14 @@ def fill_log(folder: Path, job: str, entries: int) -> None:
 
 
 async def submit(one: Coordinator, seed: int) -> float:
-    """How long it took."""
+    """Submit a job; returns how long it took in seconds."""
     began = time.perf_counter()
     await one.submit(Submission(id=f"s{seed}", params={"seed": seed}), picture_bytes())
     return time.perf_counter() - began
 
 
 async def read_log(one: Coordinator, job: str) -> int:
-    """How many entries there were, from the first to the last."""
+    """Read a whole log; returns the number of entries."""
     after = count = 0
     while page := await one.events(job, after):
         after, count = page[-1].seq, count + len(page)
@@ -65,10 +65,10 @@ async def read_log(one: Coordinator, job: str) -> int:
 async def measure(
     folder: Path, readers: int, entries: int
 ) -> tuple[list[float], list[float], list[int]]:
-    """What submits take alone, and until all have read the log; and how much of it each read."""
+    """The times of submits alone and while clients read the log, and how much each client read."""
     async with coordinator(folder, working=False) as one:
         await one.submit(Submission(id="read"), picture_bytes())
-        await one.cancel("read")  # its log grows no more, so it is not compacted either
+        await one.cancel("read")  # so that its log no longer grows, and is not compacted
         await asyncio.to_thread(fill_log, folder, "read", entries)
         alone = [await submit(one, seed) for seed in range(SUBMITS)]
         reading = asyncio.gather(*(read_log(one, "read") for _ in range(readers)))
@@ -79,7 +79,7 @@ async def measure(
 
 
 def main() -> None:
-    logging.disable()  # of a coordinator that is ended
+    logging.disable()  # silence a coordinator that is being stopped
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         replace_ray(patch)
         answer_late(patch)

@@ -1,8 +1,8 @@
-"""What `nano`'s clips are like: measures over pictures that it was not trained on.
+"""Measurements of the quality of `nano`'s clips, over pictures that it was not trained on.
 
     python -m tests.nano [--model FOLDER] [--steps 10] [--out SHEET.png]
 
-Frames are (F, H, W, 3), uint8, as clips have them; flow is Farneback's, in pixels per frame.
+Frames are uint8 arrays (F, H, W, 3), as in clips. Flow is Farneback's, in pixels per frame.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Frames = np.ndarray
 
 
 def held_out() -> dict[str, Image.Image]:
-    """Eight pictures, cut square; as large as they are."""
+    """Eight pictures, cropped to squares but not resized."""
     paths = [*(ROOT / "examples/pictures").iterdir(), *(ROOT / "tests/pictures").iterdir()]
     found = {}
     for path in sorted(path for path in paths if path.suffix != ".md"):
@@ -41,7 +41,7 @@ def held_out() -> dict[str, Image.Image]:
 
 
 def psnr(a: Frames, b: Frames) -> float:
-    """In dB, of 8-bit levels."""
+    """The peak signal-to-noise ratio in dB, of 8-bit levels."""
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
@@ -56,14 +56,14 @@ def flows(frames: Frames) -> list[np.ndarray]:
 
 
 def motion(frames: Frames) -> float:
-    """Mean length of the flow."""
+    """The mean length of the flow."""
     return float(np.mean([np.linalg.norm(flow, axis=-1) for flow in flows(frames)]))
 
 
 def warping_error(frames: Frames, shown: Frames) -> float:
-    """How far each frame of `shown` is, in levels, from the next one brought back to it.
+    """How far each frame of `shown` is, in levels, from the next one warped back onto it.
 
-    It is brought back by the flow of `frames`: with `shown` in another order it does not fit.
+    The flow of `frames` warps it, so the error is large if `shown` is in another order.
     """
     y, x = np.mgrid[0 : frames.shape[1], 0 : frames.shape[2]].astype(np.float32)
     errors = []
@@ -82,7 +82,7 @@ def shuffled(frames: Frames) -> Frames:
 
 @cache
 def training_module(name: str) -> ModuleType:
-    """One of the training's, imported as its scripts import it: their folder is no package."""
+    """Import a module of the training scripts, whose folder is not a package."""
     sys.path.insert(0, str(TRAINING))
     module = import_module(name)
     sys.path.remove(str(TRAINING))
@@ -91,11 +91,11 @@ def training_module(name: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Nano:
-    """A model's engine, and what it makes of the held-out pictures."""
+    """A model's engine, and its results for the held-out pictures."""
 
     engine: Engine
     steps: int = 10
-    side: int = SIDE  # of the clips, in pixels
+    side: int = SIDE  # the side of the clips, in pixels
     _clips: dict[tuple[str, int], Clip] = field(default_factory=dict)
 
     @cached_property
@@ -104,13 +104,13 @@ class Nano:
 
     @cached_property
     def shown(self) -> dict[str, Frames]:
-        """The pictures as the VAE is shown them: (side, side, 3)."""
+        """The pictures as the VAE's input: (side, side, 3)."""
         size = (self.side, self.side)
         resized = Image.Resampling.LANCZOS
         return {name: np.asarray(p.resize(size, resized)) for name, p in self.pictures.items()}
 
     def clip(self, name: str, bucket: int) -> Frames:
-        """Of a motion bucket."""
+        """Render a clip with a motion bucket."""
         return self._rendered(name, bucket).frames
 
     def render(self, name: str, recipe: object = None, **asked: object) -> Frames:
@@ -127,37 +127,37 @@ class Nano:
         return self.engine.render(self.pictures[name], params, recipe=recipe)
 
     def round_trip(self, name: str) -> float:
-        """PSNR of the picture, encoded and decoded."""
+        """The PSNR of each picture after encoding and decoding."""
         return psnr(self.still(name, 1)[0], self.shown[name])
 
     @torch.no_grad()
     def still(self, name: str, frames: int) -> Frames:
-        """The picture's own latent, decoded as so many equal frames."""
+        """The picture's latent, decoded as a clip of equal frames."""
         mean, _ = self.engine.vae.encode(vae_pixels(self.pictures[name], self.side, self.side))
         return to_uint8(self.engine.vae.decode(mean.repeat(frames, 1, 1, 1))).numpy()
 
     def first_frame(self, name: str) -> float:
-        """PSNR of the first frame against the picture."""
+        """The PSNR of the first frame against the picture."""
         return psnr(self.clip(name, 100)[0], self.shown[name])
 
     def nearest(self, name: str) -> str:
-        """The picture that the first frame is nearest to."""
+        """The name of the picture that is most like the first frame."""
         first = self.clip(name, 100)[0]
         return max(self.shown, key=lambda other: psnr(first, self.shown[other]))
 
     def motions(self, name: str) -> list[float]:
-        """Mean flow at each of BUCKETS."""
+        """The mean flow for each of BUCKETS."""
         return [motion(self.clip(name, bucket)) for bucket in BUCKETS]
 
     def displacements(self, name: str) -> list[float]:
-        """How far the last frame has moved by its latents (rms), over what is asked."""
+        """The displacement of the last frame's latents (RMS), divided by what was asked for."""
         speed = training_module("camera").speed
         moved = (self._rendered(name, bucket).latents[-1, -2:] for bucket in BUCKETS)
         lengths = [float(latents.square().sum(0).mean().sqrt()) for latents in moved]
         return [one / (13 * speed(b, 7)) for one, b in zip(lengths, BUCKETS, strict=True)]
 
     def filmed(self, name: str) -> list[float]:
-        """Mean flow at each of BUCKETS where the training's camera films the picture, at 7 fps."""
+        """The mean flow for each of BUCKETS if the training's camera films the picture at 7 fps."""
         camera = training_module("camera")
         picture = vae_pixels(self.pictures[name], *self.pictures[name].size)
         size, times, motions = (self.side, self.side), torch.arange(14.0)[None], []
@@ -171,18 +171,18 @@ class Nano:
         return motions
 
     def consistency(self, name: str) -> float:
-        """Warping error over that of shuffled frames."""
+        """The warping error, divided by that of shuffled frames."""
         clip = self.clip(name, 200)
         return warping_error(clip, clip) / warping_error(clip, shuffled(clip))
 
     def flicker(self, name: str) -> float:
-        """Of a still picture: how far frames are from the mean of their neighbours, in levels."""
+        """How far frames of a still picture are from the mean of their neighbours, in levels."""
         frames = self.still(name, 6).astype(float)
         return float(np.abs(frames[1:-1] - (frames[:-2] + frames[2:]) / 2).mean())
 
 
 def sheet(nano: Nano) -> Image.Image:
-    """A clip a row, of every third frame: each picture's, by motion bucket."""
+    """A contact sheet: a row of every third frame for each picture and motion bucket."""
     clips = [nano.clip(name, bucket) for name in nano.pictures for bucket in BUCKETS]
     rows = [np.concatenate(list(frames[::3]), axis=1) for frames in clips]
     return Image.fromarray(np.concatenate(rows))

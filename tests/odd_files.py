@@ -1,7 +1,7 @@
-"""Forty odd files, as people's folders have them, and what a batch makes of each.
+"""Forty odd files, like those in people's folders, and the result of a batch for each.
 
-`python -m tests.odd_files` makes a folder of them, runs `python -m farm.batch` over it and over its
-manifests, and prints the row that each ends in.
+`python -m tests.odd_files` writes them to a folder, runs `python -m farm.batch` on it and on its
+manifests, and prints the result for each file.
 """
 
 import json
@@ -24,7 +24,7 @@ SMALL = ("--width", "64", "--height", "48", "--num-frames", "3", "--num-inferenc
 RGB = draw_picture(80, 60)
 
 DONE, LEFT_OUT = "done", "left out"
-# What each holds, and what becomes of it: a clip, or why not.
+# Each file's content, and its result: a clip, or the reason why there is none.
 FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "heic.heic": (lambda: heic(RGB), DONE),
     "HEIC of a phone.HEIC": (lambda: heic(RGB, tile=32, turn=3, exif=TURNED), DONE),
@@ -72,7 +72,10 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         LEFT_OUT,
     ),
 }
-ROWS = {"a row": DONE, "gone": "there is none at"}  # of the manifest, where it is given by itself
+ROWS = {
+    "a row": DONE,
+    "gone": "there is none at",
+}  # the manifest's rows, if it is given as an input
 
 
 def write_odd_files(folder: Path) -> None:
@@ -84,7 +87,7 @@ def write_odd_files(folder: Path) -> None:
 
 
 def run_batch(folder: Path, *arguments: str) -> dict[str, str]:
-    """What each file ended in: `done`, or why not."""
+    """Run a batch; returns for each file `done`, or the reason why there is no clip."""
     out = folder.parent / "out"
     command = [sys.executable, "-m", "farm.batch", str(folder), str(folder / "rows.csv")]
     command += ["--out", str(out), "--store", str(folder.parent / "store"), "--model", "tiny"]

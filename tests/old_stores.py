@@ -1,8 +1,9 @@
-"""`python -m tests.old_stores`: stores that earlier versions of the farm left, into tests/stores/.
+"""`python -m tests.old_stores`: make stores with earlier versions of the farm, in tests/stores/.
 
-Each version is taken from the repository's history, and run by this interpreter with today's
-packages: it renders two clips, cancels a job, and is killed amid another. The archives are kept in
-the repository, so that the tests need no history; add a version to VERSIONS when records change.
+Each version is taken from the repository's history, and run by this interpreter with the packages
+of today. It renders two clips, cancels a job, and is killed in the middle of another. The archives
+are kept in the repository, so that tests need no history. When records change, add a version to
+VERSIONS.
 """
 
 import os
@@ -43,7 +44,7 @@ time.sleep(60)
 
 
 def main() -> None:
-    """Make all of them anew."""
+    """Make all archives again."""
     STORES.mkdir(exist_ok=True)
     for number, version in enumerate(VERSIONS):
         with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 def make_store(version: str, folder: Path) -> Path:
-    """Let a version leave a store in a folder."""
+    """Make a store in a folder with one version of the farm."""
     code, store = folder / "code", folder / "store"
     subprocess.run(["git", "clone", "-q", "-n", ROOT, code], check=True)
     subprocess.run(["git", "-C", code, "checkout", "-q", version], check=True)

@@ -1,8 +1,8 @@
-"""What a picture takes of memory: `python -m tests.picture_memory` prints a table.
+"""`python -m tests.picture_memory`: measure how much memory pictures take.
 
-Each picture is opened, fitted and made into both tensors in a process of its own, which has looked
-at a small one of its format before. What is told is the most memory that was resident, above that
-of before, beside what the picture's pixels take in Pillow: four bytes each.
+Each picture is opened, fitted and converted to both tensors in a process of its own, after a small
+one of the same format to warm up. The table shows the peak of resident memory above that before,
+beside the size of the picture's pixels in Pillow, which is four bytes each.
 """
 
 import json
@@ -23,7 +23,7 @@ from PIL import Image
 
 from tests.support.heic import heic
 
-LIMIT = 256 * 2**20  # above a picture's decoded bytes
+LIMIT = 256 * 2**20  # the peak may exceed the picture's decoded bytes by this much
 FRAME = (1024, 576)
 MEAN_STD = (0.5,) * 3
 
@@ -35,7 +35,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def plain(mode: str, width: int, height: int) -> Image.Image:
-    """Smooth, so that it is soon encoded."""
+    """A smooth picture, which is quickly encoded."""
     rows = Image.linear_gradient("L").resize((width, height))
     if mode in ("L", "P", "I;16"):
         if mode == "I;16":
@@ -47,14 +47,14 @@ def plain(mode: str, width: int, height: int) -> Image.Image:
 
 
 def huge_webp() -> bytes:
-    """34 bytes that claim 16383 x 10900 pixels."""
+    """A WebP file of 34 bytes that claims 16383 x 10900 pixels."""
     bits = 16382 | 10899 << 14
     body = b"WEBPVP8L" + pack("<I", 14) + b"\x2f" + pack("<I", bits) + bytes(9)
     return b"RIFF" + pack("<I", len(body)) + body
 
 
 def png_bomb(width: int = 16000, height: int = 10900) -> bytes:
-    """One colour, in as few bytes as zlib can."""
+    """A PNG of one colour, in as few bytes as zlib can make."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return pack(">I", len(body)) + name + body + pack(">I", zlib.crc32(name + body))
@@ -82,14 +82,14 @@ TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
 
 
 def noise(mode: str, width: int, height: int) -> Image.Image:
-    """What no encoder makes small."""
+    """A picture of noise, which no encoder can compress."""
     bands = len(Image.new(mode, (1, 1)).getbands())
     values = np.random.default_rng(0).bytes(width * height * bands)
     return Image.frombytes(mode, (width, height), values)
 
 
 def frames(kind: str, mode: str, width: int, height: int, **options: Any) -> bytes:
-    """An animation, or a file of several pictures."""
+    """An animation, or a file with several pictures."""
     first, *others = (plain(mode, width, height) for _ in range(4))
     for number, image in enumerate(others):
         image.putpixel((number, 0), image.getpixel((0, height - 1)) or 0)
@@ -97,7 +97,7 @@ def frames(kind: str, mode: str, width: int, height: int, **options: Any) -> byt
 
 
 def rle_bmp(width: int, height: int) -> bytes:
-    """In runs of as many pixels as one may have."""
+    """A BMP of runs, each as long as possible."""
     row = b"".join(pack("BB", min(255, width - x), 7) for x in range(0, width, 255)) + b"\0\0"
     start, body = 54 + 1024, row * height + b"\0\1"
     head = pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 256)
@@ -105,7 +105,7 @@ def rle_bmp(width: int, height: int) -> bytes:
 
 
 def scanned(width: int, height: int, scans: int) -> bytes:
-    """A progressive JPEG whose last scan comes again and again."""
+    """A progressive JPEG whose last scan is repeated many times."""
     data = encoded(plain("L", width, height), "JPEG", progressive=True)
     at, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
     return data[:end] + data[at:end] * scans + data[end:]
@@ -114,7 +114,7 @@ def scanned(width: int, height: int, scans: int) -> bytes:
 def saved(
     kind: str, mode: str = "RGB", size: tuple[int, int] = LARGEST, fit: str = "stretch", **how: Any
 ) -> Case:
-    """A smooth picture in a format."""
+    """A smooth picture, saved in a format."""
     return (lambda: encoded(plain(mode, *size), kind, **how)), fit
 
 
@@ -124,7 +124,7 @@ def heif(size: tuple[int, int] = (6000, 4000), **how: Any) -> Case:
 
 LOSSLESS = {"lossless": True, "method": 0, "quality": 0}
 BIG_JP2, BIG_AVIF = (3450, 3450), (4000, 3050)
-WHOLE = 6900  # rows of a strip: the file is one
+WHOLE = 6900  # the rows of a strip, so that the file is one strip
 SLOW: dict[str, Case] = {
     "PNG that unpacks to 174 MP": (png_bomb, "stretch"),
     "PNG, RGBA, pad": saved("PNG", "RGBA", fit="pad", compress_level=1),
@@ -213,7 +213,7 @@ SLOW: dict[str, Case] = {
 
 
 def use(data: bytes, fit: Any) -> str:
-    """Open a picture and make all of it that a render makes; why not, where it is refused."""
+    """Open a picture and convert it as a render does; returns the reason if it is refused."""
     from svd_engine.image import clip_pixels, vae_pixels, view_picture
     from svd_engine.picture import open_picture
 
@@ -228,7 +228,7 @@ def use(data: bytes, fit: Any) -> str:
 
 
 def resident(name: str) -> int:
-    """Of this process, in bytes: VmRSS now, VmHWM at most since it was last reset."""
+    """This process's resident memory in bytes: VmRSS is the current, VmHWM the peak since reset."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return 1024 * int(line.split()[1])
@@ -237,7 +237,7 @@ def resident(name: str) -> int:
 
 @contextmanager
 def peak(found: dict[str, int]) -> Iterator[None]:
-    """The most memory resident meanwhile, above that of before."""
+    """The peak of resident memory during a call, above that before."""
     Path("/proc/self/clear_refs").write_text("5")
     before = resident("VmRSS")
     yield
@@ -245,7 +245,7 @@ def peak(found: dict[str, int]) -> Iterator[None]:
 
 
 def measure(data: bytes, fit: str) -> dict[str, Any]:
-    """In a process of its own: peak, decoded (bytes), seconds, refused (why, or empty)."""
+    """Measure in a process of its own: peak and decoded bytes, seconds, and why it was refused."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
@@ -257,7 +257,7 @@ def measure(data: bytes, fit: str) -> dict[str, Any]:
 
 def child(path: str, fit: str) -> None:
     data = Path(path).read_bytes()
-    with suppress(Exception):  # what is no picture has no format
+    with suppress(Exception):  # data that is not a picture has no format
         kind = Image.open(BytesIO(data)).format or ""
         use(encoded(plain("RGB", 300, 200), kind), fit)
     use(encoded(plain("RGB", 300, 200), "PNG"), fit)

@@ -1,7 +1,7 @@
-"""`python -m tests.report`: how far the engine is from diffusers, how fast, and what is named.
+"""`python -m tests.report`: measure the engine's distance from diffusers, its speed, and diagnoses.
 
-Distances are the largest difference over the reference's largest value, float32, 25 steps. Times
-are of both in turn, in one run: the median ratio.
+Distances are the largest difference divided by the reference's largest value, in float32, over 25
+steps. Times are of both in turn, in one run, compared by the median ratio.
 """
 
 import statistics
@@ -43,7 +43,7 @@ HEADINGS += ["latents, end to end", "frames: most levels off", "frames: equal va
 
 @torch.no_grad()
 def distances(name: str, folder: Path) -> list[str]:
-    """One checkpoint's row: each stage on the reference's inputs, then all of it."""
+    """A checkpoint's row: each stage on the reference's inputs, and then the whole pipeline."""
     picture, spec = draw_picture(), SPECS[name]
     engine = Engine.from_pretrained(make_checkpoint(spec, folder / name))
     tape = record(
@@ -77,7 +77,7 @@ def distances(name: str, folder: Path) -> list[str]:
 
 
 def ratio(ours: Callable[[], object], theirs: Callable[[], object], runs: int = 7) -> list[str]:
-    """Seconds of each, and the median of the ratios pair by pair, with the least and the most."""
+    """The seconds of both, and the median, minimum and maximum of their ratios pair by pair."""
     times: list[tuple[float, float]] = []
     for _ in range(runs + 1):
         pair = []
@@ -86,7 +86,7 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], runs: int = 
             call()
             pair.append(time.perf_counter() - start)
         times.append((pair[0], pair[1]))
-    times = times[1:]  # the first warms up
+    times = times[1:]  # the first pair is to warm up
     ratios = sorted(a / b for a, b in times)
     seconds = [statistics.median(column) for column in zip(*times, strict=True)]
     spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
@@ -95,7 +95,7 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], runs: int = 
 
 @torch.no_grad()
 def speeds() -> list[list[str]]:
-    """One UNet step of 2 x 8 frames at 256 x 256 pixels, and a decode of 8; middling widths."""
+    """Time a UNet step of 2 x 8 frames at 256 x 256 pixels and a decode of 8, at medium widths."""
     torch.manual_seed(0)
     wide = {
         "block_out_channels": (64, 128, 256, 256),
@@ -136,7 +136,7 @@ def speeds() -> list[list[str]]:
 
 
 def conformance(folder: Path) -> list[list[str]]:
-    """How many mistakes are named, and nothing else; and what a trace costs."""
+    """Count how many mistakes are diagnosed exactly, and measure the cost of a trace."""
     picture, named = draw_picture(640, 400), [["each mistake alone"], ["random pairs"]]
     for name in TRACED:
         engine = Engine.from_pretrained(folder / name)
@@ -148,7 +148,7 @@ def conformance(folder: Path) -> list[list[str]]:
 
 
 def trace_cost(folder: Path) -> list[str]:
-    """A render of 25 steps that records its latents, beside one that does not."""
+    """Compare a render of 25 steps that records its latents with one that does not."""
     picture, engine = draw_picture(), Engine.from_pretrained(folder / TRACED[0])
     params = RenderParams(**SPECS[TRACED[0]].render)
 

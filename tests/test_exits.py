@@ -1,4 +1,4 @@
-"""Exit statuses: 0 done, 1 failed or found, 2 wrong usage or unreadable; errors are one line."""
+"""Exit statuses of all commands: 0 done, 1 failed, 2 wrong usage or input; errors are one line."""
 
 import json
 import struct
@@ -44,7 +44,7 @@ def folder(place: Path) -> Path:
 
 
 def noise_of_tensors(place: Path) -> Path:
-    """A folder of tensors, one of which is none."""
+    """A folder of tensors, one of which is not a tensor."""
     (place / "theirs").mkdir()
     (place / "theirs/time_ids.npy").write_bytes(b"noise")
     return place / "theirs"
@@ -62,7 +62,7 @@ BAD = [missing, empty, noise, folder, a_file_below_a_file, long]
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was said, which must be a line."""
+    """The output on standard error, which must be one line."""
     said = capsys.readouterr().err
     assert said.count("\n") == 1, said
     assert "Traceback" not in said
@@ -226,7 +226,7 @@ def test_help_tells_the_statuses(program: Main, capsys: pytest.CaptureFixture[st
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_whatever_an_array_holds(tmp_path: Path, data: st.DataObject) -> None:
-    """A file of a tensor, damaged anywhere, is a tensor or a TraceError."""
+    """Wherever a tensor's file is damaged, reading it gives a tensor or a TraceError."""
     buffer = BytesIO()
     np.save(buffer, np.ones((2, 3), np.float32))
     whole = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The arrows of the house: which package may import which, and what stays unloaded."""
+"""Rules for imports: which package may import which, and which libraries an import may not load."""
 
 import ast
 import json
@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
 
-# The packages and lone files of the farm, the lowest first. Each may import what stands on a lower
-# floor, and nothing beside itself.
+# The packages and single files of the farm in layers, the lowest first. Each may import only from
+# lower layers, not from its own.
 FLOORS: list[set[str]] = [
     {"errors", "background", "clock", "quantities"},
     {"net", "store"},
@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
     {"__init__", "__main__", "batch", "ingress"},
     {"bench"},
 ]
-# Packages that only these files may import, although they stand higher.
+# Exceptions: packages in lower layers that only these files of a package may import.
 DOORS = {
     # The front door knows the farm by FarmApi alone; Ray is behind `serve_app`.
     "ingress": {
@@ -44,10 +44,10 @@ DOORS = {
         "scheduling": set(),
     },
     "batch": {"coordinator": set(), "ownership": set(), "records": set()},
-    # What tasks are and who renders them is the dispatcher's business, not the store's.
+    # Tasks and their assignment concern the dispatcher, not the store.
     "records": {"scheduling": set()},
 }
-# Files that may name these libraries; every other file may not.
+# The only files that may import these libraries.
 HOMES = {
     "ray": {
         "farm/bench/__main__",
@@ -67,7 +67,7 @@ HOMES = {
     "diffusers": set(),
     "accelerate": set(),
 }
-# Modules, and the libraries that are still unloaded once each was imported.
+# The libraries that must not be loaded after a module was imported.
 UNLOADED = {
     "farm": HEAVY,
     "farm.batch.__main__": HEAVY,
@@ -94,7 +94,7 @@ UNLOADED = {
     "farm.workers.worker": {"ray", "fastapi", "diffusers", "transformers"},
     "svd_engine": HEAVY,
     "svd_engine.arguments": HEAVY,
-    # boto3 may be there all the same: transformers loads accelerate, which loads it if installed.
+    # boto3 may be loaded: transformers loads accelerate, which loads it if it is installed.
     "svd_engine.engine": {"ray", "fastapi", "diffusers"},
     "svd_engine.params": HEAVY,
     "svd_engine.recognize": HEAVY,
@@ -103,13 +103,13 @@ UNLOADED = {
 
 
 def modules(package: str) -> dict[str, Path]:
-    """The files of a package, by their paths below it without the suffix."""
+    """The files of a package by their paths below it, without the suffix."""
     root = ROOT / package
     return {str(p.relative_to(root).with_suffix("")): p for p in root.rglob("*.py")}
 
 
 def imports(path: Path) -> set[str]:
-    """The modules that a file imports anywhere, by their full names."""
+    """The full names of all modules that a file imports, at the top or in functions."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -122,7 +122,7 @@ def imports(path: Path) -> set[str]:
 
 
 def farm_packages(path: Path) -> set[str]:
-    """The farm's packages that a file imports from; `__init__` for the farm's own public names."""
+    """The farm's packages that a file imports from; `__init__` stands for the public names."""
     own = [m.split(".") for m in imports(path)]
     return {parts[1] if len(parts) > 1 else "__init__" for parts in own if parts[0] == "farm"}
 
@@ -170,7 +170,7 @@ def test_homes(library: str) -> None:
 
 @pytest.fixture(scope="module")
 def loaded() -> dict[str, list[str]]:
-    """What is loaded once a module was imported, by module: each in a fork of one bare process."""
+    """The modules that are loaded after each import, tried in a fork of one bare process."""
     code = """
 import importlib, json, os, sys
 for module in json.loads(sys.argv[1]):
@@ -195,9 +195,9 @@ def test_importing_leaves_unloaded(module: str, loaded: dict[str, list[str]]) ->
 
 
 def test_the_environment_is_read_in_few_places() -> None:
-    """The settings; beside them the cache folder, and the threads of a worker process.
+    """Only the settings, the cache folder and the threads of a worker process come from there.
 
-    The bench over HTTP sets the settings of the farm that it starts.
+    The benchmark over HTTP sets the settings of the farm that it starts.
     """
     readers = {
         f"{package}/{name}"

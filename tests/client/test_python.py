@@ -1,4 +1,4 @@
-"""`farm.submit` on real Ray: a job in a cluster, from Python; and a farm of its own."""
+"""`farm.submit` on real Ray: jobs in a running cluster, and in a farm of this process's own."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""`farm.connect(url)`: a job over HTTP, and what goes wrong on the way to it."""
+"""`farm.connect(url)`: jobs over HTTP, and what can go wrong on the way."""
 
 import socket
 import sys

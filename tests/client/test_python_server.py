@@ -1,4 +1,4 @@
-"""A job by the farm's own server and by its cluster: one id, one clip, the same words."""
+"""One job through a real server and through its cluster: same id, same clip, same messages."""
 
 from collections.abc import Iterator
 from pathlib import Path

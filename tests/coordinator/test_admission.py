@@ -1,4 +1,4 @@
-"""Room for jobs: what one tenant has open is never the others' trouble."""
+"""Limits on open jobs: the jobs of one tenant never keep another from submitting."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Pull every plug: jobs are all finished, once, with the frames of an undisturbed run."""
+"""Chaos: whatever is killed, every job is completed once, with the right frames."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Steps of the wall clock move no duration, no deadline and no retry."""
+"""Adjustments of the wall clock affect no duration, no deadline and no retry."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Jobs on real Ray: durable, shared, steered, cancelled, and outlasting the death of anybody."""
+"""Jobs on real Ray: stored, shared, controlled, cancelled, and recovered after crashes."""
 
 import os
 import signal

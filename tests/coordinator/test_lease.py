@@ -1,4 +1,4 @@
-"""A store is one farm's: the lease, whose owner is alive, silent or dead; and the store's id."""
+"""The lease of a store, whose owner is alive, silent or dead; and the store's id."""
 
 import os
 import shutil

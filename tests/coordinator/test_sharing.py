@@ -1,4 +1,4 @@
-"""Clips that jobs of several tenants wait for: whose they are, and who is told of them."""
+"""Clips that several tenants' jobs wait for: which tenant pays, and which jobs hear of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""Large requests: plans are drawn as they are needed, finished clips looked for side by side."""
+"""Large requests: plans are made as needed, and finished clips are looked up in parallel."""
 
 import asyncio
 import threading

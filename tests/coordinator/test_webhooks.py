@@ -1,4 +1,4 @@
-"""Webhooks: signed as OpenAI's client verifies, and delivered whatever fails on the way."""
+"""Webhooks: OpenAI's client verifies their signatures, and failures are retried."""
 
 import base64
 import json

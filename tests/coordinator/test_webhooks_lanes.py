@@ -1,4 +1,4 @@
-"""Receivers that hang, and names that nobody can look up: they delay nobody else's webhooks."""
+"""Receivers that hang and names that cannot be resolved do not delay other webhooks."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What is owed to receivers: kept in the store, paid with patience, and not all at once."""
+"""Undelivered webhooks: kept in the store, retried for long, and not all sent at once."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""`python -m svd_engine bench`: what it tells, in which order, and on what it runs."""
+"""`python -m svd_engine bench`: its results, their order, and the devices it runs on."""
 
 import json
 import subprocess

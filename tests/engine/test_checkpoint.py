@@ -1,4 +1,4 @@
-"""Finding and loading models: what loads, and what is refused with which words."""
+"""Finding and loading of models, and the messages about those that are refused."""
 
 import json
 import shutil

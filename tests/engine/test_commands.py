@@ -1,4 +1,4 @@
-"""What a newcomer types: the engine's command line and the examples."""
+"""Commands that a newcomer types: the engine's command line, and the examples."""
 
 import os
 import re

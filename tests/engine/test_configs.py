@@ -1,4 +1,4 @@
-"""Configs: what means nothing is named once; a sampler that is not ours is refused."""
+"""Configs: unknown fields are reported once, and unsupported schedulers are refused."""
 
 import inspect
 import json

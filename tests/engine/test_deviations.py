@@ -1,4 +1,4 @@
-"""Known mistakes switched on for a render: by name, in the digest, and nowhere else."""
+"""Deviations, known mistakes that a render can reproduce: in its digest, and nowhere else."""
 
 from pathlib import Path
 from typing import Any, get_args, get_type_hints

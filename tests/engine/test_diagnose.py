@@ -1,4 +1,4 @@
-"""Mistakes are named, alone and in pairs, and nothing else is."""
+"""Diagnosis of mistakes, alone and in pairs, without false findings."""
 
 from pathlib import Path
 from typing import Any

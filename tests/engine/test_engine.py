@@ -1,4 +1,4 @@
-"""Stages alone, stopped and resumed; parameters; the public names."""
+"""Single stages, stopped and resumed; parameters; the public names."""
 
 import inspect
 from itertools import pairwise

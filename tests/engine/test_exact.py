@@ -1,4 +1,4 @@
-"""The exact decode: in slices and over processes, against whole, against diffusers."""
+"""The exact decode in slices and over processes, compared with a whole decode and diffusers."""
 
 import socket
 import subprocess

@@ -1,12 +1,13 @@
-"""Pixels change with NUMERICS, and with nothing else.
+"""Pixels change only with NUMERICS.
 
-The farm names its results by NUMERICS: whoever changes a pixel and leaves the number as it is has
-two farms give different frames under one name. Parity tests cannot see it, since a change of the
-last bit is within their tolerances, so frames are held by their digests. These are of one kind of
-processor and one version of torch: other instructions add up in another order. A kind that is not
-in the table cannot be judged, and is skipped; one is enough to catch a change of the code, because
-the code is the same everywhere. Digests are of frames in whole levels and not of latents, for these
-are what is stored; a change so small that no level of any clip changes may pass.
+The farm names results by NUMERICS. If a change to the code alters a pixel without raising the
+number, two farms give different frames under one name. Parity tests allow for such small changes,
+so these tests compare digests of frames.
+
+Digests depend on the kind of processor and the version of torch, because other instructions add in
+another order. A kind that is not in the table is skipped; one kind is enough to notice a change of
+the code. The digests are of uint8 frames, which is what the farm stores, so a change that alters no
+level of any frame passes.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The plain torch half of the group norm, against torch's in float64."""
+"""The group norm's plain torch part, compared with torch's own in float64."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""bfloat16 and float16: no further from the float32 reference than diffusers in that type is."""
+"""bfloat16 and float16 are as close to the float32 reference as diffusers is in that type."""
 
 from pathlib import Path
 from typing import Any

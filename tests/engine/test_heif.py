@@ -1,4 +1,4 @@
-"""HEIC, as phones write it: the same picture, turned once, or refused by its head."""
+"""HEIC as phones write it: decoded and turned correctly, or refused by its header."""
 
 from struct import pack
 from typing import Any

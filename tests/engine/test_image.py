@@ -1,4 +1,4 @@
-"""Pictures of all kinds: opened as what they show, or refused with a reason."""
+"""Pictures of all kinds: opened correctly, or refused with a reason."""
 
 import contextlib
 import warnings

@@ -1,4 +1,4 @@
-"""Triton's kernels against torch in float64, for odd shapes: interpreted on a CPU, run on a GPU."""
+"""Triton's kernels compared with torch in float64 for odd shapes, interpreted or on a GPU."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What a UNet step launches, on the published config: no tensor is copied into another layout."""
+"""The kernels that a UNet step launches on the published config: none only copies a tensor."""
 
 import pytest
 import torch

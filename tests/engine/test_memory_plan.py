@@ -1,4 +1,4 @@
-"""Planned memory against what tensors really took, counted while small clips were rendered."""
+"""Planned memory compared with the memory that tensors took while small clips were rendered."""
 
 import shutil
 from collections.abc import Callable, Iterable

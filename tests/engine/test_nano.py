@@ -1,4 +1,4 @@
-"""`nano` shows pictures that move: measured over eight pictures that it was not trained on."""
+"""The quality of `nano`, measured over eight pictures that it was not trained on."""
 
 import json
 from dataclasses import replace

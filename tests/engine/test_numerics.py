@@ -1,4 +1,4 @@
-"""Results are named by the numerics that made them, whichever version began the job."""
+"""Results are named by the numerics that made them, whichever version started the job."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Networks made faster from outside: the same numbers, nothing compiled twice."""
+"""Networks optimized from outside: the same numbers, and nothing is compiled twice."""
 
 import logging
 from functools import partialmethod

@@ -1,4 +1,4 @@
-"""The engine against diffusers in float32: each stage on the reference's inputs, and all."""
+"""The engine compared with diffusers in float32: each stage on the reference's inputs, and all."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Heads made of as many pieces as fit: the front door looks at each, and it must not take long."""
+"""Picture headers with as many pieces as possible must not take long to check."""
 
 import struct
 import time

@@ -1,4 +1,4 @@
-"""Metadata that cannot be read is ignored, and what a picture costs has a bound."""
+"""Unreadable metadata is ignored, and the cost of a picture is bounded."""
 
 import struct
 import warnings

@@ -1,4 +1,4 @@
-"""Previews: colours fitted to the picture, and what is foreseen at each step."""
+"""Previews: colours fitted to the picture, and the estimate at each step."""
 
 from io import BytesIO
 from pathlib import Path

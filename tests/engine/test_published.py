@@ -1,4 +1,4 @@
-"""The published SVD and SVD-XT: same tensors as diffusers', and its numbers at full width."""
+"""The published SVD and SVD-XT: the same tensors as diffusers', and its numbers at full width."""
 
 import json
 from pathlib import Path

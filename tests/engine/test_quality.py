@@ -1,4 +1,4 @@
-"""PSNR by ffmpeg's own filter, SSIM by its formula written out; and the table of the tiers."""
+"""PSNR compared with ffmpeg's filter, SSIM with its formula, and the table of tiers."""
 
 import math
 import re

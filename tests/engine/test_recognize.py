@@ -1,4 +1,4 @@
-"""Files and folders that are no model to load are told for what they are, without their weights."""
+"""Files and folders that are not models are recognized without reading their weights."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Steps that reuse features: diffusers' UNet doing the same, every resume, traces, and the farm."""
+"""Feature reuse between steps: compared with diffusers, resumed, traced, and on the farm."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The findings of the review this engine grew from, each shown to be right against diffusers."""
+"""The findings of the review that this engine grew from, each verified against diffusers."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tiers: what each means, what it refuses, and diffusers' own numbers for its schedule."""
+"""Tiers: their parameters, what they refuse, and their schedule compared with diffusers."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Traces: recorded, written, read in other forms, compared; by the command line."""
+"""Traces: recorded, written, read in other formats, and compared on the command line."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""`nano`'s training: it runs, goes on where it was stopped, and refuses what does not fit."""
+"""`nano`'s training: it runs, resumes after a stop, and refuses settings that do not fit."""
 
 import subprocess
 import sys

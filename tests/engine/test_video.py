@@ -1,4 +1,4 @@
-"""Videos, read back with ffmpeg: exact size, frames, rate, colours; and what is refused."""
+"""Videos read back with ffmpeg: exact size, frames, rate and colours; and what is refused."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Whose pages may ask a farm, over HTTP without Ray."""
+"""Cross-origin access: which web pages may call a farm, over HTTP without Ray."""
 
 import asyncio
 import hashlib

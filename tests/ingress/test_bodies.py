@@ -1,4 +1,4 @@
-"""Bodies that are made to cost much: each is refused by name, and nobody else waits for it."""
+"""Expensive request bodies: each is refused with a reason, and nobody else waits for it."""
 
 import asyncio
 import base64

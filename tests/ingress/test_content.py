@@ -1,4 +1,4 @@
-"""What was made, over HTTP: ranges, conditions, HEAD, names; a folder's, and S3's two ways."""
+"""Clips over HTTP: ranges, conditions, HEAD, file names; from a folder, and from S3 both ways."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Data URLs as clients write them, of any length that a body may have, in forms and in JSON."""
+"""Data URLs as clients write them, up to the largest body, in forms and in JSON."""
 
 import asyncio
 import base64

@@ -1,4 +1,4 @@
-"""`/docs` works where nothing but the farm is to be reached."""
+"""`/docs` works without access to any other host."""
 
 import asyncio
 import re

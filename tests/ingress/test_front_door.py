@@ -1,4 +1,4 @@
-"""What `python -m tests.front_door` measures, as far as it is worth failing for."""
+"""The limits on what `python -m tests.front_door` measures."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""No caller shuts another out of the front door, and every answer is in the API's own shape."""
+"""No caller can lock out another, and every error has the API's own shape."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

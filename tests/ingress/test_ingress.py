@@ -1,4 +1,4 @@
-"""HTTP on real Ray Serve: OpenAI's own client, ranges, events, idempotency, bad requests."""
+"""HTTP on real Ray Serve: OpenAI's client, ranges, events, idempotency, bad requests."""
 
 import base64
 import json

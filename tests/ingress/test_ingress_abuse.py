@@ -1,4 +1,4 @@
-"""Bad requests are refused by name, broken pictures fail alone, and nothing piles up."""
+"""Bad requests are refused with the parameter's name, broken pictures fail, nothing piles up."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""Many clients at once, and the front door's processes killed under them."""
+"""Many clients at once, while the HTTP server's processes are killed."""
 
 import asyncio
 import os

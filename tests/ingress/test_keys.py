@@ -1,4 +1,4 @@
-"""Keys of a file: what is changed there holds without a restart."""
+"""Keys from a file: changes take effect without a restart."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""A model that is none is told over HTTP as everywhere: the coordinator's own look at models."""
+"""Wrong models are reported over HTTP as everywhere, after a check by the coordinator."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""OpenAPI is true: schemathesis against the running app, every operation, and answers we know."""
+"""The OpenAPI schema is correct: schemathesis tries every operation of the running app."""
 
 import base64
 import re

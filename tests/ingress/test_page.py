@@ -1,4 +1,4 @@
-"""The page at `/`, in the system's Chromium, before a farm on real Ray Serve."""
+"""The web page at `/` in the system's Chromium, with a farm on real Ray Serve."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""The door below a path prefix: the same answers, in the same shapes. And models by name."""
+"""The HTTP API below a path prefix gives the same answers; and models are found by name."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""On Ray Serve, below a prefix, with an S3 store: the README's curl, and OpenAI's client."""
+"""Ray Serve below a prefix with an S3 store: the README's curl, and OpenAI's client."""
 
 import subprocess
 import warnings

@@ -1,4 +1,4 @@
-"""How often a key may ask."""
+"""The rate limit of keys."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Stability's image-to-video, each of its statuses; and keys, which both APIs ask for."""
+"""Stability's image-to-video API with all its statuses, and the keys of both APIs."""
 
 import base64
 import hashlib

@@ -1,6 +1,6 @@
-"""Parameters mean the same at every door: Python, over HTTP, forms, JSON, CLI, manifests, sweeps.
+"""Parameters mean the same everywhere: in Python, HTTP forms, JSON, CLI, manifests and sweeps.
 
-Each legal value gives the same request, by its digest, and each illegal one the same words.
+Each valid value gives a request with the same digest, and each invalid one the same message.
 """
 
 import argparse

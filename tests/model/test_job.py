@@ -1,4 +1,4 @@
-"""The job table, state by event; fences, times and deadlines."""
+"""The table of job states and events; fences, times and deadlines."""
 
 import itertools
 import time

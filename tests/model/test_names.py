@@ -1,4 +1,4 @@
-"""Job ids and tenants are parts of the store's keys: what can be none is refused at every door."""
+"""Job ids and tenants are parts of store keys: invalid ones are refused everywhere."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `farm.submit` takes: keywords by name, and pictures in many forms."""
+"""The arguments of `farm.submit`: keywords by name, and pictures in many forms."""
 
 import json
 import subprocess

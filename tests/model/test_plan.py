@@ -1,4 +1,4 @@
-"""A request, its digest, and the tasks it becomes."""
+"""A request, its digest, and the tasks that it is planned into."""
 
 import pytest
 from hypothesis import given

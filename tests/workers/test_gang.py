@@ -1,4 +1,4 @@
-"""Several workers on one clip: frames do not depend on how many (law 1), nor on who is lost."""
+"""Several workers on one clip: their number and losses do not change the frames (law 1)."""
 
 from collections.abc import Iterator
 from pathlib import Path

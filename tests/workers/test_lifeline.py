@@ -1,4 +1,4 @@
-"""A process whose Ray is gone learns it within seconds, whatever it waits for."""
+"""A process whose Ray cluster is gone notices it within seconds, whatever it waits for."""
 
 import json
 import os

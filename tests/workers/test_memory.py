@@ -1,4 +1,4 @@
-"""Out of GPU memory: the same pixels with less of it, or a message that says what would fit."""
+"""Out of GPU memory: the same pixels with less memory, or a message that says what fits."""
 
 import re
 from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""What is asked about models starts few processes, and none for what a model has not."""
+"""Reading model facts starts few processes, and none for models that do not exist."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What a request can break breaks nothing but its own job, on real workers."""
+"""Faults in a request break only its own job, on real workers."""
 
 import logging
 from pathlib import Path
