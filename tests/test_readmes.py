@@ -1,6 +1,8 @@
 """What the READMEs say is there: links, files, settings, commands, options, names in code."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -171,3 +173,56 @@ def test_wrong_requests_are_found(words: str) -> None:
 
 def test_the_readme_for_newcomers_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+# What takes a GPU, a download, or minutes.
+HEAVY = ("bench", "tiers", "--implementation")
+SMALL = {"svd-xt": "my-tiny", "cuda": "cpu", "float16": "float32", "--variant": "--dtype"}
+SIZE = ("--model", "my-tiny", "--width", "64", "--height", "64", "--num-frames", "2")
+
+
+@pytest.mark.slow
+def test_the_engines_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a small checkpoint in the place of the published one, in the order of a reader."""
+    from svd_engine.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "tests/pictures/flower.jpg", "photo.jpg")
+    ran = set()
+    found = [each.words for each in page("svd_engine/README.md").commands]
+    ours = [words[3:] for words in found if words[:3] == ("python", "-m", "svd_engine")]
+    first = [words for words in ours if words[0] in ("tiny", "trace")]
+    for words in first + [words for words in ours if words not in first]:
+        if set(words) & set(HEAVY):
+            continue
+        small = [SMALL.get(word, "float32" if word == "fp16" else word) for word in words]
+        if words[0] in ("render", "trace", "diagnose"):
+            few = () if {"--steps", "--tier"} & set(words) else ("--num-inference-steps", "2")
+            small += [*SIZE, *few]
+        assert main(small) in (0, 1), words
+        ran.add(words[0])
+        if words[0] == "trace":
+            shutil.copytree(tmp_path, "theirs", ignore=lambda *_: {"my-tiny"}, dirs_exist_ok=True)
+    assert ran == {"tiny", "render", "trace", "diagnose", "compare", "memory"}
+
+
+def test_make_knows_how_to_do_what_the_readme_says() -> None:
+    targets = [each.words[1] for each in page("README.md").commands if each.words[0] == "make"]
+    assert {"demo", "serve", "test", "check"} <= set(targets)
+    subprocess.run(["make", "--dry-run", *targets], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_three_ways_give_the_same_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support.ingress_server import serving
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "examples/pictures/coffee.jpg", "photo.jpg")
+    clips = []
+    with serving(tmp_path / "store", models=["nano"]) as url:
+        for block in page("README.md").blocks:
+            if block.language == "python":
+                exec(block.code.replace("http://127.0.0.1:8000", url), {})
+                clips.append(Path("clip.mp4").read_bytes())
+    assert len(clips) == 3
+    assert len(set(clips)) == 1
