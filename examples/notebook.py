@@ -36,21 +36,24 @@ print("image latent", tuple(conditioning.image_latent.shape))
 print("time ids: fps - 1, motion bucket, augmentation", conditioning.time_ids.tolist())
 
 # %% [markdown]
-# Denoising is a generator. It holds no state but the latents, so it can stop at any step, and go on
-# from there in another process: the result is the same to the last bit.
+# Denoising is a generator of steps. Each has the latents after it, and an estimate of the clip
+# without noise, from which previews are drawn. The latents are the only state: denoising can stop
+# at any step and continue in another process, and the result is the same to the last bit.
 
 # %%
 unet, schedule = checkpoint.load_unet(*place), checkpoint.schedule_config
 steps = list(stages.denoise(unet, schedule, conditioning, noise.latents, params))
-resumed = list(stages.denoise(unet, schedule, conditioning, steps[4], params, start=5))
-assert torch.equal(resumed[-1], steps[-1])
-print("standard deviation after each step", [round(x.std().item(), 2) for x in steps])
+resumed = list(stages.denoise(unet, schedule, conditioning, steps[4].latents, params, start=5))
+assert torch.equal(resumed[-1].latents, steps[-1].latents)
+print("standard deviation after each step", [round(s.latents.std().item(), 2) for s in steps])
+print("... of the estimate without noise", [round(s.denoised.std().item(), 2) for s in steps])
 
 # %% [markdown]
 # The decoder sees the whole clip at once. In chunks it leaves seams, as diffusers' does.
 
 # %%
-whole = stages.decode(vae, steps[-1][0])
-chunks = stages.decode(vae, steps[-1][0], chunk_size=4)
+latents = steps[-1].latents[0]
+whole = stages.decode(vae, latents)
+chunks = stages.decode(vae, latents, chunk_size=4)
 difference = (whole - chunks).abs().amax(dim=(1, 2, 3))
 print("what chunks of 4 change, frame by frame", [round(x.item(), 3) for x in difference])

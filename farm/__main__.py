@@ -166,12 +166,10 @@ def _view(farm: Farm, name: str) -> JobView:
     try:
         return farm.show(name)
     except JobError as error:
-        near = "" if "did you mean" in str(error) else _near(farm, name)
-        raise JobError(f"{error}{near}") from error
-
-
-def _near(farm: Farm, name: str) -> str:
-    return did_you_mean(name, [job.id for job in farm.jobs("", NAMED)])
+        if error.suggestion is not None:
+            raise
+        near = did_you_mean(name, [job.id for job in farm.jobs("", NAMED)])
+        raise JobError(str(error), suggestion=near) from error
 
 
 def _tell(method: Callable[[Farm, str], JobView]) -> Callable[[Farm, argparse.Namespace], None]:

@@ -92,6 +92,14 @@ class QueueFullError(FarmError):
 class JobError(FarmError):
     """No such job, or one whose state does not allow what was asked."""
 
+    def __init__(self, message: str = "", *, suggestion: str | None = None) -> None:
+        """suggestion: `; did you mean ...?`, ends the message; None where nobody has looked."""
+        super().__init__(message)
+        self.suggestion = suggestion
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}{self.suggestion or ''}"
+
 
 class JobFailedError(JobError):
     """A job whose clip was wanted, and that has failed; the message says why."""

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from svd_engine.params import RenderDefaults, RenderParams
 
 __version__ = "0.2.0"
-# The arithmetic behind the pixels, counted. Whoever changes any pixel of any request, or what a
-# parameter is where it is not given, raises it: the farm names its results by it, and does not go
-# on from latents of another. A version that computes the same pixels leaves it as it is.
+# The version of the arithmetic behind the pixels. A change of any pixel of any request, or of a
+# parameter's default, must raise it: it is part of the names of the farm's results, and the farm
+# does not resume from latents of another version. Changes that keep all pixels leave it as it is.
 NUMERICS = 3
 
-# Loaded on first use, so that `svd_engine.params` can be had without torch.
+# Imported on first use, so that `svd_engine.params` does not need torch.
 _HOMES = {
     "Checkpoint": "svd_engine.checkpoint",
     "Clip": "svd_engine.engine",

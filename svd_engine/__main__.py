@@ -1,4 +1,4 @@
-"""The command line: `python -m svd_engine`, with a command of `COMMANDS` below."""
+"""The command line: `python -m svd_engine COMMAND`, with the commands in `COMMANDS` below."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ from svd_engine.video import SUFFIXES
 if TYPE_CHECKING:
     from svd_engine.engine import Engine
 
-COMPARED = ("tier", "reuse_interval", "num_inference_steps", "sigmas")  # by `tiers`, in all tiers
+COMPARED = ("tier", "reuse_interval", "num_inference_steps", "sigmas")  # `tiers` sets them
 RENDER_EXAMPLES = """\
 examples:
   python -m svd_engine render photo.jpg --out clip.mp4
@@ -34,7 +34,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 1 it failed or found something, 2 wrong usage or unreadable input."""
+    """Run a command, and return its exit status; see `command_line`."""
     parser = _parser()
     options = parser.parse_args(arguments)
     return run(lambda: COMMANDS[options.command](options))
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     add_device_option(bench)
     bench.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     bench.add_argument("--budget", type=float, default=300.0, help="seconds (default: 300)")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="written anew with each row")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="rewritten after each row")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="a picture of it, by its suffix")
     bench.add_argument("--profile", action="store_true", help="the ten costliest kernels of a step")
     tiers = commands.add_parser(
@@ -131,7 +131,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _tiers(options: argparse.Namespace) -> int:
     params = params_from(options)
-    from svd_engine.bench.tiers import compare, table
+    from svd_engine.bench.tier_comparison import compare, table
     from svd_engine.picture import open_picture
 
     with reading():
@@ -165,7 +165,7 @@ def _memory(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> RenderParams:
-    """The parameters; wrong usage is said before the work, not after."""
+    """Check the options before the work begins, and return the parameters."""
     suffix = Path(options.out).suffix
     if suffix.lower() not in SUFFIXES:
         raise ValueError(f"--out: cannot write {suffix!r}, only {' '.join(SUFFIXES).strip()}")

@@ -40,7 +40,7 @@ WEIGHT_NAMES = {
     "vae": "diffusion_pytorch_model",
     "image_encoder": "model",
 }
-# transformers used to save this buffer, and leaves it out now.
+# Older versions of transformers saved this buffer; current ones do not.
 IGNORED_KEYS = {"image_encoder": {"vision_model.embeddings.position_ids"}}
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -51,11 +51,11 @@ def open_checkpoint(
 ) -> "Checkpoint":
     """Find a model: a folder, a hub id (downloaded once), or one of the names below.
 
-    `nano` is in the package; `tiny` is made on this machine; `svd`, `svd-xt` and `svd-xt-1.1` are
-    the published ones.
+    `nano` ships with the package, `tiny` is generated on this machine, and `svd`, `svd-xt` and
+    `svd-xt-1.1` are the published models.
 
-    variant: `fp16` takes the weights saved as `*.fp16.safetensors`.
-    Raises CheckpointError where there is no such model or it is not one of SVD.
+    variant: `fp16` selects the weights saved as `*.fp16.safetensors`.
+    Raises CheckpointError if there is no such model, or if it is not an SVD model.
     """
     there = _look_at(Path(model))
     if there is not None:
@@ -77,14 +77,14 @@ def open_checkpoint(
 
 
 def _look_at(path: Path) -> Path | None:
-    """The folder that a path is; None where nothing is there. CheckpointError for anything else."""
+    """The path, if it is a folder; None if nothing is there. Raises CheckpointError otherwise."""
     try:
         if path.is_dir():
             return path
         if path.is_file():
             raise CheckpointError(explain_file(path))
         exists = path.exists()
-    except OSError as error:  # a name that is too long, a file that may not be read
+    except OSError as error:  # the name is too long, or access is denied
         raise CheckpointError(f"no model can be read at {str(path)[:200]!r}: {error}") from error
     if exists:
         raise CheckpointError(f"{path} is neither a folder nor a file: give a folder")
@@ -92,7 +92,7 @@ def _look_at(path: Path) -> Path | None:
 
 
 def _download(hub_id: str, variant: str | None) -> Path:
-    """The hub's snapshot of the files needed, and of no other weights."""
+    """Download the files that are needed, and no other weights; return the hub's snapshot."""
     from huggingface_hub import snapshot_download
 
     if variant is None:
@@ -101,7 +101,7 @@ def _download(hub_id: str, variant: str | None) -> Path:
         allowed, ignored = ["*.json", f"*/*.{variant}*.safetensors"], []
     try:
         return Path(snapshot_download(hub_id, allow_patterns=allowed, ignore_patterns=ignored))
-    except Exception as error:  # the hub's client raises its own, requests' and httpx's errors
+    except Exception as error:  # the client raises errors of its own, of requests and of httpx
         raise CheckpointError(
             f"cannot get {hub_id!r} from the hub (is the name right, the licence accepted, "
             f"HF_TOKEN set, the network there?): {error}"
@@ -110,7 +110,7 @@ def _download(hub_id: str, variant: str | None) -> Path:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder in the diffusers layout. Nothing is read before it is asked for."""
+    """A folder in the diffusers layout. Its files are read only on demand."""
 
     folder: Path
     variant: str | None = None
@@ -135,7 +135,7 @@ class Checkpoint:
 
     @cached_property
     def render_defaults(self) -> RenderDefaults:
-        """What is rendered when the request does not say."""
+        """What to render where a request leaves a parameter open."""
         own = {"num_frames": self.unet_config.num_frames}
         if (self.folder / "render_defaults.json").exists():
             own |= read_json(self.folder, "render_defaults.json")
@@ -143,7 +143,7 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of everything that decides what this model renders: configs and weights."""
+        """The sha256 of everything that determines what this model renders: configs and weights."""
         names = ["scheduler/scheduler_config.json", "feature_extractor/preprocessor_config.json"]
         files = [self.folder / name for name in names]
         for component in WEIGHT_NAMES:
@@ -156,17 +156,17 @@ class Checkpoint:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What its configs say that means nothing here."""
+        """A line for each config with keys that have no effect here."""
         return idle_keys(self.folder)
 
     def load_unet(self, device: torch.device, dtype: torch.dtype) -> UNet:
-        """The UNet."""
+        """Load the UNet."""
         with torch.device("meta"):
             unet = UNet(self.unet_config)
         return self._load("unet", unet, device, dtype)
 
     def load_vae(self, device: torch.device, dtype: torch.dtype) -> VAE:
-        """The VAE."""
+        """Load the VAE."""
         with torch.device("meta"):
             vae = VAE(self.vae_config)
         return self._load("vae", vae, device, dtype)
@@ -174,7 +174,7 @@ class Checkpoint:
     def load_image_encoder(
         self, device: torch.device, dtype: torch.dtype
     ) -> "CLIPVisionModelWithProjection":
-        """CLIP's vision tower."""
+        """Load CLIP's vision tower."""
         read_config(self.folder, "image_encoder/config.json", ClipConfig)
         with torch.device("meta"):
             model = build_image_encoder(read_json(self.folder, "image_encoder/config.json"))
@@ -182,7 +182,7 @@ class Checkpoint:
         return self._load("image_encoder", model, device, dtype)
 
     def check(self) -> None:
-        """Raise CheckpointError unless the parts are there and fit one another."""
+        """Raise CheckpointError unless all components exist and fit one another."""
         fault = explain_folder(self.folder)
         if fault:
             raise CheckpointError(fault)
@@ -206,7 +206,7 @@ class Checkpoint:
                     raise CheckpointError(fault)
 
     def weight_files(self, component: str) -> list[Path]:
-        """The safetensors files of a component: one, or the shards its index names."""
+        """The safetensors files of a component: one file, or the shards that its index lists."""
         folder, stem = self.folder / component, WEIGHT_NAMES[component]
         tag = f".{self.variant}" if self.variant else ""
         single = folder / f"{stem}{tag}.safetensors"
@@ -225,7 +225,7 @@ class Checkpoint:
         raise CheckpointError(self._no_weights(component, single.name))
 
     def _no_weights(self, component: str, wanted: str) -> str:
-        """Why there are no weights, and what would be right."""
+        """The message for missing weights: what there is, and what to give instead."""
         folder = self.folder / component
         there = sorted(path for path in folder.glob("*") if path.suffix != ".json")
         if not any(path.suffix == ".safetensors" for path in there):
@@ -239,7 +239,7 @@ class Checkpoint:
     def _load(
         self, component: str, network: Network, device: torch.device, dtype: torch.dtype
     ) -> Network:
-        """Fill a network built on `meta` with exactly the tensors of its files, one at a time."""
+        """Load a network that was built on `meta`, tensor by tensor. Names must match exactly."""
         files = self.weight_files(component)
         home = self._check_tensors(component, network, files)
         for file in files:
@@ -252,7 +252,7 @@ class Checkpoint:
     def _check_tensors(
         self, component: str, network: nn.Module, files: list[Path]
     ) -> dict[str, Path]:
-        """The file of each tensor, after comparing names, shapes and types with the network's."""
+        """Check all names, shapes and types against the network; return the file of each tensor."""
         wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
         home: dict[str, Path] = {}
         faults: list[str] = []
@@ -283,7 +283,7 @@ class Checkpoint:
 
 
 def lay_out(network: nn.Module) -> None:
-    """Bring the filters of a network into the layout that its convolutions run in."""
+    """Store the filters of a network in the memory layout in which its convolutions run."""
     for parameter in network.parameters():
         parameter.data = _channels_last(parameter.data)
 
@@ -294,7 +294,7 @@ def _channels_last(value: torch.Tensor) -> torch.Tensor:
 
 
 def _assign(network: nn.Module, key: str, value: torch.Tensor) -> None:
-    """Put a tensor in the place of the `meta` parameter of that name."""
+    """Replace the `meta` parameter of that name by a tensor."""
     path, _, name = key.rpartition(".")
     parameter = nn.Parameter(_channels_last(value), requires_grad=False)
     setattr(network.get_submodule(path), name, parameter)

@@ -1,7 +1,7 @@
-"""What the command lines share: usage errors in one line, with the nearest name; exit statuses.
+"""What all command lines share: exit statuses, and errors of one line that suggest a name.
 
-0: done, and nothing wrong was found. 1: it failed, or something was found. 2: wrong usage, or an
-input that cannot be read. 130: interrupted.
+0: success, and nothing wrong was found. 1: the command failed, or it found something wrong. 2:
+wrong usage, or an input that cannot be read. 130: interrupted.
 """
 
 import argparse
@@ -16,12 +16,12 @@ STATUSES = "exit status: 0 done, 1 it failed, 2 wrong usage or an input that can
 
 
 class InputError(ValueError):
-    """Something given that cannot be read; exit status 2."""
+    """An input cannot be read: exit status 2."""
 
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Around what reads inputs: whatever the system says of them is an InputError."""
+    """While reading inputs, turn the operating system's errors into InputError."""
     try:
         yield
     except OSError as error:
@@ -29,20 +29,20 @@ def reading() -> Iterator[None]:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1, as an option's type."""
+    """The argparse type of a whole number from 1."""
     if not (text.isascii() and text.isdecimal()) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
     return int(text)
 
 
 def run(command: Callable[[], int]) -> int:
-    """A command's exit status; its errors are told in one line each."""
+    """Run a command, and return its exit status. An error is reported on one line."""
     try:
         return command()
     except ValueError as error:
         say(error)
         return 2
-    except (OSError, RuntimeError, AssertionError, ImportError) as error:  # two are torch's
+    except (OSError, RuntimeError, AssertionError, ImportError) as error:  # the middle two: torch
         say(error)
         return 1
     except KeyboardInterrupt:
@@ -50,17 +50,17 @@ def run(command: Callable[[], int]) -> int:
 
 
 def say(error: BaseException) -> None:
-    """Tell an error, in one line."""
+    """Report an error on one line."""
     sys.stderr.write(f"error: {one_line(str(error)) or type(error).__name__}\n")
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space as one space."""
+    """The text on one line: each run of white space becomes one space."""
     return " ".join(text.split())
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, whose errors are one line and name the option or choice that was meant."""
+    """An argparse parser whose errors take one line and suggest the option or choice meant."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -71,13 +71,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
     def add_subparsers(self, **kwargs: Any) -> Any:  # argparse gives the type no public name
-        """As argparse's."""
+        """As in argparse, with parsers of this class."""
         commands = super().add_subparsers(**kwargs)
         self._commands = commands.choices
         return commands
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but that nothing may be left over: each command names its own options."""
+        """As in argparse, but unknown arguments are an error here, in the command's own parser."""
         given = sys.argv[1:] if args is None else list(args)
         self._check_options(given)
         options, rest = super().parse_known_args(given, namespace)
@@ -86,13 +86,13 @@ class Parser(argparse.ArgumentParser):
         return options, rest
 
     def _check_options(self, given: Sequence[str]) -> None:
-        """An option that does not exist is told before others are missed."""
+        """Report an option that does not exist before argparse complains about missing ones."""
         for text in given:
             if text == "--" or (self._commands and not text.startswith("-")):
-                return  # what follows is no option, or a command's
+                return  # only arguments, or another command's options, follow
             name = text.partition("=")[0]
             if not name.startswith("--") or " " in name or self._get_option_tuples(name):
-                continue  # short, a text that argparse takes for a value, or the start of an option
+                continue  # a short option, a value such as -1, or an abbreviation
             known = [option for option in self._option_string_actions if option[:2] == "--"]
             self.error(f"there is no option {name}{did_you_mean(name, known)}")
 

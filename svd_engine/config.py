@@ -1,11 +1,13 @@
-"""Frozen configs read from a checkpoint's own JSON; an unsupported value is an error.
+"""A checkpoint's configs, read from its JSON files. An unsupported value is an error.
 
-Field names and defaults are those of diffusers' `register_to_config` classes.
+Field names and defaults are those of diffusers' `register_to_config` classes. No torch.
 """
 
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from svd_engine.sizes import LATENT_CHANNELS, LATENT_SCALE
 
 GROUPS = 32  # every GroupNorm of SVD has 32 groups
 
@@ -20,7 +22,7 @@ def _check_channels(channels: tuple[int, ...]) -> None:
 
 
 class _Config(BaseModel):
-    # What else a file says is passed over, as diffusers does; `config_files` warns of it.
+    # Unknown keys are ignored, as in diffusers; `config_files` warns about them.
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
@@ -28,8 +30,8 @@ class UNetConfig(_Config):
     """`unet/config.json` of `UNetSpatioTemporalConditionModel`."""
 
     sample_size: int | None = None
-    in_channels: int = 8
-    out_channels: int = 4
+    in_channels: int = 2 * LATENT_CHANNELS
+    out_channels: int = LATENT_CHANNELS
     down_block_types: tuple[DownBlock, ...] = (
         "CrossAttnDownBlockSpatioTemporal",
         "CrossAttnDownBlockSpatioTemporal",
@@ -89,7 +91,7 @@ class UNetConfig(_Config):
         return self
 
     def per_block(self, name: str) -> tuple[int, ...]:
-        """The value of `name` for each down block, where the JSON may hold one for all."""
+        """The value of `name` for each down block; the JSON may hold one value for all blocks."""
         value = getattr(self, name)
         return (value,) * len(self.block_out_channels) if isinstance(value, int) else value
 
@@ -102,7 +104,7 @@ class VAEConfig(_Config):
     down_block_types: tuple[Literal["DownEncoderBlock2D"], ...] = ("DownEncoderBlock2D",)
     block_out_channels: tuple[int, ...] = (64,)
     layers_per_block: int = Field(1, ge=1)
-    latent_channels: int = 4
+    latent_channels: int = LATENT_CHANNELS
     sample_size: int = 32
     scaling_factor: float = 0.18215
     force_upcast: bool = True
@@ -112,7 +114,7 @@ class VAEConfig(_Config):
         _check_channels(self.block_out_channels)
         if len(self.down_block_types) != len(self.block_out_channels):
             raise ValueError("down_block_types and block_out_channels differ in length")
-        if self.downscale != 8:
+        if self.downscale != LATENT_SCALE:
             raise ValueError(
                 f"block_out_channels must have 4 entries, got {len(self.block_out_channels)}: "
                 "SVD's latents are an eighth of the picture's size"
@@ -121,14 +123,15 @@ class VAEConfig(_Config):
 
     @property
     def downscale(self) -> int:
-        """Pixels per latent, along each side."""
+        """Pixels per latent pixel, along each side."""
         return int(2 ** (len(self.block_out_channels) - 1))
 
 
 class ScheduleConfig(BaseModel):
-    """The part of `EulerDiscreteScheduler`'s JSON that SVD's sampling reads.
+    """The part of `EulerDiscreteScheduler`'s JSON that sampling depends on.
 
-    The beta schedule is left out: Karras sigmas with both ends given do not depend on it.
+    The beta schedule is not part of it, because Karras sigmas between given ends do not depend on
+    it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -145,18 +148,18 @@ class ScheduleConfig(BaseModel):
 
 
 class ClipConfig(BaseModel):
-    """The part of `image_encoder/config.json` that SVD's encoding relies on."""
+    """The part of `image_encoder/config.json` that encoding depends on."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    # The picture is resized to 224 x 224 before CLIP, whatever the tower says.
+    # The picture is always resized to 224 x 224, whatever the tower's config says.
     image_size: Literal[224] = 224
     num_channels: Literal[3] = 3
     projection_dim: int = 512
 
 
 class PreprocessorConfig(BaseModel):
-    """The part of `feature_extractor/preprocessor_config.json` that is used: the normalization."""
+    """The part of `feature_extractor/preprocessor_config.json` in use: the normalization."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

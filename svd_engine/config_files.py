@@ -1,6 +1,6 @@
-"""A checkpoint's JSON files: read, of the class that the engine has, and checked value by value.
+"""Reads a checkpoint's JSON files, and checks that the engine supports their class and values.
 
-What a file says beyond that is named once, as a warning: diffusers passes over it as well.
+Keys that have no effect here are reported once, as a warning. diffusers ignores them as well.
 """
 
 import json
@@ -29,16 +29,16 @@ FILES: dict[type[BaseModel], str] = {
     ScheduleConfig: "scheduler/scheduler_config.json",
     PreprocessorConfig: "feature_extractor/preprocessor_config.json",
 }
-# Keys of published files that have no effect on the numbers. Those of EulerDiscreteScheduler are
-# listed where Karras sigmas between two given ends do not depend on them, which
-# `tests/engine/test_configs.py` tries for each. The pipeline itself resizes the picture to
-# 224 x 224, whatever sizes the preprocessor's file gives.
+# Keys of published files that do not affect the numbers, so they need no warning. Those of
+# EulerDiscreteScheduler are listed if Karras sigmas between two given ends do not depend on them,
+# which `tests/engine/test_configs.py` tries for each. The preprocessor's sizes have no effect,
+# because the pipeline always resizes the picture to 224 x 224.
 IDLE: dict[type[BaseModel], frozenset[str]] = {
     ScheduleConfig: frozenset(
         (
             *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
             *("interpolation_type", "steps_offset", "rescale_betas_zero_snr"),
-            *("clip_sample", "set_alpha_to_one", "skip_prk_steps"),  # of other samplers
+            *("clip_sample", "set_alpha_to_one", "skip_prk_steps"),  # keys of other samplers
         )
     ),
     PreprocessorConfig: frozenset(
@@ -52,11 +52,11 @@ IDLE: dict[type[BaseModel], frozenset[str]] = {
 
 
 class CheckpointError(ValueError):
-    """A model that cannot be found, read or used; the message says which part and why."""
+    """A model cannot be found, read or used. The message says which part of it, and why."""
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON object of a checkpoint's folder. CheckpointError."""
+    """Read a JSON object from a checkpoint's folder. Raises CheckpointError."""
     path = folder / name
     try:
         data = json.loads(path.read_bytes())
@@ -70,9 +70,9 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 
 
 def read_config(folder: Path, name: str, kind: type[Config]) -> Config:
-    """A component's config. CheckpointError: it is another class's, or has what is not supported.
+    """Read a component's config, and warn once about keys that have no effect here.
 
-    Warns, once, of keys that have no meaning here.
+    Raises CheckpointError if the config is of another class, or has an unsupported value.
     """
     data = read_json(folder, name)
     _check_class(folder / name, kind, data)
@@ -84,21 +84,21 @@ def read_config(folder: Path, name: str, kind: type[Config]) -> Config:
 
 
 def idle_keys(folder: Path) -> tuple[str, ...]:
-    """What is warned of in a checkpoint's files, a line for each. CheckpointError."""
+    """A line for each file with keys that have no effect here. Raises CheckpointError."""
     told = (_idle(folder / name, kind, read_json(folder, name)) for kind, name in FILES.items())
     return tuple(filter(None, told))
 
 
 def _idle(path: Path, kind: type[BaseModel], data: dict[str, Any]) -> str:
-    if kind is ClipConfig:  # transformers reads that file, and has hundreds of keys
+    if kind is ClipConfig:  # transformers reads that file, which has hundreds of keys
         return ""
     known = {*kind.model_fields, *IDLE.get(kind, ())}
     extra = sorted(key for key in data if key not in known and not key.startswith("_"))
-    return f"{path} has keys that mean nothing here: {', '.join(extra)}" if extra else ""
+    return f"{path} has keys that have no effect here: {', '.join(extra)}" if extra else ""
 
 
 def validate(path: Path, kind: type[Config], data: dict[str, Any]) -> Config:
-    """The data of a file, checked. CheckpointError names each value at fault."""
+    """Check the data of a file. Raises CheckpointError, which names each faulty value."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -1,8 +1,8 @@
-"""A picture's file without what is not its pixels: text, colour profiles, EXIF, further frames.
+"""Strips a picture's file of all but its pixels: no text, colour profiles, EXIF or further frames.
 
-Pillow fails on a file whose metadata it cannot read, and some of it costs far more memory than the
-file has bytes. Browsers show such a picture, since they read no more of it than they need; so does
-this: a decoder is given a file that has its pixels alone, and how it is turned is read here.
+Pillow fails on a file whose metadata it cannot read, and some metadata takes far more memory than
+the file has bytes. Browsers show such pictures, because they read only what they need. The engine
+does the same: the decoder gets a file with nothing but pixels, and the orientation is read here.
 """
 
 import re
@@ -14,26 +14,26 @@ from typing import TypeVar
 
 from svd_engine import heif, jpeg2000
 
-# Chunks, segments and the like: each takes a microsecond of Python, whatever it holds. A PNG of
-# 260 MB in chunks of 8 kB, as libpng writes them, has 32,000.
+# The most chunks or segments of a file, each of which takes a microsecond of Python. A PNG of 260
+# MB in chunks of 8 kB, which is what libpng writes, has 32,000.
 MAX_PIECES = 100_000
-JPEG_JUNK = 2**16  # bytes before a marker; there are none in a good file, or a few of padding
-MAX_AVIF_HEADER = 2**22  # bytes of a box that says where things are
-MAX_SCANS = 100  # of a JPEG: encoders make 10 or so, and each goes over the whole picture
-TEXT_BYTES = 2**20  # of a text that is unpacked to look for an orientation
-# Tags of TIFF that pixels depend on: sizes, bits, compression, strips, tiles, colours.
+JPEG_JUNK = 2**16  # bytes skipped before a marker; a sound file has at most a few bytes of padding
+MAX_AVIF_HEADER = 2**22  # bytes of the box that locates the items
+MAX_SCANS = 100  # of a JPEG; encoders write about 10, and each covers the whole picture
+TEXT_BYTES = 2**20  # of a compressed text that is searched for an orientation
+# The TIFF tags that pixels depend on: sizes, bits, compression, strips, tiles, colours.
 TIFF_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320}
 TIFF_TAGS |= {322, 323, 324, 325, 332, 338, 339, 347, 530}
 TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-TIFF_VALUES = 2**16  # of one tag: strips, for the most part
+TIFF_VALUES = 2**16  # of one tag, usually the strips
 
 _ORIENTATION = 0x0112
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
-_JPEG_IN_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # nor where one restarts
+_JPEG_IN_SCANS = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)  # not restarts
 _HEVC = re.compile(b"hei[cx]")
 _AVIF_METADATA = re.compile(rb"infe\x02.{7}(Exif|mime)", re.DOTALL)
-# It has no signature: what kind, with or without a palette; bits of a pixel, and where the top is.
+# TGA has no signature. It is recognized by its kind, palette, bits per pixel and orientation.
 _TGA = rb".(?:\x01[\x01\x09]|\0[\x02\x03\x0a\x0b]).{13}[\x01\x08\x10\x18\x20][\0-\x3f]"
 
 T = TypeVar("T")
@@ -41,18 +41,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Bare:
-    """A file of pixels alone."""
+    """A picture's file, stripped to its pixels."""
 
     data: bytes
     orientation: int = 1  # as EXIF counts them, 1 to 8
-    size: tuple[int, int] | None = None  # where it is known before a decoder is made
-    kind: str = ""  # Pillow's name of the format, where no other parser may look at it
+    size: tuple[int, int] | None = None  # if it is known before a decoder is created
+    kind: str = ""  # Pillow's name of the format, if no other parser may open it
 
 
 def strip_metadata(data: bytes) -> Bare:
-    """The file without metadata; as it is where its format has none. No pixel is decoded.
+    """Strip a file of its metadata without decoding a pixel. Unknown formats are left as they are.
 
-    Raises ValueError or struct.error for a file that is broken.
+    Raises ValueError or struct.error for a broken file.
     """
     for magic, strip in _FORMATS:
         if magic.match(data):
@@ -61,7 +61,7 @@ def strip_metadata(data: bytes) -> Bare:
 
 
 def exif_orientation(exif: bytes) -> int:
-    """An EXIF block's orientation, 1 to 8: the one tag of it that is read. 1 where it is broken."""
+    """The orientation, 1 to 8, in an EXIF block; 1 if the block is broken. No other tag is read."""
     start = 6 if exif.startswith(b"Exif\0\0") else 0
     try:
         order = {b"II": "<", b"MM": ">"}[exif[start : start + 2]]
@@ -82,7 +82,7 @@ def _xmp_orientation(xmp: bytes) -> int:
 
 
 def _strip_png(data: bytes) -> Bare:
-    """IHDR, PLTE, IDAT and IEND. An animation's frames are not in IDAT."""
+    """Keep IHDR, PLTE, IDAT and IEND. The later frames of an animation are not in IDAT."""
     kept: list[bytes | memoryview] = [data[:8]]
     turned, view = dict[bytes, int](), memoryview(data)
     for name, start, stop in _limited(_png_chunks(data)):
@@ -99,10 +99,10 @@ def _strip_png(data: bytes) -> Bare:
 
 
 def _limited(pieces: Iterator[T]) -> Iterator[T]:
-    """The pieces of a file; ValueError where there are too many."""
+    """Pass on the pieces of a file. Raises ValueError if there are too many."""
     for number, piece in enumerate(pieces, 1):
         if number > MAX_PIECES:
-            raise ValueError(f"it is in over {MAX_PIECES} pieces")
+            raise ValueError(f"it is in more than {MAX_PIECES} pieces")
         yield piece
 
 
@@ -115,7 +115,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _text_orientation(name: bytes, body: bytes) -> Iterator[tuple[bytes, int]]:
-    """Of EXIF as ImageMagick writes it, and of XMP."""
+    """The orientation in EXIF as ImageMagick writes it, or in XMP."""
     keyword, _, rest = body.partition(b"\0")
     if keyword not in (b"Raw profile type exif", b"XML:com.adobe.xmp"):
         return
@@ -135,13 +135,13 @@ def _text_orientation(name: bytes, body: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _strip_jpeg(data: bytes) -> Bare:
-    """All but comments and APPn; JFIF's and Adobe's say what the colours are."""
+    """Drop comments and APPn segments, but keep JFIF's and Adobe's, which define the colours."""
     kept: list[bytes | memoryview] = [data[:2]]
     exif, xmp, view = 0, 0, memoryview(data)
     for marker, start, stop in _limited(_jpeg_segments(data)):
         if marker == 0xDA:
             _check_scans(data, start)
-        if stop == start + 2:  # a marker alone, which is of no use before the pixels
+        if stop == start + 2:  # a bare marker, which has no effect before the pixels
             continue
         if not (0xE0 <= marker <= 0xEF or marker == 0xFE):
             kept.append(view[start:stop])
@@ -157,7 +157,7 @@ def _strip_jpeg(data: bytes) -> Bare:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and stop of each; the first scan goes on until the file ends."""
+    """The marker, start and stop of each segment. The first scan extends to the end of the file."""
     at = 2
     while found := _JPEG_MARKER.search(data, at, at + JPEG_JUNK):
         at, marker = found.start(), data[found.start() + 1]
@@ -173,7 +173,7 @@ def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _check_scans(data: bytes, at: int) -> None:
-    """ValueError for a JPEG of so many scans that decoding them takes minutes. at: of the first."""
+    """Raise ValueError for a JPEG whose scans take minutes to decode. at: where they begin."""
     scans = 0
     for _ in range(MAX_PIECES):
         found = _JPEG_IN_SCANS.search(data, at)
@@ -183,7 +183,7 @@ def _check_scans(data: bytes, at: int) -> None:
         if scans > MAX_SCANS:
             raise ValueError(f"it has over {MAX_SCANS} scans")
         at = found.end() + max(2, struct.unpack_from(">H", data, found.end())[0])
-    raise ValueError(f"it is in over {MAX_PIECES} pieces")
+    raise ValueError(f"it is in more than {MAX_PIECES} pieces")
 
 
 def _tells_colours(marker: int, body: bytes) -> bool:
@@ -192,7 +192,7 @@ def _tells_colours(marker: int, body: bytes) -> bool:
 
 
 def _strip_webp(data: bytes) -> Bare:
-    """The chunks of its first frame."""
+    """Keep the chunks of the first frame."""
     kept, turned, size, frames = list[memoryview](), dict[bytes, int](), None, 0
     view = memoryview(data)
     for name, start, stop in _limited(_webp_chunks(data)):
@@ -233,7 +233,7 @@ def _webp_size(name: bytes, body: bytes) -> tuple[int, int]:
 
 
 def _strip_tiff(data: bytes) -> Bare:
-    """A directory of the tags that pixels depend on, at the end; and no further pictures."""
+    """Append a directory with only the tags that pixels depend on, and without further pictures."""
     order = "<" if data[:2] == b"II" else ">"
     if data[2:4] in (b"\x2b\0", b"\0\x2b"):
         raise ValueError("BigTIFF is for files over 4 GB: save it as TIFF")
@@ -258,9 +258,9 @@ def _strip_tiff(data: bytes) -> Bare:
 
 
 def _strip_avif(data: bytes) -> Bare:
-    """Its items of EXIF and XMP bear a name that no decoder knows.
+    """Rename the EXIF and XMP items to a type that no decoder knows.
 
-    How it is turned stands in its `irot` and `imir`: that of its EXIF counts for nothing.
+    The orientation is in `irot` and `imir`; the one in EXIF has no effect.
     """
     if data[8:12] in (b"mif1", b"msf1") and _HEVC.search(
         data, 8, struct.unpack_from(">I", data)[0]
@@ -276,13 +276,13 @@ def _strip_avif(data: bytes) -> Bare:
 
 
 def _strip_heif(data: bytes) -> Bare:
-    """Its picture alone. As in an AVIF, how it is turned stands beside its pixels."""
+    """Keep only the picture. As in an AVIF, the orientation is a property beside the pixels."""
     bare, size = heif.rebuild(data)
     return Bare(bare, 1, size, "HEIF")
 
 
 def _check_jp2(data: bytes) -> Bare:
-    """As it is, once its header is known to be no longer than it should."""
+    """Keep the file as it is, after checking the length of its header."""
     jpeg2000.codestream(data)
     return Bare(data)
 

@@ -1,4 +1,4 @@
-"""One process, one model: the stages in a row. The reference for everything the farm does."""
+"""Renders clips in one process with one model. The farm must produce the same pixels."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,12 +13,14 @@ from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
+from svd_engine.deviations import recipe_of
 from svd_engine.memory_plan import MemoryPlan, memory_plan
 from svd_engine.meta_stages import Shapes
 from svd_engine.optimize import optimize
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture import Picture, open_picture
-from svd_engine.recipe import Recipe, recipe_of
+from svd_engine.recipe import Recipe
+from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -35,13 +37,13 @@ class Clip:
     fps: int
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a video; the suffix chooses: .mp4 .webm .gif .webp, or none for .png frames."""
+        """Write a video. The suffix selects .mp4, .webm, .gif or .webp; none means .png frames."""
         return video.save(self.frames, self.fps, path)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The networks of one checkpoint, each on its device, and what renders with them."""
+    """The networks of one checkpoint, each on its device, and the stages that use them."""
 
     image_encoder: "CLIPVisionModelWithProjection"
     unet: UNet
@@ -61,8 +63,8 @@ class Engine:
     ) -> Self:
         """Load a model (folder, hub id, or name; see `open_checkpoint`) onto one device.
 
-        compile: run the networks by `optimize`; the first step of each size takes longer.
-        Raises CheckpointError, a ValueError, where it cannot be found or does not fit.
+        compile: speed the networks up with `optimize`; the first step of each size takes longer.
+        Raises CheckpointError, a ValueError, if the model cannot be found or used.
         """
         checkpoint = open_checkpoint(model, variant)
         checkpoint.check()
@@ -89,8 +91,9 @@ class Engine:
     ) -> Clip:
         """Turn a picture (PIL image, path or bytes) into a clip.
 
-        on_step: called after each step with how many are done and the latents (1, F, C, h, w).
-        recipe: the functions it is made by; default: the right ones, but for `params.deviations`.
+        on_step: called after each step with the number of steps done and the latents
+        (1, F, C, h, w).
+        recipe: the functions to compute the clip with; default: those that `params` ask for.
         Raises ValueError or FileNotFoundError for a picture that cannot be used.
         """
         params = (params or RenderParams()).resolve(self.defaults)
@@ -99,14 +102,14 @@ class Engine:
         conditioning = self.encode(picture, noise, params, recipe)
         latents = noise.latents
         steps = self.denoise(conditioning, noise.latents, params, recipe=recipe)
-        for done, latents in enumerate(steps, start=1):
+        for done, (latents, _denoised) in enumerate(steps, start=1):
             if on_step is not None:
                 on_step(done, latents)
         frames = stages.to_uint8(self.decode(latents[0], params, recipe), recipe)
         return Clip(frames.numpy(), latents[0].cpu().contiguous(), params.fps)
 
     def memory_plan(self, params: RenderParams | None = None) -> MemoryPlan:
-        """The bytes that each stage of a clip needs on this engine's device: no device is touched.
+        """Plan the bytes that each stage of a clip needs on this engine's device, without using it.
 
         Raises ValueError for params that cannot be rendered.
         """
@@ -141,7 +144,7 @@ class Engine:
         params: RenderParams,
         start: int = 0,
         recipe: Recipe | None = None,
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[StepResult]:
         """`stages.denoise` with this engine's UNet and schedule."""
         recipe = recipe or recipe_of(params)
         return stages.denoise(

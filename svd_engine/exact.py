@@ -1,13 +1,14 @@
-"""The whole decode's result without the whole clip in one place: in slices of frames.
+"""Decodes a clip in slices of frames, with the same result as decoding it as a whole.
 
-Two layers of the decoder mix frames. A temporal convolution needs one frame from each neighbour; a
-temporal GroupNorm needs its statistics over the clip. So slices that exchange edge frames and sum
-their statistics give what a whole decode gives. Slices may be all in one process, to save memory,
-or in several, a part in each: what is not here is behind a `Seam`.
+Two kinds of layers in the decoder mix frames: a temporal convolution needs one frame on either
+side, and a temporal GroupNorm needs statistics over the whole clip. Slices that exchange their edge
+frames and sum their statistics therefore give the result of a whole decode. The slices may all be
+in one process, to save memory, or be shared among several; a `Seam` connects a process to the
+others.
 
-A slice is (1, n, H, W, C), n frames. Between two layers there is one tensor of each, as in a whole
-decode there is one of the clip; what a layer makes on the way is there for one slice at a time.
-With a frame in each slice no bit of the result depends on the number of processes.
+A slice is (1, n, H, W, C), n frames. Between two layers, one tensor per slice is kept; what a layer
+computes on the way exists for one slice at a time. With one frame per slice, no bit of the result
+depends on the number of processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,20 +23,20 @@ from svd_engine.vae import VAE
 
 
 class Seam(Protocol):
-    """What joins the slices that are here to those that are elsewhere."""
+    """Connects the slices in this process to those in other processes."""
 
     def edges(self, first: Tensor, last: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Give away the first and the last frame (1, 1, H, W, C); the one before, the one after.
+        """Send the first and last frame (1, 1, H, W, C); receive the frames before and after them.
 
-        None where the clip begins, or ends.
+        A received frame is None at the beginning or the end of the clip.
         """
 
     def sum(self, statistics: Tensor) -> Tensor:
-        """Statistics of each frame that is here (n, ...) to their sum over the clip (...)."""
+        """Sum the statistics of this process's frames (n, ...) over the whole clip (...)."""
 
 
 class NoSeam:
-    """The clip is all here."""
+    """The seam of a clip that is all in this process."""
 
     def edges(self, first: Tensor, last: Tensor) -> tuple[Tensor | None, Tensor | None]:  # noqa: ARG002
         return None, None
@@ -48,15 +49,16 @@ class NoSeam:
 def decode_slices(
     vae: VAE, latents: Tensor, slices: int | None = None, seam: Seam | None = None
 ) -> Tensor:
-    """Unscaled latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1].
+    """Decode unscaled latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1].
 
-    They are those of the clip, or of the part of it that is here. slices: of these; None is one for
-    each frame, and so are more. Uneven ones differ by one frame.
+    latents: of the whole clip, or of this process's part of it.
+    slices: how many to cut them into, whose lengths differ by at most one frame. None, or more than
+    there are frames, means one slice for each frame.
     """
     seam, decoder = seam or NoSeam(), vae.decoder
     frames = latents.movedim(1, -1)[None].contiguous()
     parts = list(frames.tensor_split(min(slices or len(latents), len(latents)), dim=1))
-    of_frames: list[Callable[[Tensor], Tensor]] = []  # layers that do not mix frames
+    of_frames: list[Callable[[Tensor], Tensor]] = []  # layers that do not mix frames, not yet run
     for layer in decoder.layers():
         if isinstance(layer, SpatioTemporalResBlock):
             _each([*of_frames, layer.spatial_res_block], parts)
@@ -79,7 +81,7 @@ def _each(layers: Sequence[Callable[[Tensor], Tensor]], parts: list[Tensor]) -> 
 
 
 def _mix(block: SpatioTemporalResBlock, parts: list[Tensor], seam: Seam) -> None:
-    """The temporal half of a block, and its blend with the spatial half, which is in `parts`."""
+    """Run the temporal half of a block, and blend it with the spatial half, which is in `parts`."""
     temporal, hidden = block.temporal_res_block, list(parts)
     _convolve(temporal.conv1, hidden, seam, _norm_of(temporal.norm1, hidden, seam))
     normed = _norm_of(temporal.norm2, hidden, seam)
@@ -88,7 +90,7 @@ def _mix(block: SpatioTemporalResBlock, parts: list[Tensor], seam: Seam) -> None
 
 
 def _norm_of(norm: GroupNorm, parts: Sequence[Tensor], seam: Seam) -> Callable[[Tensor], Tensor]:
-    """A group norm by the clip's statistics, and SiLU."""
+    """A function that normalizes frames by the clip's statistics and applies SiLU."""
     sums = torch.cat([group_sums(part[0].flatten(1, 2)) for part in parts])
     factors = norm.factors(seam.sum(sums)[None])
 
@@ -105,9 +107,10 @@ def _convolve(
     prepare: Callable[[Tensor], Tensor],
     blend: tuple[list[Tensor], Blend] | None = None,
 ) -> None:
-    """A temporal convolution of what is prepared of each slice, and of the frames beside it.
+    """Replace each slice by a temporal convolution of it and of the frames beside it.
 
-    blend: the spatial branch's slices, with which the results are blended; they are let go.
+    prepare: applied to frames before they are convolved.
+    blend: the spatial branch's slices, which the results are blended with. They are freed.
     """
     for number, (before, here, after) in enumerate(_windows(parts, seam, prepare)):
         around = (x if x is None else x.flatten(2, 3) for x in (before, after))
@@ -122,13 +125,13 @@ def _convolve(
 def _windows(
     parts: list[Tensor], seam: Seam, prepare: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
-    """Each slice with the frame before and the one after, None beyond the clip.
+    """Yield each prepared slice between the frames before and after it, None beyond the clip.
 
-    A slice may be replaced once its window is there.
+    A slice may be replaced once its window was yielded.
     """
     before, after = seam.edges(parts[0][:, :1], parts[-1][:, -1:])
     last = None if before is None else prepare(before)
-    ready: Tensor | None = None  # the slice, where it is but a frame that was looked at before
+    ready: Tensor | None = None  # a slice of one frame, prepared for the window before
     for number, part in enumerate(parts):
         here = prepare(part) if ready is None else ready
         if number + 1 < len(parts):

@@ -1,10 +1,10 @@
-"""Group norm of channels-last tensors, in two steps: sums by group, then one multiplication.
+"""Group norm of channels-last tensors in two steps: sums by group, then one scaling pass.
 
-The sums are what slices of a clip, or processes that share it, exchange to be normalized as one
-(see `exact`): the whole pass and the exact decode use the same functions. Triton's kernels compute
-them on CUDA and plain torch elsewhere. PyTorch's own CUDA kernel gives one block of threads to each
-(sample, group), which leaves most of a GPU idle where the samples are whole clips; its
-channels-last kernel for CPUs is 1e-5 off.
+Slices of a clip, or processes that share one, exchange the sums in order to be normalized together
+(see `exact`), so a whole forward pass and an exact decode use the same functions. They run as
+Triton kernels on CUDA and in plain torch elsewhere. PyTorch's own CUDA kernel assigns one block of
+threads to each (sample, group), which leaves most of a GPU idle if the samples are whole clips; its
+channels-last kernel for CPUs is off by 1e-5.
 
 Shapes: N samples, L positions, C channels, G groups.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from svd_engine.config import GROUPS
 
-BLOCK = 2**19  # values that plain torch works on at a time: two megabytes in float32
+BLOCK = 2**19  # values that plain torch processes at a time: two megabytes in float32
 
 
 @cache
@@ -28,23 +28,23 @@ def _triton() -> bool:
 
 
 def on_kernels(x: Tensor) -> bool:
-    """Whether Triton's kernels compute this: on CUDA, where nothing is to be differentiated."""
+    """Whether Triton kernels compute this: on CUDA, when no gradient is needed."""
     return x.is_cuda and x.dtype != torch.float64 and not torch.is_grad_enabled() and _triton()
 
 
 def group_sums(x: Tensor, shift: Tensor | None = None) -> Tensor:
-    """How many values each group has, their sum, and that of their squares: (N, 3, G), float64.
+    """The count of each group's values, their sum and their squares' sum: (N, 3, G), float64.
 
-    x: (N, L, C), contiguous. shift: (N or a divisor of it, C), which is added to x.
-    What is added up is the difference to each channel's first value, so that it is small beside its
-    spread; float64 is for the sums alone.
+    x: (N, L, C), contiguous. shift: (N or a divisor of it, C), added to x first.
+    Differences to each channel's first value are summed rather than the values themselves, so that
+    their mean is small compared with their spread. Only the sums are in float64.
     """
     if on_kernels(x):
         from svd_engine import kernels
 
         return kernels.group_sums(x, GROUPS, shift)
     samples, length, channels = x.shape
-    pivot = x[:, :1].detach().float()  # no result depends on it, so neither does a derivative
+    pivot = x[:, :1].detach().float()  # the result does not depend on it, so it needs no gradient
     total, squares = (x.new_zeros(samples, channels, dtype=torch.float64) for _ in range(2))
     for here, rows in _blocks(x):
         less = x[here, rows].float() - pivot[here]
@@ -62,7 +62,7 @@ def group_sums(x: Tensor, shift: Tensor | None = None) -> Tensor:
 def factors(
     sums: Tensor, weight: Tensor, bias: Tensor, eps: float, shift: Tensor | None = None
 ) -> Tensor:
-    """What normalizes: a factor and a summand for each channel, (2, N, C), float32."""
+    """The factor and summand that normalize each channel: (2, N, C), float32."""
     if on_kernels(weight):
         from svd_engine import kernels
 
@@ -78,7 +78,7 @@ def factors(
 
 
 def apply_factors(x: Tensor, factors: Tensor, silu: bool, own: bool = False) -> Tensor:
-    """Multiply and add, in float32, and SiLU: (N, L, C). own: into x itself."""
+    """Multiply and add in float32, then SiLU: (N, L, C). own: overwrite x with the result."""
     y = x if own else torch.empty_like(x)
     if on_kernels(x):
         from svd_engine import kernels
@@ -92,14 +92,14 @@ def apply_factors(x: Tensor, factors: Tensor, silu: bool, own: bool = False) -> 
 
 
 def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Samples and positions of (N, L, C), in blocks that a processor's cache holds.
+    """The samples and positions of (N, L, C) in blocks that fit a processor's cache.
 
-    Going several times through a whole tensor, and into new ones, would take longer than the
-    arithmetic: memory is slow, and the operating system hands out new memory page by page. How a
-    sample is divided depends on its own shape alone, so its sums do not depend on the batch.
+    Several passes over a whole tensor, into newly allocated ones, would take longer than the
+    arithmetic: memory is slow, and the operating system provides new memory page by page. The
+    blocks of a sample depend on its own shape alone, so its sums do not depend on the batch.
     """
     samples, length, channels = x.shape
-    # Each block's derivative would be as large as x; and the cache meant is a CPU's.
+    # With gradients, each block's gradient would be as large as x. On a GPU, blocks gain nothing.
     if torch.is_grad_enabled() or not x.is_cpu:
         yield slice(None), slice(None)
         return
@@ -115,23 +115,23 @@ def _of_samples(shift: Tensor, samples: int) -> Tensor:
 
 
 class GroupNorm(nn.GroupNorm):
-    """The norm of (N, L, C), each sample over all its positions, and SiLU where asked for."""
+    """Group norm of (N, L, C) over all positions of each sample, optionally followed by SiLU."""
 
     def __init__(self, channels: int, eps: float, silu: bool = True) -> None:
         super().__init__(GROUPS, channels, eps=eps)
         self.silu = silu
 
     def forward(self, x: Tensor, shift: Tensor | None = None, own: bool = False) -> Tensor:
-        """shift: (N or a divisor of it, C), added to x before; it costs no pass over x.
+        """shift: (N or a divisor of it, C), added to x first, without a pass of its own over x.
 
-        own: nobody else needs x, which may be overwritten: new memory is slow on a CPU.
+        own: x may be overwritten, because nothing else needs it; new memory is slow on a CPU.
         """
         sums = group_sums(x, shift)
         own = own and not torch.is_grad_enabled()
         return apply_factors(x, self.factors(sums, shift), self.silu, own)
 
     def of_joined(self, x: Tensor, more: Tensor) -> Tensor:
-        """The norm of (N, L, C) and (N, L, D) as if joined along the channels, on kernels alone."""
+        """The norm of (N, L, C) and (N, L, D), joined along the channels. Triton kernels only."""
         from svd_engine import kernels
 
         factors = self.factors(kernels.group_sums(x, GROUPS, None, more))
@@ -139,5 +139,5 @@ class GroupNorm(nn.GroupNorm):
         return kernels.apply_factors(x, factors, self.silu, y, more)
 
     def factors(self, sums: Tensor, shift: Tensor | None = None) -> Tensor:
-        """See `factors`, with this norm's weights."""
+        """The function `factors`, with this norm's weights."""
         return factors(sums, self.weight, self.bias, self.eps, shift)

@@ -1,8 +1,8 @@
-"""A HEIF file of HEVC pictures, made anew of the one that is shown (ISO/IEC 23008-12).
+"""Rebuilds a HEIF file of HEVC pictures from the one picture that is shown (ISO/IEC 23008-12).
 
-pi_heif crashes on metadata that is malformed, and a file may hold much that costs time and memory
-and is not shown. What a decoder is given has the picture, or its tiles, and nothing else. libheif
-decodes no picture that is larger than its item says; that is checked here for what items say.
+pi_heif crashes on malformed metadata, and a file may contain much that is never shown but costs
+time and memory. The rebuilt file has the picture, or its tiles, and nothing else. libheif refuses
+to decode a picture that is larger than its item declares, so checking the declared sizes is enough.
 """
 
 import struct
@@ -13,23 +13,23 @@ from typing import Any
 
 from svd_engine.jpeg2000 import MAX_PIECES, boxes
 
-MAX_META = 2**22  # bytes of the box that says where things are
-MAX_TILED = 130_000_000  # pixels of all tiles, however few of them are shown: a few seconds
+MAX_META = 2**22  # bytes of the box that locates the items
+MAX_TILED = 130_000_000  # pixels of all tiles, shown or not; decoding them takes a few seconds
 PIXELS, GRID = b"hvc1", b"grid"
 ONCE = (b"meta", b"pitm", b"iinf", b"iprp", b"ipco", b"ipma", b"iref", b"iloc", b"idat")
-# The decoder's configuration, sizes, how it is turned and cut, which colours it has.
+# The decoder's configuration, the size, the orientation, the crop and the colours.
 KEPT = (b"hvcC", b"ispe", b"irot", b"imir", b"clap", b"pixi", b"colr")
-COLOURS = b"nclx"  # a few bytes; the others are profiles
+COLOURS = b"nclx"  # a few bytes; other kinds of colour are whole profiles
 
 Part = bytes | memoryview
 
 
 @dataclass
 class Item:
-    """A picture, a grid of pictures or something else; its content and its properties."""
+    """An item of the file, such as a picture or a grid of pictures: its content and properties."""
 
     kind: bytes
-    pieces: list[memoryview] = field(default_factory=list)  # of the file
+    pieces: list[memoryview] = field(default_factory=list)  # of its content, in the file
     properties: list[tuple[bytes, bytes]] = field(default_factory=list)  # by name, those of KEPT
     tiles: list[int] = field(default_factory=list)
 
@@ -39,7 +39,7 @@ class Item:
 
     @property
     def size(self) -> tuple[int, int]:
-        """ValueError where it says none, or several."""
+        """The declared size. Raises ValueError if there is none, or more than one."""
         (size,) = (
             struct.unpack_from(">II", b, 4) for name, b in self.properties if name == b"ispe"
         )
@@ -47,9 +47,9 @@ class Item:
 
 
 def rebuild(data: bytes) -> tuple[bytes, tuple[int, int]]:
-    """A file of the picture alone; and its size, or that of its tiles where these are larger.
+    """A file with the shown picture alone, and its size or that of its tiles, if they are larger.
 
-    Not turned yet. ValueError where it is broken, or has no bound.
+    The size is that before rotation. Raises ValueError for a file that is broken or too costly.
     """
     try:
         items, primary = _items(data)
@@ -67,7 +67,7 @@ def rebuild(data: bytes) -> tuple[bytes, tuple[int, int]]:
 
 
 def work_bytes(image: Any, pixels: int) -> int:
-    """What decoding takes beside the file and Pillow's picture: planes, and their RGB.
+    """The memory that decoding takes beside the file and Pillow's picture: planes, and their RGB.
 
     Measured: 3.6 bytes a pixel in 4:2:0, 5 in 4:4:4; with more than 8 bits, 8 and 11.
     """
@@ -77,20 +77,20 @@ def work_bytes(image: Any, pixels: int) -> int:
 
 
 def _check_grid(grid: Item, *tiles: Item) -> None:
-    """ValueError where it says another size than its item, or where its tiles take too long."""
+    """Raise ValueError if a grid contradicts its item's size, or takes too long to decode."""
     content = grid.content
     size = struct.unpack_from(">II" if content[1] & 1 else ">HH", content, 4)
     if size != grid.size:
         raise ValueError(f"its tiles make {size[0]} x {size[1]} pixels, and not {grid.size}")
     if any(tile.kind != PIXELS for tile in tiles):
-        raise ValueError("its tiles are no HEVC")
+        raise ValueError("its tiles are not HEVC")
     pixels = sum(prod(tile.size) for tile in tiles)
     if pixels > MAX_TILED:
         raise ValueError(f"its tiles have {pixels} pixels, over {MAX_TILED}")
 
 
 def _file(shown: list[Item]) -> bytes:
-    """A file of these items, numbered from 1; the others are tiles of the first."""
+    """A file of these items, numbered from 1. All but the first are tiles of the first."""
     head = _box(b"ftyp", b"heic\0\0\0\0mif1heic")
     contents = [item.content for item in shown]
     start = len(head) + len(_meta(shown, contents, 0)) + 8
@@ -130,10 +130,10 @@ def _box(name: bytes, body: bytes) -> bytes:
 
 
 def _items(data: bytes) -> tuple[dict[int, Item], int]:
-    """The items by number, and the number of the one to be shown."""
+    """The items by number, and the number of the one that is shown."""
     top = _children(memoryview(data))
     if b"meta" not in top or b"mini" in top:
-        raise ValueError("it has no picture that is still")
+        raise ValueError("it has no still picture")
     if len(top[b"meta"]) > MAX_META:
         raise ValueError(f"its meta has {len(top[b'meta'])} bytes, over {MAX_META}")
     meta = _children(bytes(top[b"meta"])[4:])
@@ -147,7 +147,7 @@ def _items(data: bytes) -> tuple[dict[int, Item], int]:
 
 
 def _children(box: Part) -> dict[bytes, Part]:
-    """The boxes in a box, by name. None may be there twice: decoders differ in which one counts."""
+    """The boxes in a box, by name. A name may occur once, since decoders differ in which counts."""
     parts = dict[bytes, Part]()
     for name, body in _named(box):
         if name in parts and name in ONCE:
@@ -159,7 +159,7 @@ def _children(box: Part) -> dict[bytes, Part]:
 def _named(box: Part) -> Iterator[tuple[bytes, Part]]:
     end = 0
     for name, at, length in boxes(box):
-        # `boxes` tells the whole length, which has the head in it: 8 bytes, or 16.
+        # `boxes` yields the whole length, which includes the head of 8 or 16 bytes.
         head = at - end
         yield name, box[at : at + length - head]
         end += max(head, length)
@@ -196,7 +196,7 @@ def _add_properties(items: dict[int, Item], iprp: Part) -> None:
 
 
 def _add_tiles(items: dict[int, Item], iref: Part) -> None:
-    """What grids are made of."""
+    """Add to each grid the tiles that it refers to."""
     kind = ">I" if iref and iref[0] else ">H"
     step = struct.calcsize(kind)
     for name, body in _named(iref[4:]):
@@ -207,7 +207,7 @@ def _add_tiles(items: dict[int, Item], iref: Part) -> None:
 
 
 def _add_pieces(items: dict[int, Item], iloc: Part, homes: tuple[memoryview, memoryview]) -> None:
-    """Where each item's content is. homes: the file, and the box for small things."""
+    """Add to each item its content. homes: the file, and the `idat` box for small content."""
     version, sizes, at = iloc[0], [*_nibbles(iloc[4]), *_nibbles(iloc[5])], 6
 
     def number(length: int) -> int:
@@ -228,7 +228,7 @@ def _add_pieces(items: dict[int, Item], iloc: Part, homes: tuple[memoryview, mem
         for _ in range(number(2)):
             pieces += 1
             if pieces > MAX_PIECES or method > 1:
-                raise ValueError(f"it is in over {MAX_PIECES} pieces, or made of other items")
+                raise ValueError(f"it is in more than {MAX_PIECES} pieces, or made of other items")
             if version:
                 number(index_size)
             start = base + number(offset_size)

@@ -1,7 +1,7 @@
-"""A picture made ready: seen in the frame's shape, and the two tensors made of that view.
+"""Crops or pads a picture to the frame's shape, and makes CLIP's and the VAE's tensors of it.
 
-A picture may have 64 million pixels, and as float32 each takes 12 bytes: what is made of one is
-made band by band, and nothing of the picture's size is ever copied.
+A picture may have 64 million pixels, which take 12 bytes each in float32. All work is therefore
+done in bands of rows, and nothing as large as the picture is ever copied.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,18 +16,18 @@ from torch import Tensor
 from svd_engine.picture import MAX_PIXELS, check_size
 
 CLIP_SIDE = 224
-BAND_PIXELS = 2**20  # at once: 12 MB of float32
+BAND_PIXELS = 2**20  # processed at once: 12 MB of float32
 
 Fit = Literal["stretch", "crop", "pad"]
-# Of a side's length: the blur's kernel, odd; and for each of CLIP's 224 pixels the positions that
-# it is made of and their weights, both (224, taps).
+# Both take a side's length. A kernel is the blur's, of odd length. Taps are the positions that each
+# of CLIP's 224 pixels is computed from, and their weights, both (224, taps).
 Kernel = Callable[[int], Tensor]
 Taps = Callable[[int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class View:
-    """A rectangle of a picture, black where it is beyond the picture's edges."""
+    """A rectangle of a picture. It may extend beyond the picture's edges, and is black there."""
 
     image: Image.Image  # RGB
     left: int
@@ -40,19 +40,20 @@ class View:
         return cls(image, 0, 0, *image.size)
 
     def draw(self) -> Image.Image:
-        """The view as a picture of its own."""
+        """Copy the view into a picture of its own."""
         return self._crop(0, self.height, 0, self.width)
 
     def shown(self) -> tuple[int, int, int, int]:
-        """What of it is the picture: left, top, right and bottom, in the view."""
+        """The picture's part of the view: left, top, right, bottom, in the view's coordinates."""
         right = min(self.width, self.image.width - self.left)
         bottom = min(self.height, self.image.height - self.top)
         return max(0, -self.left), max(0, -self.top), right, bottom
 
     def bands(self, left: int, right: int) -> Iterator[tuple[int, Image.Image]]:
-        """Some rows at a time of the picture, from one column to another: the first one's number.
+        """Yield bands of rows between two columns, each with the number of its first row.
 
-        At most BAND_PIXELS pixels each, or one row; without rows that are all black.
+        A band has at most BAND_PIXELS pixels, or a single row. Rows beyond the picture are left
+        out.
         """
         rows = max(1, BAND_PIXELS // (right - left))
         _, first, _, stop = self.shown()
@@ -65,16 +66,16 @@ class View:
 
 
 def view_picture(image: Image.Image, width: int, height: int, fit: Fit) -> View:
-    """The picture in the frame's shape: its centre (`crop`), with black bars (`pad`), or as it is.
+    """A view in the frame's shape: the picture's centre (`crop`), or all of it with bars (`pad`).
 
-    The view is as large as the picture; what is left is the scaling, which `stretch` leaves it to
-    as a whole. Bars take no memory: they are not there before the scaling.
+    With `stretch` the view is the picture, and scaling changes its shape. Nothing is scaled yet,
+    and bars take no memory before the scaling.
     """
     w, h = image.size
     if fit == "stretch" or w * height == h * width:
         return View.whole(image)
     wide = w * height > h * width
-    # The sides the frame's shape has on this picture: along its height, and along its width.
+    # The view's sides if it is as high as the picture, and if it is as wide.
     tall, long = (round(h * width / height), h), (w, round(w * height / width))
     if fit == "crop":
         new_w, new_h = (max(2, side) for side in (tall if wide else long))
@@ -84,7 +85,7 @@ def view_picture(image: Image.Image, width: int, height: int, fit: Fit) -> View:
 
 
 def fit_picture(image: Image.Image, width: int, height: int, fit: Fit) -> Image.Image:
-    """As `view_picture`, drawn: for a reference that knows no views. ValueError if too large."""
+    """Draw `view_picture` for a reference without views. Raises ValueError if it is too large."""
     view = view_picture(image, width, height, fit)
     if (view.width, view.height) == image.size:
         return image
@@ -93,11 +94,12 @@ def fit_picture(image: Image.Image, width: int, height: int, fit: Fit) -> Image.
 
 
 def vae_pixels(picture: Image.Image | View, width: int, height: int) -> Tensor:
-    """What the VAE sees before noise: (1, 3, height, width), float32 in [-1, 1].
+    """The VAE's input before noise: (1, 3, height, width), float32 in [-1, 1].
 
-    Pillow's own Lanczos, to the last bit: it too resizes all rows first, then all columns, but for
-    a picture that is to be wider and less high. Only where there would be more of bars than a
-    picture may have pixels, the picture alone is scaled, to whole pixels, and the bars are put on.
+    Bit for bit what Pillow's Lanczos gives. Pillow also resizes the rows first and then the
+    columns, except for a picture that becomes wider and less high. If a padded view would exceed
+    the limit on a picture's pixels, only the picture is scaled, to whole pixels, and the bars are
+    added later.
     """
     view = picture if isinstance(picture, View) else View.whole(picture)
     if view.width * view.height > MAX_PIXELS:
@@ -111,7 +113,7 @@ def vae_pixels(picture: Image.Image | View, width: int, height: int) -> Tensor:
 
 
 def blur(side: int) -> Tensor:
-    """The kernel of the Gaussian blur against aliasing, as strong as a side is above CLIP's."""
+    """The kernel of the Gaussian blur against aliasing, which grows with a side's length."""
     sigma = max((side / CLIP_SIDE - 1.0) / 2.0, 0.001)
     size = int(max(4.0 * sigma, 3)) // 2 * 2 + 1  # made odd
     offsets = torch.arange(size, dtype=torch.float32) - size // 2
@@ -120,9 +122,9 @@ def blur(side: int) -> Tensor:
 
 
 def shrink(side: int) -> tuple[Tensor, Tensor]:
-    """Bicubic to CLIP's side: `F.interpolate`'s with `align_corners=True`, its rounding included.
+    """The taps of bicubic scaling to CLIP's side, as `F.interpolate` with `align_corners=True`.
 
-    Where a position falls is rounded to float32 there: on a long side that shows.
+    Positions are rounded to float32 as they are there, which matters on long sides.
     """
     where = torch.arange(CLIP_SIDE, dtype=torch.float32) * (
         torch.tensor(side - 1, dtype=torch.float32) / (CLIP_SIDE - 1)
@@ -145,16 +147,16 @@ def clip_pixels(
     blur: Kernel = blur,
     shrink: Taps = shrink,
 ) -> Tensor:
-    """What CLIP sees: (1, 3, 224, 224), float32, normalized. The picture squashed to a square.
+    """CLIP's input: the picture, squashed to a square and normalized, (1, 3, 224, 224), float32.
 
-    Blur and bicubic are both weighted sums along a side: here they are one, over the rows and then
-    over the columns, taken only where CLIP has a pixel.
+    Blur and bicubic scaling are both weighted sums along a side. They are merged into one sum,
+    along the rows and then along the columns, and computed only for the pixels that CLIP has.
     """
     view = picture if isinstance(picture, View) else View.whole(picture)
     across, down = (_sums(side, blur, shrink) for side in (view.width, view.height))
     narrow = torch.empty(3, view.height, CLIP_SIDE)
     for column, (_, weights) in enumerate(across):
-        narrow[:, :, column] = -weights.sum()  # black, where there is no band
+        narrow[:, :, column] = -weights.sum()  # black, unless a band covers it
     left, _, right, _ = view.shown()
     for start, band in view.bands(left, right):
         pixels = _to_tensor(band)[0]
@@ -173,7 +175,7 @@ def clip_pixels(
 
 
 def _sums(side: int, blur: Kernel, shrink: Taps) -> list[tuple[int, Tensor]]:
-    """For each of CLIP's pixels along a side: the first of ours it sums up, and their weights."""
+    """For each of CLIP's pixels along a side: the first pixel that it sums, and the weights."""
     kernel = blur(side).double().numpy()
     offsets = np.arange(len(kernel)) - len(kernel) // 2
     positions, factors = (part.numpy() for part in shrink(side))

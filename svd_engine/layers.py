@@ -1,8 +1,9 @@
 """Convolutions and residual blocks, which the UNet and the VAE share.
 
 Shapes: B clips, F frames, H x W pixels, C channels, L = H*W pixels in a row, D embedding width.
-Channels come last, in shape and so in memory: frames are (B, F, H, W, C), or (N, H, W, C) where
-nothing mixes them, and tokens (B, F, L, C) are a view of them. Module names are the checkpoint's.
+Channels come last, in the shape and in memory. Frames are (B, F, H, W, C), or (N, H, W, C) in
+layers that treat each frame by itself; tokens (B, F, L, C) are a view of them. Module names are the
+checkpoint's.
 """
 
 import math
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from svd_engine.group_norm import GroupNorm, on_kernels
 
-# What layers add that the latents do not change, by the layer; see `UNet.constants`.
+# What each layer adds that does not depend on the latents; see `UNet.constants`.
 Constants = Mapping[nn.Module, Tensor]
 
 
@@ -32,7 +33,7 @@ class Conv(nn.Conv2d):
     """A convolution over the pixels of frames: (..., H, W, C)."""
 
     def forward(self, x: Tensor, bias: bool = True, onto: Tensor | None = None) -> Tensor:
-        """bias: False where what follows adds it. onto: what the result is added to."""
+        """bias: False if a later operation adds it. onto: a tensor to add the result to."""
         if self.kernel_size == (1, 1):
             return F.linear(x, self.weight[:, :, 0, 0], self.bias)
         kernels_add = onto is not None and on_kernels(x)
@@ -51,9 +52,10 @@ class Conv(nn.Conv2d):
     def of_doubled(self, x: Tensor) -> Tensor:
         """Enlarge to twice the size by nearest neighbour, then convolve: (..., h, w, C).
 
-        Both at once, on the small frames, as a transposed convolution of stride 2: an even row of
-        the result sees the row above once and its own twice, an odd row its own twice and the row
-        below once. So each value takes 2 x 2 products in place of 3 x 3.
+        Both happen at once, as a transposed convolution of stride 2 on the small frames. An even
+        row of the result depends once on the row above and twice on its own row; an odd row depends
+        twice on its own row and once on the row below. Each value takes 2 x 2 products instead of 3
+        x 3.
         """
         frames = x.flatten(0, -4).permute(0, 3, 1, 2)
         weight = _doubled(_doubled(self.weight, 2), 3).transpose(0, 1)
@@ -62,28 +64,28 @@ class Conv(nn.Conv2d):
 
 
 def _bias(conv: nn.Conv2d | nn.Conv3d) -> Tensor:
-    assert conv.bias is not None  # every convolution of SVD has one
+    assert conv.bias is not None  # every convolution of SVD has a bias
     return conv.bias
 
 
 def _doubled(weight: Tensor, dim: int) -> Tensor:
-    """Filters of 3 along a dimension, as those of 4 of a transposed convolution of stride 2."""
+    """Filters of 3 along a dimension as filters of 4 of a transposed convolution, stride 2."""
     first, middle, last = weight.split(1, dim)
     return torch.cat([last, middle + last, first + middle, first], dim)
 
 
 def enlarge(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Nearest neighbour to `size` (H, W): (..., h, w, C) -> (..., H, W, C)."""
+    """Enlarge to `size` (H, W) by nearest neighbour: (..., h, w, C) -> (..., H, W, C)."""
     frames = x.flatten(0, -4).permute(0, 3, 1, 2)
     large = F.interpolate(frames, size=size, mode="nearest").permute(0, 2, 3, 1)
     return large.reshape(*x.shape[:-3], *large.shape[1:])
 
 
 class TemporalConv(nn.Conv3d):
-    """The checkpoint's (3, 1, 1) Conv3d, run along the frames of each pixel: (B, F, L, C).
+    """The checkpoint's (3, 1, 1) Conv3d, computed along the frames of each pixel: (B, F, L, C).
 
-    Not by the Conv3d kernels, which go wrong past 2^31 elements (pytorch 117736, 141831), but by a
-    Conv2d over (frames, pixels), or by a kernel of our own: cuDNN runs these at half the speed.
+    It runs as a Conv2d over (frames, pixels), since Conv3d kernels give wrong results past 2^31
+    elements (pytorch 117736, 141831), or as a Triton kernel, which is twice as fast as cuDNN.
     """
 
     def __init__(self, c_in: int, c_out: int) -> None:
@@ -97,10 +99,10 @@ class TemporalConv(nn.Conv3d):
         after: Tensor | None = None,
         blend: "tuple[Tensor, Blend] | None" = None,
     ) -> Tensor:
-        """bias: False where what follows adds it.
+        """bias: False if a later operation adds it.
 
-        before, after: (B, 1, L, C), the frames beside these; without them, zeros.
-        blend: the spatial branch, to which the result is added as the temporal branch's residual.
+        before, after: (B, 1, L, C), the frames beside these, instead of zeros.
+        blend: the spatial branch, which the result is blended with as the temporal residual.
         """
         added = self.bias if bias else None
         if on_products(x):
@@ -131,7 +133,7 @@ class TemporalConv(nn.Conv3d):
     def _by_products(
         self, x: Tensor, bias: Tensor | None, before: Tensor | None, after: Tensor | None
     ) -> Tensor:
-        """Of one frame, without a copy of the three."""
+        """Convolve one frame as three products, without copying it and its neighbours together."""
         earlier, here, later = self.weight[..., 0, 0].unbind(-1)
         y = F.linear(x, here, bias)
         for frame, taps in ((before, earlier), (after, later)):
@@ -141,12 +143,12 @@ class TemporalConv(nn.Conv3d):
 
 
 def on_products(x: Tensor) -> bool:
-    """Whether Triton's matrix products compute this: where tensor cores do, in half precision."""
+    """Whether Triton's matrix products compute this: on tensor cores, in half precision."""
     return x.dtype in (torch.float16, torch.bfloat16) and on_kernels(x)
 
 
 class TimestepEmbedding(nn.Module):
-    """Two linear layers over a sinusoid."""
+    """Two linear layers over a sinusoidal embedding."""
 
     def __init__(self, width: int, hidden: int, out: int | None = None) -> None:
         super().__init__()
@@ -158,9 +160,9 @@ class TimestepEmbedding(nn.Module):
 
 
 class Blend(nn.Module):
-    """Learned mix of the spatial and the temporal branch: a*spatial + (1-a)*temporal.
+    """A learned mix of the spatial and the temporal branch: a*spatial + (1-a)*temporal.
 
-    The VAE's decoder is `switched`: (1-a)*spatial + a*temporal.
+    In the VAE's decoder the two are `switched`: (1-a)*spatial + a*temporal.
     """
 
     def __init__(self, switched: bool = False) -> None:
@@ -169,16 +171,16 @@ class Blend(nn.Module):
         self.switched = switched
 
     def of_temporal(self) -> Tensor:
-        """What the temporal branch is multiplied by: (1)."""
+        """The factor of the temporal branch: (1)."""
         return torch.sigmoid(self.mix_factor if self.switched else -self.mix_factor)
 
     def add(self, spatial: Tensor, residual: Tensor) -> Tensor:
-        """The blend with a temporal branch that adds `residual` to the spatial one."""
+        """Blend with a temporal branch that is the spatial one plus `residual`."""
         return torch.addcmul(spatial, residual, self.of_temporal())
 
 
 class ResBlock(nn.Module):
-    """Twice GroupNorm, SiLU, convolution, over the pixels of each frame: (..., H, W, C)."""
+    """Two rounds of GroupNorm, SiLU and convolution over each frame's pixels: (..., H, W, C)."""
 
     def __init__(self, c_in: int, c_out: int, eps: float, embedding: int | None = None) -> None:
         super().__init__()
@@ -190,7 +192,7 @@ class ResBlock(nn.Module):
         self.conv_shortcut = Conv(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, x: Tensor, shift: Tensor | None = None, more: Tensor | None = None) -> Tensor:
-        """shift: (B, C), see `shift_of`; None is that of a block which is told of no noise.
+        """shift: (B, C), see `shift_of`; None for a block without an embedding of the noise level.
 
         more: (..., H, W, D), joined to x along the channels.
         """
@@ -215,7 +217,7 @@ class ResBlock(nn.Module):
 
 
 class TemporalResBlock(nn.Module):
-    """The same over the frames of each clip: (B, F, L, C). The norms see every frame and pixel."""
+    """The same along the frames: (B, F, L, C). The norms are over all frames and pixels."""
 
     def __init__(self, channels: int, eps: float, embedding: int | None = None) -> None:
         super().__init__()
@@ -226,7 +228,7 @@ class TemporalResBlock(nn.Module):
         self.conv2 = TemporalConv(channels, channels)
 
     def forward(self, x: Tensor, mixer: Blend, shift: Tensor | None = None) -> Tensor:
-        """The blend of x with what the block makes of it. shift: as in `ResBlock`."""
+        """The blend of x with the block's result. shift: see `ResBlock`."""
         h = self.conv1(self.norm1(x.flatten(1, 2)).view_as(x), bias=False)
         shift = shift_of(self) if shift is None else shift
         h = self.norm2(h.flatten(1, 2), shift, own=True).view_as(h)
@@ -236,20 +238,21 @@ class TemporalResBlock(nn.Module):
 def over_pixels(
     norm: GroupNorm, x: Tensor, shift: Tensor | None = None, own: bool = False
 ) -> Tensor:
-    """A group norm of each frame by itself: (..., H, W, C). shift, own: as in `GroupNorm`."""
+    """Group norm of each frame by itself: (..., H, W, C). shift, own: see `GroupNorm`."""
     return norm(x.flatten(0, -4).flatten(1, 2), shift, own).view_as(x)
 
 
 def _over_joined(norm: GroupNorm, x: Tensor, more: Tensor) -> Tensor:
-    """The same of (..., H, W, C) and (..., H, W, D), joined along the channels."""
+    """Group norm of each frame of (..., H, W, C) and (..., H, W, D), joined along the channels."""
     pixels = (part.flatten(0, -4).flatten(1, 2) for part in (x, more))
     return norm.of_joined(*pixels).view(*x.shape[:-1], -1)
 
 
 def shift_of(block: ResBlock | TemporalResBlock, embedding: Tensor | None = None) -> Tensor:
-    """What comes between a block's first convolution and its second norm: (..., C), or (1, C).
+    """What is added between a block's first convolution and its second norm: (..., C), or (1, C).
 
-    The convolution's bias, and what the block is told of the noise level: (..., D), after SiLU.
+    It is the convolution's bias plus the projected embedding of the noise level (..., D), after
+    SiLU.
     """
     bias = _bias(block.conv1)
     if block.time_emb_proj is None or embedding is None:
@@ -258,7 +261,7 @@ def shift_of(block: ResBlock | TemporalResBlock, embedding: Tensor | None = None
 
 
 class SpatioTemporalResBlock(nn.Module):
-    """A spatial block, a temporal block on its result, and their blend: (B, F, H, W, C)."""
+    """A spatial block, a temporal block over its result, and their blend: (B, F, H, W, C)."""
 
     def __init__(
         self,

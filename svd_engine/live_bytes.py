@@ -1,18 +1,15 @@
-"""How much memory the tensors of a computation take at once, told by each operation's results.
+"""Measures how much memory the tensors of a computation take at the same time.
 
-A dispatch mode sees every tensor that an operation makes, and a weak reference tells when its
-storage is freed. It works alike for tensors that have memory and for those on `meta`, which have
-none. What an operation takes and gives back by itself, such as a convolution's workspace, is not
+A dispatch mode sees every tensor that an operation returns, and a weak reference reports when its
+storage is freed. This works for tensors with memory and for those on `meta`, which have none.
+Memory that an operation allocates and frees by itself, such as a convolution's workspace, is not
 seen.
 """
 
-import sys
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
-from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -20,29 +17,30 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-PACKAGE = str(Path(__file__).parent)
+from svd_engine.call_sites import CallSite, call_sites
+
+DEPTH = 4  # call sites that are kept for each allocation
 
 
 @dataclass
 class Allocation:
-    """A storage, from the operation that made it until it was freed."""
+    """A storage, from the operation that allocated it until it is freed."""
 
     bytes: int
-    shape: tuple[int, ...]  # of the tensor that it was made for
+    shape: tuple[int, ...]  # of the tensor that it was allocated for
     dtype: torch.dtype
-    calls: tuple[tuple[CodeType, int], ...]  # that made it, and their lines; the innermost first
+    calls: tuple[CallSite, ...]  # that allocated it, the innermost first
     made: int  # the number of allocations before it
-    freed: float = inf  # likewise, when it was freed
+    freed: float = inf  # the number of allocations before it was freed
 
     @property
     def where(self) -> str:
-        """The engine's functions that made it, the innermost first."""
-        calls = ((Path(code.co_filename).name, line, code.co_qualname) for code, line in self.calls)
-        return " < ".join(f"{file}:{line} {name}" for file, line, name in calls)
+        """The engine's call sites that allocated it, the innermost first, as text."""
+        return " < ".join(map(str, self.calls))
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages on one kind of device, in blocks, while it is entered."""
+    """While entered, counts the bytes of live storages on one kind of device, in whole blocks."""
 
     def __init__(self, device_type: str, block: int = 1) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -59,7 +57,7 @@ class LiveBytes(TorchDispatchMode):
         return result
 
     def count(self, tensors: Iterable[Tensor]) -> None:
-        """Count storages that are not counted yet, until they are freed."""
+        """Count the storages of tensors until they are freed, unless they are counted already."""
         for tensor in tensors:
             if tensor.device.type == self._device_type:
                 storage = tensor.untyped_storage()
@@ -67,12 +65,13 @@ class LiveBytes(TorchDispatchMode):
                     self._add(tensor, storage)
 
     def at_peak(self) -> list[Allocation]:
-        """What was alive when the peak was first reached."""
+        """The allocations that were alive when the peak was first reached."""
         return [a for a in self.allocations if a.made <= self._peak_at < a.freed]
 
     def _add(self, tensor: Tensor, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), -(-storage.nbytes() // self._block) * self._block
-        made = Allocation(size, tuple(tensor.shape), tensor.dtype, _calls(), len(self.allocations))
+        calls = call_sites(__file__, DEPTH)
+        made = Allocation(size, tuple(tensor.shape), tensor.dtype, calls, len(self.allocations))
 
         def free(_: Any) -> None:
             del self._alive[key]
@@ -84,16 +83,3 @@ class LiveBytes(TorchDispatchMode):
         self.now += size
         if self.now > self.peak:
             self.peak, self._peak_at = self.now, made.made
-
-
-def _calls(depth: int = 4) -> tuple[tuple[CodeType, int], ...]:
-    """The innermost of the engine's functions that are being run."""
-    frame: FrameType | None = sys._getframe(1)
-    found: list[tuple[CodeType, int]] = []
-    while frame is not None and len(found) < depth:
-        code = frame.f_code
-        of_mode = code.co_filename == __file__ or code.co_name == "__torch_function__"
-        if code.co_filename.startswith(PACKAGE) and not of_mode:
-            found.append((code, frame.f_lineno))
-        frame = frame.f_back
-    return tuple(found)

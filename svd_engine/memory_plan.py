@@ -1,14 +1,14 @@
-"""How much memory each stage of a clip needs, told before anything is loaded.
+"""Plans how much memory each stage of a clip needs, before anything is loaded.
 
-The stages themselves are run, on networks and tensors of the `meta` device, which have shapes and
-no memory, while `LiveBytes` counts what is alive. So a plan follows the code that it is of: there
-is no formula here to keep in step with a layer.
+The stages themselves run, on networks and tensors on the `meta` device, which have shapes but no
+memory, while `LiveBytes` counts the live tensors. A plan thus follows the code it describes, and no
+formula has to be kept consistent with a layer.
 
-A plan of CUDA takes the path of Triton's kernels, where Triton is installed, as on a Hopper GPU:
-where GEGLU's kernel does not fit, its two products take twice as much. It counts as
-`torch.cuda.max_memory_allocated` does, in blocks of 512 bytes. Not counted are the workspaces of
-cuDNN's convolutions, what the caching allocator reserves beyond what is allocated, and what a CUDA
-graph (`optimize`) keeps for itself. On a CPU, oneDNN's own memory is not counted.
+A plan for CUDA follows the path of the Triton kernels, if Triton is installed, on a Hopper GPU.
+Where GEGLU's kernel does not fit, its two products take twice as much. Like
+`torch.cuda.max_memory_allocated`, a plan counts blocks of 512 bytes. It does not count the
+workspaces of cuDNN's convolutions, memory that the caching allocator reserves but does not use, or
+the memory of a CUDA graph (`optimize`). On a CPU it does not count oneDNN's own memory.
 """
 
 from dataclasses import dataclass
@@ -22,46 +22,46 @@ from svd_engine.meta_stages import Shapes, StageName, prepare
 from svd_engine.params import RenderParams
 from svd_engine.stand_in import StandIn
 
-CUDA_BLOCK = 512  # bytes that PyTorch's allocator rounds up to
-CUBLAS = 2**25  # bytes of its workspace on Hopper; about a quarter on other GPUs
-SHOWN = 5  # kinds of tensors that are told of a peak
+CUDA_BLOCK = 512  # bytes, to a multiple of which PyTorch's allocator rounds up
+CUBLAS = 2**25  # bytes of its workspace on Hopper; about a quarter of that on other GPUs
+SHOWN = 5  # kinds of tensors that are listed for a peak
 
 
 @dataclass(frozen=True)
 class Alike:
-    """Tensors of a stage's peak that one line made, in one shape."""
+    """Tensors of one shape, alive at a stage's peak, that the same call site allocated."""
 
     count: int
-    bytes: int  # of all
+    bytes: int  # of all of them
     shape: tuple[int, ...]
     dtype: torch.dtype
-    where: str  # the engine's functions that made them, the innermost first
+    where: str  # the engine's call sites that allocated them, the innermost first
 
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Bytes that one stage needs, and what they are for."""
+    """The bytes that one stage needs, by purpose."""
 
     stage: StageName
-    networks: tuple[tuple[str, int], ...]  # that it computes with, and their weights
-    held: int  # of what it is given: the conditioning, the latents
-    activations: int  # of what it makes, at most at once
-    largest: tuple[Alike, ...]  # of the activations at that moment, those that take most first
+    networks: tuple[tuple[str, int], ...]  # it computes with, and the bytes of their weights
+    held: int  # of its inputs, such as the conditioning and the latents
+    activations: int  # of the tensors it computes, at the peak
+    largest: tuple[Alike, ...]  # kinds of activations at the peak, the largest first
 
     @property
     def weights(self) -> int:
-        """Of all networks that it computes with."""
+        """The bytes of all networks that it computes with."""
         return sum(size for _, size in self.networks)
 
     @property
     def total(self) -> int:
-        """What it needs with no other network beside it."""
+        """What the stage needs if no other network is on the device."""
         return self.weights + self.held + self.activations
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes that a clip needs on a device."""
+    """The bytes that a clip needs on a device."""
 
     device: str
     dtype: torch.dtype
@@ -69,12 +69,12 @@ class MemoryPlan:
 
     @property
     def weights(self) -> int:
-        """Of all networks."""
+        """The bytes of all networks."""
         return sum(dict(pair for stage in self.stages for pair in stage.networks).values())
 
     @property
     def peak(self) -> int:
-        """The most at any time, with all networks on the device."""
+        """The most that any stage needs, with all networks on the device."""
         return max(self.resident(stage) for stage in self.stages)
 
     def resident(self, stage: StageMemory) -> int:
@@ -89,9 +89,9 @@ def memory_plan(
     dtype: torch.dtype = torch.float32,
     slices: int | None = None,
 ) -> MemoryPlan:
-    """Plan a clip's memory on a device, which need not be there.
+    """Plan a clip's memory on a device, which need not exist.
 
-    slices: of the decode, see `exact.decode_slices`.
+    slices: how many to decode in; see `exact.decode_slices`.
     Raises ValueError for params that cannot be rendered or are not resolved.
     """
     kind = torch.device(device).type
@@ -109,7 +109,7 @@ def plan_stage(
     dtype: torch.dtype,
     slices: int | None = None,
 ) -> StageMemory:
-    """Plan one stage; see `memory_plan`. Asked again, it is told from memory."""
+    """Plan one stage; see `memory_plan`. Plans are cached."""
     return _planned(shapes, params.model_copy(update={"seed": 0}), stage, device, dtype, slices)
 
 

@@ -1,4 +1,4 @@
-"""A memory plan as a table: `python -m svd_engine memory`."""
+"""Prints a memory plan as a table: `python -m svd_engine memory`."""
 
 from svd_engine.bench.networks import PRESETS
 from svd_engine.checkpoint import open_checkpoint
@@ -11,9 +11,9 @@ GIB = 2**30
 
 
 def shapes_of(model: str) -> tuple[Shapes, RenderDefaults]:
-    """Those of a model, whose weights need not be there; the published ones are known by name.
+    """The shapes of a model, whose weights need not exist. The published models need no files.
 
-    Raises CheckpointError, a ValueError, where there is no such model.
+    Raises CheckpointError, a ValueError, if there is no such model.
     """
     if model in HUB_NAMES:
         published = PRESETS[model.removesuffix("-1.1")]

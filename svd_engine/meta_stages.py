@@ -1,6 +1,7 @@
-"""The stages of a clip on the `meta` device, whose tensors have shapes and no memory.
+"""Runs the stages of a clip on the `meta` device, whose tensors have shapes but no memory.
 
-Each is the engine's own, on networks of a checkpoint's shapes and on tensors such as it is given.
+The stages are the engine's own. Their networks have a checkpoint's shapes, and their inputs the
+shapes of a clip.
 """
 
 import json
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from svd_engine import stages
 from svd_engine.checkpoint import Checkpoint, lay_out
 from svd_engine.clip import build_image_encoder, restore_position_ids
-from svd_engine.conditioning import Conditioning, frame_shape
+from svd_engine.conditioning import Conditioning, frame_shape, latent_shape
 from svd_engine.config import ScheduleConfig, UNetConfig, VAEConfig
 from svd_engine.config_files import read_json
+from svd_engine.deviations import recipe_of
 from svd_engine.image import CLIP_SIDE
 from svd_engine.params import RenderParams
-from svd_engine.recipe import Recipe, recipe_of
+from svd_engine.recipe import Recipe, RunDecoder
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -30,7 +32,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Shapes:
-    """The configs of a checkpoint that decide how large its networks are."""
+    """The configs of a checkpoint that determine the sizes of its networks."""
 
     unet: UNetConfig
     vae: VAEConfig
@@ -39,13 +41,13 @@ class Shapes:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
-        """Those of a checkpoint, whose weights need not be there. CheckpointError."""
+        """The shapes of a checkpoint, whose weights need not exist. Raises CheckpointError."""
         clip = json.dumps(read_json(checkpoint.folder, "image_encoder/config.json"))
         return cls(checkpoint.unet_config, checkpoint.vae_config, checkpoint.schedule_config, clip)
 
 
 class MetaStage(NamedTuple):
-    """A stage that is ready to be run."""
+    """A stage that is ready to run."""
 
     networks: dict[str, nn.Module]
     given: list[Tensor]
@@ -59,9 +61,9 @@ def prepare(
     dtype: torch.dtype,
     slices: int | None = None,
 ) -> MetaStage:
-    """A stage of a clip. slices: of the decode.
+    """Prepare a stage of a clip. slices: how many to decode in.
 
-    Raises ValueError, here or when it is run, for params that cannot be rendered.
+    Raises ValueError, here or when the stage runs, for params that cannot be rendered.
     """
     if stage == "encode":
         return _encode(shapes, params, dtype)
@@ -71,7 +73,7 @@ def prepare(
 
 
 def _encode(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> MetaStage:
-    """`stages.encode` from where the picture, which is prepared on the CPU, is on the device."""
+    """`stages.encode`, from where the picture, which was prepared on the CPU, is on the device."""
     width, height, _ = frame_shape(params)
     recipe = recipe_of(params)
     image_encoder, vae = _image_encoder(shapes, dtype), _vae(shapes, dtype)
@@ -89,7 +91,7 @@ def _encode(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> MetaSta
 
 
 def _denoise(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> MetaStage:
-    """What comes before the first step, and that step; the others are like it."""
+    """The first step and what precedes it. The other steps need the same memory."""
     unet = _unet(shapes, dtype)
     empty = partial(torch.empty, device="meta", dtype=dtype)
     latents = _latents(shapes, params, dtype)[None]
@@ -119,13 +121,13 @@ def _decode(
 
 
 def _last_chunks(recipe: Recipe, chunks: int) -> Recipe:
-    """Decode the last two chunks alone, a whole one and the rest: those before are like it.
+    """Decode only the last two chunks, a whole one and the remainder.
 
-    Of the others, what they give is made.
+    The earlier ones need as much memory as the whole one, so only their results are allocated.
     """
     numbers = iter(range(chunks))
 
-    def decode(vae: VAE, latents: Tensor, run: Callable[[VAE, Tensor], Tensor]) -> Tensor:
+    def decode(vae: VAE, latents: Tensor, run: RunDecoder) -> Tensor:
         if next(numbers) >= chunks - 2:
             return recipe.decode(vae, latents, run)
         frames, _, h, w = latents.shape
@@ -136,9 +138,8 @@ def _last_chunks(recipe: Recipe, chunks: int) -> Recipe:
 
 
 def _latents(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> Tensor:
-    width, height, frames = frame_shape(params)
-    size = height // 8, width // 8
-    return torch.empty(frames, shapes.vae.latent_channels, *size, device="meta", dtype=dtype)
+    shape = latent_shape(params, shapes.vae.latent_channels)
+    return torch.empty(shape, device="meta", dtype=dtype)
 
 
 # Networks

@@ -1,13 +1,13 @@
-"""What runs the networks faster without changing what they compute, put on from outside.
+"""Speeds up networks from outside, without changing what they compute.
 
-On CUDA a step of the UNet is recorded once for each size as a CUDA graph, and replayed: where clips
-are small, launching 1,300 kernels takes longer than running them. Elsewhere the blocks of the UNet
-and the VAE are compiled by torch.compile, each kind and size of block once, whatever the picture,
-seed, guidance and number of steps; the compiler's cache on disk outlives the process. Either way
-the first step of another size takes longer, and the log says how long.
+On CUDA, a step of the UNet is recorded once for each size as a CUDA graph and then replayed: for
+small clips, launching 1,300 kernels takes longer than running them. Elsewhere, torch.compile
+compiles the blocks of the UNet and the VAE, once for each kind and size of block, independent of
+the picture, seed, guidance and number of steps. The compiler's cache on disk outlives the process.
+In both cases the first step of a new size takes longer, and the log says how long.
 
 Attention is PyTorch's `scaled_dot_product_attention`. On CUDA the backends are tried in the order
-of `ATTENTION`, without any that adds up in half precision.
+of `ATTENTION`, which has none that accumulates in half precision.
 """
 
 import logging
@@ -20,18 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from svd_engine.conditioning import frame_shape
+from svd_engine.conditioning import latent_shape
 from svd_engine.exact import decode_slices
 from svd_engine.layers import Constants, ResBlock, TemporalResBlock
 from svd_engine.params import RenderParams
+from svd_engine.sizes import LATENT_SCALE
 from svd_engine.transformer import TemporalTransformerBlock, TransformerBlock
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
 log = logging.getLogger("svd_engine")
 
-# cuDNN's runs at 440 TFLOP/s on an H200 where PyTorch's own flash attention runs at 270; the third
-# is for the VAE's one head of 512 channels, which the others do not take.
+# On an H200 cuDNN's attention runs at 440 TFLOP/s, and PyTorch's own flash attention at 270. The
+# third backend is for the VAE's single head of 512 channels, which the others do not support.
 ATTENTION = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -39,13 +40,13 @@ ATTENTION = [
     SDPBackend.MATH,
 ]
 BLOCKS = (ResBlock, TemporalResBlock, TransformerBlock, TemporalTransformerBlock)
-SHAPES = 64  # that one kind of block may be compiled for
+SHAPES = 64  # the most that one kind of block may be compiled for
 
-Part = Callable[..., Tensor]  # of a step: features and constants to features, or to v
+Part = Callable[..., Tensor]  # of a step: from features and constants to features, or to v
 
 
 def optimize(network: UNet | VAE) -> None:
-    """Make a network faster from now on. On CUDA a VAE is left as it is: its launches are few."""
+    """Speed a network up from now on. On CUDA a VAE stays as it is, since it launches little."""
     on_cuda = next(network.parameters()).is_cuda
     if not on_cuda:
         _compile(network)
@@ -60,19 +61,18 @@ def optimize(network: UNet | VAE) -> None:
 
 @torch.no_grad()
 def warm_up(network: UNet | VAE, params: RenderParams) -> None:
-    """Compute a step, or decode three frames, of nothing in the size that is asked for.
+    """Compute a step, or decode three frames, on zeros of the requested size.
 
-    What is compiled for that size, by torch.compile or by Triton, is compiled then.
+    This makes torch.compile and Triton compile whatever they need for that size.
     """
-    width, height, frames = frame_shape(params)
     weights = next(network.parameters())
     if isinstance(network, VAE):
-        shape = (min(frames, 3), network.config.latent_channels, height // 8, width // 8)
-        decode_slices(network, weights.new_zeros(shape))
+        latents = weights.new_zeros(latent_shape(params, network.config.latent_channels))
+        decode_slices(network, latents[:3])
         return
     clips, channels = 2 if params.guided else 1, network.config.in_channels
     context = weights.new_zeros(clips, 1, network.config.per_block("cross_attention_dim")[0])
-    sample = weights.new_zeros(clips, frames, channels, height // 8, width // 8)
+    sample = weights.new_zeros(clips, *latent_shape(params, channels))
     network(sample, weights.new_zeros((), dtype=torch.float32), context, context[:, 0, :3])
 
 
@@ -86,7 +86,7 @@ def _compile(network: nn.Module) -> None:
 
 @dataclass
 class _Announced:
-    """A part that tells, for each size it has not seen, how long it takes to get ready."""
+    """A part that logs how long its first call takes for each new size."""
 
     part: Part
     seen: set[torch.Size] = field(default_factory=set)
@@ -95,7 +95,7 @@ class _Announced:
         if x.shape in self.seen:
             return self.part(x, constants)
         _, frames, height, width, _ = x.shape
-        size = f"{frames} frames of {8 * width}x{8 * height}"
+        size = f"{frames} frames of {LATENT_SCALE * width}x{LATENT_SCALE * height}"
         log.info("getting ready for %s; the first step takes longer", size)
         start = time.perf_counter()
         result = self.part(x, constants)
@@ -106,7 +106,7 @@ class _Announced:
 
 @dataclass(frozen=True)
 class _Graph:
-    """A recorded part of a step: what it reads, and what it writes."""
+    """A recorded part of a step, with the tensors that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     tensors: list[Tensor]
@@ -115,11 +115,11 @@ class _Graph:
 
 
 class _Graphs:
-    """A part of a UNet's step by CUDA graphs, one for each size; the last size's alone is kept.
+    """Runs a part of a UNet's step as a CUDA graph. Only the graph of the last size is kept.
 
-    A graph holds what its kernels were launched with. Of that the weights may move, where a worker
-    short of memory puts them aside, and the deviation `norm_eps` changes the norms' epsilons: so
-    these are compared.
+    A graph replays the launch arguments of its kernels. Two of them may change: a worker that is
+    short of memory moves the weights, and the deviation `norm_eps` changes the norms' epsilons.
+    Both are therefore compared before a replay.
     """
 
     def __init__(self, unet: UNet, part: Part) -> None:
@@ -130,16 +130,16 @@ class _Graphs:
         self._graph: _Graph | None = None
 
     def __call__(self, *given: Any) -> Tensor:
-        """Tensors, then constants."""
+        """given: tensors, then the constants."""
         *tensors, constants = given
         places = tuple(weight.data_ptr() for weight in self._weights)
         epsilons = tuple(norm.eps for norm in self._norms)
         key = [tensor.shape for tensor in tensors], places, epsilons
         if self._graph is None or key != self._key:
-            self._graph = None  # its memory is free before another is recorded
+            self._graph = None  # free its memory before another is recorded
             self._graph, self._key = self._record(tensors, constants), key
         recorded = self._graph
-        # One launch for the constants: they are small, and there are a hundred.
+        # The constants are a hundred small tensors, so they are copied in one launch.
         torch._foreach_copy_(recorded.tensors, tensors)
         own = [constants[module] for module in recorded.constants]
         torch._foreach_copy_(list(recorded.constants.values()), own)
@@ -152,7 +152,7 @@ class _Graphs:
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side), sdpa_kernel(ATTENTION, set_priority=True):
-            self._part(*tensors, held)  # what is compiled or allocated once is not recorded
+            self._part(*tensors, held)  # compiles and allocates what must not be recorded
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph), sdpa_kernel(ATTENTION, set_priority=True):

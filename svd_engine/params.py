@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from svd_engine.conformance.catalogue import deviations_of, names_of
+from svd_engine.deviation_catalogue import checked_names, split_names
+from svd_engine.sizes import LATENT_SCALE
 from svd_engine.tiers import MAX_INTERVAL, TierName, check_interval, check_tier, with_tier
 from svd_engine.values import Number, Whole, listed, number, stripped, whole
 
@@ -28,13 +29,15 @@ DtypeName = Literal["float32", "float16", "bfloat16"]
 Dtype = Annotated[DtypeName, BeforeValidator(stripped)]
 Tier = Annotated[TierName, BeforeValidator(stripped)]
 Fit = Annotated[Literal["stretch", "crop", "pad"], BeforeValidator(stripped)]
-Side = Annotated[int, Strict(), Field(ge=8, le=8192, multiple_of=8), BeforeValidator(whole)]
+Side = Annotated[
+    int, Strict(), Field(ge=LATENT_SCALE, le=8192, multiple_of=LATENT_SCALE), BeforeValidator(whole)
+]
 Frames = Annotated[int, Strict(), Field(ge=1, le=1024), BeforeValidator(whole)]
 Chunk = Annotated[int, Strict(), Field(ge=1), BeforeValidator(whole)]
 Guidance = Annotated[
     float, Strict(), Field(ge=0.0, le=1000.0, allow_inf_nan=False), BeforeValidator(number)
 ]
-Deviations = Annotated[tuple[str, ...], AfterValidator(deviations_of), BeforeValidator(names_of)]
+Deviations = Annotated[tuple[str, ...], AfterValidator(checked_names), BeforeValidator(split_names)]
 
 
 class Lasting(BaseModel):
@@ -116,7 +119,7 @@ class RenderParams(Lasting):
     )
 
     deviations: Deviations = Field(
-        (), description="known mistakes to make, joined by +; see svd_engine/conformance"
+        (), description="known mistakes to make, joined by +; see svd_engine/README.md"
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""Picture in: safe open, orientation. No torch: the farm looks at pictures without an engine."""
+"""Opens pictures safely, and turns them upright. No torch: the farm checks pictures by itself."""
 
 from dataclasses import replace
 from functools import cache
@@ -15,21 +15,21 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from svd_engine import heif, jpeg2000
 from svd_engine.container import Bare, exif_orientation, strip_metadata
 
-# A phone's 64 megapixels are 9248 x 6936, a camera's 61 are 9504 x 6336. At four bytes a pixel,
-# which is what Pillow takes, one picture is 260 MB and a changed copy beside it as many.
+# A phone's 64 megapixels are 9248 x 6936, and a camera's 61 are 9504 x 6336. Pillow takes four
+# bytes a pixel, so one picture is 260 MB, and a changed copy of it another 260 MB.
 MAX_PIXELS = 65_000_000
 MAX_SIDE = 2**15
-WORK_BYTES = 250_000_000  # for a decoder, beside the picture that it makes
-# Formats decoded by Pillow's own code, and HEIF by libheif: no Ghostscript (EPS, PDF), no rarely
-# tried parsers.
+WORK_BYTES = 250_000_000  # for a decoder, beside the picture that it returns
+# Formats that Pillow's own code decodes, and HEIF, which libheif decodes. Formats of Ghostscript
+# (EPS, PDF) and of rarely tested parsers are left out.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", "HEIF", "TGA")
-CLAIMED = ("HEIF", "TGA")  # opened only where the head was looked at here and is of that format
-# What decoders take beside the picture and the file, in bytes a pixel: `python -m
-# tests.picture_memory`. WebP has two canvases. AVIF was at 10, where its samples have 8 bits: they
-# may have 16.
+CLAIMED = ("HEIF", "TGA")  # opened only if the head was parsed here and is of that format
+# The memory that decoders take beside the picture and the file, in bytes per pixel, as measured by
+# `python -m tests.picture_memory`. WebP has two canvases. AVIF took 10 with samples of 8 bits,
+# which may also have 16.
 WORK = {"WEBP": 8, "AVIF": 20}
-COPIES = {"WEBP": 2, "AVIF": 2, "HEIF": 2}  # of the file, by decoders
-# Decoders that are written in Python: a microsecond and more for each value.
+COPIES = {"WEBP": 2, "AVIF": 2, "HEIF": 2}  # of the file that decoders make
+# Decoders written in Python take a microsecond or more for each value.
 SLOW = ("bmp_rle", "ppm", "ppm_plain")
 SLOW_PIXELS = 2_000_000
 TIFF_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}  # none, fax, LZW, JPEG, deflate, PackBits
@@ -46,27 +46,27 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _BAND_PIXELS = 2**20
-READS = 10_000  # by which a head must be read; PNG and JPEG have one of a few dozen by then
+READS = 10_000  # allowed for a head; those of PNG and JPEG take a few dozen
 
 
 class _File(BytesIO):
-    """A file whose head may be read in so many pieces: Pillow's parsers go on for minutes."""
+    """A file that limits the reads of its head, in which Pillow's parsers can spend minutes."""
 
     left: float = READS
 
     def read(self, size: int | None = -1, /) -> bytes:
         self.left -= 1
         if self.left < 0:
-            raise ValueError(f"its head is in over {READS} pieces")
+            raise ValueError(f"its head is in more than {READS} pieces")
         return super().read(size)
 
 
 def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """A picture as upright 8-bit RGB; ValueError says what is wrong with it.
+    """Open a picture as upright 8-bit RGB. Raises ValueError, which says what is wrong with it.
 
-    Orientation and alpha are treated as `diffusers.utils.load_image` treats them: EXIF applied,
-    alpha dropped. 16-bit grey is scaled to 8 bits, which Pillow's own conversion would clip.
-    Metadata that cannot be read is ignored.
+    As in `diffusers.utils.load_image`, the EXIF orientation is applied and alpha is dropped. 16-bit
+    grey is scaled to 8 bits, where Pillow's own conversion would clip it. Unreadable metadata is
+    ignored.
     """
     if isinstance(picture, Image.Image):
         check_size(*picture.size, max_pixels)
@@ -82,27 +82,27 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     del opened
     try:
         if image.format == "WEBP":
-            del image  # it has a copy of the file
+            del image  # which holds a copy of the file
             image = _decode_webp(bare.data)
         elif image.format == "AVIF":
             orientation = exif_orientation(image.info.get("exif", b""))
         del bare
         image.load()
         if file and not file.closed:
-            file.truncate(0)  # a TIFF keeps it
-    except Exception as error:  # Pillow's decoders raise anything on broken data
+            file.truncate(0)  # because a TIFF keeps the file
+    except Exception as error:  # Pillow's decoders raise all kinds of errors on broken data
         raise ValueError(f"{name} is broken: {_words(error)}") from error
     if image.size != size:
         raise ValueError(f"{name} is broken: its size is {size}, and {image.size} once decoded")
     image.info.clear()
-    image = _as_rgb(image)  # no name keeps what it was made of, so there are two at most
+    image = _as_rgb(image)  # rebinding the name leaves two copies at most
     return _upright(image, orientation)
 
 
 def check_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Look at a file's head, decoding no pixel; its size once upright.
+    """Check a file by its head, without decoding a pixel; return its size when upright.
 
-    ValueError says what is wrong with it, in the words that `open_picture` would.
+    Raises ValueError with the message that `open_picture` would give.
     """
     image, bare = _parse(data, "the file", max_pixels)
     turned = bare.orientation
@@ -112,7 +112,7 @@ def check_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """ValueError where a picture is too large, or too small to be blurred for CLIP."""
+    """Raise ValueError if a picture is too large, or too small to be blurred for CLIP."""
     if width * height > max_pixels:
         raise ValueError(f"the picture has {width} x {height} pixels, over {max_pixels}")
     if min(width, height) < 2:
@@ -141,11 +141,11 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile
             f"{name} is not a picture of a known format ({', '.join(FORMATS)}), or its head is "
             "broken"
         ) from error
-    except Exception as error:  # and so do its parsers
+    except Exception as error:  # and so do its parsers of heads
         raise ValueError(f"{name} is broken or too large: {_words(error)}") from error
     check_size(*image.size, max_pixels)
     try:
-        if image.format == "HEIF":  # what it shows may be a part of what is decoded
+        if image.format == "HEIF":  # which may show only a part of what is decoded
             work = heif.work_bytes(image, prod(bare.size or image.size))
         else:
             work = _work_bytes(image)
@@ -166,7 +166,7 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile
 
 
 def _work_bytes(image: Any) -> int:
-    """What the decoder of an image that is not decoded yet takes beside its pixels."""
+    """The memory that decoding an image takes beside its pixels."""
     width, height = image.size
     if image.format == "JPEG" and _keeps_coefficients(image):
         most = max(h for _, h, _, _ in image.layer) * max(v for _, _, v, _ in image.layer)
@@ -184,13 +184,13 @@ def _work_bytes(image: Any) -> int:
 
 
 def _keeps_coefficients(image: Any) -> bool:
-    """Whether a JPEG comes in several scans, so that all of it is kept until the last one."""
-    first_scan = image.fp.read(3)  # Pillow stops where it begins: its length, and its components
+    """Whether a JPEG has several scans, so that the decoder keeps everything until the last one."""
+    first_scan = image.fp.read(3)  # where Pillow stopped: its length and its components
     return "progressive" in image.info or len(first_scan) < 3 or first_scan[2] < image.layers
 
 
 def _tiff_work_bytes(tags: Any, width: int, height: int) -> int:
-    """A strip, or a tile, as it is kept until it is whole."""
+    """The size of a strip or tile, which is kept until it is complete."""
     compression = tags.get(259, 1)
     if compression not in TIFF_COMPRESSIONS:
         raise ValueError(f"its compression {compression} is not one of {sorted(TIFF_COMPRESSIONS)}")
@@ -202,7 +202,7 @@ def _tiff_work_bytes(tags: Any, width: int, height: int) -> int:
 
 
 def _decode_webp(data: bytes) -> Image.Image:
-    """The first frame. Pillow's own way would have a third copy of it beside the decoder's two."""
+    """Decode the first frame. Pillow would hold a third copy beside the decoder's two."""
     from PIL import _webp
 
     decoder = _webp.WebPAnimDecoder(data)
@@ -216,15 +216,15 @@ def _decode_webp(data: bytes) -> Image.Image:
 
 @cache
 def suffixes() -> frozenset[str]:
-    """The suffixes of files that `open_picture` can open, such as `.jpg`, by Pillow's registry."""
-    kinds = {*_formats(""), *CLAIMED, "MPO"}  # MPO: JPEGs in a row, of which the first is opened
+    """The suffixes that Pillow registers for the formats of `open_picture`, such as `.jpg`."""
+    kinds = {*_formats(""), *CLAIMED, "MPO"}  # MPO: several JPEGs, of which the first is opened
     return frozenset(end for end, kind in Image.registered_extensions().items() if kind in kinds)
 
 
 @cache
 def _formats(kind: str) -> tuple[str, ...]:
-    """Those of FORMATS that this build of Pillow has; only `kind`, if given."""
-    import pi_heif  # here, so that an engine can be had without it
+    """The FORMATS that this build of Pillow supports; only `kind`, if given."""
+    import pi_heif  # imported here, so that an engine runs without it
 
     pi_heif.register_heif_opener(
         thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
@@ -245,7 +245,7 @@ def _read(path: Path) -> bytes:
 
 
 def _orientation_of(image: Image.Image) -> int:
-    """Of an image that Pillow opened, or that has been made; 1 where it cannot be read."""
+    """The orientation of an image, however it was created; 1 if it cannot be read."""
     try:
         image.load()
         return int(image.getexif().get(0x0112, 1))
@@ -275,7 +275,7 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _as_grey(image: Image.Image) -> Image.Image:
-    """16 bits, which may stand in 32, to 8."""
+    """Scale 16 bits, which may be stored in 32, to 8."""
     width, height = image.size
     grey = Image.new("L", image.size)
     rows = max(1, _BAND_PIXELS // width)

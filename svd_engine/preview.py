@@ -1,7 +1,7 @@
-"""Small pictures of a clip that is still being made: its latents, projected to colours.
+"""Draws small previews of a clip that is still being denoised, by projecting latents to colours.
 
-How latents become colours is not told by constants: it is fitted to the clip's own picture, whose
-latent and whose pixels are both known. So it suits every VAE, and costs next to nothing.
+The projection is not a table of constants. It is fitted to the clip's own picture, whose latent and
+pixels are both known, so it suits every VAE and costs next to nothing.
 """
 
 from io import BytesIO
@@ -14,23 +14,24 @@ from torch import Tensor
 from svd_engine.image import vae_pixels, view_picture
 from svd_engine.params import RenderParams
 from svd_engine.recipe import to_uint8
+from svd_engine.sizes import LATENT_SCALE
 
 QUALITY = 75  # of WebP
 
 
 def fit_colours(picture: Image.Image, image_latent: Tensor, params: RenderParams) -> Tensor:
-    """The affine map (5, 3) from a latent pixel to RGB in [-1, 1] that suits this picture best.
+    """The affine map (C + 1, 3) from a latent pixel to RGB in [-1, 1] that fits this picture best.
 
-    image_latent: (1, C, h, w), unscaled, of the picture, which is as big as it was given.
+    picture: in its own size. image_latent: (1, C, h, w), its unscaled latent.
     """
-    height, width = (8 * side for side in image_latent.shape[-2:])
+    height, width = (LATENT_SCALE * side for side in image_latent.shape[-2:])
     pixels = vae_pixels(view_picture(picture, width, height, params.fit), width, height)
     small = F.interpolate(pixels, size=image_latent.shape[-2:], mode="area")
     return torch.linalg.lstsq(_with_ones(image_latent.float()), small[0].flatten(1).T).solution
 
 
 def draw_preview(latents: Tensor, colours: Tensor, scaling_factor: float, fps: int) -> bytes:
-    """Latents without noise (F, C, h, w) to a moving WebP, a pixel for each of theirs."""
+    """Draw denoised latents (F, C, h, w) as an animated WebP, with one pixel per latent pixel."""
     height, width = latents.shape[-2:]
     rgb = _with_ones(latents.float().cpu() / scaling_factor) @ colours
     frames = to_uint8(rgb.reshape(-1, height, width, 3).permute(0, 3, 1, 2)).numpy()
@@ -50,5 +51,5 @@ def draw_preview(latents: Tensor, colours: Tensor, scaling_factor: float, fps: i
 
 
 def _with_ones(latents: Tensor) -> Tensor:
-    """Latents (N, C, h, w) as rows (N*h*w, C + 1), each with a 1."""
+    """Latents (N, C, h, w) as rows (N*h*w, C + 1), each of which ends in a 1."""
     return F.pad(latents.permute(0, 2, 3, 1).flatten(0, 2), (0, 1), value=1.0)

@@ -1,45 +1,59 @@
-"""The functions that a clip is made by, each of which can be replaced from outside.
+"""The functions that compute a clip, gathered in one record so that any of them can be replaced.
 
-The stages are written on these. A trace wraps them to listen; a known mistake replaces one.
+The stages call these functions and no others. A trace wraps them to record their results, and a
+known mistake (`deviations`) replaces one of them. The engine itself has no branch for either.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from svd_engine import clip, conditioning, image, schedule
+from svd_engine.conditioning import Conditioning, Noise
+from svd_engine.config import ScheduleConfig
+from svd_engine.image import Kernel, Taps, View
 from svd_engine.layers import Constants
 from svd_engine.params import RenderParams
 from svd_engine.reuse import Reuse
+from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection
+
+Rgb: TypeAlias = tuple[float, float, float]
+Sigmas: TypeAlias = tuple[float, ...]
+RunDecoder: TypeAlias = Callable[[VAE, Tensor], Tensor]
 
 
 def constants(
     unet: UNet, timesteps: Tensor, context: Tensor, time_ids: Tensor, frames: int
 ) -> list[Constants]:
-    """`UNet.constants` of timesteps (S,), for each step."""
+    """`UNet.constants` for each step of timesteps (S,)."""
     of_clips = timesteps[:, None].expand(-1, len(context))
     return unet.constants(of_clips, context, time_ids, frames)
 
 
-def predict(unet: UNet, sample: Tensor, constants: Constants, reuse: Reuse | None = None) -> Tensor:
-    """`UNet.predict`, or by `reuse`, which may take features of an earlier step."""
+def predict(unet: UNet, sample: Tensor, constants: Constants, reuse: Reuse | None) -> Tensor:
+    """`UNet.predict`, or `Reuse.predict`, which may take features of an earlier step."""
     if reuse is None:
         return unet.predict(sample, constants)
     return reuse.predict(unet, sample, constants)
 
 
 def unscale(latents: Tensor, factor: float) -> Tensor:
-    """Latents as the VAE's decoder knows them; by the reciprocal, as in diffusers."""
+    """Latents as the VAE's decoder takes them. Multiplies by the reciprocal, as diffusers does."""
     return (1 / factor) * latents
 
 
-def decode(vae: VAE, latents: Tensor, run: Callable[[VAE, Tensor], Tensor]) -> Tensor:
-    """Run the decoder: whole, in slices, or this process's share of it."""
+def decode(vae: VAE, latents: Tensor, run: RunDecoder) -> Tensor:
+    """Run the decoder: on the whole clip, in slices, or on this process's share of the clip."""
     return run(vae, latents)
 
 
@@ -51,40 +65,35 @@ def to_uint8(frames: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """In the order of use."""
+    """The functions of a clip, in the order in which they are called.
 
-    draw_noise: Callable[..., conditioning.Noise] = conditioning.draw_noise
-    clip_pixels: Callable[..., Tensor] = image.clip_pixels
-    embed: Callable[..., Tensor] = clip.embed
-    augment: Callable[..., Tensor] = conditioning.augment
-    encode_latent: Callable[..., Tensor] = conditioning.encode_latent
-    time_ids: Callable[..., Tensor] = conditioning.time_ids
-    sigmas: Callable[..., Tensor] = schedule.make_sigmas
-    timesteps: Callable[..., Tensor] = schedule.make_timesteps
-    initial_latents: Callable[..., Tensor] = schedule.initial_latents
-    guidance_scales: Callable[..., Tensor] = schedule.guidance_scales
-    pair: Callable[..., tuple[Tensor, Tensor, Tensor]] = conditioning.pair
-    constants: Callable[..., list[Constants]] = constants
-    scale_input: Callable[..., Tensor] = schedule.scale_input
-    join: Callable[..., Tensor] = conditioning.join
-    predict: Callable[..., Tensor] = predict
-    guide: Callable[..., Tensor] = schedule.guide
-    euler_step: Callable[..., Tensor] = schedule.euler_step
-    unscale: Callable[..., Tensor] = unscale
-    decode: Callable[..., Tensor] = decode
-    to_uint8: Callable[..., Tensor] = to_uint8
+    The defaults compute what diffusers' pipeline computes. Each is documented where it is defined.
+    """
+
+    draw_noise: Callable[[RenderParams, torch.dtype, int], Noise] = conditioning.draw_noise
+    blur: Kernel = image.blur
+    shrink: Taps = image.shrink
+    clip_pixels: Callable[[Image.Image | View, Rgb, Rgb, Kernel, Taps], Tensor] = image.clip_pixels
+    embed: "Callable[[CLIPVisionModelWithProjection, Tensor], Tensor]" = clip.embed
+    augment: Callable[[Tensor, Tensor, float], Tensor] = conditioning.augment
+    encode_latent: Callable[[VAE, Tensor], Tensor] = conditioning.encode_latent
+    time_ids: Callable[[RenderParams], Tensor] = conditioning.time_ids
+    sigmas: Callable[[ScheduleConfig, int, Sigmas | None], Tensor] = schedule.make_sigmas
+    timesteps: Callable[[Tensor], Tensor] = schedule.make_timesteps
+    initial_latents: Callable[[Tensor, ScheduleConfig, Tensor], Tensor] = schedule.initial_latents
+    guidance_scales: Callable[[float, float, int, int], Tensor] = schedule.guidance_scales
+    pair: Callable[[Conditioning, int, bool], tuple[Tensor, Tensor, Tensor]] = conditioning.pair
+    constants: Callable[[UNet, Tensor, Tensor, Tensor, int], list[Constants]] = constants
+    scale_input: Callable[[Tensor, Tensor], Tensor] = schedule.scale_input
+    join: Callable[[Tensor, Tensor], Tensor] = conditioning.join
+    predict: Callable[[UNet, Tensor, Constants, Reuse | None], Tensor] = predict
+    guide: Callable[[Tensor, Tensor], Tensor] = schedule.guide
+    euler_step: Callable[[Tensor, Tensor, Tensor, Tensor], StepResult] = schedule.euler_step
+    unscale: Callable[[Tensor, float], Tensor] = unscale
+    decode: Callable[[VAE, Tensor, RunDecoder], Tensor] = decode
+    to_uint8: Callable[[Tensor], Tensor] = to_uint8
 
 
-RIGHT = Recipe()
-# The tier `fast`: right in all but where its steps are.
-FAST = replace(RIGHT, sigmas=partial(schedule.make_sigmas, spread=schedule.aligned_sigmas))
-
-
-def recipe_of(params: RenderParams) -> Recipe:
-    """The recipe of the params' tier, with the mistakes that were asked for."""
-    recipe = FAST if params.tier == "fast" else RIGHT
-    if not params.deviations:
-        return recipe
-    from svd_engine.conformance.deviations import with_deviations
-
-    return with_deviations(params, recipe)
+REFERENCE = Recipe()
+# The tier `fast` differs from the reference only in where its steps lie.
+FAST = replace(REFERENCE, sigmas=partial(schedule.make_sigmas, spread=schedule.aligned_sigmas))

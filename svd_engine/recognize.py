@@ -1,7 +1,7 @@
-"""What a model file or folder is, told from heads, names and configs, where it is not one to load.
+"""Recognizes model files and folders that cannot be loaded, so that an error can say what they are.
 
-Of a safetensors file only the head is read: a length, and as much JSON, with the names, types and
-shapes of its tensors. No weights are read, nothing is unpickled, and torch is not loaded.
+Of a safetensors file only the head is read: its length, and JSON with the names, types and shapes
+of the tensors. No weights are read, nothing is unpickled, and torch is not imported.
 """
 
 import json
@@ -21,10 +21,10 @@ PICKLED = (
 )
 MAGICS = (
     (b"GGUF", f"is a GGUF file, with quantized weights: {LAYOUT}, in float16 or float32"),
-    (b"version https://git-lfs", "is a Git LFS pointer and no weights: fetch them, git lfs pull"),
-    (b"<!doctype html", "is a web page, perhaps one that asks to log in: download the file anew"),
-    (b"<html", "is a web page, perhaps one that asks to log in: download the file anew"),
-    (b"PK\3\4", PICKLED),  # torch's zip, with a pickle in it
+    (b"version https://git-lfs", "is a Git LFS pointer, not weights: run git lfs pull"),
+    (b"<!doctype html", "is a web page, perhaps a login page: download the file again"),
+    (b"<html", "is a web page, perhaps a login page: download the file again"),
+    (b"PK\3\4", PICKLED),  # torch's zip format, which contains a pickle
     (b"\x80\2", PICKLED),
     (b"\x80\3", PICKLED),
     (b"\x80\4", PICKLED),
@@ -34,37 +34,37 @@ SUFFIXES = dict.fromkeys((".ckpt", ".pt", ".pth", ".pkl", ".bin"), PICKLED) | {
     ".onnx": f"is an ONNX export: {LAYOUT}",
     ".gguf": f"is a GGUF file, with quantized weights: {LAYOUT}, in float16 or float32",
 }
-# What a file holds, by a pattern that the names of its tensors have; the first that fits is told.
+# What a file contains, by a pattern in the names of its tensors. The first match counts.
 ADAPTERS = (
     (
         r"lora_(up|down|A|B)\b|\.lora[._]|^lora_|(hada|lokr)_w\d",
-        "is a LoRA: changes to a model's weights, and no model. LoRAs are not loaded yet",
+        "is a LoRA, that is, changes to a model's weights. LoRAs are not supported yet",
     ),
-    (r"\bip_adapter\.|^image_proj\.", f"is an IP-Adapter, and no model: {ANOTHER}"),
+    (r"\bip_adapter\.|^image_proj\.", f"is an IP-Adapter, not a model: {ANOTHER}"),
     (
         r"motion_modules\.",
-        f"is a motion module of AnimateDiff, and no model of its own: {ANOTHER}",
+        f"is a motion module of AnimateDiff, not a complete model: {ANOTHER}",
     ),
     (
         r"^control_model\.|controlnet_(cond_embedding|down_blocks)",
-        f"is a ControlNet, and no model of its own: {ANOTHER}",
+        f"is a ControlNet, not a complete model: {ANOTHER}",
     ),
-    (r"^(emb_params|string_to_param)", f"is a textual inversion, and no model: {ANOTHER}"),
+    (r"^(emb_params|string_to_param)", f"is a textual inversion, not a model: {ANOTHER}"),
     (
         r"time_embed(ding)?\.cond_proj\.",
-        "is an LCM: distilled for a sampler of its own, in few steps. The engine samples with "
-        f"Euler alone: {LAYOUT}, not distilled",
+        "is an LCM, which is distilled for few steps of a sampler of its own. The engine samples "
+        f"only with Euler: {LAYOUT}, not distilled",
     ),
 )
 SINGLE = (
     (
         r"\b(input_blocks|middle_block|output_blocks)\..*(time_stack|time_mixer)",
         "is Stable Video Diffusion as a single file, in its original (sgm) layout. Single files "
-        f"are not loaded yet: {LAYOUT}",
+        f"are not supported yet: {LAYOUT}",
     ),
     (r"^conditioner\.embedders\.1\.", f"is SDXL as a single file: {ANOTHER}"),
     (r"\bjoint_blocks\.", f"is Stable Diffusion 3 as a single file: {ANOTHER}"),
-    (r"\bdouble_blocks\.", f"is a transformer of Flux's or HunyuanVideo's kind: {ANOTHER}"),
+    (r"\bdouble_blocks\.", f"is a transformer like those of Flux and HunyuanVideo: {ANOTHER}"),
     (
         r"^(cond_stage_model|model\.diffusion_model|input_blocks)\.",
         f"is Stable Diffusion as a single file: {ANOTHER}",
@@ -77,16 +77,16 @@ SINGLE = (
     (r"\btransformer_blocks\.\d+\.(norm1\.linear|attn1)", f"is a video transformer: {ANOTHER}"),
 )
 OTHER_PIPELINES = {
-    "StableDiffusionXL": "SDXL, which makes pictures of texts",
-    "StableDiffusion3": "Stable Diffusion 3, which makes pictures of texts",
-    "StableDiffusion": "Stable Diffusion, which makes pictures of texts",
-    "LatentConsistencyModel": "an LCM, which makes pictures of texts",
-    "AnimateDiff": "AnimateDiff, which makes clips of texts",
-    "CogVideoX": "CogVideoX, which makes clips of texts",
+    "StableDiffusionXL": "SDXL, which makes pictures from text",
+    "StableDiffusion3": "Stable Diffusion 3, which makes pictures from text",
+    "StableDiffusion": "Stable Diffusion, which makes pictures from text",
+    "LatentConsistencyModel": "an LCM, which makes pictures from text",
+    "AnimateDiff": "AnimateDiff, which makes clips from text",
+    "CogVideoX": "CogVideoX, which makes clips from text",
 }
 OTHER_NETWORKS = {
-    "UNet2DConditionModel": "Stable Diffusion's or SDXL's, which make pictures of texts",
-    "UNetMotionModel": "AnimateDiff's, which makes clips of texts",
+    "UNet2DConditionModel": "Stable Diffusion's or SDXL's, which make pictures from text",
+    "UNetMotionModel": "AnimateDiff's, which makes clips from text",
 }
 SVD_PIPELINE = "StableVideoDiffusionPipeline"
 SVD_UNET = "UNetSpatioTemporalConditionModel"
@@ -97,12 +97,12 @@ class Head:
     """The head of a safetensors file."""
 
     keys: frozenset[str]
-    types: tuple[str, ...]  # of its tensors, each once, sorted
+    types: tuple[str, ...]  # of its tensors, sorted and without repetitions
     said: str  # its metadata, as text
 
 
 def read_head(file: Path) -> Head:
-    """ValueError where it is none, or the file is shorter or longer than its head says."""
+    """Read a safetensors file's head. Raises ValueError if it contradicts the file's length."""
     with file.open("rb") as stream:
         start = stream.read(8)
         size = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
@@ -120,24 +120,24 @@ def read_head(file: Path) -> Head:
     there = file.stat().st_size
     if there != whole:
         raise ValueError(
-            f"{file} is not a whole safetensors file: it has {there} bytes, and its head tells of "
-            f"{whole}; get it anew"
+            f"{file} is not a whole safetensors file: it has {there} bytes, and its head says "
+            f"{whole}; download it again"
         )
     return Head(frozenset(entries), tuple(types), json.dumps(said))
 
 
 def explain_file(file: Path) -> str:
-    """What a file is, and what to give in its place: no file alone is a model."""
+    """Say what a file is and what to give instead, since a single file is never a model."""
     head = _head_of(file, f"; {LAYOUT}")
     if isinstance(head, str):
         return head
     what = _named(head.keys, ADAPTERS) or _named(head.keys, SINGLE)
-    what = what or f"is a safetensors file, of no model that is known here: {LAYOUT}"
+    what = what or f"is a safetensors file of an unknown model: {LAYOUT}"
     return f"{file} {what}{_in_types(head)}{_distilled(file, head, what)}"
 
 
 def explain_weights(file: Path) -> str | None:
-    """Why a weights file of a model's folder cannot be loaded, as far as its head tells."""
+    """Say why a weights file of a model's folder cannot be loaded; None if its head looks right."""
     head = _head_of(file)
     if isinstance(head, str):
         return head
@@ -148,20 +148,20 @@ def explain_weights(file: Path) -> str | None:
 
 
 def explain_folder(folder: Path) -> str | None:
-    """What a folder is that is no diffusers layout of SVD; None where nothing speaks against it."""
+    """Say what a folder is if it is not SVD in the diffusers layout; None if it may be."""
     kind = _class_of(folder / "model_index.json")
     if kind not in (None, SVD_PIPELINE):
         begins = (name for name in OTHER_PIPELINES if kind and kind.startswith(name))
         what = OTHER_PIPELINES.get(next(begins, ""), "another pipeline")
-        return f"{folder} is a {kind}: {what}. It is no SVD: {ANOTHER}"
+        return f"{folder} is a {kind}: {what}. It is not SVD: {ANOTHER}"
     if (folder / "unet/config.json").is_file():
         network = _class_of(folder / "unet/config.json")
         if network in (None, SVD_UNET):
             return None
         what = OTHER_NETWORKS.get(str(network), "another pipeline")
-        return f"{folder} has a {network} as its UNet: {what}. It is no SVD: {ANOTHER}"
+        return f"{folder} has a {network} as its UNet: {what}. It is not SVD: {ANOTHER}"
     for inner in _inner_models(folder):
-        return f"{folder} is no model itself, but has one in it: give {inner}"
+        return f"{folder} is not a model itself, but contains one: give {inner}"
     files = sorted(path for path in _files(folder) if path.suffix != ".json")
     for file in files:
         if file.suffix == ".onnx":
@@ -171,12 +171,12 @@ def explain_folder(folder: Path) -> str | None:
             return f"{folder} is not in the diffusers layout: {explain_file(file)}"
     if (folder / "transformer/config.json").is_file():
         name = _class_of(folder / "transformer/config.json") or "transformer"
-        return f"{folder} is a model of a {name}, and no SVD: {ANOTHER}"
+        return f"{folder} is a model with a {name}, not SVD: {ANOTHER}"
     return None
 
 
 def _head_of(file: Path, hint: str = "") -> Head | str:
-    """The head of a safetensors file; else what the file is. hint: after a broken head."""
+    """The head of a safetensors file, or what the file is. hint: added if the head is broken."""
     fault = _of_its_beginning(file)
     if fault:
         return fault
@@ -187,11 +187,11 @@ def _head_of(file: Path, hint: str = "") -> Head | str:
 
 
 def _of_its_beginning(file: Path) -> str | None:
-    """What a file is that is no safetensors file, by its first bytes; else by its name."""
+    """Say what another kind of file is, by its first bytes or its name; None if unknown."""
     with file.open("rb") as stream:
         start = stream.read(64)
     if not start:
-        return f"{file} is empty: get it anew"
+        return f"{file} is empty: download it again"
     for magic, what in MAGICS:
         if start.lower().startswith(magic.lower()):
             return f"{file} {what}"
@@ -207,7 +207,7 @@ def _named(keys: Collection[str], table: tuple[tuple[str, str], ...]) -> str:
 
 
 def _odd(head: Head) -> list[str]:
-    """The types that are no weights of a network that loads; position ids are whole numbers."""
+    """The types that cannot be weights here. Integers are allowed, since position ids have them."""
     return [kind for kind in head.types if kind not in (*FLOATS, "I64", "I32")]
 
 
@@ -223,14 +223,14 @@ def _in_types(head: Head) -> str:
 
 
 def _distilled(file: Path, head: Head, what: str) -> str:
-    """A name or a note that says LCM, of a file whose tensors do not."""
+    """A note about a file that is an LCM by its name or metadata, though not by its tensors."""
     if "LCM" in what or not re.search(r"lcm", f"{file.name} {head.said}", re.IGNORECASE):
         return ""
-    return "; by its name it is an LCM: distilled for a sampler that the engine does not have"
+    return "; by its name it is an LCM, distilled for a sampler that the engine does not have"
 
 
 def _class_of(config: Path) -> str | None:
-    """The class that a config names; None where it cannot be told."""
+    """The class that a config names; None if it names none."""
     try:
         name = json.loads(config.read_bytes()).get("_class_name")
     except (OSError, ValueError, AttributeError, RecursionError):
@@ -239,7 +239,7 @@ def _class_of(config: Path) -> str | None:
 
 
 def _inner_models(folder: Path) -> list[Path]:
-    """Models one folder down, or where the hub's cache has them."""
+    """Models one folder down, or in the place where the hub's cache keeps them."""
     found = (*folder.glob("*/unet/config.json"), *folder.glob("snapshots/*/unet/config.json"))
     return sorted(config.parent.parent for config in found)
 

@@ -1,8 +1,8 @@
-"""Steps that reuse features of an earlier one: an approximation, see `tiers`.
+"""Steps that reuse the features of an earlier step, as an approximation; see `tiers`.
 
-Ma, Fang and Wang 2023, "DeepCache": from one step to the next the UNet's deep features change
-little. So they are computed at every Nth step, and between these the layer nearest to the output
-runs over them and over the step's own first features.
+Ma, Fang and Wang 2023, "DeepCache": the UNet's deep features change little from one step to the
+next. They are computed only at every Nth step. At the other steps only the layer nearest to the
+output runs, on these features and on the step's own first features.
 """
 
 from torch import Tensor
@@ -13,20 +13,20 @@ from svd_engine.unet import UNet
 
 
 class Reuse:
-    """Runs the UNet for one denoising, whose first call is a whole step.
+    """Runs the UNet's steps of one denoising. The first call is a whole step.
 
-    It holds the features of the last whole step, (B, F, h, w, C), and nothing else: whoever starts
-    at a whole step computes the same bits as whoever came there.
+    The only state is the features (B, F, h, w, C) of the last whole step. Denoising that is resumed
+    at a whole step therefore computes the same bits as one that was never interrupted.
     """
 
     def __init__(self, interval: int) -> None:
-        """interval: of whole steps; 1 makes every step whole."""
+        """interval: the distance between whole steps; 1 makes every step whole."""
         self._interval = interval
-        self._step = 0  # from this run's first
+        self._step = 0  # since this object's first call
         self._features: Tensor | None = None
 
     def predict(self, unet: UNet, sample: Tensor, constants: Constants) -> Tensor:
-        """As `UNet.predict`, of the next step."""
+        """`UNet.predict` for the next step."""
         x = unet.enter(sample)
         if self._features is None or is_whole(self._step, self._interval):
             self._features = unet.deep(x, constants)

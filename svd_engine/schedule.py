@@ -1,11 +1,12 @@
-"""Sigmas, timesteps, scalings and one Euler step: pure functions of numbers.
+"""Sigmas, timesteps, scalings and the Euler step, as pure functions.
 
-Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", as
-diffusers' `EulerDiscreteScheduler` computes it for v-prediction with continuous timesteps. A sigma
-is a float32 scalar on the CPU; S steps have S + 1 of them.
+Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", computed as
+in diffusers' `EulerDiscreteScheduler` for v-prediction with continuous timesteps. A sigma is a
+float32 scalar on the CPU; S steps have S + 1 sigmas.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 from svd_engine.config import ScheduleConfig
 
 RHO = 7.0
-# Sabour et al. 2024, "Align Your Steps": the levels found for SVD in 10 steps, between the ends of
-# the published checkpoints, which are 700 and 0.002.
+# Sabour et al. 2024, "Align Your Steps": the levels for SVD in 10 steps, without the ends of the
+# published checkpoints, 700 and 0.002.
 ALIGNED = (54.5, 15.886, 7.977, 4.248, 1.789, 0.981, 0.403, 0.173, 0.034)
 
 
@@ -28,7 +29,7 @@ def karras_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
 
 
 def aligned_sigmas(steps: int, sigma_min: float, sigma_max: float) -> Tensor:
-    """Sigmas (S + 1,) of Align Your Steps between the checkpoint's ends, then 0 for the last.
+    """Sigmas (S + 1,) of Align Your Steps between the checkpoint's ends, with 0 as the last.
 
     Other numbers of steps are interpolated linearly in ln(sigma), as in the paper.
     """
@@ -45,25 +46,25 @@ def make_sigmas(
     given: Sequence[float] | None,
     spread: Callable[[int, float, float], Tensor] = karras_sigmas,
 ) -> Tensor:
-    """Sigmas (S + 1,): those given, else `steps` steps spread over the checkpoint's range."""
+    """The given sigmas (S + 1,), or those of `steps` steps spread over the checkpoint's range."""
     if given is not None:
         return torch.tensor(given, dtype=torch.float32)
     return spread(steps, config.sigma_min, config.sigma_max)
 
 
 def make_timesteps(sigmas: Tensor) -> Tensor:
-    """What the UNet is told of the noise (S,): a quarter of ln(sigma)."""
+    """The noise levels (S,) as the UNet takes them: a quarter of ln(sigma)."""
     return 0.25 * sigmas[:-1].log()
 
 
 def initial_scale(config: ScheduleConfig, sigmas: Tensor) -> Tensor:
-    """What unit noise is multiplied by before the first step."""
+    """The factor by which unit noise is multiplied before the first step."""
     largest = sigmas.max()
     return (largest**2 + 1) ** 0.5 if config.timestep_spacing == "leading" else largest
 
 
 def initial_latents(noise: Tensor, config: ScheduleConfig, sigmas: Tensor) -> Tensor:
-    """What denoising starts from."""
+    """The latents that denoising starts from."""
     return noise * initial_scale(config, sigmas)
 
 
@@ -80,23 +81,30 @@ def guide(prediction: Tensor, guidance: Tensor) -> Tensor:
 
 
 def guidance_scales(lowest: float, highest: float, frames: int, steps: int) -> Tensor:
-    """A scale for each frame, the same at every step: (S, F), float32."""
+    """A guidance scale for each frame, the same at every step: (S, F), float32."""
     return torch.linspace(lowest, highest, frames).expand(steps, -1)
 
 
 def denoised(latents: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
-    """What the clip would be without noise, as predicted at `sigma`; float32.
+    """The clip without noise, as estimated from the v that was predicted at `sigma`; float32.
 
-    c_out * v is in the model's dtype.
+    The product with v is computed in the model's dtype.
     """
     return v * (-sigma / (sigma**2 + 1) ** 0.5) + latents.float() / (sigma**2 + 1)
 
 
-def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-    """Latents at `sigma_next`, from those at `sigma` and the v predicted there.
+class StepResult(NamedTuple):
+    """The result of one denoising step: diffusers' `prev_sample` and `pred_original_sample`."""
 
-    The update is in float32, and the result in the model's dtype.
+    latents: Tensor  # (1, F, C, h, w) at the next sigma, in the model's dtype
+    denoised: Tensor  # the same shape: the clip without noise as estimated at this step, float32
+
+
+def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> StepResult:
+    """Step from `sigma` to `sigma_next`, along the v that was predicted at `sigma`.
+
+    The update is computed in float32.
     """
-    x = latents.float()
-    slope = (x - denoised(latents, v, sigma)) / sigma
-    return (x + slope * (sigma_next - sigma)).to(v.dtype)
+    x, estimate = latents.float(), denoised(latents, v, sigma)
+    slope = (x - estimate) / sigma
+    return StepResult((x + slope * (sigma_next - sigma)).to(v.dtype), estimate)

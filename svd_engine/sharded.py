@@ -1,7 +1,7 @@
-"""A decode over several processes, each with a slice of the clip, joined by torch.distributed.
+"""Decodes a clip in several processes, each with a slice, connected by torch.distributed.
 
-gloo on CPUs, NCCL on GPUs. Every exchange has a time limit: a member that is gone is an error for
-all the others, and never a wait without end.
+They use gloo on CPUs and NCCL on GPUs. Every exchange has a time limit, so a process that is gone
+becomes an error in all others, and never an endless wait.
 """
 
 import time
@@ -17,26 +17,26 @@ from torch import Tensor
 from svd_engine.exact import decode_slices
 from svd_engine.vae import VAE
 
-LOOK_S = 1.0  # for rank 0, at most, in one look
-PAUSE_S = 0.05  # between two looks for the others
+LOOK_S = 1.0  # the longest that one attempt to reach rank 0 takes
+PAUSE_S = 0.05  # between two checks for the others
 
 
 class GangError(RuntimeError):
-    """A decode that another process was to share in, which is gone or too late."""
+    """Another process that shares a decode is gone or too late."""
 
 
 class Gang:
-    """A seam between processes: rank r has the frames before those of rank r + 1."""
+    """A seam between processes. The frames of rank r come before those of rank r + 1."""
 
     def __init__(self, rank: int, size: int, frames: int, limit: timedelta) -> None:
-        """frames: of the clip. limit: of each exchange."""
+        """frames: of the whole clip. limit: the time limit of each exchange."""
         self.rank, self.size = rank, size
         self.share = share_of(frames, rank, size)
-        self.bytes = 0  # given away
+        self.bytes = 0  # sent to others
         self._frames, self._limit = frames, limit
 
     def edges(self, first: Tensor, last: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """See `exact.Seam`. GangError."""
+        """See `exact.Seam`. Raises GangError."""
         before = first.new_empty(first.shape) if self.rank > 0 else None
         after = last.new_empty(last.shape) if self.rank < self.size - 1 else None
         exchanges = []
@@ -54,7 +54,10 @@ class Gang:
         return before, after
 
     def sum(self, statistics: Tensor) -> Tensor:
-        """See `exact.Seam`. GangError. Frame by frame, so that it is the same sum for any size."""
+        """See `exact.Seam`. Raises GangError.
+
+        It sums frame by frame, so the result does not depend on the number of processes.
+        """
         of_frames = statistics.new_zeros(self._frames, *statistics.shape[1:])
         of_frames[slice(*self.share)] = statistics
         self.bytes += of_frames.nbytes
@@ -64,15 +67,15 @@ class Gang:
 
 
 class Meeting:
-    """Where the processes of a gang wait for each other, at rank 0's address, host:port."""
+    """The rendezvous of a gang's processes, at the address host:port of rank 0."""
 
     def __init__(self, rank: int, size: int, address: str) -> None:
         host, _, port = address.rpartition(":")
         self._rank, self._size, self._where = rank, size, (host, int(port))
-        self._store: Any = None  # a TCPStore, once rank 0 is there
+        self._store: Any = None  # a TCPStore, once rank 0 can be reached
 
     def complete(self) -> bool:
-        """Whether all have come; asked again and again, it takes a moment each time."""
+        """Whether all processes have arrived. Each check takes a moment, and may be repeated."""
         if self._store is None:
             first = self._rank == 0
             try:
@@ -85,13 +88,13 @@ class Meeting:
             except (RuntimeError, ValueError) as error:
                 if first:
                     raise GangError(f"no gang can meet at {self._where}: {error}") from error
-                return False  # rank 0 is not there yet
+                return False  # rank 0 cannot be reached yet
             self._store.add("here", 1)
         with _faults():
             return self._store.add("here", 0) == self._size
 
     def wait(self, limit_s: float) -> Iterator[None]:
-        """Yield now and then until all have come. GangError after the limit."""
+        """Yield between checks until all processes have arrived. Raises GangError at the limit."""
         until = time.monotonic() + limit_s
         while not self.complete():
             if time.monotonic() > until:
@@ -101,7 +104,7 @@ class Meeting:
 
     @contextmanager
     def join(self, frames: int, device: torch.device, limit_s: float) -> Iterator[Gang]:
-        """The gang for a clip, once all have come. limit_s: of each exchange. GangError."""
+        """The gang for a clip, after all arrived. limit_s: of each exchange. Raises GangError."""
         limit, on_gpu = timedelta(seconds=limit_s), device.type == "cuda"
         with _faults():
             dist.init_process_group(
@@ -122,7 +125,10 @@ class Meeting:
 def join_gang(
     rank: int, size: int, frames: int, address: str, device: torch.device, limit_s: float
 ) -> Iterator[Gang]:
-    """Meet, and join. limit_s: of meeting, and of each exchange. GangError."""
+    """Wait for all processes, and join them. Raises GangError.
+
+    limit_s: of the wait, and of each exchange.
+    """
     meeting = Meeting(rank, size, address)
     for _ in meeting.wait(limit_s):
         pass
@@ -134,20 +140,20 @@ def join_gang(
 def _faults() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError) as error:  # torch's own are RuntimeErrors
+    except (RuntimeError, ValueError) as error:  # torch's errors are RuntimeErrors
         raise GangError(f"the decode's other processes are gone or too late: {error}") from error
 
 
 def share_of(frames: int, rank: int, size: int) -> tuple[int, int]:
-    """The frames of a rank: first, one after the last. They differ by one frame at most."""
+    """The frames of a rank: the first, and one after the last. Shares differ by at most one."""
     whole, rest = divmod(frames, size)
     start = rank * whole + min(rank, rest)
     return start, start + whole + (rank < rest)
 
 
 def decode_share(vae: VAE, latents: Tensor, gang: Gang) -> Tensor:
-    """A process's share of unscaled latents (F, C, h, w), as frames (n, 3, H, W) in [-1, 1].
+    """Decode a process's share of unscaled latents (F, C, h, w) to frames (n, 3, H, W) in [-1, 1].
 
-    Every process is given all latents: they are small. GangError.
+    Each process gets all latents, because they are small. Raises GangError.
     """
     return decode_slices(vae, latents[slice(*gang.share)], seam=gang)

@@ -1,4 +1,4 @@
-"""The four stages of a clip, each callable alone, on the device of the network it is given.
+"""The four stages of a clip. Each can be called alone, and runs on the device of its networks.
 
 Shapes: F frames, H x W pixels, h x w = H/8 x W/8 latent pixels, D embedding width, S steps.
 """
@@ -16,8 +16,10 @@ from svd_engine.config import PreprocessorConfig, ScheduleConfig
 from svd_engine.exact import Seam, decode_slices
 from svd_engine.image import vae_pixels, view_picture
 from svd_engine.params import RenderParams
-from svd_engine.recipe import RIGHT, Recipe
+from svd_engine.recipe import REFERENCE, Recipe
 from svd_engine.reuse import Reuse
+from svd_engine.schedule import StepResult
+from svd_engine.sizes import LATENT_CHANNELS
 from svd_engine.tiers import is_whole
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
 
 
 def draw_noise(
-    params: RenderParams, dtype: torch.dtype, latent_channels: int = 4, recipe: Recipe = RIGHT
+    params: RenderParams,
+    dtype: torch.dtype,
+    latent_channels: int = LATENT_CHANNELS,
+    recipe: Recipe = REFERENCE,
 ) -> Noise:
-    """All noise of a clip, from its seed alone; see `conditioning.draw_noise`."""
+    """Draw all noise of a clip, from its seed alone; see `conditioning.draw_noise`."""
     return recipe.draw_noise(params, dtype, latent_channels)
 
 
@@ -41,12 +46,13 @@ def encode(
     image: Image.Image,
     noise: Noise,
     params: RenderParams,
-    recipe: Recipe = RIGHT,
+    recipe: Recipe = REFERENCE,
 ) -> Conditioning:
-    """An RGB picture to its conditioning: the embedding, and the latent of a noisy copy."""
+    """Encode an RGB picture: its embedding, and the latent of a noisy copy."""
     width, height, _ = frame_shape(params)
     view = view_picture(image, width, height, params.fit)
-    pixels = recipe.clip_pixels(view, preprocessor.image_mean, preprocessor.image_std)
+    mean, std = preprocessor.image_mean, preprocessor.image_std
+    pixels = recipe.clip_pixels(view, mean, std, recipe.blur, recipe.shrink)
     embedding = recipe.embed(image_encoder, pixels)
     clean = vae_pixels(view, width, height)
     noisy = recipe.augment(clean, noise.picture, params.noise_aug_strength)
@@ -62,13 +68,14 @@ def denoise(
     latents: Tensor,
     params: RenderParams,
     start: int = 0,
-    recipe: Recipe = RIGHT,
-) -> Iterator[Tensor]:
-    """Denoise, yielding the latents (1, F, C, h, w) after each step from `start` to the last.
+    recipe: Recipe = REFERENCE,
+) -> Iterator[StepResult]:
+    """Denoise from step `start` on, yielding each step's latents and denoised estimate.
 
-    latents: unit noise where `start` is 0, else what this yielded `start` steps in. There is no
-    other state at a whole step: stopped, moved and resumed there, the result is bit-identical on
-    the same kind of device. ValueError for a start between two whole steps (`tiers.is_whole`).
+    latents: unit noise if `start` is 0, otherwise the latents (1, F, C, h, w) that step `start`
+    begins with. At a whole step there is no other state, so a clip that is stopped there and
+    resumed elsewhere is bit-identical on the same kind of device. Raises ValueError for a start
+    between two whole steps (`tiers.is_whole`).
     """
     if not 0 <= start <= params.steps:
         raise ValueError(f"start must be a step from 0 to {params.steps}, got {start}")
@@ -93,8 +100,9 @@ def denoise(
         sample = recipe.join(recipe.scale_input(latents, sigma), image_latents)
         v = recipe.predict(unet, sample, constants[step], reuse)
         v = recipe.guide(v, guidance[step]) if params.guided else v
-        latents = recipe.euler_step(latents, v, sigma, sigma_next)
-        yield latents
+        result = recipe.euler_step(latents, v, sigma, sigma_next)
+        latents = result.latents
+        yield result
 
 
 @torch.no_grad()
@@ -102,19 +110,20 @@ def decode(
     vae: VAE,
     latents: Tensor,
     chunk_size: int | None = None,
-    recipe: Recipe = RIGHT,
+    recipe: Recipe = REFERENCE,
     slices: int | None = None,
     seam: Seam | None = None,
 ) -> Tensor:
-    """Latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1], float32.
+    """Decode latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1], float32.
 
-    chunk_size: None decodes the clip as one; a number decodes so many frames at a time, as
-    diffusers does, each chunk blind to the next: the seams are part of the result.
-    slices: that a clip which is decoded as one is held in, see `exact.decode_slices`; 1 is a plain
-    forward. seam: to where the rest of the clip is; these are this process's frames.
+    chunk_size: None decodes the clip as a whole. A number decodes so many frames at a time, as
+    diffusers does; the chunks do not know each other, and their seams are part of the result.
+    slices: how many to decode a whole clip in, without changing it; see `exact.decode_slices`. 1 is
+    a plain forward pass.
+    seam: connects these frames to the rest of the clip in other processes.
     """
     if chunk_size and (slices or seam):
-        raise ValueError("slices are of a clip that is decoded as one: leave decode_chunk_size out")
+        raise ValueError("slices are for a clip decoded as a whole: leave out decode_chunk_size")
     weights = next(vae.decoder.parameters())
     latents = recipe.unscale(latents.to(weights), vae.config.scaling_factor)
     if chunk_size or (slices == 1 and seam is None):
@@ -123,6 +132,6 @@ def decode(
     return recipe.decode(vae, latents, partial(decode_slices, slices=slices, seam=seam)).float()
 
 
-def to_uint8(frames: Tensor, recipe: Recipe = RIGHT) -> Tensor:
-    """Frames (F, 3, H, W) in [-1, 1] to (F, H, W, 3), uint8 on the CPU."""
+def to_uint8(frames: Tensor, recipe: Recipe = REFERENCE) -> Tensor:
+    """Convert frames (F, 3, H, W) in [-1, 1] to (F, H, W, 3), uint8 on the CPU."""
     return recipe.to_uint8(frames)

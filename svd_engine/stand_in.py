@@ -1,4 +1,4 @@
-"""Tensors on `meta` in the place of a device's: the engine runs as it would there."""
+"""Lets tensors on `meta` stand in for a device's, so that the engine runs as it would there."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ CONVOLUTIONS = ("conv2d", "conv_transpose2d")
 
 
 class StandIn(TorchFunctionMode):
-    """Has tensors on `meta` stand for those of a device."""
+    """While entered, makes tensors on `meta` behave like those of a device."""
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -21,16 +21,16 @@ class StandIn(TorchFunctionMode):
         if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
             return self._on_cuda and args[0].is_meta
         if func is Tensor.cpu:
-            return args[0].clone()  # it stays among what is counted, and is larger nowhere
+            return args[0].clone()  # the copy is counted, although it would be on the CPU
         if func is F.scaled_dot_product_attention:
-            # Fused kernels store no scores, and lay their result out as tokens of all heads.
+            # Fused kernels store no scores, and lay their result out by tokens, then heads.
             return torch.empty_like(args[0].transpose(1, 2)).transpose(1, 2)
         result = func(*args, **(kwargs or {}))
-        # By name: what is given here for `conv_transpose2d` is no object that torch exports.
+        # Compared by name, because torch does not export the `conv_transpose2d` that arrives here.
         return _channels_last(result) if getattr(func, "__name__", "") in CONVOLUTIONS else result
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Laid out as cuDNN and oneDNN do where the filters are laid out so; on `meta` it is not."""
+    """Lay out a result as cuDNN and oneDNN do for channels-last filters; `meta` does not."""
     _, channels, height, width = x.shape
     return x.as_strided(x.shape, (height * width * channels, 1, width * channels, channels))

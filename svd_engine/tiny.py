@@ -1,6 +1,6 @@
-"""`tiny`: a small checkpoint with random weights, in the published layout.
+"""Writes `tiny`, a small checkpoint with random weights in the published layout.
 
-Its pictures are noise. It is there so that everything can be run without a download or a GPU.
+Its clips are noise. It makes it possible to run everything without a download or a GPU.
 """
 
 import json
@@ -19,7 +19,7 @@ from svd_engine.config import UNetConfig, VAEConfig
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
-VERSION = 1  # of the recipe below: part of the cached folder's name
+VERSION = 1  # of the weights and configs below; part of the cached folder's name
 
 MODEL_INDEX = {
     "_class_name": "StableVideoDiffusionPipeline",
@@ -96,7 +96,7 @@ RENDER_DEFAULTS = {"width": 192, "height": 128, "num_frames": 8}
 
 
 def write_tiny(folder: str | os.PathLike[str], seed: int = 0) -> Path:
-    """Write the checkpoint to a new or empty folder; the same bytes for the same seed."""
+    """Write the checkpoint to a new or empty folder. The same seed gives the same bytes."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         what = "not empty" if folder.is_dir() else "a file"
@@ -117,7 +117,7 @@ def write_tiny(folder: str | os.PathLike[str], seed: int = 0) -> Path:
 
 
 def cached_tiny() -> Path:
-    """The checkpoint in the user's cache folder, written at the first call."""
+    """The checkpoint in the user's cache folder, which the first call writes."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "svd-engine"
     folder = cache / f"tiny-{VERSION}"
     if folder.exists():
@@ -127,7 +127,7 @@ def cached_tiny() -> Path:
     try:
         write_tiny(scratch).rename(folder)
     except OSError:
-        # Another process was first: a folder cannot be renamed onto one that has files.
+        # Another process was first: renaming onto a folder with files fails.
         if not folder.exists():
             raise
     finally:
@@ -151,9 +151,9 @@ def _write(
 
 
 def _random(key: str, value: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Weights that keep the scale of what passes through them; norms near 1, biases near 0.
+    """Random weights that preserve the scale of activations: norms near 1, biases near 0.
 
-    The decoder's last convolution is quieter, so that few pixels are clipped.
+    The decoder's last convolution has smaller ones, so that few pixels are clipped.
     """
     noise = torch.randn(value.shape, generator=generator)
     if value.dim() > 1:

@@ -1,6 +1,6 @@
-"""Attention, and the transformers of the UNet: over the pixels of a frame, and along the frames.
+"""Attention, and the UNet's transformers over the pixels of a frame and along the frames.
 
-Shapes: as in `layers`; tokens are (B, F, L, C), or N sequences of them (N, L, C). Module names are
+Shapes: see `layers`. Tokens are (B, F, L, C), or N sequences of them (N, L, C). Module names are
 the checkpoint's.
 """
 
@@ -17,7 +17,7 @@ MAX_ATTENTION_BATCH = 65_535  # the grid limit of CUDA's fused attention kernels
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Softmax attention of N sequences, each over its own tokens: (N, L, C) three times."""
+    """Softmax attention of N sequences, each over its own tokens. q, k, v: (N, L, C)."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     if len(q) <= MAX_ATTENTION_BATCH:
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -27,7 +27,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def attend_frames(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Softmax attention along the frames of each pixel: (B, F, L, C) three times."""
+    """Softmax attention along the frames of each pixel. q, k, v: (B, F, L, C)."""
     if on_kernels(q):
         from svd_engine import kernels
 
@@ -59,11 +59,11 @@ class SelfAttention(nn.Module):
         return self.out(self.mix(x))
 
     def but_bias(self, x: Tensor) -> Tensor:
-        """`forward` without the output's bias, which what follows adds."""
+        """`forward` without the bias of the output layer, which a later operation adds."""
         return F.linear(self.mix(x), self.out.weight)
 
     def mix(self, x: Tensor) -> Tensor:
-        """The attention before its output layer."""
+        """The attention, without the output layer."""
         return attend(self.to_q(x), self.to_k(x), self.to_v(x), self.heads)
 
 
@@ -77,8 +77,8 @@ class FrameSelfAttention(SelfAttention):
 class CrossAttention(nn.Module):
     """Attention to the picture's embedding, which is a single token: (B, D) -> (B, C).
 
-    The softmax over one key is 1, so the result is the value, whatever asks. `to_q` and `to_k`
-    are in every checkpoint and have no effect.
+    The softmax over one key is 1, so the result is the value, whatever the query. `to_q` and `to_k`
+    are part of every checkpoint but have no effect.
     """
 
     def __init__(self, channels: int, context: int) -> None:
@@ -93,14 +93,14 @@ class CrossAttention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """A linear layer, half of it gated by the exact (erf) GELU of the other half."""
+    """A linear layer whose one half is gated by the exact (erf) GELU of the other half."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.proj = nn.Linear(c_in, 2 * c_out)
 
     def forward(self, x: Tensor, mixer: Blend | None = None) -> Tensor:
-        """mixer: the temporal branch's share of this blend multiplies the result, on kernels."""
+        """mixer: also multiply by the temporal branch's share of this blend. Triton only."""
         weight, bias = self.proj.weight, self.proj.bias
         mix = None if mixer is None else mixer.mix_factor
         if on_kernels(x):
@@ -108,7 +108,7 @@ class GEGLU(nn.Module):
 
             if kernels.geglu_fits(x, weight):
                 return kernels.geglu(x, weight, bias, mix)
-        # Two products in place of one: halves of one tensor would be strided.
+        # Two products, because the halves of a single one would be strided.
         halves = zip(weight.chunk(2), bias.chunk(2), strict=True)
         value, gate = (F.linear(x, *half) for half in halves)
         if on_kernels(x):
@@ -117,11 +117,11 @@ class GEGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GEGLU to four times the width and back."""
+    """GEGLU to four times the width, and a linear layer back."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        # The checkpoint counts a dropout at 1.
+        # In the checkpoint, index 1 is a dropout.
         self.net = nn.Sequential(
             GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)
         )
@@ -141,10 +141,10 @@ class FeedForward(nn.Module):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Over the channels of tokens: (B, F, L, C)."""
+    """Layer norm over the channels of tokens: (B, F, L, C)."""
 
     def forward(self, x: Tensor, vector: Tensor | None = None) -> Tensor:
-        """vector: (B or B*F, C), added to the tokens of a clip or a frame before."""
+        """vector: (B or B*F, C), first added to all tokens of a clip or a frame."""
         if on_kernels(x):
             from svd_engine import kernels
 
@@ -152,7 +152,7 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(x if vector is None else _add_vector(x, vector))
 
     def of_sum(self, x: Tensor, more: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of tokens (B, F, L, C), others, and a vector (B or B*F, C); and its norm."""
+        """The sum of x, `more` (both (B, F, L, C)) and a vector (B or B*F, C); and its norm."""
         if on_kernels(x):
             from svd_engine import kernels
 
@@ -172,16 +172,16 @@ def _feed(
     vector: Tensor,
     blend: tuple[Tensor, Blend] | None = None,
 ) -> Tensor:
-    """The end of a block: x, what its attention gives and a vector; and their feed-forward.
+    """The end of a block: the sum of x, the attention's result and a vector, plus its feed-forward.
 
-    blend: the spatial branch, with which the sum of all is blended.
+    blend: the spatial branch, which the result is blended with.
     """
     norm, ff = block.norm3, block.ff
     spatial, mixer = blend or (None, None)
     if on_kernels(x):
         from svd_engine import kernels
 
-        # The last product adds to the sum in place, and the norm leaves its bias there before.
+        # The norm adds the last product's bias to the sum, and the product is added in place.
         mixed = None if spatial is None or mixer is None else (spatial, mixer.mix_factor)
         total, normed = kernels.layer_norm(x, attended, vector, norm, ff.out.bias, mixed)
         hidden = ff.gate(normed, mixer)
@@ -213,7 +213,7 @@ class TransformerBlock(nn.Module):
 
 
 class TemporalTransformerBlock(nn.Module):
-    """The same along the frames of each pixel, after a feed-forward of its own: (B, F, L, C)."""
+    """The same along the frames of each pixel, with a feed-forward before it: (B, F, L, C)."""
 
     def __init__(self, channels: int, heads: int, context: int) -> None:
         super().__init__()
@@ -227,9 +227,10 @@ class TemporalTransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, mixer: Blend, position: Tensor, vector: Tensor) -> Tensor:
-        """The blend of x with what the block makes of it.
+        """The blend of x with the block's result.
 
-        position: (B*F, C), of each frame, added to x. vector: (B, C), see `vector_of`.
+        position: (B*F, C), the embedding of each frame's number, added to x.
+        vector: (B, C), see `vector_of`.
         """
         h = self.ff_in(self.norm_in(x, position))
         total, normed = self.norm1.of_sum(x, h, position)
@@ -237,9 +238,9 @@ class TemporalTransformerBlock(nn.Module):
 
 
 def vector_of(block: TransformerBlock | TemporalTransformerBlock, context: Tensor) -> Tensor:
-    """What a block adds after its self-attention, to all tokens of a clip: (B, D) -> (B, C).
+    """What a block adds to all tokens of a clip after its self-attention: (B, D) -> (B, C).
 
-    The attention's output bias, and the whole of the cross-attention.
+    It is the attention's output bias plus the result of the cross-attention.
     """
     return block.attn1.out.bias + block.attn2(context)
 
@@ -262,7 +263,7 @@ class SpatioTemporalTransformer(nn.Module):
         self.proj_out = nn.Linear(channels, channels)
 
     def positions(self, clips: int, frames: int) -> Tensor:
-        """What each frame is told of its number: (B*F, C)."""
+        """The embedding of each frame's number: (B*F, C)."""
         weight = self.proj_in.weight
         numbers = torch.arange(frames, device=weight.device)
         embedded = sinusoid(numbers, weight.shape[0]).to(weight.dtype)

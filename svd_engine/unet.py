@@ -1,4 +1,4 @@
-"""The spatio-temporal UNet: what is noise in these latents, given the picture.
+"""The spatio-temporal UNet, which predicts v from noisy latents and the picture.
 
 Shapes: B clips, F frames, C channels, h x w latent pixels, D embedding width. Inside, frames are
 (B, F, h, w, C); see `layers`. Module names are those of `UNetSpatioTemporalConditionModel`.
@@ -31,7 +31,7 @@ from svd_engine.transformer import (
 
 
 class Downsample(nn.Module):
-    """Strided convolution, half the size (rounded up)."""
+    """A strided convolution to half the size (rounded up)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest neighbour to the size of the skip that comes next, then a convolution."""
+    """Nearest neighbour to the size of the next skip, then a convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ class Upsample(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual blocks, each followed by a transformer where there is attention; then half size."""
+    """Residual blocks, each followed by a transformer if the level has them; then half the size."""
 
     def __init__(
         self, c_in: int, c_out: int, embedding: int, resnets: int, attentions: nn.ModuleList | None
     ) -> None:
         super().__init__()
-        eps = 1e-5 if attentions is None else 1e-6  # so in diffusers, and so in the weights
+        eps = 1e-5 if attentions is None else 1e-6  # as the weights were trained
         self.resnets = nn.ModuleList(
             SpatioTemporalResBlock(c_in if i == 0 else c_out, c_out, eps, eps, embedding)
             for i in range(resnets)
@@ -99,9 +99,9 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks, each over one skip of the way down; then the size of the next skip.
+    """Residual blocks, each of which joins one skip; then enlarges to the size of the next skip.
 
-    It has as many layers as there are skips: the last block's last layer is left to `UNet.shallow`.
+    It runs as many layers as it gets skips: the last block's last layer is left to `UNet.shallow`.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class UNet(nn.Module):
 
     @classmethod
     def _up(cls, config: UNetConfig, embedding: int) -> nn.ModuleList:
-        """The way down, mirrored; each block takes one skip more than its level has layers."""
+        """The down blocks mirrored. Each block takes one skip more than its level has layers."""
         channels, layers = config.block_out_channels, config.per_block("layers_per_block")
         top = len(channels) - 1
         blocks = nn.ModuleList()
@@ -196,10 +196,10 @@ class UNet(nn.Module):
     def forward(
         self, sample: Tensor, timestep: Tensor, context: Tensor, time_ids: Tensor
     ) -> Tensor:
-        """v-prediction (B, F, C, h, w) of one step.
+        """The v (B, F, C, h, w) predicted at one step.
 
-        sample: (B, F, 2C, h, w), scaled noise latents, then the image latents, along the channels.
-        timestep: 0.25 * ln(sigma), float32, no dimension.
+        sample: (B, F, 2C, h, w): along the channels, scaled noise latents, then image latents.
+        timestep: 0.25 * ln(sigma), float32, a scalar tensor.
         context: (B, 1, D), the picture's embedding. time_ids: (B, 3).
         """
         timesteps = timestep.expand(len(sample))[None]
@@ -210,9 +210,10 @@ class UNet(nn.Module):
     def constants(
         self, timesteps: Tensor, context: Tensor, time_ids: Tensor, frames: int
     ) -> list[Constants]:
-        """What the layers add at each step that the latents do not change, for `predict`.
+        """What the layers add at each step independent of the latents; an argument of `predict`.
 
-        timesteps: (S, B). Others: as in `forward`. They are computed for all steps at once.
+        timesteps: (S, B). The other arguments are those of `forward`. All steps are computed at
+        once.
         """
         embedding = F.silu(self._embed(timesteps, time_ids))
         of_clip: dict[nn.Module, Tensor] = {}
@@ -230,7 +231,7 @@ class UNet(nn.Module):
         ]
 
     def predict(self, sample: Tensor, constants: Constants) -> Tensor:
-        """`forward` with what does not depend on the sample computed before."""
+        """`forward`, with everything that does not depend on the sample computed beforehand."""
         x = self.enter(sample)
         return self.shallow(x, self.deep(x, constants), constants)
 
@@ -239,7 +240,7 @@ class UNet(nn.Module):
         return self.conv_in(sample.movedim(2, -1).contiguous())
 
     def deep(self, x: Tensor, constants: Constants) -> Tensor:
-        """All layers but the last one, whose input this is; nine tenths of the work."""
+        """The input of the last layer, computed by all others: nine tenths of the work."""
         skips: list[Tensor] = []
         for down in self.down_blocks:
             x, more = down(x, constants)
@@ -250,7 +251,7 @@ class UNet(nn.Module):
         return x
 
     def shallow(self, x: Tensor, deep: Tensor, constants: Constants) -> Tensor:
-        """The last layer, over the UNet's first features, and the way out: v, as of `forward`."""
+        """The v of `forward`, by the last layer, from the UNet's first and its deep features."""
         last = self.up_blocks[-1]
         assert isinstance(last, UpBlock)
         x = last.layer(-1, deep, x, constants)

@@ -1,7 +1,7 @@
-"""The VAE: a picture's encoder, and the decoder that knows of time.
+"""The VAE: an encoder of pictures, and a decoder of clips with temporal layers.
 
 Shapes: B clips, F frames, H x W pixels, h x w = H/8 x W/8 latent pixels. Inside, pictures are
-(N, H, W, C) and frames (B, F, H, W, C), see `layers`. Module names are those of
+(N, H, W, C) and frames (B, F, H, W, C); see `layers`. Module names are those of
 `AutoencoderKLTemporalDecoder`.
 """
 
@@ -23,7 +23,7 @@ from svd_engine.transformer import SelfAttention
 
 
 class FrameAttention(SelfAttention):
-    """One head as wide as the network, over the pixels of each frame: (..., h, w, C)."""
+    """Attention with a single head over the pixels of each frame: (..., h, w, C)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, heads=1, bias=True)
@@ -35,7 +35,7 @@ class FrameAttention(SelfAttention):
 
 
 class EncoderDownsample(nn.Module):
-    """Half the size; padded on the right and at the bottom only."""
+    """A convolution to half the size, padded only on the right and at the bottom."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class EncoderMidBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (N, H, W, 3) in [-1, 1] to the posterior's mean and log variance (N, h, w, 2C)."""
+    """Encodes pictures (N, H, W, 3) in [-1, 1] to the mean and log variance (N, h, w, 2C)."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class DecoderBlock(nn.Module):
         self.upsamplers = nn.ModuleList([DecoderUpsample(c_out)]) if upsample else None
 
     def layers(self) -> Iterator[nn.Module]:
-        """In the order of use."""
+        """The layers in the order of use."""
         yield from self.resnets
         yield from self.upsamplers or ()
 
@@ -132,8 +132,9 @@ class DecoderBlock(nn.Module):
 class DecoderMidBlock(nn.Module):
     """Attention after the first residual block.
 
-    diffusers pairs its one attention with the second block and runs no further pair: with one
-    layer the attention is idle, with three so is the last block. The weights were trained so.
+    diffusers pairs its only attention with the second residual block and runs no further pair. So
+    with one layer the attention is unused, and with three the last block is unused as well. The
+    weights were trained like this.
     """
 
     def __init__(self, channels: int, layers: int) -> None:
@@ -142,14 +143,14 @@ class DecoderMidBlock(nn.Module):
         self.attentions = nn.ModuleList([FrameAttention(channels)])
 
     def layers(self) -> Iterator[nn.Module]:
-        """In the order of use."""
+        """The layers in the order of use."""
         yield self.resnets[0]
         for attention, resnet in zip(self.attentions, self.resnets[1:], strict=False):
             yield from (attention, resnet)
 
 
 class TemporalDecoder(nn.Module):
-    """Latents (B, F, h, w, C) to frames (B, F, H, W, 3) in [-1, 1], each clip as one."""
+    """Decodes latents (B, F, h, w, C) to frames (B, F, H, W, 3) in [-1, 1], clip by clip."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -166,13 +167,13 @@ class TemporalDecoder(nn.Module):
         self.time_conv_out = TemporalConv(config.out_channels, config.out_channels)
 
     def layers(self) -> Iterator[nn.Module]:
-        """All but the last, in the order of use. SpatioTemporalResBlocks alone mix frames."""
+        """All layers before the head, in order. Only SpatioTemporalResBlocks mix frames."""
         yield self.conv_in
         for block in (self.mid_block, *self.up_blocks):
             yield from block.layers()
 
     def head(self, x: Tensor) -> Tensor:
-        """Features (..., H, W, C) to colours (..., H, W, 3), frame by frame."""
+        """Turn features (..., H, W, C) into colours (..., H, W, 3), frame by frame."""
         return self.conv_out(over_pixels(self.conv_norm_out, x))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -194,16 +195,16 @@ class VAE(nn.Module):
         self.quant_conv = Conv(2 * config.latent_channels, 2 * config.latent_channels, 1)
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures (N, 3, H, W) in [-1, 1] to the mean and the log variance of their posterior.
+        """The mean and log variance of the posterior of pictures (N, 3, H, W) in [-1, 1].
 
-        Each (N, C, h, w), unscaled.
+        Both are (N, C, h, w), unscaled.
         """
         moments = self.quant_conv(self.encoder(pictures.movedim(1, -1).contiguous()))
         mean, log_variance = moments.movedim(-1, 1).chunk(2, dim=1)
         return mean, log_variance
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Unscaled latents (F, C, h, w) of one clip to its frames (F, 3, H, W) in [-1, 1]."""
+        """Decode one clip's unscaled latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1]."""
         return (
             self.decoder(latents.movedim(1, -1)[None].contiguous())[0].movedim(-1, 1).contiguous()
         )

@@ -1,7 +1,7 @@
-"""Which weights a model has, told from the names of its files: nothing is read, torch least of all.
+"""Tells which variants of its weights a model has, from the names of its files. No torch.
 
-A name of UNet weights is `diffusion_pytorch_model.safetensors` or, of the variant `fp16`,
-`diffusion_pytorch_model.fp16.safetensors`; in shards, `...safetensors.index.fp16.json`.
+The UNet's weights are `diffusion_pytorch_model.safetensors` or, for the variant `fp16`,
+`diffusion_pytorch_model.fp16.safetensors`; sharded weights have `...safetensors.index.fp16.json`.
 """
 
 import re
@@ -15,7 +15,7 @@ HUB_NAMES = {
 }
 NANO = Path(__file__).parent / "nano"
 Variants = frozenset[str | None] | None
-HUB_S = 10.0  # for the hub to answer
+HUB_S = 10.0  # that the hub may take to answer
 _WEIGHTS = re.compile(
     r"unet/diffusion_pytorch_model(?:\.(?P<one>[^./]+))?"
     r"(?:\.safetensors|\.safetensors\.index(?:\.(?P<shards>[^./]+))?\.json)"
@@ -23,9 +23,10 @@ _WEIGHTS = re.compile(
 
 
 def variants_of(model: str) -> Variants:
-    """The variants that a model has, None for its plain weights; None where that cannot be told.
+    """The variants that a model has, in which None stands for its plain weights.
 
-    model: as `open_checkpoint` takes it. Asks the hub, for at most 10 s, about a model of its own.
+    Returns None if they are unknown. model: as in `open_checkpoint`. For a model of the hub it asks
+    the hub, which takes at most 10 s.
     """
     if Path(model).is_dir():
         return _in_folder(Path(model))
@@ -40,13 +41,13 @@ def variants_of(model: str) -> Variants:
 
 
 def _on_the_hub(hub_id: str) -> Variants:
-    """What the hub lists; where it does not answer, what was downloaded from it."""
+    """The variants that the hub lists or, if it does not answer, those downloaded before."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
         listed = HfApi().model_info(hub_id, timeout=HUB_S).siblings or ()
         return _named(each.rfilename for each in listed)
-    except Exception:  # the hub's client raises its own, requests' and httpx's errors
+    except Exception:  # the client raises errors of its own, of requests and of httpx
         pass
     try:
         return _in_folder(Path(snapshot_download(hub_id, local_files_only=True)))

@@ -1,6 +1,6 @@
-"""Frames out: mp4, webm, gif, webp by ffmpeg, a folder of png, and small pictures of them.
+"""Writes frames as mp4, webm, gif or webp with ffmpeg, as a folder of png, or as small pictures.
 
-Frames are uint8 arrays (F, H, W, 3). A file appears under its name only when it is whole.
+Frames are uint8 arrays (F, H, W, 3). A file appears under its name only when it is complete.
 """
 
 import logging
@@ -20,7 +20,7 @@ log = logging.getLogger("svd_engine")
 
 Frames = NDArray[np.uint8]
 
-# yuv420p of BT.709, said so in the file: untagged, players guess by size and shift the colours.
+# yuv420p of BT.709, tagged as such: players guess untagged colours by the size, and shift them.
 _BT709 = "color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
 _SCALE = "scale=in_range=pc:out_range=tv:out_color_matrix=bt709:flags=accurate_rnd"
 _YUV = ["-vf", f"{_SCALE},format=yuv420p,setparams={_BT709}"]
@@ -31,20 +31,20 @@ _ENCODERS: dict[str, list[str]] = {
     ".webp": ["-c:v", "libwebp_anim", "-quality", "90", "-loop", "0"],
 }
 SUFFIXES = (*_ENCODERS, "")
-# Browsers show a frame for 100 ms where a file says 10 or less: Chromium, Firefox and WebKit alike.
-# GIF counts in hundredths of a second, and so has 20 ms; WebP counts in thousandths, and has 11.
+# Chromium, Firefox and WebKit show a frame for 100 ms if a file says 10 ms or less. The shortest
+# that works is 20 ms in GIF, which counts in hundredths of a second, and 11 ms in WebP.
 _FASTEST = {".gif": 50, ".webp": 90}
 
 
 def _ffmpeg() -> str:
-    """The executable that imageio-ffmpeg brings; only who reads or writes a video needs it."""
+    """The executable of imageio-ffmpeg, imported only when a video is read or written."""
     from imageio_ffmpeg import get_ffmpeg_exe
 
     return str(get_ffmpeg_exe())
 
 
 def save(frames: Frames, fps: int, path: str | os.PathLike[str]) -> Path:
-    """Write a video; the suffix chooses: .mp4 .webm .gif .webp, or none for .png frames."""
+    """Write a video. The suffix selects .mp4, .webm, .gif or .webp; none means .png frames."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
@@ -64,7 +64,7 @@ def encode_video(frames: Frames, fps: int, suffix: str = ".mp4") -> bytes:
 
 
 def decode_video(video: bytes) -> Frames:
-    """The frames (F, H, W, 3) of a video; near those it was made of, as its codec is lossy."""
+    """The frames (F, H, W, 3) of a video. They differ from the originals, as codecs are lossy."""
     command = [
         *(_ffmpeg(), "-v", "error", "-i", "pipe:0"),
         *("-vf", "scale=out_range=pc:flags=accurate_rnd+full_chroma_int"),
@@ -77,7 +77,7 @@ def decode_video(video: bytes) -> Frames:
     head = b"\n".join(done.stdout.split(b"\n", 3)[:3]) + b"\n"
     width, height = map(int, head.split()[1:3])
     frames = np.frombuffer(done.stdout, np.uint8).reshape(-1, len(head) + width * height * 3)
-    return frames[:, len(head) :].reshape(-1, height, width, 3).copy()  # the caller's own
+    return frames[:, len(head) :].reshape(-1, height, width, 3).copy()  # writable
 
 
 def thumbnail(frames: Frames, side: int = 320) -> bytes:
@@ -108,14 +108,14 @@ def sprite_sheet(frames: Frames, side: int = 160, columns: int = 5) -> bytes:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, moved into its place on success, removed on failure."""
+    """A temporary file beside `path`, which replaces it on success and is removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     scratch = Path(name)
     try:
         yield scratch
-        scratch.chmod(0o644)  # mkstemp's own mode lets nobody else play the video
+        scratch.chmod(0o644)  # mkstemp's default mode lets nobody else play the video
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ def _encode(frames: Frames, fps: int, path: Path) -> None:
 
 
 def _honoured(fps: int, suffix: str) -> int:
-    """The rate nearest to this one that browsers play; what differs is said."""
+    """The nearest rate that browsers play. Logs a warning if it is another one."""
     fastest = _FASTEST.get(suffix, fps)
     if fps > fastest:
         log.warning(
@@ -163,7 +163,7 @@ def _save_png(frames: Frames, folder: Path) -> Path:
     for number, frame in enumerate(frames):
         with replacing(folder / f"{number:05d}.png") as scratch:
             Image.fromarray(frame).save(scratch, "PNG")
-    for stale in folder.glob("[0-9]" * 5 + ".png"):  # of a longer clip before
+    for stale in folder.glob("[0-9]" * 5 + ".png"):  # of an earlier, longer clip
         if int(stale.stem) >= len(frames):
             stale.unlink()
     return folder

@@ -8,6 +8,7 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Read by Triton at import: without a GPU its interpreter runs the kernels.
 os.environ.setdefault("TRITON_INTERPRET", "0" if Path("/dev/nvidiactl").exists() else "1")
@@ -15,6 +16,9 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if Path("/dev/nvidiactl").exists()
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from svd_engine.engine import Engine
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +36,22 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
     root = tmp_path_factory.mktemp("checkpoints")
     return {name: make_checkpoint(spec, root / name) for name, spec in SPECS.items()}
+
+
+@pytest.fixture(scope="module")
+def engine(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> "Engine":
+    """The engine of the checkpoint that a test module names in `NAME`."""
+    from svd_engine.engine import Engine
+
+    return Engine.from_pretrained(checkpoints[request.module.NAME])
+
+
+@pytest.fixture(scope="module")
+def pipeline(request: pytest.FixtureRequest, checkpoints: dict[str, Path]) -> Any:
+    """diffusers' pipeline of the same checkpoint."""
+    from tests.support.reference import load_pipeline
+
+    return load_pipeline(checkpoints[request.module.NAME])
 
 
 def draw_picture(width: int = 300, height: int = 180, seed: int = 0) -> Image.Image:

@@ -19,10 +19,10 @@ from svd_engine import Engine, RenderParams
 from svd_engine.clip import embed
 from svd_engine.conditioning import encode_latent
 from svd_engine.config import UNetConfig, VAEConfig
-from svd_engine.conformance.catalogue import CATALOGUE
 from svd_engine.conformance.record import Recorder
 from svd_engine.conformance.record import record as record_trace
 from svd_engine.conformance.traces import Trace
+from svd_engine.deviation_catalogue import CATALOGUE
 from svd_engine.stages import decode
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE

@@ -35,13 +35,13 @@ from farm.settings import Settings
 from farm.store import Store
 from farm.store.keys import CHECKPOINTS, step_of
 from farm.store.quarantine import Quarantine
+from farm.store.retry import retry_until_stored
 from farm.workers.cluster import Models, own_actor
 from farm.workers.lifeline import end_process, lifeline
 from farm.workers.pool import Pool
 
 log = logging.getLogger("farm")
 
-RETRY_S = 2.0  # between two tries to begin
 THREADS = 32  # that call the store
 PLACED = 100  # jobs at once that are told their place in the queue
 KEPT = 10_000  # jobs whose last change is remembered, at least
@@ -268,13 +268,14 @@ class Coordinator(FarmApi):
         await asyncio.to_thread(lifeline, end_process)
         await self._ownership.take()
         self._background.start(self._for_ever(self._ownership.keep()))
-        while True:
-            try:
-                return await self._start()
-            except StoreError as error:
-                log.error("cannot begin yet: %s", error)
-                self._trouble = str(error)
-                await asyncio.sleep(RETRY_S)
+        await retry_until_stored(self._try_start, "the farm cannot begin yet")
+
+    async def _try_start(self) -> None:
+        try:
+            await self._start()
+        except StoreError as error:
+            self._trouble = str(error)
+            raise
 
     async def _start(self) -> None:
         settings, background = self._settings, self._background

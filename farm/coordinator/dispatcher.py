@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from farm.background import Background
@@ -19,13 +20,13 @@ from farm.scheduling.scheduler import Scheduler
 from farm.scheduling.state import Assignment, Fault
 from farm.store import Store
 from farm.store.keys import checkpoints_prefix, step_of
+from farm.store.retry import retry_until_stored
 from farm.workers.gang import member_attempt, run_members
 from farm.workers.pool import Pool, TaskError
 
 log = logging.getLogger("farm")
 
 STOP_GRACE_S = 30.0  # to end a step or a chunk when asked to; then the worker is ended
-RETRY_S = 2.0  # between two tries to commit to a store that does not answer
 
 
 class Dispatcher:
@@ -260,13 +261,10 @@ class Dispatcher:
         Even where it is cancelled meanwhile: whether it is named already, nobody can tell.
         """
         result = clip.result(made, self._fence)
-        while True:
-            try:
-                result = await self._background.call(commit, self._store, result, clip.force)
-                break
-            except StoreError as error:
-                log.warning("%s: cannot commit yet: %s", clip.label, error)
-                await asyncio.sleep(RETRY_S)
+        result = await retry_until_stored(
+            partial(self._background.call, commit, self._store, result, clip.force),
+            f"{clip.label}: its result cannot be committed yet",
+        )
         if self.clips.get(clip.run.id) is clip:
             del self.clips[clip.run.id]
             self._scheduler.withdraw(clip.run)

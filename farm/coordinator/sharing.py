@@ -18,10 +18,10 @@ from farm.scheduling.state import Run, rank_of
 from farm.store import Store
 from farm.store.keys import answered_key, result_key
 from farm.store.quarantine import get_record
+from farm.store.retry import retry_until_stored
 
 log = logging.getLogger("farm")
 
-RETRY_S = 2.0  # between two tries to read from a store that does not answer
 LOOKUPS = 32  # finished clips of a job that are looked for at once
 KEPT = 10_000  # results that are remembered
 
@@ -156,12 +156,10 @@ class Sharing:
     async def _stored(self, digest: str, job: Job) -> ClipResult | None:
         if digest in self._results or digest in self.dispatcher.clips:
             return self._results.get(digest)
-        while True:
-            try:
-                return await self._background.read(_read_result, self._store, digest)
-            except StoreError as error:
-                log.warning("%s: cannot look for its result yet: %s", job.id, error)
-                await asyncio.sleep(RETRY_S)
+        return await retry_until_stored(
+            partial(self._background.read, _read_result, self._store, digest),
+            f"{job.id}: its result cannot be looked for yet",
+        )
 
     def _fitting(self, digest: str, stored: ClipResult | None, job: Job) -> ClipResult | None:
         """A finished clip that will do for the job. One under way is for it to share."""

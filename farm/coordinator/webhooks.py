@@ -14,12 +14,13 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from farm.background import Background, Recent
 from farm.clock import uptime
-from farm.errors import OutboundError, RequestError, StoreError
+from farm.errors import OutboundError, RequestError
 from farm.model.job import Job, State
 from farm.net.outbound import is_private_literal, parse_url, post
 from farm.net.resolver import Resolver
@@ -28,6 +29,7 @@ from farm.store import Store
 from farm.store.keys import WEBHOOKS, is_webhook_key, webhook_key
 from farm.store.quarantine import get_record
 from farm.store.records import Record
+from farm.store.retry import retry_until_stored
 
 log = logging.getLogger("farm")
 
@@ -41,7 +43,6 @@ AT_ONCE = 512  # of a tenant: tries with hosts that answered last time, or are n
 SLOW_AT_ONCE = 16  # of a tenant: tries with hosts that did not answer last time
 PER_HOST = 4  # of a tenant with one host
 TROUBLES = 10_000  # hosts of a tenant that are remembered for not having answered
-RETRY_S = 2.0  # between two calls of a store that does not answer
 
 
 class Owed(Record):
@@ -220,10 +221,8 @@ class Webhooks:
         return None if 200 <= status < 300 else f"{host} answered {status}"
 
     async def _kept(self, call: Callable[..., R], *arguments: Any) -> R:
-        """What the call of the store returns, tried until it does."""
-        while True:
-            try:
-                return await self._background.call(call, *arguments)
-            except StoreError as error:
-                log.warning("webhooks: the store does not answer yet: %s", error)
-                await asyncio.sleep(RETRY_S)
+        """The result of a call to the store, which is retried until it succeeds."""
+        return await retry_until_stored(
+            partial(self._background.call, call, *arguments),
+            "webhooks: the store cannot be used yet",
+        )

@@ -1,1 +1,1 @@
-"""The front door: HTTP, by a FastAPI app that knows the farm by a small protocol alone."""
+"""The farm over HTTP: a FastAPI app that reaches the farm only through `protocol.Farm`."""

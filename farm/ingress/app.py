@@ -1,4 +1,4 @@
-"""The FastAPI app, made for a farm."""
+"""The FastAPI app, built for a farm."""
 
 from typing import Any
 
@@ -7,12 +7,14 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 import svd_engine
-from farm.ingress import docs, errors, health, operator, page, stability, videos
-from farm.ingress.body import THREADS
-from farm.ingress.gate import Gate, Policy
-from farm.ingress.head import Head
-from farm.ingress.keys import Keys
-from farm.ingress.rate import Rate
+from farm.ingress import docs, errors, health, operator, page, stability
+from farm.ingress.access.keys import Keys
+from farm.ingress.access.rate_limit import Rate
+from farm.ingress.bodies.body import THREADS
+from farm.ingress.middleware.concurrency_limits import ConcurrencyLimits
+from farm.ingress.middleware.head_requests import HeadRequests
+from farm.ingress.middleware.security_headers import SecurityHeaders
+from farm.ingress.openai import videos
 from farm.model.farm_api import FarmApi
 from farm.settings import Settings
 
@@ -21,7 +23,7 @@ DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's, but for the 422 that it says is everywhere: here that is a 400."""
+        """FastAPI's document without the 422 it adds everywhere: this API answers 400 instead."""
         told = super().openapi()
         for name in ("HTTPValidationError", "ValidationError"):
             told["components"]["schemas"].pop(name, None)
@@ -33,7 +35,7 @@ class _App(FastAPI):
 
 
 def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
-    """The app before a farm. Stateless: any number of them may stand before the same one."""
+    """The app for a farm. It keeps no state: any number of replicas may serve the same farm."""
     app = _App(
         title="SVD render farm",
         version=svd_engine.__version__,
@@ -47,8 +49,10 @@ def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
     app.state.body_threads = CapacityLimiter(THREADS)
     app.state.long_body_thread = CapacityLimiter(1)
     shapes = {stability.BELOW: stability.refusal}
-    # The last one that is added is the first that is asked.
-    app.add_middleware(Gate, shapes=shapes, max_body=settings.max_body, replicas=replicas)
+    # The middleware added last sees a request first.
+    app.add_middleware(
+        ConcurrencyLimits, shapes=shapes, max_body=settings.max_body, replicas=replicas
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -56,8 +60,8 @@ def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
             allow_methods=["*"],
             allow_headers=["*"],
         )
-    app.add_middleware(Policy)
-    app.add_middleware(Head)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(HeadRequests)
     errors.install(app, shapes)
     for router in (videos.router, stability.router, operator.models, operator.router):
         app.include_router(router)

@@ -1,4 +1,4 @@
-"""What was made of a picture, over HTTP: whole, in ranges, or by a URL of the store's own."""
+"""A finished clip's files over HTTP: whole, in ranges, or as a redirect to the store."""
 
 from email.utils import formatdate
 from functools import partial
@@ -10,8 +10,8 @@ from fastapi import Request
 from fastapi.responses import PlainTextResponse, Response
 
 from farm.ingress.errors import ApiError, bad_request
-from farm.ingress.files import ScratchResponse, not_modified
-from farm.ingress.head import is_head
+from farm.ingress.middleware.head_requests import is_head
+from farm.ingress.scratch_file import ScratchResponse, not_modified
 from farm.model.farm_api import FarmApi
 from farm.model.job import ClipResult, JobView, State, Variant
 from farm.settings import Settings
@@ -22,15 +22,15 @@ TYPES: dict[Variant, str] = {
     "thumbnail": "image/jpeg",
     "spritesheet": "image/jpeg",
 }
-URL_S = 3600  # that a presigned URL is good for
+URL_S = 3600  # how long a presigned URL is valid
 
 
 async def content_answer(
     request: Request, farm: FarmApi, view: JobView, variant: Variant, index: int
 ) -> Response:
-    """The bytes, or a redirect to them where clients reach the store; ApiError 404 without any.
+    """The bytes, or a redirect to them if clients can reach the store; ApiError 404 without any.
 
-    HEAD is answered here all the same: a URL that is signed for GET refuses it.
+    HEAD is never redirected: a URL that is signed for GET refuses it.
     """
     clip = _result(view, index)
     key = clip.key(variant)
@@ -42,10 +42,10 @@ async def content_answer(
         url = await anyio.to_thread.run_sync(store.presign, key, URL_S, endpoint, named)
         if url is not None:
             return _redirect(url)
-    # A key's object is written once, so that its name tells of its content, whatever the store.
+    # An object is written once, so its key identifies its bytes in every kind of store.
     tag = f'"{sha256(f"{key} {clip.sha256}".encode()).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Last-Modified": formatdate(clip.finished_at, usegmt=True)}
-    headers["Cache-Control"] = "private, no-cache"  # asked for each time: keys may be taken back
+    headers["Cache-Control"] = "private, no-cache"  # asked for each time: a key may be revoked
     if there := not_modified(request, headers):
         return there
     return ScratchResponse(
@@ -58,22 +58,22 @@ async def content_answer(
 
 
 async def read_whole(farm: FarmApi, view: JobView, variant: Variant, index: int) -> bytes:
-    """The bytes; ApiError 404 where they are not there (yet)."""
+    """The bytes; ApiError 404 if they do not exist, or not yet."""
     store = await farm.store()
     return await anyio.to_thread.run_sync(_read, store, _result(view, index).key(variant))
 
 
 def filename(view: JobView, clip: ClipResult, variant: Variant) -> str:
-    """What a clip's file is called where it is saved: by its picture and its seed."""
+    """The name under which a clip's file is saved: its picture's and its seed."""
     stem = f"{view.job.picture_name or view.job.id}-seed{clip.request.params.seed}"
     what = "" if variant == "video" else f"-{variant}"
     return f"{stem}{what}{PurePosixPath(clip.key(variant)).suffix}"
 
 
 def _redirect(url: str) -> Response:
-    # The text is for programs that follow no redirects, such as curl without -L.
+    # The text helps people whose client follows no redirects, such as curl without -L.
     text = f"The file is at {url}\nAsk again with a client that follows redirects (curl -L).\n"
-    headers = {"Location": url, "Cache-Control": "no-store"}  # the URL ends before a cache does
+    headers = {"Location": url, "Cache-Control": "no-store"}  # the URL expires
     return PlainTextResponse(text, 302, headers=headers)
 
 

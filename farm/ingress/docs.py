@@ -1,6 +1,7 @@
-"""`/docs`: the whole API, shown by Swagger's page, whose files are the farm's own to serve.
+"""`/docs`: the whole API, shown by Swagger's page.
 
-They come with the package fastapi-offline, so that the page works without a way to the internet.
+The farm serves Swagger's files itself, from the package fastapi-offline, so that the page works
+without internet access.
 """
 
 import base64
@@ -15,9 +16,9 @@ SWAGGER = "swagger"
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and its files; no script of another's runs in it.
+    """Serve the page and its files; its policy allows no other scripts.
 
-    All addresses are relative: the app may be below a prefix.
+    All addresses are relative, since the app may be served below a prefix.
     """
     page = get_swagger_ui_html(
         openapi_url="openapi.json",

@@ -23,14 +23,14 @@ from farm.errors import (
 
 log = logging.getLogger("farm")
 
-AGAIN_S = 5  # told where nobody knows when it will be better
-MAX_TOLD = 1000  # characters of a message: it repeats what was given
+RETRY_AFTER_S = 5  # suggested when the farm cannot tell how long a condition lasts
+MAX_MESSAGE = 1000  # characters: a message may quote what the client sent
 
 Shape = Callable[["ApiError"], JSONResponse]
 
 
 class ErrorDetail(BaseModel):
-    """What was wrong, which parameter, and a word for programs."""
+    """What was wrong, with which parameter, and a code for programs."""
 
     message: str
     type: str
@@ -39,13 +39,13 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is not 2xx or 3xx."""
+    """The body of every answer except 2xx and 3xx."""
 
     error: ErrorDetail
 
 
 class ApiError(Exception):
-    """An answer that is an error."""
+    """An error answer, raised anywhere while a request is served."""
 
     def __init__(
         self,
@@ -57,29 +57,29 @@ class ApiError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status, self.message, self.code = status, _told(message), code
-        self.param = None if param is None else _told(param)
+        self.status, self.message, self.code = status, _sendable(message), code
+        self.param = None if param is None else _sendable(param)
         self.headers = dict(headers or {})
 
 
-def _told(text: str) -> str:
-    """A text that can be sent: not too long, and without the lone surrogates that JSON can hold."""
-    short = text if len(text) <= MAX_TOLD else f"{text[:MAX_TOLD]}..."
+def _sendable(text: str) -> str:
+    """The text, cut to MAX_MESSAGE, and without lone surrogates, which UTF-8 cannot encode."""
+    short = text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
     return short.encode(errors="backslashreplace").decode()
 
 
 def bad_request(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
-    """400, for a parameter."""
+    """400 for a parameter, or for the whole body where `param` is None."""
     return ApiError(400, message, code=code, param=param)
 
 
 def no_video(job: str) -> ApiError:
-    """404: there is none, or it is another tenant's."""
+    """404: there is no such video, or it is another tenant's."""
     return ApiError(404, f"there is no video {job!r}", code="not_found", param="video_id")
 
 
 def api_error(error: FarmError) -> ApiError:
-    """What a farm's error is over HTTP."""
+    """The HTTP error for a farm's error."""
     if isinstance(error, RequestError):
         return ApiError(400, str(error), code="invalid_value")
     if isinstance(error, QueueFullError):
@@ -88,49 +88,49 @@ def api_error(error: FarmError) -> ApiError:
     if isinstance(error, JobError):
         return ApiError(409, str(error), code="conflict")
     if isinstance(error, (StoreError, WorkerError)):
-        again = {"Retry-After": str(AGAIN_S)}
-        told = public(error) if isinstance(error, StoreError) else str(error)
-        return ApiError(503, told, code="unavailable", headers=again)
+        wait = {"Retry-After": str(RETRY_AFTER_S)}
+        message = public(error) if isinstance(error, StoreError) else str(error)
+        return ApiError(503, message, code="unavailable", headers=wait)
     return ApiError(500, str(error), code="internal")
 
 
 def public(error: StoreError) -> str:
-    """What is wrong with the store, without its places: those are the operator's."""
+    """What is wrong with the store, without its paths and hosts, which only operators may see."""
     return f"the farm's store: {error.reason}; try again later"
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """The errors of an operation, for its OpenAPI."""
+    """The errors of an operation, for its OpenAPI document."""
     return {status: {"model": ErrorBody} for status in statuses}
 
 
 def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
-    """Answer every error in this shape; below the paths of `shapes`, in theirs."""
+    """Answer every error in OpenAI's shape, or below a path of `shapes` in that one's."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
-        told = as_api_error(error)
-        if told.status == 500:
+        api_error = as_api_error(error)
+        if api_error.status == 500:
             log.error("%s %s", request.method, request.url.path, exc_info=error)
-        return shape_for(request.scope, shapes)(told)
+        return shape_for(request.scope, shapes)(api_error)
 
     for kind in (ApiError, FarmError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, answer)
 
 
 def path_of(scope: Scope) -> str:
-    """The path that the app's routes know: without the prefix that it is served below."""
+    """The path as the app's routes know it: without the prefix that the app is served below."""
     path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
     return path[len(root) :] if path.startswith(f"{root}/") else path
 
 
 def shape_for(scope: Scope, shapes: Mapping[str, Shape]) -> Shape:
-    """How errors look at a path."""
+    """The shape of errors for a request's path."""
     path = path_of(scope)
     return next((shape for below, shape in shapes.items() if path.startswith(below)), openai_error)
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Whatever was raised, as an answer."""
+    """Any exception as an error answer; 500 for one that nobody expected."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, FarmError):
@@ -139,22 +139,22 @@ def as_api_error(error: Exception) -> ApiError:
         fault = error.errors()[0]
         param = str(fault["loc"][-1])
         return bad_request(param, f"{param}: {fault['msg']}, got {fault['input']!r}")
-    if isinstance(error, ClientDisconnect):  # nobody hears it; the log need not
+    if isinstance(error, ClientDisconnect):  # nobody is left to read it, and no fault to log
         return bad_request(None, "the body ended before its length")
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)
         return ApiError(error.status_code, error.detail, code=code, headers=error.headers)
-    return ApiError(500, "an error in the farm; its log says more", code="internal")
+    return ApiError(500, "an internal error; the farm's log has the details", code="internal")
 
 
 def openai_error(error: ApiError) -> JSONResponse:
-    """An error as OpenAI's clients read it."""
+    """An error in OpenAI's shape."""
     kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     kind = kinds.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
     detail = ErrorDetail(message=error.message, type=kind, param=error.param, code=error.code)
-    # OpenAI's client tries again after 408, 409, 429 and 5xx, unless it is told not to.
-    lasts = error.status in (400, 401, 403, 404, 409, 413, 422)
-    headers = {"x-should-retry": "false"} if lasts else {}
+    # OpenAI's client retries after 408, 409, 429 and 5xx unless this header forbids it.
+    permanent = error.status in (400, 401, 403, 404, 409, 413, 422)
+    headers = {"x-should-retry": "false"} if permanent else {}
     return JSONResponse(
         ErrorBody(error=detail).model_dump(), error.status, headers=headers | error.headers
     )

@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`: they answer whatever else the farm is busy with."""
+"""`/healthz` and `/readyz`, which answer however busy the farm is."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from farm.errors import FarmError, StoreError
 from farm.ingress.errors import public
 from farm.model.farm_api import FarmApi
 
-READY_S = 5.0  # until a coordinator that does not answer counts as none
+READY_S = 5.0  # after which a coordinator that has not answered counts as absent
 _READY = {
     "type": "object",
     "required": ["status"],
@@ -26,14 +26,14 @@ READINESS: dict[int | str, dict[str, Any]] = {
 
 
 class _Readiness:
-    """What the coordinator says; asked once for all who ask at the same time."""
+    """The coordinator's state; probes that come at the same time share one call."""
 
     def __init__(self, farm: FarmApi) -> None:
         self._farm = farm
         self._asked: asyncio.Task[tuple[int, dict[str, Any]]] | None = None
 
-    async def told(self) -> tuple[int, dict[str, Any]]:
-        """The status and the body."""
+    async def check(self) -> tuple[int, dict[str, Any]]:
+        """The status and the body of an answer."""
         if self._asked is None or self._asked.done():
             self._asked = asyncio.create_task(self._ask())
         return await asyncio.shield(self._asked)
@@ -41,24 +41,24 @@ class _Readiness:
     async def _ask(self) -> tuple[int, dict[str, Any]]:
         try:
             async with asyncio.timeout(READY_S):
-                told = await self._farm.status()
+                status = await self._farm.status()
         except TimeoutError:
             return 503, {"status": "no coordinator", "why": f"no answer within {READY_S:g} s"}
         except StoreError as error:
             return 503, {"status": "no store", "why": public(error)}
         except FarmError as error:
             return 503, {"status": "no coordinator", "why": str(error)}
-        if told.get("trouble"):
-            return 503, {"status": "no store", "why": told["trouble"]["reason"]}
-        up = sum(bool(worker.get("place")) for worker in told["workers"].values())
+        if status.get("trouble"):
+            return 503, {"status": "no store", "why": status["trouble"]["reason"]}
+        up = sum(bool(worker.get("place")) for worker in status["workers"].values())
         if up:
             return 200, {"status": "ok", "workers": up}
-        why = {"why": told["blocked"]} if told.get("blocked") else {}
+        why = {"why": status["blocked"]} if status.get("blocked") else {}
         return 503, {"status": "no worker yet", "workers": up, **why}
 
 
 def install(app: FastAPI, farm: FarmApi) -> None:
-    """Answer both."""
+    """Add both routes."""
     readiness = _Readiness(farm)
 
     @app.get("/healthz", tags=["health"])
@@ -69,5 +69,5 @@ def install(app: FastAPI, farm: FarmApi) -> None:
     @app.get("/readyz", tags=["health"], responses=READINESS)
     async def readyz() -> JSONResponse:
         """Whether the coordinator answers, can write to its store, and has a worker."""
-        status, told = await readiness.told()
-        return JSONResponse(told, status)
+        status, body = await readiness.check()
+        return JSONResponse(body, status)

@@ -1,13 +1,13 @@
-"""`/v1/farm` and `/v1/models`: what a farm has, and its workers, for those who run it."""
+"""`/v1/models`, the models on offer; and `/v1/farm`, the workers, for operators."""
 
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel
 
-from farm.ingress.access import key_of, operator
+from farm.ingress.access.authentication import key_of, operator
 from farm.ingress.errors import ApiError, responses
-from farm.ingress.videos import TheFarm
+from farm.ingress.openai.videos import TheFarm
 from farm.model.job import State
 
 models = APIRouter(tags=["models"], dependencies=[Depends(key_of)])
@@ -17,7 +17,7 @@ REFUSED = responses(401, 403, 429, 503)
 
 
 class ModelItem(BaseModel):
-    """A model that may be asked for."""
+    """A model this farm offers."""
 
     id: str
     object: Literal["model"] = "model"
@@ -33,7 +33,7 @@ class ModelList(BaseModel):
 
 
 class WorkerView(BaseModel):
-    """A worker, and what it does."""
+    """A worker, and what it is working on."""
 
     state: str
     node: str
@@ -41,11 +41,11 @@ class WorkerView(BaseModel):
     place: str | None = None
     clip: str | None = None
     task: str | None = None
-    why: str | None = None  # it is not up
+    why: str | None = None  # the reason, if it is not running
 
 
 class SetAsideView(BaseModel):
-    """An object of the store that cannot be read, and was moved below `quarantine/`."""
+    """An object of the store that could not be read and was moved to `quarantine/`."""
 
     key: str
     reason: str
@@ -53,17 +53,17 @@ class SetAsideView(BaseModel):
 
 
 class FarmView(BaseModel):
-    """Workers by name, and how many open jobs of each tenant are in which state.
+    """Workers by name, and each tenant's open jobs counted by state.
 
-    `quarantined` is how many objects of the store cannot be read; `quarantine` says why, of the
-    first hundred.
+    `quarantined` counts the objects of the store that cannot be read; `quarantine` has the reasons
+    for the first hundred.
     """
 
     version: str
     workers: dict[str, WorkerView]
-    blocked: str | None = None  # why jobs wait for workers
+    blocked: str | None = None  # why jobs are waiting for workers
     jobs: dict[str, dict[State, int]]
-    trouble: str | None = None  # why nothing can be written to the store
+    trouble: str | None = None  # why the store cannot be written to
     quarantined: int
     quarantine: list[SetAsideView]
 
@@ -76,7 +76,7 @@ async def list_models(request: Request) -> ModelList:
 
 @models.get("/v1/models/{model:path}", responses=responses(401, 403, 404, 429, 503))
 async def retrieve_model(model: str, request: Request) -> ModelItem:
-    """A model this farm offers. A name from a hub has a slash in it."""
+    """A model this farm offers. The name of a hub's model contains a slash."""
     if model not in request.app.state.settings.models:
         message = f"there is no model {model!r}; there is " + ", ".join(
             request.app.state.settings.models

@@ -1,4 +1,9 @@
-"""The page at `/`: plain files beside this one, and what a browser may do with them."""
+"""The web page at `/`: the files in `page/`, and the policies that browsers enforce for them.
+
+The files are not served by starlette's StaticFiles. Its content types depend on the machine (and in
+Python 3.11 scripts are not `text/javascript`), its ETags on times of files rather than on content,
+and it reads each file anew, so that a page could mix files of two versions during an upgrade.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from farm.errors import FarmError
 from farm.ingress.content import URL_S
 from farm.ingress.errors import ApiError
-from farm.ingress.files import not_modified
+from farm.ingress.scratch_file import not_modified
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -20,13 +25,13 @@ TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-PATIENCE_S = 2.0  # with a farm that is asked where clips are; the page comes all the same
+PATIENCE_S = 2.0  # with a farm that does not say where its clips are; then the page does without
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page at `/`, and its files under `/page/`."""
+    """Serve the page at `/`, and its files below `/page/`."""
     folder = files("farm.ingress") / "page"
-    # Read once: a page whose files are of two versions does not work.
+    # Read once, so that all files are of one version.
     pages = {item.name: item.read_bytes() for item in folder.iterdir() if item.is_file()}
 
     @app.get("/", include_in_schema=False)
@@ -42,17 +47,17 @@ def install(app: FastAPI) -> None:
 def _answer(
     request: Request, pages: Mapping[str, bytes], name: str, headers: Mapping[str, str]
 ) -> Response:
-    """The file, or 304 where the browser has it; it asks each time."""
+    """The file, or 304 if the browser has it already, for which it asks each time."""
     kind = TYPES.get(name[name.rfind(".") :])
     if kind is None or name not in pages:
         raise ApiError(404, f"the page has no {name!r}", code="not_found")
     tag = f'"{hashlib.sha256(pages[name]).hexdigest()[:32]}"'
-    told = {"Cache-Control": "no-cache", "ETag": tag, **headers}
-    return not_modified(request, told) or Response(pages[name], media_type=kind, headers=told)
+    headers = {"Cache-Control": "no-cache", "ETag": tag, **headers}
+    return not_modified(request, headers) or Response(pages[name], media_type=kind, headers=headers)
 
 
 def _policy(elsewhere: str) -> str:
-    """No script or style but the page's own; `elsewhere` may be asked for clips."""
+    """Only the page's own scripts and styles; clips may also come from the host `elsewhere`."""
     media = f"'self' blob: data: {elsewhere}".rstrip()
     return "; ".join(
         (
@@ -70,7 +75,7 @@ def _policy(elsewhere: str) -> str:
 
 
 async def _elsewhere(request: Request) -> str:
-    """The host that a clip's redirect leads to; empty where the farm answers with the bytes."""
+    """The origin that clips are redirected to; empty if the farm sends their bytes itself."""
     endpoint = request.app.state.settings.s3_public_endpoint
     if endpoint is None:
         return ""

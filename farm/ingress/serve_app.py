@@ -9,21 +9,21 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from farm.client.ray_link import RayFarm
-from farm.ingress.access import check_host
+from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
 from farm.settings import load_settings, ray_address, set_ray_address
 from farm.workers.cluster import answers, check_token, running_cluster
 from farm.workers.lifeline import end_process, lifeline
 
 REPLICAS = 2
-PATIENCE_S = 30.0  # with a coordinator that is away; then 503, and the client may come again
+PATIENCE_S = 30.0  # with a coordinator that is away; then the client gets 503 and may retry
 
 
 def _build() -> FastAPI:
-    """Evaluated in each replica."""
+    """The app; called in each replica."""
     settings = load_settings()
     check_token()
-    # Serve tells nowhere else where it listens.
+    # Serve has no public way to ask for the address it listens at.
     client: Any = serve.context._get_global_client()
     check_host(client.http_config.host, settings)
     farm = RayFarm(settings, lifeline(on_dead=end_process), PATIENCE_S)
@@ -33,19 +33,19 @@ def _build() -> FastAPI:
 _deployment = serve.deployment(
     name="Ingress",
     num_replicas=REPLICAS,
-    # Above all that `gate` lets in: what waits in Serve's proxy would keep health waiting with it.
+    # More than ConcurrencyLimits admits: requests that queue in Serve's proxy would delay probes.
     max_ongoing_requests=10_000,
     ray_actor_options={"num_cpus": 0},
 )
 
 
 def app(_arguments: dict[str, str]) -> serve.Application:
-    """The application. `serve run` asks for it first, and joins or starts a cluster then."""
+    """The Serve application. `serve run` calls this before it joins or starts a cluster."""
     if not ray.is_initialized() and not ray_address():
         port = HTTPOptions().port
-        if answers(f"127.0.0.1:{port}"):  # Serve would share the port with it, in turns
+        if answers(f"127.0.0.1:{port}"):  # both would listen, and share the requests
             sys.exit(
-                f"port {port} of this machine is in use, by another `serve run` perhaps: end that "
+                f"port {port} of this machine is in use, perhaps by another `serve run`: stop that "
                 "one, or use it"
             )
         if found := running_cluster():

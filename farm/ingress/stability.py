@@ -1,7 +1,8 @@
-"""Stability's `/v2beta/image-to-video`, which they closed: keep the code, change the host.
+"""Stability's `/v2beta/image-to-video`, a service that has closed: clients only change the host.
 
-An id is the job's own, spelt as theirs were: 64 hex digits. `cfg_scale` is `max_guidance_scale`,
-with a minimum of 1; frames, steps and fps are the defaults.
+A generation's id is the job's id in hexadecimal, filled up to the 64 digits of Stability's ids.
+`cfg_scale` is `max_guidance_scale`, with `min_guidance_scale` 1; frames, steps and fps have their
+defaults.
 """
 
 import base64
@@ -14,12 +15,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from farm.errors import RequestError
-from farm.ingress.access import Tenant
-from farm.ingress.body import read_body, threaded
+from farm.ingress.access.authentication import Tenant
+from farm.ingress.bodies.body import read_body, threaded
 from farm.ingress.content import read_whole
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.fields import submission_of
-from farm.ingress.videos import ID, TheFarm, find
+from farm.ingress.openai.videos import ID, TheFarm, find
 from farm.model.job import JobView, State
 from farm.settings import Settings
 from svd_engine.picture import check_picture
@@ -30,7 +31,7 @@ PREFIX = f"{BELOW}/image-to-video"
 SIZES = ((1024, 576), (576, 1024), (768, 768))
 JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how their files begin
 MAX_SEED = 4_294_967_294
-# What may be given: the least, the most, the default, ours.
+# By Stability's name: the least value, the greatest, the default, and the farm's name.
 NUMBERS = {
     "seed": (0, MAX_SEED, "0", "seed"),
     "cfg_scale": (0.0, 10.0, "1.8", "max_guidance_scale"),
@@ -41,20 +42,20 @@ router = APIRouter(prefix=PREFIX, tags=["stability"])
 
 
 class Started(BaseModel):
-    """What a generation is asked for by."""
+    """The id by which a generation's result is asked for."""
 
     id: str
 
 
 class Pending(BaseModel):
-    """A generation that is not done."""
+    """A generation that has not finished."""
 
     id: str
     status: Literal["in-progress"] = "in-progress"
 
 
 class Refusal(BaseModel):
-    """Any answer that is an error."""
+    """The body of an error."""
 
     id: str
     name: str
@@ -85,7 +86,7 @@ NAMES = {
 
 
 def refusal(error: ApiError) -> JSONResponse:
-    """An error as Stability's clients read it."""
+    """An error in Stability's shape."""
     status = error.status if error.status in NAMES else 400 if error.status < 500 else 500
     name = NAMES.get(status, "internal_error")
     body = Refusal(id=secrets.token_hex(16), name=name, errors=[error.message])
@@ -126,7 +127,7 @@ FORM = {
     "", responses=_responses(400, 401, 403, 408, 413, 422, 429, 500, 503), openapi_extra=FORM
 )
 async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
-    """Render a picture into a video; ask for it by the id."""
+    """Render a picture into a video; the result is asked for by the id."""
     settings: Settings = request.app.state.settings
     body = await read_body(request, settings.max_body, picture="image")
     if body.picture is None:
@@ -141,7 +142,7 @@ async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
         ours: _number(name, body.fields[name] if is_given(body.fields.get(name)) else default)
         for name, (_, _, default, ours) in NUMBERS.items()
     }
-    # 0 asks for a seed by chance; it is told with the result.
+    # 0 stands for a random seed, which the result names.
     fields["seed"] = fields["seed"] or 1 + secrets.randbelow(MAX_SEED)
     fields |= {"min_guidance_scale": 1.0, "width": width, "height": height}
     submission = submission_of(fields, settings.models, tenant, None, body.filename)
@@ -166,13 +167,13 @@ async def result(
     tenant: Tenant,
     accept: Annotated[str, Header()] = "video/*",
 ) -> Response:
-    """The video, or 202 while it is being made."""
+    """The video, or 202 while it is being rendered."""
     view = await find(farm, _decode(id), tenant)
     if view is None:
         raise ApiError(404, f"id: there is no generation {id}")
     if view.job.state.is_open:
         return JSONResponse(Pending(id=id).model_dump(), 202)
-    if view.job.state is State.CANCELLED:  # nobody will find it; nothing has gone wrong
+    if view.job.state is State.CANCELLED:  # not an error of the farm's
         raise ApiError(404, f"id: the generation {id} was cancelled")
     if view.job.state is not State.COMPLETED:
         raise ApiError(500, view.job.error or f"the generation is {view.job.state}")
@@ -189,7 +190,7 @@ async def _video(farm: TheFarm, view: JobView) -> bytes:
 
 
 def _size(picture: bytes, max_pixels: int) -> tuple[int, int]:
-    """The picture's size, which is the video's; ApiError 400 or 422."""
+    """The picture's size, which the video will have; ApiError 400 or 422."""
     if not picture.startswith(JPEG_OR_PNG):
         raise ApiError(422, "image: not a JPEG or PNG picture")
     try:
@@ -218,6 +219,6 @@ def _encode(job: str) -> str:
 
 
 def _decode(text: str) -> str:
-    """The job's id; empty where it is none."""
+    """The job's id; empty for what cannot be one."""
     job = bytes.fromhex(text).rstrip(b"\0").decode("ascii", errors="replace")
     return job if re.fullmatch(ID, job) else ""

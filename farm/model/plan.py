@@ -1,14 +1,15 @@
-"""Request to tasks, with their needs. Pure: the same request always gives the same plan."""
+"""Turns a request into tasks and their dependencies. Pure: equal requests give equal plans."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from farm.model.request import RenderRequest
+from svd_engine.sizes import decoded_frame_bytes
 
 
 class Stage(StrEnum):
-    """What a task does, in the order of a clip's life."""
+    """What a task does. The stages of a clip follow each other in this order."""
 
     ENCODE = "encode"
     DENOISE = "denoise"
@@ -17,7 +18,7 @@ class Stage(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a worker keeps in memory: CLIP, the VAE and the UNet, or the VAE alone."""
+    """Kinds of workers: a renderer has CLIP, the VAE and the UNet; a decoder has only the VAE."""
 
     RENDERER = "renderer"
     DECODER = "decoder"
@@ -31,19 +32,16 @@ KIND_OF = {
 }
 
 
-WIDEST = 128  # channels at full size
-
-
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One call on one worker."""
+    """One call of one worker."""
 
-    key: str  # of its result, unique in its plan
+    key: str  # names its result, and is unique in its plan
     stage: Stage
-    needs: tuple[str, ...] = ()  # keys of the results it is given, in this order
-    span: tuple[int, int] = (0, 0)  # steps (denoise) or frames (decode): first, one after the last
-    most: int = 1  # workers that may share it
-    frame_bytes: int = 0  # that it takes for each frame, where it is shared
+    needs: tuple[str, ...] = ()  # keys of the results that it takes, in this order
+    span: tuple[int, int] = (0, 0)  # of steps (denoise) or frames (decode), the end excluded
+    most: int = 1  # the most workers that may share it
+    frame_bytes: int = 0  # memory for each frame, if the task is shared
 
     @property
     def kind(self) -> Kind:
@@ -51,18 +49,18 @@ class Task:
 
 
 def plan(request: RenderRequest, segment: int, step: int = 0) -> Iterator[Task]:
-    """Tasks of a clip that is `step` steps done, one by one; each comes after all that it needs.
+    """Yield the tasks of a clip that is `step` steps done. Each comes after all that it needs.
 
-    Denoising is cut into segments of so many steps, rounded up to whole intervals of reuse: after
-    each one the latents are saved, and another clip or another worker may take its turn. A chunk of
-    `decode_chunk_size` frames is a task of its own, as blind to its neighbours as in diffusers, so
-    it may be decoded anywhere. Without a chunk size the clip is decoded as one, by as many workers
-    as it has frames at most.
+    Denoising is divided into segments of so many steps, rounded up to whole intervals of reuse.
+    After a segment the latents are saved, so that another clip or another worker can take over. A
+    chunk of `decode_chunk_size` frames is a task of its own, which may run anywhere, because chunks
+    do not know each other, as in diffusers. Without a chunk size the clip is decoded as a whole, by
+    at most as many workers as it has frames.
     """
     assert request.num_videos == 1
     frames, steps = request.params.num_frames, request.params.steps
     assert frames is not None  # a RenderRequest is resolved
-    # What a step reuses is not saved with the latents: a segment begins with a whole step.
+    # The features that steps reuse are not saved, so a segment must begin with a whole step.
     interval = request.params.reuse_interval
     segment += -segment % interval
     if step == 0:
@@ -81,19 +79,15 @@ def plan(request: RenderRequest, segment: int, step: int = 0) -> Iterator[Task]:
 
 
 def decoded_bytes(request: RenderRequest) -> int:
-    """What an exact decode holds for each frame: the published VAE's widest tensor, twice.
-
-    So says the engine's plan, which has tensors and is not asked from here; a test compares them.
-    """
-    params = request.params
-    assert params.width is not None
-    assert params.height is not None
-    itemsize = 4 if request.dtype == "float32" else 2
-    return 2 * WIDEST * params.width * params.height * itemsize
+    """The memory that an exact decode of the request holds for each frame."""
+    width, height = request.params.width, request.params.height
+    assert width is not None  # a RenderRequest is resolved
+    assert height is not None
+    return decoded_frame_bytes(width, height, request.dtype)
 
 
 def latents_key(step: int) -> str:
-    """The key of the latents after so many steps, and of what else denoising goes on from."""
+    """The key of everything that denoising needs to continue after so many steps."""
     return f"latents/{step:04d}"
 
 

@@ -6,12 +6,13 @@ A job is shown as the store has it: what it has become is told once it is writte
 import asyncio
 import logging
 import time
-from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
+
+from sortedcontainers import SortedSet
 
 from farm.background import Background
 from farm.errors import ConflictError, JobError, StoreError
@@ -19,14 +20,14 @@ from farm.model.job import Event, Job, Opened, advance
 from farm.records.event_logs import EventLogs
 from farm.records.open_jobs import OpenJobs
 from farm.records.salvage import log_keys, read_job
-from farm.records.tenant_index import TenantIndex
+from farm.records.tenant_index import TenantIndex, page_of_ids
 from farm.store import Store, is_key
 from farm.store.keys import JOBS, OPEN, job_key, job_of, open_job_of, open_key, use_key
+from farm.store.retry import retry_until_stored
 from svd_engine import NUMERICS
 
 log = logging.getLogger("farm")
 
-RETRY_S = 2.0  # between two tries to write to a store that does not answer
 WRITERS = 4  # of records of jobs that were taken over
 CLOSED_KEPT = 10_000  # finished jobs that are remembered
 
@@ -53,7 +54,7 @@ class Book:
         self._ended, self._superseded = ended, superseded
         self._store, self._background = store, background
         self._shown: OrderedDict[str, Job] = OrderedDict()
-        self._ids: list[str] | None = None  # of all jobs, sorted; read when first asked for
+        self._ids: SortedSet[str] | None = None  # of all jobs; read when first asked for
         self._tenants: dict[str, str] = {}  # of jobs that were asked for
         self._etags: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -95,9 +96,7 @@ class Book:
             job = former
         self._etags[job.id] = etag
         if self._ids is not None:
-            place = bisect_left(self._ids, job.id)
-            if self._ids[place : place + 1] != [job.id]:  # listed just now, else
-                self._ids.insert(place, job.id)
+            self._ids.add(job.id)
         self.logs.begin(job.id)
         self.open[job.id] = job
         self._show(job)
@@ -167,12 +166,8 @@ class Book:
         if self._ids is None:
             keys = await self._background.read(lambda: list(self._store.list(JOBS)))
             found = {job for key in keys if (job := job_of(key))}
-            self._ids = sorted(found.union(self._shown))  # some may have come meanwhile
-        if newest_first:
-            stop = bisect_left(self._ids, after) if after else len(self._ids)
-            return self._ids[max(0, stop - limit) : stop][::-1]
-        start = bisect_right(self._ids, after)
-        return self._ids[start : start + limit]
+            self._ids = SortedSet(found.union(self._shown))  # some may have come meanwhile
+        return page_of_ids(self._ids, after, limit, newest_first)
 
     async def ids_of(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[str]:
         """As `ids`, of one tenant's jobs; of all jobs while the store's are being indexed."""
@@ -191,8 +186,8 @@ class Book:
                 await self.tenants.remove(record.tenant, job)
             self._shown.pop(job, None)
             self._tenants.pop(job, None)
-            if self._ids is not None and job in self._ids:
-                self._ids.remove(job)
+            if self._ids is not None:
+                self._ids.discard(job)
         self._locks.pop(job, None)
         self._changed(job)
 
@@ -244,32 +239,28 @@ class Book:
             job = self.open.get(name)
             if job is None or job == self._shown.get(name):
                 return self._shown[name]  # an earlier save wrote it
-            data, etag = job.model_dump_json().encode(), self._etags[name]
-            while True:
-                try:
-                    self._etags[name] = await self._background.call(
-                        lambda: self._store.put(job_key(name), data, if_match=etag)
-                    )
-                    break
-                except ConflictError:
-                    log.exception("%s was written by another coordinator", name)
-                    self._superseded()
-                except StoreError as error:
-                    log.warning("%s: cannot write its record yet: %s", name, error)
-                await asyncio.sleep(RETRY_S)
+            await retry_until_stored(
+                partial(self._write, job), f"{name}: its record cannot be written yet"
+            )
             if not job.state.is_open:
-                await self._tell_end(job)
+                await retry_until_stored(
+                    partial(self._ended, job), f"{name}: its end cannot be passed on yet"
+                )
                 await self._close(name)
             self._show(job)
             return job
 
-    async def _tell_end(self, job: Job) -> None:
-        while True:
-            try:
-                return await self._ended(job)
-            except StoreError as error:
-                log.warning("%s: its end cannot be passed on yet: %s", job.id, error)
-                await asyncio.sleep(RETRY_S)
+    async def _write(self, job: Job) -> None:
+        """Write a job's record over the version that this coordinator wrote or read last."""
+        put = partial(self._store.put, job_key(job.id), job.model_dump_json().encode())
+        try:
+            self._etags[job.id] = await self._background.call(
+                partial(put, if_match=self._etags[job.id])
+            )
+        except ConflictError:
+            log.exception("%s was written by another coordinator", job.id)
+            self._superseded()
+            raise
 
     async def _close(self, name: str) -> None:
         await self.logs.close(name)

@@ -54,7 +54,8 @@ class StoredJobs:
     def _show(self, name: str) -> JobView:
         stored = self._store.get(job_key(name)) if is_key(job_key(name)) else None
         if stored is None:
-            raise JobError(f"there is no job {name!r} in {self._store.where()}{self._near(name)}")
+            message = f"there is no job {name!r} in {self._store.where()}"
+            raise JobError(message, suggestion=self._near(name))
         try:
             job = parse_record(Job, job_key(name), stored.data)
         except UnreadableError as error:

@@ -3,21 +3,29 @@
 import asyncio
 import json
 import logging
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
 from contextlib import suppress
 
 from pydantic import TypeAdapter, ValidationError
+from sortedcontainers import SortedSet
 
 from farm.background import Background
-from farm.errors import StoreError
 from farm.store import Store
 from farm.store.keys import JOBS, TENANTS_WHOLE, tenant_key, tenant_prefix
+from farm.store.retry import retry_until_stored
 
 log = logging.getLogger("farm")
 
 OLDER = TypeAdapter(dict[str, list[str]])  # ids of jobs by tenant
-RETRY_S = 2.0  # between two tries with a store that does not answer
+
+
+def page_of_ids(ids: "SortedSet[str]", after: str, limit: int, newest_first: bool) -> list[str]:
+    """Up to `limit` ids that follow `after`, which is empty for the first page."""
+    if newest_first:
+        stop = ids.bisect_left(after) if after else len(ids)
+        return list(ids.islice(max(0, stop - limit), stop, reverse=True))
+    start = ids.bisect_right(after)
+    return list(ids.islice(start, start + limit))
 
 
 class TenantIndex:
@@ -25,7 +33,7 @@ class TenantIndex:
 
     def __init__(self, store: Store, background: Background) -> None:
         self._store, self._background = store, background
-        self._ids: dict[str, list[str]] = {}
+        self._ids: dict[str, SortedSet[str]] = {}
         self._late: dict[str, set[str]] = {}  # added while a tenant's are being read
         self._reading = asyncio.Lock()
         self._older: dict[str, list[str]] = {}  # of farms before there was an index
@@ -36,49 +44,44 @@ class TenantIndex:
         await self._background.call(self._store.put, tenant_key(tenant, job), b"")
         if tenant in self._late:
             self._late[tenant].add(job)
-        known = self._ids.get(tenant)
-        if known is not None and job not in known[bisect_left(known, job) :][:1]:
-            insort(known, job)
+        if tenant in self._ids:
+            self._ids[tenant].add(job)
 
     async def remove(self, tenant: str, job: str) -> None:
         """A job is forgotten. StoreError."""
         await self._background.call(self._store.delete, tenant_key(tenant, job))
-        if job in self._ids.get(tenant, ()):
-            self._ids[tenant].remove(job)
+        if tenant in self._ids:
+            self._ids[tenant].discard(job)
 
     async def ids(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[str]:
         """Ids of a tenant's jobs, oldest or newest first, those after `after`. StoreError."""
         async with self._reading:
             if tenant not in self._ids:
                 self._ids[tenant] = await self._read(tenant)
-        known = self._ids[tenant]
-        if newest_first:
-            stop = bisect_left(known, after) if after else len(known)
-            return known[max(0, stop - limit) : stop][::-1]
-        start = bisect_right(known, after)
-        return known[start : start + limit]
+        return page_of_ids(self._ids[tenant], after, limit, newest_first)
 
-    async def _read(self, tenant: str) -> list[str]:
+    async def _read(self, tenant: str) -> "SortedSet[str]":
         prefix, late = tenant_prefix(tenant), self._late.setdefault(tenant, set())
         try:
             keys = await self._background.read(lambda: list(self._store.list(prefix)))
         finally:
             del self._late[tenant]
         found = (key[len(prefix) :] for key in keys if key.endswith(".job"))
-        return sorted(
+        return SortedSet(
             late.union(self._older.get(tenant, ()), (name.removesuffix(".job") for name in found))
         )
 
     async def complete(self) -> None:
         """Index the jobs of farms before there was an index, once for each store."""
-        while not self.whole:
-            try:
-                older = await self._background.read(self._known)
-                self._older = await self._scan() if older is None else older
-                self.whole = True
-            except StoreError as error:
-                log.warning("cannot index the jobs by tenant yet: %s", error)
-                await asyncio.sleep(RETRY_S)
+        if not self.whole:
+            self._older = await retry_until_stored(
+                self._read_older, "the jobs cannot be indexed by tenant yet"
+            )
+            self.whole = True
+
+    async def _read_older(self) -> dict[str, list[str]]:
+        older = await self._background.read(self._known)
+        return await self._scan() if older is None else older
 
     def _known(self) -> dict[str, list[str]] | None:
         stored = self._store.get(TENANTS_WHOLE)

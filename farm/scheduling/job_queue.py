@@ -1,6 +1,6 @@
 """The order of jobs that wait: how many are before one, and some of them to judge by. Pure."""
 
-from bisect import bisect_left, insort
+from sortedcontainers import SortedList
 
 
 class Places:
@@ -8,23 +8,23 @@ class Places:
 
     def __init__(self) -> None:
         self._ranks: dict[str, float] = {}
-        self._sorted: list[tuple[float, str]] = []
+        self._sorted: SortedList[tuple[float, str]] = SortedList()
 
     def put(self, job: str, rank: float) -> None:
         """Give a job its place, or another one."""
         self.take(job)
         self._ranks[job] = rank
-        insort(self._sorted, (rank, job))
+        self._sorted.add((rank, job))
 
     def take(self, job: str) -> None:
         """Forget a job, if it has a place."""
         rank = self._ranks.pop(job, None)
         if rank is not None:
-            del self._sorted[bisect_left(self._sorted, (rank, job))]
+            self._sorted.remove((rank, job))
 
     def before(self, job: str) -> int:
         """How many jobs are before this one, which must have a place."""
-        return bisect_left(self._sorted, (self._ranks[job], job))
+        return self._sorted.bisect_left((self._ranks[job], job))
 
     def sample(self, job: str, most: int) -> list[str]:
         """Jobs before this one, at most so many, evenly spread."""

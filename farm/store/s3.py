@@ -5,14 +5,11 @@ AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE, the files in ~/.aws, an inst
 """
 
 import mimetypes
-import random
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
-from itertools import count
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
 
@@ -20,6 +17,13 @@ import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from botocore.handlers import validate_bucket_name
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    stop_before_delay,
+    wait_exponential,
+    wait_random_exponential,
+)
 
 from farm.errors import ConditionsError, ConflictError, StoreError
 from farm.store.protocol import Stored, check_key, is_key, probe
@@ -47,6 +51,10 @@ ARN_PARTS = 4  # between slashes, at most: arn:...:outpost/ID/accesspoint/NAME
 PATIENCE_S = 75.0  # a server that is being restarted is back by then
 CHECK_PATIENCE_S = 10.0  # somebody is waiting for the answer
 LONGEST_PAUSE_S = 5.0
+# From 0.1 s on each pause is twice the one before, of which a random half may be left out.
+PAUSES = wait_exponential(0.05, LONGEST_PAUSE_S / 2) + wait_random_exponential(
+    0.05, LONGEST_PAUSE_S / 2
+)
 CONNECT_S = 5.0
 READ_S = 30.0  # between two bytes of an answer
 WRITER = "writer"  # the metadata that names the `put` an object is of
@@ -249,17 +257,16 @@ class S3Store:
 
     def _ask(self, verb: str, key: str, question: Callable[["S3Client"], T]) -> T:
         """The answer; asked again and again while the server is away and patience lasts."""
-        deadline = time.monotonic() + self.patience_s
-        for attempt in count():
-            try:
-                return question(self._client())
-            except (BotoCoreError, ClientError, ValueError) as error:  # an endpoint that is no URL
-                now = time.monotonic()
-                pause = min(LONGEST_PAUSE_S, 0.1 * 2**attempt) * random.uniform(0.5, 1)
-                if not is_passing(error) or now + pause > deadline:
-                    raise self._explained(verb, key, error) from error
-            time.sleep(pause)
-        raise AssertionError("unreachable")
+        retrying = Retrying(
+            retry=retry_if_exception(is_passing),
+            stop=stop_before_delay(self.patience_s),
+            wait=PAUSES,
+            reraise=True,
+        )
+        try:
+            return retrying(lambda: question(self._client()))
+        except (BotoCoreError, ClientError, ValueError) as error:  # an endpoint that is no URL
+            raise self._explained(verb, key, error) from error
 
     def _explained(self, verb: str, key: str, error: Exception) -> StoreError:
         endpoint = self._made.meta.endpoint_url if self._made else "an S3 server"

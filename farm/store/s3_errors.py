@@ -72,7 +72,7 @@ def is_missing(error: ClientError) -> bool:
     return _status(error) == 404
 
 
-def is_passing(error: Exception) -> bool:
+def is_passing(error: BaseException) -> bool:
     """Whether the same question may be answered in a while."""
     if isinstance(error, ClientError):
         return _status(error) in PASSING_STATUS or _code(error) in PASSING_CODES

@@ -1,8 +1,9 @@
-"""What a worker computes with: a renderer's networks, or a decoder's. A bridge to `svd_engine`."""
+"""The networks of a renderer or a decoder, and what it computes with them by `svd_engine`."""
 
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from safetensors import SafetensorError
@@ -18,17 +19,16 @@ from farm.workers.previews import Sketch
 from svd_engine import sharded, stages, video
 from svd_engine.checkpoint import Checkpoint, open_checkpoint
 from svd_engine.conditioning import Conditioning, Noise
+from svd_engine.deviations import recipe_of
 from svd_engine.exact import Seam
 from svd_engine.memory_plan import plan_stage
 from svd_engine.meta_stages import Shapes, StageName
 from svd_engine.optimize import optimize, warm_up
 from svd_engine.params import RenderParams
 from svd_engine.picture import open_picture
-from svd_engine.recipe import recipe_of
-from svd_engine.schedule import denoised
 
-MEET_S = 600.0  # for a gang to meet: its members may have to load their model first
-EXCHANGE_S = 120.0  # for what one layer takes on the slowest of them
+MEET_S = 600.0  # for a gang to assemble; its members may have to load their model first
+EXCHANGE_S = 120.0  # for one exchange: the slowest member may be a layer behind
 STAGES: dict[Stage, StageName] = {
     Stage.ENCODE: "encode",
     Stage.DENOISE: "denoise",
@@ -37,7 +37,7 @@ STAGES: dict[Stage, StageName] = {
 
 
 def describe(model: Model) -> ModelFacts:
-    """What a request needs to know of a model; ValueError where there is no such model."""
+    """The facts about a model that a request needs. Raises ValueError if there is no such model."""
     checkpoint = open_checkpoint(model.name, model.variant)
     checkpoint.check()
     return ModelFacts(
@@ -48,28 +48,28 @@ def describe(model: Model) -> ModelFacts:
 
 
 def gpu_bytes() -> int:
-    """The memory of this process's GPU."""
+    """The total memory of this process's GPU."""
     total: int = torch.cuda.mem_get_info()[1]
     return total
 
 
 @dataclass(frozen=True)
 class Latents:
-    """A clip part of the way, with all that denoising goes on from; on the CPU."""
+    """A partly denoised clip on the CPU, with everything that denoising needs to continue."""
 
     step: int  # steps done
     latents: Tensor  # (1, F, C, h, w)
     conditioning: Conditioning
 
     def to_bytes(self, clip: str) -> bytes:
-        """As safetensors, which say whose and of which step they are."""
+        """Serialize as safetensors, whose header names the clip and the step."""
         tensors = {"latents": self.latents, **vars(self.conditioning)}
         said = {"schema_version": str(SCHEMA), "clip": clip, "step": str(self.step)}
         return save({name: tensor.contiguous() for name, tensor in tensors.items()}, said)
 
     @classmethod
     def from_bytes(cls, data: bytes, clip: str, step: int) -> "Latents":
-        """UnreadableError for what is not that clip's latents after that step."""
+        """Deserialize. Raises UnreadableError unless these are that clip's latents at that step."""
         try:
             tensors = load(data)
             size = int.from_bytes(data[:8], "little")
@@ -83,13 +83,13 @@ class Latents:
 
 
 class _Planned:
-    """What tells how much memory a stage of its model needs."""
+    """Plans how much memory a stage needs with its model."""
 
     def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype) -> None:
         self._shapes, self._dtype = Shapes.of(checkpoint), dtype
 
     def bytes_needed(self, stage: Stage, params: RenderParams) -> int:
-        """Of a GPU, by the engine's plan; with the networks that compute the stage."""
+        """The GPU memory that a stage needs, including its networks."""
         return plan_stage(self._shapes, params, STAGES[stage], "cuda", self._dtype).total
 
 
@@ -99,7 +99,7 @@ class Renderer(_Planned):
     def __init__(
         self, model: Model, weights: str, device: torch.device, compiled: bool = False
     ) -> None:
-        """compiled: whether the UNet runs by `svd_engine.optimize`."""
+        """compiled: whether to speed the UNet up with `svd_engine.optimize`."""
         checkpoint = open_model(model, weights)
         super().__init__(checkpoint, getattr(torch, model.dtype))
         place = device, getattr(torch, model.dtype)
@@ -113,15 +113,15 @@ class Renderer(_Planned):
         self.networks: list[nn.Module] = [self._image_encoder, self._vae, self._unet]
 
     def warm_up(self, params: RenderParams) -> None:
-        """Compile what a clip of this size needs, before its own time is taken."""
+        """Compile what a clip of this size needs, before its time is measured."""
         warm_up(self._unet, params)
 
     def needs(self, stage: Stage) -> list[nn.Module]:
-        """The networks that a task of a stage computes with."""
+        """The networks that a stage computes with."""
         return [self._unet] if stage is Stage.DENOISE else [self._image_encoder, self._vae]
 
     def encode(self, request: RenderRequest, picture: bytes) -> Conditioning:
-        """A picture file to its conditioning, on the CPU. ValueError: what is wrong with it."""
+        """Encode a picture file; the result is on the CPU. Raises ValueError for a bad picture."""
         conditioning = stages.encode(
             self._image_encoder,
             self._vae,
@@ -136,37 +136,27 @@ class Renderer(_Planned):
     def denoise(
         self, request: RenderRequest, given: Conditioning | Latents, stop: int
     ) -> Generator[tuple[int, Callable[[], Sketch]], None, Latents]:
-        """Yield after each step how many are done, and what sketches the clip; those at `stop`."""
+        """Denoise up to step `stop`, and return the latents there.
+
+        Yields after each step the number of steps done, and a function that makes the sketch of
+        which a preview is drawn.
+        """
         params = request.params
         if isinstance(given, Latents):
             start, latents, conditioning = given.step, given.latents, given.conditioning
         else:
             start, latents, conditioning = 0, self._noise(request).latents, given
-        recipe, foreseen = recipe_of(params), list[Tensor]()
-
-        def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-            foreseen[:] = [latents, v, sigma]
-            return recipe.euler_step(latents, v, sigma, sigma_next)
-
-        def sketch() -> Sketch:
-            latents = denoised(*foreseen)[0].cpu()
-            return Sketch(latents, conditioning.image_latent, self._vae.config.scaling_factor)
-
-        run = stages.denoise(
-            self._unet,
-            self._schedule,
-            conditioning,
-            latents,
-            params,
-            start,
-            replace(recipe, euler_step=euler_step),
+        scaling_factor = self._vae.config.scaling_factor
+        recipe = recipe_of(params)
+        steps = stages.denoise(
+            self._unet, self._schedule, conditioning, latents, params, start, recipe
         )
         finite = torch.tensor(True)
-        for step, latents in zip(range(start + 1, stop + 1), run, strict=False):
-            # To look waits for the device: so at the step before, while this one is computed.
+        for step, result in zip(range(start + 1, stop + 1), steps, strict=False):
+            # Reading `finite` waits for the device, so a step is checked while the next one runs.
             _check_finite(finite, step - 1, params.steps)
-            finite = latents.isfinite().all()
-            yield step, sketch
+            latents, finite = result.latents, result.latents.isfinite().all()
+            yield step, partial(_sketch, result.denoised, conditioning, scaling_factor)
         _check_finite(finite, stop, params.steps)
         return Latents(stop, latents.cpu(), conditioning)
 
@@ -174,6 +164,11 @@ class Renderer(_Planned):
         channels = self._vae.config.latent_channels
         recipe = recipe_of(request.params)
         return stages.draw_noise(request.params, self._unet.dtype, channels, recipe)
+
+
+def _sketch(denoised: Tensor, conditioning: Conditioning, scaling_factor: float) -> Sketch:
+    """Copy what a preview is drawn of to the CPU, which waits for the device."""
+    return Sketch(denoised[0].cpu(), conditioning.image_latent, scaling_factor)
 
 
 def _check_finite(finite: Tensor, step: int, steps: int) -> None:
@@ -187,7 +182,7 @@ class Decoder(_Planned):
     def __init__(
         self, model: Model, weights: str, device: torch.device, compiled: bool = False
     ) -> None:
-        """compiled: whether the decoder runs by `svd_engine.optimize`."""
+        """compiled: whether to speed the decoder up with `svd_engine.optimize`."""
         checkpoint = open_model(model, weights)
         super().__init__(checkpoint, getattr(torch, model.dtype))
         self._device = device
@@ -197,23 +192,23 @@ class Decoder(_Planned):
         self.networks: list[nn.Module] = [self._vae.encoder, self._vae.decoder]
 
     def warm_up(self, params: RenderParams) -> None:
-        """Compile what a clip of this size needs, before its own time is taken."""
+        """Compile what a clip of this size needs, before its time is measured."""
         warm_up(self._vae, params)
 
     def needs(self, stage: Stage) -> list[nn.Module]:
-        """The networks that a task of a stage computes with."""
+        """The networks that a stage computes with."""
         return [self._vae.decoder] if stage is Stage.DECODE else []
 
     def decode(
         self, request: RenderRequest, latents: Tensor, frames: tuple[int, int]
     ) -> video.Frames:
-        """Latents (F, C, h, w) to the frames of one chunk (n, H, W, 3), uint8."""
+        """Decode the frames of one chunk (n, H, W, 3), uint8, from latents (F, C, h, w)."""
         return self._decode(request, latents[slice(*frames)])
 
     def decode_part(
         self, request: RenderRequest, latents: Tensor, part: Part
     ) -> Generator[None, None, video.Frames]:
-        """As `decode`, this worker's share of a clip. Yields while others are waited for.
+        """Decode this worker's share of a clip. Yields while it waits for the other workers.
 
         Raises GangError.
         """
@@ -234,7 +229,7 @@ class Decoder(_Planned):
 
 
 def open_model(model: Model, weights: str) -> Checkpoint:
-    """The checkpoint, which must be the one the request was made for: nodes may differ."""
+    """Open a model, and check that this node has the weights that the request was made for."""
     checkpoint = open_checkpoint(model.name, model.variant)
     if checkpoint.digest != weights:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What to say when a task does not fit a GPU. Pure: what a task needs is asked of a plan."""
+"""Says what would fit when a task ran out of GPU memory. Pure: a plan tells what a task needs."""
 
 from bisect import bisect
 from collections.abc import Callable
@@ -7,28 +7,29 @@ from dataclasses import dataclass
 from farm.model.plan import Stage
 from farm.model.task_order import Order
 from svd_engine.params import RenderParams
+from svd_engine.sizes import largest_side
 
 GIB = 2**30
-MARGIN = 0.9  # of a GPU's memory: fragments, and the driver's own
-PARTS = 32  # of a side, by which smaller sizes are looked for
+MARGIN = 0.9  # share of a GPU's memory that can be used: the rest is fragments and the driver's
+PARTS = 32  # of a side: the steps in which smaller sizes are tried
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What is known of the GPU that a task ran on."""
+    """What is known about the GPU that a task ran on."""
 
     needs: Callable[[Stage, RenderParams], int]  # bytes of a stage, with its networks
     total: int  # bytes
-    others: int = 0  # bytes on it of networks that the task does not compute with
+    others: int = 0  # bytes of networks on it that the task does not use
 
     @property
     def room(self) -> int:
-        """Bytes that a stage may need."""
+        """The bytes that a stage may use."""
         return int(MARGIN * self.total) - self.others
 
 
 def what_fits(order: Order, gpu: Gpu | None) -> str:
-    """Say what ran out, and what would fit. Nothing is known without a GPU: half the frames."""
+    """Say what ran out, and what would fit. Without a known GPU, suggest half the frames."""
     params, stage = _worked_on(order), order.task.stage
     frames = params.num_frames or 0
     size = f"{params.width} x {params.height}"
@@ -48,7 +49,7 @@ def what_fits(order: Order, gpu: Gpu | None) -> str:
 
 
 def _worked_on(order: Order) -> RenderParams:
-    """The parameters of what the task computes: of a decode, its frames as a clip."""
+    """The parameters of the task's own work: a decode's frames are taken as a clip."""
     params, (start, stop) = order.request.params, order.task.span
     if order.task.stage is not Stage.DECODE:
         return params
@@ -56,7 +57,7 @@ def _worked_on(order: Order) -> RenderParams:
 
 
 def _most_frames(stage: Stage, params: RenderParams, gpu: Gpu) -> int:
-    """Fewer than there are; of a decode, as a chunk. 0 where not even one fits."""
+    """The most frames, or frames of a chunk for a decode, that fit; 0 if not even one does."""
 
     def needed(frames: int) -> int:
         chunk = frames if stage is Stage.DECODE else params.decode_chunk_size
@@ -67,9 +68,9 @@ def _most_frames(stage: Stage, params: RenderParams, gpu: Gpu) -> int:
 
 
 def _largest_size(stage: Stage, params: RenderParams, gpu: Gpu) -> str | None:
-    """Smaller than it is, in its proportions; None where none fits."""
+    """The largest smaller size in the same proportions that fits; None if none does."""
     sides = params.width or 0, params.height or 0
-    sizes = [[max(8, side * part // PARTS // 8 * 8) for side in sides] for part in range(1, PARTS)]
+    sizes = [[largest_side(side * part // PARTS) for side in sides] for part in range(1, PARTS)]
 
     def needed(size: list[int]) -> int:
         return gpu.needs(stage, params.model_copy(update={"width": size[0], "height": size[1]}))

@@ -1,4 +1,4 @@
-"""Previews of the clip that a worker is at: drawn and stored while its next step runs."""
+"""Draws and stores previews of the clip that a worker denoises, while its next step runs."""
 
 import logging
 from collections.abc import Callable
@@ -16,30 +16,30 @@ from svd_engine.preview import draw_preview, fit_colours
 
 log = logging.getLogger("farm")
 
-PREVIEWS = 6  # of a clip, or one fewer
+PREVIEWS = 6  # of each clip, or one fewer
 
 
 @dataclass(frozen=True)
 class Sketch:
-    """What a preview is drawn of; on the CPU."""
+    """What a preview is drawn from, on the CPU."""
 
-    latents: Tensor  # (F, C, h, w), as foreseen without noise
+    latents: Tensor  # (F, C, h, w): the clip without noise, as estimated at the current step
     image_latent: Tensor  # (1, C, h, w), unscaled
     scaling_factor: float  # of the VAE
 
 
 class Previewer:
-    """Draws one preview at a time; what it is asked for meanwhile is left out."""
+    """Draws one preview at a time, and skips those that become due meanwhile."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._thread = ThreadPoolExecutor(1)
         self._drawing: Future[None] | None = None
-        self._drawn = "", 0  # the clip, and the step of what is in the store
-        self._colours: tuple[str, Tensor] | None = None  # the clip's, once fitted
+        self._drawn = "", 0  # the clip and step of the stored preview
+        self._colours: tuple[str, Tensor] | None = None  # the clip, and the colours fitted to it
 
     def step(self, request: RenderRequest, done: int, sketch: Callable[[], Sketch]) -> Step:
-        """After a step of a clip: begin a preview where one is due; how far the clip is."""
+        """After a step of a clip, begin a preview if one is due. Returns how far the clip is."""
         every, last = max(1, request.params.steps // PREVIEWS), request.params.steps
         idle = self._drawing is None or self._drawing.done()
         if done % every == 0 and done < last and idle:
@@ -56,7 +56,7 @@ class Previewer:
             data = draw_preview(sketch.latents, colours, sketch.scaling_factor, fps)
             self._store.put(preview_key(request.digest), data)
             self._drawn = request.digest, done
-        except Exception:  # no clip is worth losing for its preview
+        except Exception:  # a failed preview must not fail its clip
             log.warning("no preview of step %d", done, exc_info=True)
 
     def _colours_of(self, request: RenderRequest, image_latent: Tensor) -> Tensor | None:

@@ -1,1 +1,1 @@
-"""How fast the engine is, beside diffusers: `python -m svd_engine bench`."""
+"""Measures the engine's speed and compares it with diffusers': `python -m svd_engine bench`."""

@@ -1,4 +1,4 @@
-"""The operations of each stage, counted without computing them, for the floor of its time."""
+"""Counts the operations of each stage without computing them, as a lower bound of its time."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from svd_engine.conditioning import latent_shape
 from svd_engine.config import UNetConfig, VAEConfig
 from svd_engine.params import RenderParams
 from svd_engine.unet import UNet
@@ -15,11 +16,11 @@ from svd_engine.vae import VAE
 def operations_of(
     unet_config: UNetConfig, vae_config: VAEConfig, params: RenderParams
 ) -> dict[str, int]:
-    """Multiplications and additions of matrix products, convolutions and attention, by stage.
+    """The multiplications and additions of products, convolutions and attention, by stage.
 
-    They are those of the engine's own networks, on `meta`, and the floor of both sides: diffusers
-    computes more of them for the same result. A clip is its steps, an encode and a decode; CLIP's
-    are left out, as they are fewer than a hundredth of one step's.
+    They are counted on the engine's own networks on `meta`, and bound both implementations, because
+    diffusers computes more operations for the same result. A clip is its steps, an encode and a
+    decode. CLIP is left out, since it takes less than a hundredth of one step.
     """
     with torch.device("meta"):
         unet, vae = UNet(unet_config), VAE(vae_config)
@@ -37,12 +38,12 @@ def operations_of(
 
 
 def step_inputs(config: UNetConfig, params: RenderParams) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Random inputs of a guided UNet step, float32, on the default device. See `UNet.forward`.
+    """Random inputs of a guided UNet step, float32, on the default device; see `UNet.forward`.
 
-    The sample lies in memory as `conditioning.join` leaves it, with its channels innermost.
+    The sample has its channels innermost in memory, as `conditioning.join` makes it.
     """
-    frames, height, width = params.num_frames or 0, params.height or 0, params.width or 0
-    sample = torch.randn(2, frames, height // 8, width // 8, config.in_channels).movedim(-1, 2)
+    frames, channels, height, width = latent_shape(params, config.in_channels)
+    sample = torch.randn(2, frames, height, width, channels).movedim(-1, 2)
     context = torch.randn(2, 1, config.per_block("cross_attention_dim")[0])
     return sample, torch.tensor(1.0), context, torch.tensor([[6.0, 127.0, 0.02]] * 2)
 

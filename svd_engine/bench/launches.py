@@ -1,15 +1,13 @@
-"""What one UNet step launches, counted on `meta`: nothing is computed and no weights are needed.
+"""Counts what one UNet step launches, on `meta`: nothing is computed, and no weights are needed.
 
-On a GPU the launches are those of PyTorch's operations and of the engine's Triton kernels, whose
-wrappers run as they are, but for the launch itself. On a CPU they are PyTorch's operations alone.
+On a GPU the launches are PyTorch's operations and the engine's Triton kernels, whose wrappers run
+except for the launch itself. On a CPU there are only PyTorch's operations.
 """
 
-import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -21,22 +19,22 @@ from torch.utils._pytree import tree_leaves
 
 from svd_engine.bench.floor import step_inputs
 from svd_engine.bench.measure import is_free
+from svd_engine.call_sites import call_sites
 from svd_engine.checkpoint import lay_out
 from svd_engine.config import UNetConfig
 from svd_engine.params import RenderParams
 from svd_engine.stand_in import StandIn
 from svd_engine.unet import UNet
 
-PACKAGE = Path(__file__).parent.parent
 COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::_to_copy"}
 
 
 @dataclass
 class Launches:
-    """How often each operation or kernel is launched, and which of them only change a layout."""
+    """How often each operation or kernel is launched, and which copies only change a layout."""
 
     of: Counter[str] = field(default_factory=Counter)
-    layout_copies: Counter[str] = field(default_factory=Counter)  # by file, line and function
+    layout_copies: Counter[str] = field(default_factory=Counter)  # by call site
 
     @property
     def total(self) -> int:
@@ -55,17 +53,18 @@ class _Counting(TorchDispatchMode):
         name = func.name().partition(".")[0]
         self._launches.of[name] += 1
         if name in COPIES:
-            # copy_(destination, source), or clone(source): the last tensor given is the source.
+            # In copy_(destination, source) and clone(source), the source is the last tensor.
             source = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)][-1]
             if source.dtype == result.dtype and _order(source) not in (None, _order(result)):
-                self._launches.layout_copies[_caller()] += 1
+                (caller,) = call_sites(__file__, 1) or ("elsewhere",)
+                self._launches.layout_copies[str(caller)] += 1
         return result
 
 
 def _order(x: Tensor) -> list[int] | None:
-    """Dimensions of more than one element, as they lie in memory, the outermost first.
+    """The dimensions of more than one element in the order of memory, the outermost first.
 
-    None where values are repeated, so that a copy is no mere change of layout.
+    None if values are repeated, because a copy then does more than change the layout.
     """
     dims = [dim for dim in range(x.dim()) if x.shape[dim] > 1]
     if any(x.stride(dim) == 0 for dim in dims):
@@ -73,30 +72,21 @@ def _order(x: Tensor) -> list[int] | None:
     return sorted(dims, key=x.stride, reverse=True)
 
 
-def _caller() -> str:
-    """The innermost line of the engine that is being run, outside of the bench."""
-    for frame in reversed(traceback.extract_stack()):
-        path = Path(frame.filename)
-        if path.parent == PACKAGE and frame.name != "__torch_function__":
-            return f"{path.name}:{frame.lineno} {frame.name}"
-    return "elsewhere"
-
-
 class _Attention:
-    """Stands for PyTorch's fused attention, which on `meta` would be told as its parts."""
+    """Replaces PyTorch's fused attention, which on `meta` would be counted as its parts."""
 
     def __init__(self, launches: Launches) -> None:
         self._launches = launches
 
     def __call__(self, q: Tensor, *_: Tensor) -> Tensor:
-        """A result that lies in memory as the fused kernels leave it: (N, heads, L, D)."""
+        """A result (N, heads, L, D) with the memory layout of the fused kernels' results."""
         self._launches.of["aten::scaled_dot_product_attention"] += 1
         return q.new_empty(q.transpose(1, 2).shape).transpose(1, 2)
 
 
 @contextmanager
 def _kernels_counted(launches: Launches) -> Iterator[None]:
-    """The engine's kernels are counted and not launched."""
+    """Count the engine's kernels instead of launching them."""
     from svd_engine.kernels.launch import Kernel
 
     def counted(kernel: Kernel, _grid: Any) -> Any:
@@ -111,7 +101,7 @@ def _kernels_counted(launches: Launches) -> Iterator[None]:
 
 @torch.no_grad()
 def count_step(config: UNetConfig, params: RenderParams, on_gpu: bool) -> Launches:
-    """The launches of a guided step in half precision. on_gpu: as on CUDA, which needs Triton."""
+    """Count the launches of a guided step in half precision. on_gpu: as on CUDA; needs Triton."""
     launches = Launches()
     with torch.device("meta"):
         unet = UNet(config).to(torch.float16).requires_grad_(False)

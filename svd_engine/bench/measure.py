@@ -1,4 +1,4 @@
-"""Times, launches and traffic of a call, on a CPU or a GPU."""
+"""Measures the time, launches and memory traffic of a call, on a CPU or a GPU."""
 
 import statistics
 import time
@@ -16,17 +16,17 @@ Call = Callable[[], Any]
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 @dataclass
 class Timer:
-    """One call, timed again and again.
+    """Times one call repeatedly.
 
-    The first time is kept apart, since it compiles and allocates; it counts where it is the only
-    one.
+    The first time is kept apart, because it includes compilation and allocation. It counts only if
+    there is no other.
     """
 
     call: Call
@@ -37,7 +37,7 @@ class Timer:
 
     @torch.inference_mode()
     def run(self) -> None:
-        """Once more."""
+        """Time the call once more."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         start = time.perf_counter()
@@ -53,27 +53,35 @@ class Timer:
 
     @property
     def seconds(self) -> float:
-        """Median."""
+        """The median of the times."""
         return statistics.median(self.times or [self.first])
 
 
-def interleave(timers: list[Timer], rounds: int, until: float) -> None:
-    """Run all in turn, up to `rounds` times after a first one: what else goes on hits all alike.
+def interleave(
+    timers: list[Timer], rounds: int, until: float, expected: float | None = None
+) -> None:
+    """Run all timers in turn, in a first round and up to `rounds` more.
 
-    until: no round begins that would end later than this (`time.monotonic`), by the one before.
+    Interleaving spreads the effect of other load evenly.
+    until: no round begins that, as long as the one before, would end after this `time.monotonic`.
+    expected: seconds that the second round should take. Default: half of the first, which compiles
+    and allocates.
     """
     for number in range(rounds + 1):
         start = time.monotonic()
         for timer in timers:
             timer.run()
         now = time.monotonic()
-        # The first round compiles and allocates, so the second may well be much shorter.
-        if now + (0.5 if number == 0 else 1.0) * (now - start) > until:
+        if number == 0:
+            next_s = 0.5 * (now - start) if expected is None else expected
+        else:
+            next_s = now - start
+        if now + next_s > until:
             return
 
 
 class _Dispatched(TorchDispatchMode):
-    """Counts operations that compute or copy, and the bytes they are given and give."""
+    """Counts operations that compute or copy, and the bytes of their operands and results."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -89,7 +97,7 @@ class _Dispatched(TorchDispatchMode):
 
 
 def is_free(operation: Any) -> bool:
-    """Whether a dispatched operation launches nothing: views, and memory that is not written."""
+    """Whether a dispatched operation launches nothing, such as a view or an allocation."""
     return bool(operation.is_view) or operation.overloadpacket in (
         torch.ops.aten.empty,
         torch.ops.aten.empty_like,
@@ -101,9 +109,9 @@ def is_free(operation: Any) -> bool:
 
 @torch.no_grad()
 def dispatched(call: Call) -> tuple[int, int]:
-    """Operations that a call dispatches, and the bytes of the tensors that they read and write.
+    """The operations that a call dispatches, and the bytes that they read and write.
 
-    The bytes are nominal: each operation's operands and result, as if no cache held any of them.
+    The bytes are nominal: those of each operation's operands and result, as if there were no cache.
     """
     with _Dispatched() as counted:
         call()
@@ -112,13 +120,13 @@ def dispatched(call: Call) -> tuple[int, int]:
 
 @torch.inference_mode()
 def launched(call: Call) -> int:
-    """Kernels, copies and memory sets that a call launches on a GPU."""
+    """The number of kernels, copies and memory sets that a call launches on a GPU."""
     return sum(event.count for event in _kernels(call))
 
 
 @torch.inference_mode()
 def costliest(call: Call, device: torch.device, rows: int = 10) -> list[tuple[str, float, int]]:
-    """The kernels, or operations, that take longest: name, share of the time, how often."""
+    """The kernels or operations that take longest: name, share of the time, and count."""
     events = _kernels(call) if device.type == "cuda" else _operations(call)
     spent = {event.key: _time(event) for event in events}
     total = sum(spent.values()) or 1.0
@@ -145,7 +153,7 @@ def _operations(call: Call) -> list[Any]:
 
 
 def machine_rates(device: torch.device, dtype: torch.dtype) -> tuple[float, float]:
-    """Measured TFLOP/s of a square matrix product, and GB/s of a copy, bytes read and written."""
+    """Measure TFLOP/s of a square matrix product, and GB/s that a copy reads and writes."""
     on_gpu = device.type == "cuda"
     side, size = (8192, 2**30) if on_gpu else (1024, 2**26)
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))

@@ -1,7 +1,7 @@
-"""What is measured: networks of published shapes with random weights, ours and diffusers'.
+"""Builds the networks that are measured: ours and diffusers', with the same weights.
 
-Weights are drawn on the device and not read, so nothing need be shipped; `nano` alone has its own,
-which are in the package. Both sides have the same ones.
+The shapes are the published ones. Weights are drawn at random on the device, so no files are
+needed; only `nano` has real weights, which ship with the package.
 """
 
 import json
@@ -18,6 +18,7 @@ from svd_engine.config import PreprocessorConfig, ScheduleConfig, UNetConfig, VA
 from svd_engine.engine import Engine
 from svd_engine.meta_stages import Shapes
 from svd_engine.params import RenderDefaults, RenderParams
+from svd_engine.sizes import PUBLISHED_VAE_CHANNELS
 from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR, SCHEDULER
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
@@ -36,17 +37,17 @@ PUBLISHED_CLIP = {
 
 @dataclass(frozen=True)
 class Preset:
-    """A clip, and the shapes of the networks that it is asked of."""
+    """A clip to render, and the shapes of the networks to render it with."""
 
     frames: int
     width: int
     height: int
     steps: int
     unet: dict[str, Any] = field(default_factory=dict)
-    vae_channels: tuple[int, ...] = (128, 256, 512, 512)
+    vae_channels: tuple[int, ...] = PUBLISHED_VAE_CHANNELS
     vae_layers: int = 2
     clip: dict[str, Any] = field(default_factory=lambda: PUBLISHED_CLIP)
-    model: str | None = None  # whose weights and shapes are loaded, in place of drawn ones
+    model: str | None = None  # loaded instead of drawing weights
 
     @property
     def unet_config(self) -> UNetConfig:
@@ -62,7 +63,7 @@ class Preset:
 
     @property
     def shapes(self) -> Shapes:
-        """What a memory plan is made of."""
+        """The shapes for a memory plan."""
         schedule = ScheduleConfig.model_validate(SCHEDULER)
         return Shapes(self.unet_config, self.vae_config, schedule, json.dumps(self.clip))
 
@@ -100,7 +101,7 @@ PRESETS = {
 
 
 def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> Engine:
-    """The preset's model, or an engine with random weights, the same for the same device."""
+    """Load the preset's model, or draw weights, which are reproducible on the same device."""
     if preset.model is not None:
         return Engine.from_pretrained(preset.model, device, dtype)
     torch.manual_seed(0)
@@ -127,7 +128,7 @@ def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> En
 
 
 def build_diffusers(engine: Engine) -> Any:
-    """The pipeline of diffusers with an engine's weights; ValueError where it is not installed."""
+    """Build diffusers' pipeline with an engine's weights. Raises ValueError if not installed."""
     from transformers import CLIPImageProcessor
 
     try:
@@ -154,7 +155,7 @@ def build_diffusers(engine: Engine) -> Any:
 
 
 def _filled(network: nn.Module, ours: nn.Module) -> nn.Module:
-    """A network of theirs on `meta` with our weights, in the layout that loading gives them."""
+    """Fill a network of diffusers on `meta` with our weights, in the layout of a checkpoint."""
     state = {key: value.contiguous() for key, value in ours.state_dict().items()}
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The bench as a picture: seconds by stage and implementation."""
+"""Plots the results of the bench: seconds by stage and implementation."""
 
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +11,7 @@ COLOURS = {"engine": "#2a6f97", "diffusers": "#c9ada7"}
 
 
 def check_plot(path: Path) -> None:
-    """ValueError where no plot can be drawn, before what is to be drawn is measured."""
+    """Raise ValueError if no plot can be drawn. Called before anything is measured."""
     try:
         canvas = import_module("matplotlib.backends.backend_agg").FigureCanvasAgg
     except ImportError as error:
@@ -22,7 +22,7 @@ def check_plot(path: Path) -> None:
 
 
 def draw(told: dict[str, Any], rows: list[Row], path: Path) -> None:
-    """Bars of seconds in a panel for each stage, the fastest on top, and the floor as a line."""
+    """Draw bars of seconds, a panel for each stage, with the lower bound as a line."""
     from matplotlib.figure import Figure
 
     stages = [stage for stage in TITLES if any(row.stage == stage for row in rows)]

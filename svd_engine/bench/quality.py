@@ -1,4 +1,4 @@
-"""How near frames are to others: PSNR and SSIM, as the literature counts them."""
+"""Measures the similarity of two clips by PSNR and SSIM, as defined in the literature."""
 
 import math
 
@@ -11,21 +11,21 @@ from svd_engine.video import Frames
 
 PEAK = 255.0
 LUMA = (0.299, 0.587, 0.114)
-WINDOW, SPREAD = 11, 1.5  # pixels, of the Gaussian that SSIM looks through
+WINDOW, SPREAD = 11, 1.5  # pixels, of the Gaussian window of SSIM
 C1, C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 
 
 def psnr(a: Frames, b: Frames) -> float:
-    """Decibels over all values of both clips (F, H, W, 3); infinite where they are equal."""
+    """The PSNR in decibels of two clips (F, H, W, 3); infinite if they are equal."""
     error = np.square(a.astype(np.float64) - b).mean()
     return 10 * math.log10(PEAK**2 / error) if error else math.inf
 
 
 def ssim(a: Frames, b: Frames) -> float:
-    """Mean structural similarity of both clips' luma; 1 where they are equal.
+    """The mean structural similarity of two clips' luma; 1 if they are equal.
 
-    Wang et al. 2004, with its constants, where the window lies wholly inside the frame. Frames
-    (F, H, W, 3) must have 11 pixels a side at least.
+    Wang et al. 2004, with their constants, over windows that are entirely inside the frame. Frames
+    (F, H, W, 3) must have at least 11 pixels along each side.
     """
     x, y = _luma(a), _luma(b)
     mean_x, mean_y = _blur(x), _blur(y)

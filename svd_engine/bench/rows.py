@@ -1,4 +1,4 @@
-"""What the bench tells: rows, as a table on the terminal and as JSON."""
+"""The results of the bench: rows, as a table on the terminal and as JSON."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """One implementation of one stage."""
+    """The result of one implementation of one stage."""
 
     stage: str
     implementation: str
@@ -17,29 +17,29 @@ class Row:
     dtype: str
     seconds: float  # median of the calls after the first, if there were any
     first_seconds: float  # of the first call, which compiles and allocates
-    ratio: float | None  # diffusers' eager time over this one
-    floor_share: float  # seconds that matrix products alone would take, over these
+    ratio: float | None  # eager diffusers' seconds over these
+    floor_share: float  # the lower bound of the seconds over these
     launches: int | None  # kernels on a GPU, dispatched operations on a CPU
-    bytes: int | None  # nominal traffic; None where Triton's kernels hide theirs
-    peak_bytes: int | None  # of the engine alone on a GPU; None beside another's weights
-    distance: float | None  # largest, to float32, over its largest value
+    bytes: int | None  # nominal traffic; None if Triton kernels hide theirs
+    peak_bytes: int | None  # of the engine alone on a GPU; None if other weights were loaded
+    distance: float | None  # the largest difference to float32 over its largest value
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What a row is of."""
+        """What identifies a row."""
         return self.stage, self.implementation, self.variant
 
 
 class Table:
-    """Rows in order, printed as they come; the file is written anew with each."""
+    """Rows in order. Each is printed when it is added, and the file is written again."""
 
     def __init__(self, told: dict[str, Any], out: Path | None, say: Callable[[str], object]):
-        """told: of the machine and the preset. say: prints a line."""
+        """told: facts about the machine and the preset. say: prints a line."""
         self.rows: list[Row] = []
         self.told, self._out, self._say = told, out, say
 
     def add(self, row: Row) -> None:
-        """Add a row, or put it in the place of an earlier one of the same key."""
+        """Add a row, or replace an earlier one with the same key."""
         if not self.rows:
             heads = ("seconds", "first", "ratio", "floor", "launches", "GB", "peak GB", "distance")
             self._say(f"{'':38}" + "".join(f"{head:>9}" for head in heads))
@@ -54,7 +54,7 @@ class Table:
             self._out.write_text(json.dumps(told, indent=1) + "\n")
 
     def find(self, stage: str, implementation: str, variant: str) -> Row | None:
-        """The row of a key."""
+        """The row with a key, if there is one."""
         found = [r for r in self.rows if r.key == (stage, implementation, variant)]
         return found[0] if found else None
 

@@ -1,7 +1,7 @@
-"""The engine's stages beside diffusers', interleaved in one process on the same weights and inputs.
+"""Times the engine's stages and diffusers' in turn, in one process on the same inputs and weights.
 
-Rows come in order of importance and are printed and written as they are there, so that a run whose
-budget ends early has the ones that matter: the engine's, then diffusers' eager ones, then others.
+Rows are measured in the order of importance, and printed and written at once, so that a run whose
+budget ends early has the most important ones: the engine's, then eager diffusers', then others.
 """
 
 import time
@@ -31,11 +31,11 @@ from svd_engine.checkpoint import lay_out
 from svd_engine.engine import Engine
 from svd_engine.optimize import optimize
 
-COMPILE_S = 150.0  # that compiling a UNet takes: it cannot be stopped once it has begun
+COMPILE_S = 150.0  # that compiling a UNet takes; compilation cannot be interrupted
 
 
 class Bench:
-    """Measures, prints and writes."""
+    """One run: measures the stages, prints rows and writes files."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Bench:
         out: Path | None = None,
         plot: Path | None = None,
     ) -> None:
-        """budget: seconds. out: a JSON file. plot: a picture, by its suffix. ValueError."""
+        """budget: seconds. out: a JSON file. plot: a picture file. Raises ValueError."""
         if plot is not None:
             check_plot(plot)
         self._preset: Preset = PRESETS[preset]
@@ -62,10 +62,10 @@ class Bench:
             "clip": f"{p.frames} frames, {p.width} x {p.height}, {p.steps} steps",
         }
         self._table = Table(told, out, _say)
-        self._floor: dict[str, float] = {}  # seconds, by stage
+        self._floor: dict[str, float] = {}  # the lower bound of the seconds, by stage
 
     def run(self, profile: bool) -> None:
-        """All of it, as far as the budget goes. ValueError where diffusers cannot be loaded."""
+        """Measure all that fits the budget. Raises ValueError if diffusers cannot be loaded."""
         told, dtype = self._table.told, getattr(torch, self._dtype)
         _say(f"{told['device']}, torch {told['torch']}, {self._dtype}: {told['clip']}")
         tflops, gbps = machine_rates(self._device, dtype)
@@ -75,7 +75,7 @@ class Bench:
         operations = operations_of(engine.unet.config, engine.vae.config, self._preset.params)
         self._floor = {stage: count / tflops / 1e12 for stage, count in operations.items()}
         stages = stages_of(engine, self._preset.params, self._device)
-        # Before another's weights are there, so that the peak of memory is the engine's alone.
+        # Measured before diffusers' weights are loaded, so that peak memory is the engine's alone.
         if self._device.type == "cuda" or not self._against:
             for stage in stages:
                 self._measure(stage, _ours(stage))
@@ -91,20 +91,20 @@ class Bench:
             _say(str(self._plot))
 
     def _tiers(self, engine: Engine, clip: Stage) -> None:
-        """The approximate tiers, beside an exact clip."""
+        """Measure the approximate tiers next to an exact clip."""
         tiers = tiers_of(engine, self._preset.params)
         calls = {("engine", variant): call for variant, call in tiers.items()}
         if calls:
             self._measure(clip, _ours(clip) | calls, set(tiers))
 
     def _beside(self, engine: Engine, stages: list[Stage]) -> None:
-        """Diffusers as it is, and the engine again beside it."""
+        """Measure eager diffusers, and the engine again next to it."""
         theirs = build_diffusers(engine)
         for stage in stages:
             self._measure(stage, _ours(stage) | {("diffusers", "eager"): stage.theirs(theirs)})
 
     def _others(self, engine: Engine, stages: list[Stage]) -> None:
-        """Diffusers with channels last; then both, compiled."""
+        """Measure diffusers with channels last, then both compiled."""
         if self._left() < self._expected("unet_step"):
             return _say("channels last and compiled: left out, the budget is spent")
         pipeline = build_diffusers(engine)
@@ -116,7 +116,7 @@ class Bench:
         return None
 
     def _compiled(self, engine: Engine, stages: list[Stage]) -> None:
-        """Both as they are made faster from outside; the engine stays so."""
+        """Measure both compiled. The engine stays compiled afterwards."""
         if self._left() < COMPILE_S + self._expected("unet_step"):
             return _say("compiled: left out, it would not end within the budget")
         pipeline = build_diffusers(engine)
@@ -131,12 +131,12 @@ class Bench:
             }
             try:
                 self._measure(stage, calls, more=COMPILE_S)
-            except RuntimeError as error:  # torch's own, where there is no C++ compiler
+            except RuntimeError as error:  # raised by torch if there is no C++ compiler
                 return _say(f"compiled: left out, {str(error).splitlines()[0]}")
         return None
 
     def _variant(self, stage: Stage, variant: str, call: Call, more: float) -> None:
-        """One more row of diffusers', beside the engine's default. more: seconds to compile."""
+        """Add a row of diffusers, measured next to the engine's. more: seconds to compile."""
         default, ours = next(iter(stage.ours.items()))
         calls = {("engine", default): ours, ("diffusers", variant): call}
         self._measure(stage, calls, {variant}, more)
@@ -149,10 +149,11 @@ class Bench:
         more: float = 0.0,
     ) -> None:
         """Time calls in turn. keep: the variants that become rows; None is all."""
-        if self._left() < more + self._expected(stage.name) * len(calls):
+        expected = self._expected(stage.name) * len(calls)
+        if self._left() < more + expected:
             return _say(f"{stage.name} {' '.join(next(reversed(calls)))}: left out, no time left")
         timers = {key: Timer(call, self._device) for key, call in calls.items()}
-        interleave(list(timers.values()), stage.rounds, self._until)
+        interleave(list(timers.values()), stage.rounds, self._until, expected or None)
         base = self._base(stage, timers)
         for key, timer in timers.items():
             if keep is None or key[1] in keep:
@@ -160,7 +161,7 @@ class Bench:
         return None
 
     def _base(self, stage: Stage, timers: dict[tuple[str, str], Timer]) -> float | None:
-        """Diffusers' eager seconds: of this run, or of a former one by the engine's in both."""
+        """Eager diffusers' seconds. Earlier ones are scaled by the engine's times then and now."""
         if ("diffusers", "eager") in timers:
             return timers["diffusers", "eager"].seconds
         former = self._table.find(stage.name, "diffusers", "eager")
@@ -175,7 +176,7 @@ class Bench:
         ratio = None if base is None else base / timer.seconds
         share = self._floor[stage.name] / timer.seconds
         before = self._table.find(stage.name, *key)
-        if before is not None:  # of the engine alone: what it launches and holds is known
+        if before is not None:  # measured alone before: keep its launches and memory
             return replace(before, seconds=timer.seconds, ratio=ratio, floor_share=share)
         launches, traffic = self._counts(stage, key, timer.call)
         return Row(
@@ -195,13 +196,13 @@ class Bench:
     def _counts(
         self, stage: Stage, key: tuple[str, str], call: Call
     ) -> tuple[int | None, int | None]:
-        """Launches and nominal bytes, where they can be counted, and for short stages alone."""
+        """Launches and nominal bytes, if they can be counted. A clip is too long to count."""
         on_gpu = self._device.type == "cuda"
         if stage.name == "clip" or (key[1] == "compiled" and not on_gpu):
             return None, None
         if not on_gpu:
             return dispatched(call)
-        hidden = key[0] == "engine" or key[1] == "compiled"  # in kernels that are not dispatched
+        hidden = key[0] == "engine" or key[1] == "compiled"  # in kernels that bypass the dispatcher
         return launched(call), None if hidden else dispatched(call)[1]
 
     def _profile(self, engine: Engine, call: Call) -> None:
@@ -216,7 +217,7 @@ class Bench:
         return self._until - time.monotonic()
 
     def _expected(self, stage: str) -> float:
-        """Seconds of a call, as the slowest so far; of a clip, by its parts. 0 if unknown."""
+        """The expected seconds of a call: the slowest so far, or for a clip its parts; or 0."""
         slowest = max((r.seconds for r in self._table.rows if r.stage == stage), default=0.0)
         if slowest or stage != "clip":
             return slowest
@@ -228,7 +229,7 @@ def _ours(stage: Stage) -> dict[tuple[str, str], Call]:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it, and what of it torch uses."""
+    """The processor's name, if known, and the instructions and threads that torch uses."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

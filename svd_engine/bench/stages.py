@@ -1,4 +1,4 @@
-"""The stages that are timed: each as calls without arguments, on the same inputs for all."""
+"""The stages that are timed, as calls without arguments on the same inputs for all variants."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,27 +11,28 @@ from torch import Tensor
 
 from svd_engine.bench.floor import step_inputs
 from svd_engine.bench.measure import Call
-from svd_engine.bench.tiers import shallow_step, tier_clips
+from svd_engine.bench.tier_comparison import shallow_step, tier_clips
+from svd_engine.conditioning import latent_shape
 from svd_engine.engine import Engine
 from svd_engine.exact import decode_slices
 from svd_engine.params import RenderParams
 
-CHUNK = 8  # frames that diffusers decodes at once, as its documentation does
+CHUNK = 8  # frames that diffusers decodes at once, as in its documentation
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a clip."""
+    """A stage of a clip, in all variants."""
 
     name: str
-    rounds: int  # after the first call
+    rounds: int  # of calls, after the first
     ours: dict[str, Call]  # the engine's variants; the first is the default
-    theirs: Callable[[Any], Call]  # from a pipeline of diffusers
-    exact: Tensor | None = None  # what the call gives in float32, where that differs
+    theirs: Callable[[Any], Call]  # given diffusers' pipeline
+    exact: Tensor | None = None  # the result in float32, if the stage runs in another type
 
 
 def stages_of(engine: Engine, params: RenderParams, device: torch.device) -> list[Stage]:
-    """In order of importance."""
+    """The stages in the order of importance."""
     return [
         _step(engine, params, device),
         _decode(engine, params, device),
@@ -45,7 +46,7 @@ def _step(engine: Engine, params: RenderParams, device: torch.device) -> Stage:
     dtype, timestep = engine.unet.dtype, timestep.to(device)
     sample, context, ids = (x.to(device, dtype) for x in (sample, context, ids))
     inputs = (sample, timestep, context, ids)
-    with torch.no_grad():  # which a clip computes once
+    with torch.no_grad():  # a clip computes these once
         timesteps = timestep.expand(1, len(sample))
         (constants,) = engine.unet.constants(timesteps, context, ids, sample.shape[1])
     return Stage(
@@ -60,9 +61,9 @@ def _step(engine: Engine, params: RenderParams, device: torch.device) -> Stage:
     )
 
 
-@torch.no_grad()  # not inference_mode, which would mark the weights that are cast
+@torch.no_grad()  # inference_mode would mark the cast weights
 def _in_float32(network: Any, inputs: tuple[Tensor, ...]) -> Tensor:
-    """What a network gives with the same weights in float32, without TF32."""
+    """The result of a network with the same weights in float32, without TF32."""
     dtype, before = network.dtype, torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -74,8 +75,8 @@ def _in_float32(network: Any, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 def _decode(engine: Engine, params: RenderParams, device: torch.device) -> Stage:
-    vae, (height, width) = engine.vae, (params.height or 0, params.width or 0)
-    shape = (params.num_frames or 0, vae.config.latent_channels, height // 8, width // 8)
+    vae = engine.vae
+    shape = latent_shape(params, vae.config.latent_channels)
     latents = torch.randn(shape, device=device, dtype=engine.unet.dtype)
 
     def theirs(pipeline: Any) -> Call:
@@ -96,7 +97,7 @@ def _decode(engine: Engine, params: RenderParams, device: torch.device) -> Stage
 
 
 def tiers_of(engine: Engine, params: RenderParams) -> dict[str, Call]:
-    """A clip in each approximate tier."""
+    """Calls that render a clip in each approximate tier."""
     return tier_clips(engine, _picture(params), params)
 
 

@@ -1,1 +1,1 @@
-"""What a port of SVD computed, stage by stage: recorded, compared, and its mistakes named."""
+"""Records what a port of SVD computes, compares it stage by stage, and names its mistakes."""

@@ -33,7 +33,7 @@ DIAGNOSED = (
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the three to the parser's commands."""
+    """Add the three commands to the parser."""
     trace = _command(commands, "trace", "record what a render computes, tensor by tensor", STATUSES)
     trace.add_argument("picture", metavar="PICTURE")
     trace.add_argument("--out", required=True, metavar="FILE", help="a .safetensors file")
@@ -82,7 +82,7 @@ def _command(commands: Commands, name: str, says: str, statuses: str) -> argpars
 
 
 def trace(options: argparse.Namespace) -> int:
-    """Record a render."""
+    """Record a render in a trace file."""
     import torch
 
     from svd_engine.checkpoint import open_checkpoint
@@ -128,7 +128,7 @@ def trace(options: argparse.Namespace) -> int:
 
 
 def _keep_float32() -> None:
-    """Convolutions on a GPU round float32 to TF32, a thousandth off, unless told not to."""
+    """Keep convolutions on a GPU from rounding float32 to TF32, which is off by a thousandth."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False
@@ -144,7 +144,7 @@ def _steps(text: str | None) -> set[int] | None:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Compare two traces; 0 alike, 1 one departs, 2 they cannot be compared."""
+    """Compare two traces. Returns 0 if they are alike, 1 if one departs; see `COMPARED`."""
     from svd_engine.conformance.compare import compare, table, tiers_told
     from svd_engine.conformance.page import comparison_page
     from svd_engine.conformance.traces import TraceError, open_trace
@@ -165,11 +165,11 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def diagnose(options: argparse.Namespace) -> int:
-    """Name mistakes; 0 nothing is wrong, 1 something is, 2 it cannot be told."""
+    """Name the mistakes in a trace. Returns an exit status; see `DIAGNOSED`."""
     import torch
 
     from svd_engine.conformance.diagnose import diagnose, line_of, report
-    from svd_engine.conformance.judged import Given
+    from svd_engine.conformance.replay import Case
     from svd_engine.conformance.traces import open_trace
     from svd_engine.engine import Engine
     from svd_engine.image import fit_picture
@@ -187,9 +187,9 @@ def diagnose(options: argparse.Namespace) -> int:
     assert params.height is not None
     image = fit_picture(picture, params.width, params.height, params.fit)
     dtype = getattr(torch, theirs.about.get("dtype", options.dtype))
-    given = Given(theirs, engine, image, params, dtype)
+    case = Case(theirs, engine, image, params, dtype)
     quiet: Callable[[Any], object] = lambda _: None  # noqa: E731
-    diagnosis = diagnose(given, quiet if options.json else lambda found: print(line_of(found)))
+    diagnosis = diagnose(case, quiet if options.json else lambda found: print(line_of(found)))
     if options.json:
         print(json.dumps(diagnosis.as_json()))
     else:
@@ -198,7 +198,7 @@ def diagnose(options: argparse.Namespace) -> int:
 
 
 def _params_of(options: argparse.Namespace, about: Mapping[str, Any]) -> RenderParams:
-    """What was asked: as the trace's header tells; else, or where it is said here, the options."""
+    """The params in the trace's header, overridden by those given as options."""
     told = {k: v for k, v in about.get("params", {}).items() if k != "deviations"}
     known = {name: value for name, value in told.items() if name not in given_params(options)}
     return params_from(options, **known)

@@ -1,6 +1,6 @@
-"""Two traces side by side: where they first depart, and by how much. End to end, stage by stage.
+"""Compares two traces end to end: where they first depart from each other, and by how much.
 
-What a stage is given may differ already; what a stage itself does is asked by `diagnose`.
+Once they have departed, later stages have different inputs. `diagnose` judges each stage by itself.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svd_engine.conformance.traces import Trace, align, split_key
 
-# Of the largest value; before denoising, and from it on, where errors add up.
+# Relative to the largest value: before denoising, and from then on, as errors accumulate.
 TOLERANCES = {
     torch.float32: (1e-5, 1e-4),
     torch.float16: (5e-3, 2e-2),
@@ -23,12 +23,12 @@ EARLY = ("clip.", "image.", "time_ids", "guidance", "sigmas", "timesteps", "late
 
 @dataclass(frozen=True)
 class Row:
-    """A tensor of both traces. Differences are None where they cannot be taken."""
+    """A tensor that both traces have. Differences are None if they cannot be computed."""
 
     key: str
     shape: tuple[int, ...]
-    note: str  # how the second one was laid out, or why it cannot be compared
-    largest: float | None = None  # difference
+    note: str  # the layout of the second one, or why they cannot be compared
+    largest: float | None = None  # absolute difference
     rms: float | None = None
     relative: float | None = None  # the largest difference over the first one's largest value
     cosine: float | None = None
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows in the order of computation; names that only one of the two has."""
+    """Rows in the order of computation, and the names that only one of the traces has."""
 
     rows: tuple[Row, ...]
     only_first: tuple[str, ...]
@@ -46,11 +46,11 @@ class Comparison:
 
     @property
     def first_departure(self) -> Row | None:
-        """The first tensor that is beyond its tolerance."""
+        """The first tensor whose difference exceeds its tolerance."""
         return next((row for row in self.rows if row.departs), None)
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The comparison as JSON values."""
         first = self.first_departure
         return {
             "alike": first is None,
@@ -62,7 +62,7 @@ class Comparison:
 
 
 def compare(first: Trace, second: Trace) -> Comparison:
-    """Every tensor that both have."""
+    """Compare every tensor that both traces have."""
     return Comparison(
         tuple(compare_tensors(key, first[key], second[key]) for key in first if key in second),
         tuple(key for key in first if key not in second),
@@ -71,7 +71,7 @@ def compare(first: Trace, second: Trace) -> Comparison:
 
 
 def tiers_told(first: Trace, second: Trace) -> Iterator[str]:
-    """A line where the headers tell of two tiers, which are not meant to be alike."""
+    """A warning if the headers name different tiers, whose traces are not meant to be alike."""
     names = ("tier", "reuse_interval")
     one, other = ([t.about.get("params", {}).get(n) for n in names] for t in (first, second))
     if None not in (*one, *other) and one != other:
@@ -80,7 +80,7 @@ def tiers_told(first: Trace, second: Trace) -> Iterator[str]:
 
 
 def compare_tensors(key: str, a: Tensor, b: Tensor) -> Row:
-    """A tensor of both traces; `b` in any layout that is known."""
+    """Compare a tensor of both traces. `b` may be in any known layout."""
     shape = tuple(a.shape)
     aligned = align(b, shape)
     if aligned is None:
@@ -115,7 +115,7 @@ def _tolerance(key: str, *dtypes: torch.dtype) -> float:
 
 
 def table(comparison: Comparison) -> Iterator[str]:
-    """Lines for people: in the order of computation, what departs marked."""
+    """The lines of a table in the order of computation, in which departures are marked."""
     head = ("tensor", "shape", "largest", "rms", "relative", "cosine", "")
     lines: list[tuple[str, ...]] = [head]
     for row in comparison.rows:

@@ -1,7 +1,7 @@
-"""Which known mistakes explain a trace: for each stage, what is right and what each would give.
+"""Finds the known mistakes that explain a trace, by replaying each stage with and without them.
 
-A mistake is named where it leaves less than half of what is unexplained without it. Rounding and
-noise are explained by none, however large: so a trace in bfloat16 is right, or wrong, as well.
+A mistake is named if it leaves less than half of the residual that remains without it. No mistake
+explains rounding or noise, however large, so traces in bfloat16 can be judged as well.
 """
 
 import inspect
@@ -17,65 +17,66 @@ import torch
 from torch import Tensor
 
 from svd_engine.conditioning import posterior
-from svd_engine.conformance.catalogue import CATALOGUE
-from svd_engine.conformance.judged import STAGES, Given, NeedsError, judged_keys
+from svd_engine.conformance.replay import STAGES, Case, MissingTensorError, replayable_keys
 from svd_engine.conformance.traces import Trace, align, split_key
+from svd_engine.deviation_catalogue import CATALOGUE
+from svd_engine.deviations import recipe_of
 from svd_engine.image import vae_pixels
-from svd_engine.recipe import recipe_of
+from svd_engine.sizes import LATENT_SCALE
 
-EXACT = 1e-6  # of the right tensor's RMS: float32 in another order of summation
-ROUNDING = 0.05  # of it: half precision; beyond it, what no mistake explains is said
-ROUNDING_TOLD = 2**-8  # the same, of numbers that are told and not computed by a network
+EXACT = 1e-6  # of the right tensor's RMS: float32, summed in another order
+ROUNDING = 0.05  # of the RMS: half precision; a larger residual is reported as unexplained
+ROUNDING_TOLD = 2**-8  # the same for numbers that no network computes, which `TOLD` lists
 TOLD = ("time_ids", "guidance", "sigmas", "timesteps")
-EXPLAINS = 0.5  # of what was unexplained, at most, is left by a mistake that is named
-LITTLE = 1e-4  # that noise which is small beside the picture's latent may be
-LIKE_UNIT = 0.02  # that unit noise may be off, and what chance adds in a small tensor
+EXPLAINS = 0.5  # a mistake is named if it leaves less than this share of the residual
+LITTLE = 1e-4  # a residual of the picture's latent that may come from other noise
+LIKE_UNIT = 0.02  # tolerance of unit noise, beside what chance adds in a small tensor
 
 
 class Verdict(StrEnum):
-    """What is made of a tensor."""
+    """The verdict on a tensor."""
 
     RIGHT = "right"
-    WRONG = "wrong"  # by mistakes that are named
-    UNEXPLAINED = "unexplained"  # it departs, and no known mistake gives it
-    UNKNOWN = "unknown"  # the trace has not what it takes
+    WRONG = "wrong"  # explained by the mistakes that are named
+    UNEXPLAINED = "unexplained"  # it departs, and no known mistake explains it
+    UNKNOWN = "unknown"  # the trace lacks what is needed to judge it
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A tensor of the trace, judged. Residuals are over the right tensor's RMS."""
+    """The verdict on a tensor of the trace. Residuals are relative to the right tensor's RMS."""
 
     key: str
     verdict: Verdict
     deviations: tuple[str, ...] = ()
-    right: float | None = None  # residual under what is right
-    under: float | None = None  # under the mistakes named
-    note: str = ""  # how it is laid out, or what is missing
+    right: float | None = None  # the residual to the right tensor
+    under: float | None = None  # the residual under the named mistakes
+    note: str = ""  # its layout, or what is missing
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, in the order of computation."""
+    """All findings in the order of computation."""
 
     findings: tuple[Finding, ...]
-    record_next: tuple[str, ...]  # what the trace lacks for more to be judged
+    record_next: tuple[str, ...]  # what the trace lacks to judge more stages
 
     @property
     def deviations(self) -> tuple[str, ...]:
-        """Every mistake named, in the catalogue's order."""
+        """All named mistakes, in the catalogue's order."""
         named = {name for finding in self.findings for name in finding.deviations}
         return tuple(name for name in CATALOGUE if name in named)
 
     @property
     def exit_status(self) -> int:
-        """0 nothing wrong, 1 something named, 2 cannot tell."""
+        """0: nothing is wrong. 1: a mistake was named. 2: it cannot be told."""
         if self.deviations:
             return 1
         verdicts = {finding.verdict for finding in self.findings}
         return 2 if Verdict.UNEXPLAINED in verdicts or Verdict.RIGHT not in verdicts else 0
 
     def as_json(self) -> dict[str, Any]:
-        """For programs."""
+        """The diagnosis as JSON values."""
         return {
             "deviations": list(self.deviations),
             "stages": [asdict(finding) for finding in self.findings],
@@ -84,13 +85,13 @@ class Diagnosis:
 
 
 @torch.no_grad()
-def diagnose(given: Given, tell: Callable[[Finding], object] = lambda _: None) -> Diagnosis:
-    """Judge every tensor that can be. tell: called with each finding as it is made."""
+def diagnose(case: Case, tell: Callable[[Finding], object] = lambda _: None) -> Diagnosis:
+    """Judge every tensor of the trace that can be judged. tell: called with each finding."""
     findings, missing = [], dict[str, None]()
-    for key, name, step in judged_keys(given.trace):
+    for key, name, step in replayable_keys(case.trace):
         try:
-            finding = _judge(given, key, name, step)
-        except NeedsError as error:
+            finding = _judge(case, key, name, step)
+        except MissingTensorError as error:
             needed = str(error.args[0])
             missing[needed] = None
             finding = Finding(key, Verdict.UNKNOWN, note=f"needs {needed}")
@@ -103,19 +104,19 @@ def diagnose(given: Given, tell: Callable[[Finding], object] = lambda _: None) -
     return Diagnosis(tuple(findings), tuple(missing))
 
 
-def _judge(given: Given, key: str, name: str, step: int) -> Finding:
+def _judge(case: Case, key: str, name: str, step: int) -> Finding:
     compute = STAGES[name]
 
     def under(deviations: Sequence[str]) -> Tensor:
-        params = given.params.model_copy(update={"deviations": tuple(deviations)})
-        return compute(given, recipe_of(params), step).float().cpu()
+        params = case.params.model_copy(update={"deviations": tuple(deviations)})
+        return compute(case, recipe_of(params), step).float().cpu()
 
     right = under(())
-    aligned = align(given.trace[key], tuple(right.shape))
-    if aligned is None and name == "time_ids" and given.trace[key].numel() == 6:  # of both halves
-        aligned = align(given.trace[key].reshape(-1, 3)[-1:], (1, 3))
+    aligned = align(case.trace[key], tuple(right.shape))
+    if aligned is None and name == "time_ids" and case.trace[key].numel() == 6:  # both halves
+        aligned = align(case.trace[key].reshape(-1, 3)[-1:], (1, 3))
     if aligned is None:
-        shape = list(given.trace[key].shape)
+        shape = list(case.trace[key].shape)
         return Finding(key, Verdict.UNKNOWN, note=f"is {shape}, not {list(right.shape)}")
     theirs, note = aligned[0].float(), aligned[1]
     if name == "frames":
@@ -124,11 +125,11 @@ def _judge(given: Given, key: str, name: str, step: int) -> Finding:
     finding = replace(finding, note=finding.note or note)
     little = name == "image.latent" and finding.verdict is Verdict.RIGHT
     if finding.verdict is Verdict.UNEXPLAINED or (little and (finding.right or 0) > LITTLE):
-        finding = _with_other_noise(given, finding, theirs, right) or finding
-    if finding.verdict is Verdict.UNEXPLAINED and name == "timesteps" and "sigmas" in given.trace:
-        # What they say of their sigmas may not be what they told the UNet of.
-        alone = Trace({"timesteps": given.trace["timesteps"]})
-        finding = _judge(replace(given, trace=alone), key, name, step)
+        finding = _with_other_noise(case, finding, theirs, right) or finding
+    if finding.verdict is Verdict.UNEXPLAINED and name == "timesteps" and "sigmas" in case.trace:
+        # The recorded sigmas may not be those that the timesteps were computed from.
+        alone = Trace({"timesteps": case.trace["timesteps"]})
+        finding = _judge(replace(case, trace=alone), key, name, step)
     if finding.verdict is Verdict.UNEXPLAINED and name == "time_ids":
         finding = _in_another_order(finding, theirs, under)
     return finding
@@ -137,7 +138,7 @@ def _judge(given: Given, key: str, name: str, step: int) -> Finding:
 def _explain(
     key: str, name: str, theirs: Tensor, right: Tensor, under: Callable[[Sequence[str]], Tensor]
 ) -> Finding:
-    """The fewest mistakes that explain a tensor."""
+    """Find the fewest mistakes that explain a tensor."""
     scale = _rms(right) or 1.0
 
     def residual(deviations: Sequence[str]) -> float:
@@ -151,7 +152,7 @@ def _explain(
         return Finding(key, Verdict.UNKNOWN, note="what it is made of holds NaN or Inf")
     at_right = _rms(theirs - right) / scale
     best, left = tuple[str, ...](), at_right
-    candidates = [name_ for name_, entry in CATALOGUE.items() if name in entry.shows_in]
+    candidates = [known.name for known in CATALOGUE.values() if name in known.shows_in]
     for size in range(1, len(candidates) + 1):
         if left <= EXACT:
             break
@@ -171,11 +172,11 @@ def _rms(x: Tensor) -> float:
 
 
 def _with_other_noise(
-    given: Given, finding: Finding, theirs: Tensor, right: Tensor
+    case: Case, finding: Finding, theirs: Tensor, right: Tensor
 ) -> Finding | None:
-    """What spread tells where their noise is of another generator than torch's."""
+    """Judge a tensor by the spread of its noise, which another generator may have drawn."""
     note = "by the spread of its noise: the generator is another"
-    strength = given.params.noise_aug_strength
+    strength = case.params.noise_aug_strength
     explanations: list[tuple[Tensor, tuple[str, ...]]] = []
     if finding.key == "image.noise":
         explanations = [(theirs, ())]
@@ -183,13 +184,14 @@ def _with_other_noise(
         scale = _rms(right)
         explanations = [(theirs / scale, ()), (theirs, ("initial_scale_missing",))]
     elif finding.key == "image.augmented" and strength:
-        clean = vae_pixels(given.image, theirs.shape[-1], theirs.shape[-2])
+        clean = vae_pixels(case.image, theirs.shape[-1], theirs.shape[-2])
         explanations = [((theirs - clean) / strength, ())]
     elif finding.key == "image.latent":
-        pixels = given.tensor("image.augmented", (1, 3, 8 * theirs.shape[-2], 8 * theirs.shape[-1]))
-        mean, log_variance = (x.float().cpu() for x in posterior(given.engine.vae, pixels))
+        sides = (LATENT_SCALE * side for side in theirs.shape[-2:])
+        pixels = case.tensor("image.augmented", (1, 3, *sides))
+        mean, log_variance = (x.float().cpu() for x in posterior(case.engine.vae, pixels))
         spread = (0.5 * log_variance.clamp(-30, 20)).exp()
-        factor = given.engine.vae.config.scaling_factor
+        factor = case.engine.vae.config.scaling_factor
         explanations = [
             ((theirs - mean) / spread, ("posterior_sampled",)),
             ((theirs / factor - mean) / spread, ("posterior_sampled", "image_latent_scaled")),
@@ -204,7 +206,7 @@ def _with_other_noise(
 
 
 def _is_unit(noise: Tensor) -> bool:
-    """Whether it is noise of mean 0 and variance 1, as far as so many values tell."""
+    """Whether a tensor may be noise of mean 0 and variance 1, considering its size."""
     chance = 4 / noise.numel() ** 0.5
     spread, mean = _rms(noise), noise.mean().item()
     return abs(spread - 1) < LIKE_UNIT + chance / 2**0.5 and abs(mean) < LIKE_UNIT + chance
@@ -213,7 +215,7 @@ def _is_unit(noise: Tensor) -> bool:
 def _in_another_order(
     finding: Finding, theirs: Tensor, under: Callable[[Sequence[str]], Tensor]
 ) -> Finding:
-    """Time ids in an order that the catalogue's own change does not make."""
+    """Recognize time ids in any order, not only in that of the catalogue's change."""
     for others in ((), ("fps_not_reduced",)):
         ids = under(others)
         for order in permutations(range(3)):
@@ -228,7 +230,7 @@ def _in_another_order(
 
 
 def right_line(name: str) -> str:
-    """Where this engine does right what a mistake does wrong: file, line and function."""
+    """The correct code in this engine for a mistake: file, line and function."""
     module_name, _, function_name = CATALOGUE[name].where.partition(":")
     module = import_module(f"svd_engine.{module_name}")
     function = inspect.unwrap(getattr(module, function_name))
@@ -240,11 +242,11 @@ def right_line(name: str) -> str:
 
 
 def report(diagnosis: Diagnosis) -> Iterator[str]:
-    """Lines for people, after those of the findings."""
+    """The lines of the summary that follows the findings."""
     for name in diagnosis.deviations:
-        entry = CATALOGUE[name]
-        yield f"{name}: {entry.wrong}"
-        yield f"    right: {entry.right} ({right_line(name)})"
+        known = CATALOGUE[name]
+        yield f"{name}: {known.wrong}"
+        yield f"    right: {known.right} ({right_line(name)})"
     unexplained = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNEXPLAINED]
     if unexplained:
         yield f"departs, and no known mistake explains it: {', '.join(unexplained)}"
@@ -257,7 +259,7 @@ def report(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 def line_of(finding: Finding) -> str:
-    """A finding on one line."""
+    """A finding as one line."""
     numbers = [("right", finding.right), ("under it", finding.under)]
     told = ", ".join(f"{what} {number:.1e}" for what, number in numbers if number is not None)
     named = " + ".join(finding.deviations)

@@ -1,117 +1,106 @@
-"""A comparison as one HTML file: its table, the error over the steps, and maps of differences."""
+"""Shows a comparison as one HTML file: its table, errors over the steps, and difference maps."""
 
 import base64
 import math
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import torch
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
-from svd_engine.conformance.compare import Comparison, Row
+from svd_engine.conformance.compare import Comparison
 from svd_engine.conformance.traces import OF_STEP, Trace, align, split_key
 
-SHOWN = 3  # frames of each tensor: the first, the middle one, the last
+TEMPLATES = Path(__file__).with_name("templates")
 SIDE = 256  # pixels of a map's longer side, at least
 LINES = {"model_output": "#c2410c", "latents": "#1d4ed8"}  # of OF_STEP; drawn over the steps
 WIDTH, HEIGHT, MARGIN = 720, 240, 48
-# Black, violet, red, yellow, white.
+# The colours of a map: black, violet, red, yellow, white.
 SHADES = np.array(
     [[0, 0, 0], [80, 10, 110], [205, 45, 60], [250, 190, 40], [255, 255, 255]], np.float32
 )
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .15rem .9rem .15rem 0; border-bottom: 1px solid #8884; }
-.departs { color: #c2410c; font-weight: 600; }
-.scroll { overflow-x: auto; }
-figure { margin: 1.5rem 0; }
-figure div { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: .5rem; }
-img { width: 100%; image-rendering: pixelated; }
-svg { max-width: 100%; }
-svg text { fill: currentColor; font-size: 12px; }
-"""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A tensor's differences over the steps; points: as SVG's polyline takes them."""
+
+    what: str
+    colour: str
+    points: str
+
+
+@dataclass(frozen=True)
+class _Chart:
+    """Relative differences over the steps, on a logarithmic scale."""
+
+    first: int  # step
+    last: int
+    grid: Sequence[tuple[int, float]]  # exponents, and how far down each is
+    lines: Sequence[_Line]
+    width: int = WIDTH
+    height: int = HEIGHT
+    margin: int = MARGIN
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A frame of both traces and their difference, as data URLs of pictures."""
+
+    key: str
+    frame: int
+    largest: float  # difference, which is drawn white
+    pictures: tuple[str, str, str]
 
 
 def comparison_page(
     comparison: Comparison, first: Trace, second: Trace, names: tuple[str, str]
 ) -> str:
     """The file's text."""
-    departure = comparison.first_departure
-    said = f"The first to depart is {departure.key}." if departure else "They are alike."
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width'><title>Two traces</title>",
-        f"<style>{STYLE}</style><h1>{escape(names[0])} and {escape(names[1])}</h1>",
-        f"<p>{escape(said)}</p>",
-        _table(comparison),
-        _steps(comparison),
-        *_maps(comparison, first, second, names),
-    ]
-    return "\n".join(parts) + "\n"
-
-
-def _table(comparison: Comparison) -> str:
-    rows = "".join(_row(row) for row in comparison.rows)
-    head = "".join(
-        f"<th scope=col>{name}</th>"
-        for name in ("tensor", "shape", "largest", "rms", "relative", "cosine", "layout")
+    environment = Environment(
+        autoescape=True,
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    lost = "".join(
-        f"<p>Only {escape(which)} has {escape(', '.join(keys))}.</p>"
-        for which, keys in (
-            ("the first", comparison.only_first),
-            ("the second", comparison.only_second),
-        )
-        if keys
+    return environment.get_template("comparison.html").render(
+        comparison=comparison,
+        names=names,
+        chart=_chart(comparison),
+        maps=list(_maps(comparison, first, second)),
     )
-    return f"<div class=scroll><table><tr>{head}</tr>{rows}</table></div>{lost}"
 
 
-def _row(row: Row) -> str:
-    numbers = [row.largest, row.rms, row.relative]
-    cells = [row.key, " x ".join(map(str, row.shape))]
-    cells += ["" if number is None else f"{number:.2e}" for number in numbers]
-    cells += ["" if row.cosine is None else f"{row.cosine:.6f}", row.note]
-    kind = " class=departs" if row.departs else ""
-    return f"<tr{kind}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-
-
-def _steps(comparison: Comparison) -> str:
-    """Relative differences over the steps, on a logarithmic scale."""
+def _chart(comparison: Comparison) -> _Chart | None:
+    """None where fewer than two steps can be compared."""
     lines = {what: _points(comparison, what) for what in LINES if what in OF_STEP}
     lines = {what: points for what, points in lines.items() if len(points) > 1}
     if not lines:
-        return ""
+        return None
     every = [point for points in lines.values() for point in points]
     low, high = math.floor(min(y for _, y in every)), math.ceil(max(y for _, y in every))
     high = max(high, low + 1)
     first, last = min(x for x, _ in every), max(x for x, _ in every)
-    drawn = [_grid(low, high)]
-    for number, (what, points) in enumerate(lines.items()):
+    drawn = []
+    for what, points in lines.items():
         path = " ".join(
             f"{MARGIN + (x - first) / (last - first) * (WIDTH - 2 * MARGIN):.1f},"
             f"{_height(y, low, high):.1f}"
             for x, y in points
         )
-        line = f"fill=none stroke='{LINES[what]}' stroke-width=2"
-        drawn.append(f"<polyline points='{path}' {line} />")
-        where = f"x={WIDTH - MARGIN - 110} y={16 + 16 * number}"
-        drawn.append(f"<text {where} style='fill:{LINES[what]}'>{what}</text>")
-    box = f"viewBox='0 0 {WIDTH} {HEIGHT}' width={WIDTH} role=img"
-    label = f"aria-label='relative difference, steps {first} to {last}'"
-    return (
-        f"<h2>Over the steps</h2><p>Relative difference, steps {first} to {last}.</p>"
-        f"<svg {box} {label}>{''.join(drawn)}</svg>"
-    )
+        drawn.append(_Line(what, LINES[what], path))
+    grid = [(exponent, _height(exponent, low, high)) for exponent in range(low, high + 1)]
+    return _Chart(first, last, grid, drawn)
 
 
 def _points(comparison: Comparison, what: str) -> list[tuple[int, float]]:
-    """Steps, and the exponents of their differences."""
+    """The steps, and the exponents of their relative differences."""
     points = []
     for row in comparison.rows:
         name, step = split_key(row.key)
@@ -124,46 +113,28 @@ def _height(exponent: float, low: int, high: int) -> float:
     return HEIGHT - MARGIN / 2 - (exponent - low) / (high - low) * (HEIGHT - MARGIN)
 
 
-def _grid(low: int, high: int) -> str:
-    lines = []
-    for exponent in range(low, high + 1):
-        y = _height(exponent, low, high)
-        lines.append(
-            f"<line x1={MARGIN} x2={WIDTH - MARGIN} y1={y:.1f} y2={y:.1f} stroke='#8886' />"
-            f"<text x=4 y={y + 4:.1f}>1e{exponent}</text>"
-        )
-    return "".join(lines)
+def _maps(comparison: Comparison, first: Trace, second: Trace) -> Iterator[_Map]:
+    """The two, and their difference, of the pictures, the latents and the frames.
 
-
-def _maps(
-    comparison: Comparison, first: Trace, second: Trace, names: tuple[str, str]
-) -> Iterator[str]:
-    """The two, and their difference, of the pictures, the latents and the frames."""
+    Of each tensor the first frame, the middle one and the last.
+    """
     steps = [row.key for row in comparison.rows if split_key(row.key)[0] == "step.latents"]
     wanted = ["image.augmented", "image.latent", "latents.init", *steps[-1:], "frames"]
-    shown = [row for row in comparison.rows if row.key in wanted and row.relative is not None]
-    if shown:
-        yield "<h2>Where they differ</h2>"
-    for row in shown:
+    for row in comparison.rows:
+        if row.key not in wanted or row.relative is None:
+            continue
         aligned = align(second[row.key], row.shape)
         assert aligned is not None
         a, b = (x.float().reshape(-1, *x.shape[-3:]) for x in (first[row.key], aligned[0]))
         largest = (a - b).abs().max().item()
         for frame in sorted({0, len(a) // 2, len(a) - 1}):
-            pictures = (_picture(a[frame]), _picture(b[frame]), _heat(a[frame] - b[frame], largest))
-            images = "".join(
-                f"<img alt='{alt}' src='{_url(image)}'>"
-                for alt, image in zip((*map(escape, names), "difference"), pictures, strict=True)
-            )
-            text = f"{row.key}, frame {frame}: {', '.join(names)}, their difference"
-            yield (
-                f"<figure><figcaption>{escape(text)} (white is {largest:.1e})</figcaption>"
-                f"<div>{images}</div></figure>"
-            )
+            difference = _url(_heat(a[frame] - b[frame], largest))
+            pictures = _url(_picture(a[frame])), _url(_picture(b[frame])), difference
+            yield _Map(row.key, frame, largest, pictures)
 
 
 def _picture(x: Tensor) -> Image.Image:
-    """(C, H, W) as grey or as colours, from its least value to its greatest."""
+    """Draw (C, H, W) in grey or in colours, from its least value to its greatest."""
     x = x[:3] if len(x) >= 3 else x[:1].expand(3, -1, -1)
     span = (x.max() - x.min()).clamp_min(1e-12)
     levels = ((x - x.min()) / span * 255).round().to(torch.uint8)
@@ -171,7 +142,7 @@ def _picture(x: Tensor) -> Image.Image:
 
 
 def _heat(difference: Tensor, largest: float) -> Image.Image:
-    """(C, H, W): the largest difference of each pixel's channels."""
+    """Draw the largest difference among the channels of each pixel of (C, H, W)."""
     heat = difference.abs().amax(dim=0).numpy() / (largest or 1.0)
     at = heat.clip(0, 1) * (len(SHADES) - 1)
     low = np.floor(at).astype(int).clip(0, len(SHADES) - 2)

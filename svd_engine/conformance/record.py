@@ -1,4 +1,4 @@
-"""Recording: an engine's render with listeners in its recipe; and what is told of the machine."""
+"""Records what the engine computes, by wrapping a recipe's functions; and describes the machine."""
 
 import platform
 import resource
@@ -8,44 +8,47 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
 
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.conformance.traces import step_key
+from svd_engine.deviations import recipe_of
 from svd_engine.engine import Clip, Engine
 from svd_engine.params import RenderParams
 from svd_engine.picture import Picture
-from svd_engine.recipe import Recipe, recipe_of
+from svd_engine.recipe import Recipe
+from svd_engine.schedule import StepResult
 
 LIBRARIES = ("torch", "transformers", "safetensors", "numpy", "pillow", "diffusers")
 MB = 2**20
+P = ParamSpec("P")
 
 
 class Recorder:
-    """Keeps copies of the tensors it is given, and how much memory there was in use."""
+    """Keeps copies of tensors, and how much memory was in use after each stage."""
 
     def __init__(self, only: Sequence[str] = (), at: Collection[int] | None = None) -> None:
-        """only: patterns, as step.*.latents; none is all. at: the steps that are kept."""
+        """only: patterns of names, such as step.*.latents, or all. at: the steps to keep."""
         self.tensors: dict[str, Tensor] = {}
         self.memory: list[dict[str, Any]] = []
         self._only, self._at = tuple(only), at
         self._began = time.perf_counter()
 
     def put(self, key: str, tensor: Tensor) -> None:
-        """Keep a tensor, where it is wanted."""
+        """Keep a tensor if its name was asked for."""
         if not self._only or any(fnmatchcase(key, pattern) for pattern in self._only):
             self.tensors[key] = tensor.detach().to("cpu", copy=True)
 
     def put_step(self, step: int, what: str, tensor: Tensor) -> None:
-        """Keep a tensor of a step, where it is wanted."""
+        """Keep a tensor of a step if both were asked for."""
         if self._at is None or step in self._at:
             self.put(step_key(step, what), tensor)
 
     def note(self, stage: str) -> None:
-        """How much memory is in use at the end of a stage."""
+        """Note how much memory is in use at the end of a stage."""
         told: dict[str, Any] = {"stage": stage, "at_s": time.perf_counter() - self._began}
         told["process_mb"] = _resident_mb()
         told["process_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -64,7 +67,7 @@ def _resident_mb() -> float:
 
 
 def record(engine: Engine, picture: Picture, params: RenderParams, recorder: Recorder) -> Clip:
-    """Render, and record what was computed."""
+    """Render a clip, and record what was computed."""
     recorder.note("load")
     clip = engine.render(picture, params, recipe=listen(recipe_of(params), recorder))
     recorder.note("decode")
@@ -72,73 +75,81 @@ def record(engine: Engine, picture: Picture, params: RenderParams, recorder: Rec
 
 
 def listen(recipe: Recipe, recorder: Recorder) -> Recipe:
-    """The recipe, its functions telling the recorder what they give."""
-    told = _Told(recipe, recorder)
+    """The recipe, with functions that also put their results into the recorder."""
+    recorded = _Recorded(recipe, recorder)
     return replace(
         recipe,
-        draw_noise=told.draw_noise,
-        clip_pixels=told.kept("clip.pixels", recipe.clip_pixels),
-        augment=told.kept("image.augmented", recipe.augment),
-        sigmas=told.kept("sigmas", recipe.sigmas),
-        timesteps=told.kept("timesteps", recipe.timesteps),
-        initial_latents=told.kept("latents.init", recipe.initial_latents),
-        pair=told.pair,
-        guidance_scales=told.guidance_scales,
-        join=told.kept_of_step("model_input", recipe.join),
-        predict=told.kept_of_step("model_output", recipe.predict),
-        euler_step=told.euler_step,
-        unscale=told.kept("decode.latents", recipe.unscale),
-        to_uint8=told.to_uint8,
+        draw_noise=recorded.draw_noise,
+        clip_pixels=recorded.keeping("clip.pixels", recipe.clip_pixels),
+        augment=recorded.keeping("image.augmented", recipe.augment),
+        sigmas=recorded.keeping("sigmas", recipe.sigmas),
+        timesteps=recorded.keeping("timesteps", recipe.timesteps),
+        initial_latents=recorded.keeping("latents.init", recipe.initial_latents),
+        pair=recorded.pair,
+        guidance_scales=recorded.guidance_scales,
+        join=recorded.keeping_of_step("model_input", recipe.join),
+        predict=recorded.keeping_of_step("model_output", recipe.predict),
+        euler_step=recorded.euler_step,
+        unscale=recorded.keeping("decode.latents", recipe.unscale),
+        to_uint8=recorded.to_uint8,
     )
 
 
-class _Told:
-    """Functions of a recipe that tell a recorder what they give; of one render."""
+class _Recorded:
+    """Functions of a recipe that put their results into a recorder. For one render only."""
 
     def __init__(self, recipe: Recipe, recorder: Recorder) -> None:
         self._recipe, self._recorder, self._put = recipe, recorder, recorder.put
         self._step = 0
 
-    def kept(self, key: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def heard(*args: Any) -> Tensor:
-            tensor = function(*args)
+    def keeping(self, key: str, function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        """The function, its result recorded under `key`."""
+
+        def recorded(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            tensor = function(*args, **kwargs)
             self._put(key, tensor)
             return tensor
 
-        return heard
+        return recorded
 
-    def kept_of_step(self, what: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def heard(*args: Any) -> Tensor:
-            tensor = function(*args)
+    def keeping_of_step(self, what: str, function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        """The function, its result recorded under the current step."""
+
+        def recorded(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+            tensor = function(*args, **kwargs)
             self._recorder.put_step(self._step, what, tensor)
             return tensor
 
-        return heard
+        return recorded
 
-    def draw_noise(self, *args: Any) -> Noise:
-        noise = self._recipe.draw_noise(*args)
+    def draw_noise(self, params: RenderParams, dtype: torch.dtype, channels: int) -> Noise:
+        noise = self._recipe.draw_noise(params, dtype, channels)
         self._put("image.noise", noise.picture)
         return noise
 
-    def pair(self, told: Conditioning, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def pair(
+        self, conditioning: Conditioning, frames: int, guided: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         self._recorder.note("encode")
-        self._put("clip.embedding", told.embedding)
-        self._put("image.latent", told.image_latent)
-        self._put("time_ids", told.time_ids)
-        return self._recipe.pair(told, *args)
+        self._put("clip.embedding", conditioning.embedding)
+        self._put("image.latent", conditioning.image_latent)
+        self._put("time_ids", conditioning.time_ids)
+        return self._recipe.pair(conditioning, frames, guided)
 
-    def guidance_scales(self, *args: Any) -> Tensor:
-        scales = self._recipe.guidance_scales(*args)
+    def guidance_scales(self, lowest: float, highest: float, frames: int, steps: int) -> Tensor:
+        scales = self._recipe.guidance_scales(lowest, highest, frames, steps)
         self._put("guidance", scales[0] if (scales == scales[0]).all() else scales)
         return scales
 
-    def euler_step(self, latents: Tensor, v: Tensor, *sigmas: Tensor) -> Tensor:
-        latents = self._recipe.euler_step(latents, v, *sigmas)
+    def euler_step(
+        self, latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor
+    ) -> StepResult:
+        result = self._recipe.euler_step(latents, v, sigma, sigma_next)
         self._recorder.put_step(self._step, "guided", v)
-        self._recorder.put_step(self._step, "latents", latents)
+        self._recorder.put_step(self._step, "latents", result.latents)
         self._recorder.note(f"step {self._step}")
         self._step += 1
-        return latents
+        return result
 
     def to_uint8(self, frames: Tensor) -> Tensor:
         self._put("frames", frames)
@@ -148,7 +159,7 @@ class _Told:
 
 
 def about_machine(device: str) -> dict[str, Any]:
-    """Versions of the libraries, of CUDA, and the device's name."""
+    """The versions of the libraries and of CUDA, and the device's name."""
     versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:

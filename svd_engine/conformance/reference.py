@@ -1,4 +1,4 @@
-"""Recording diffusers: the same tensors, from `StableVideoDiffusionPipeline`. Needs diffusers."""
+"""Records the same tensors from diffusers' `StableVideoDiffusionPipeline`. Needs diffusers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +22,7 @@ PIPELINE = "diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_dif
 
 
 def load_reference(folder: Path, device: str, dtype: torch.dtype, variant: str | None) -> Any:
-    """Diffusers' pipeline of a checkpoint; ImportError where diffusers is not installed."""
+    """Load a checkpoint into diffusers' pipeline. Raises ImportError without diffusers."""
     try:
         pipeline_class = import_module(PIPELINE).StableVideoDiffusionPipeline
     except ImportError as error:
@@ -37,9 +37,9 @@ def load_reference(folder: Path, device: str, dtype: torch.dtype, variant: str |
 def record_reference(
     pipeline: Any, image: Image.Image, params: RenderParams, recorder: Recorder
 ) -> None:
-    """Render with diffusers, and record what it computed. params: with nothing left open.
+    """Render with diffusers, and record what it computed. params: resolved.
 
-    TraceError for what diffusers does not do: deviations, and reuse of features.
+    Raises TraceError for what diffusers does not support: deviations, and reuse of features.
     """
     if params.reuse_interval > 1:
         raise TraceError("diffusers reuses no features: leave out the tier reuse and its interval")
@@ -72,7 +72,7 @@ def record_reference(
 
 
 def _sigmas(pipeline: Any, params: RenderParams) -> list[float] | None:
-    """Those that diffusers has to be given; None where its own are meant."""
+    """The sigmas to pass to diffusers; None for its own schedule."""
     if params.tier != "fast":
         return None if params.sigmas is None else list(params.sigmas)
     schedule = pipeline.scheduler.config
@@ -81,7 +81,7 @@ def _sigmas(pipeline: Any, params: RenderParams) -> list[float] | None:
 
 @contextmanager
 def _listening(pipeline: Any, recorder: Recorder) -> Iterator[None]:
-    """Hear what the pipeline's networks and methods are given, and what they give."""
+    """Record the arguments and results of the pipeline's networks and methods."""
     told = _Told(recorder)
     with ExitStack() as stack:
         for hook in (
@@ -103,7 +103,7 @@ def _listening(pipeline: Any, recorder: Recorder) -> Iterator[None]:
 
 
 class _Told:
-    """What the pipeline's parts tell a recorder; of one render."""
+    """Callbacks that put what the pipeline computes into a recorder. For one render only."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder, self._put, self._step = recorder, recorder.put, 0
@@ -123,7 +123,7 @@ class _Told:
         self._put("time_ids", kwargs["added_time_ids"][-1:])
 
     def on_noise(self, out: Tensor, *_: Any, **__: Any) -> None:
-        if not self._noises:  # the first is the picture's
+        if not self._noises:  # the first noise is the picture's
             self._put("image.noise", out)
         self._noises += 1
 
@@ -145,7 +145,7 @@ class _Told:
         self._chunks.append((latents, out.sample))
 
     def put_chunks(self) -> None:
-        """The decoder's chunks, as one clip."""
+        """Record the decoder's chunks, joined to one clip."""
         latents, frames = zip(*self._chunks, strict=True)
         self._put("decode.latents", torch.cat(latents))
         self._put("frames", torch.cat(frames))
@@ -153,7 +153,7 @@ class _Told:
 
 @contextmanager
 def _hearing(owner: Any, name: str, heard: Callable[..., object]) -> Iterator[None]:
-    """Let a function of `owner` be heard: what it gave, then what it was given."""
+    """Call `heard` after each call of a function of `owner`, with its result and its arguments."""
     function = getattr(owner, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:

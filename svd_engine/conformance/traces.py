@@ -1,11 +1,11 @@
-"""A trace: what a render computed, by name, in the order of computation.
+"""Traces: the tensors that a render computed, by name and in the order of computation.
 
 clip.pixels (1, 3, 224, 224)         clip.embedding (1, 1, D)
 image.noise, image.augmented (1, 3, H, W)              image.latent (1, C, h, w)
 time_ids (1, 3)    guidance (F)      sigmas (S + 1)    timesteps (S)
 latents.init (1, F, C, h, w)
 step.000.model_input (2, F, 2C, h, w)     step.000.model_output (2, F, C, h, w)
-step.000.guided, step.000.latents (1, F, C, h, w)      and so on to the last step
+step.000.guided, step.000.latents (1, F, C, h, w)      and so on for each step
 decode.latents (F, C, h, w)          frames (F, 3, H, W) in [-1, 1]
 frames.uint8 (F, H, W, 3)
 """
@@ -36,7 +36,7 @@ AFTER = ("decode.latents", "frames", "frames.uint8")
 
 
 class TraceError(ValueError):
-    """A trace that cannot be read, or has not what is needed."""
+    """A trace cannot be read, or lacks what is needed."""
 
 
 def step_key(step: int, what: str) -> str:
@@ -45,14 +45,14 @@ def step_key(step: int, what: str) -> str:
 
 
 def split_key(key: str) -> tuple[str, int | None]:
-    """A tensor's name without its step's number, as in step.latents; and that number."""
+    """A tensor's name without the number of its step, as in step.latents, and that number."""
     head, _, rest = key.partition(".")
     number, _, what = rest.partition(".")
     return (f"step.{what}", int(number)) if head == "step" and number.isdecimal() else (key, None)
 
 
 def rank(key: str) -> tuple[int, int, int, str]:
-    """To sort names by, in the order of computation; unknown ones are last."""
+    """The sort key for the order of computation. Unknown names come last."""
     name, step = split_key(key)
     what = name.removeprefix("step.")
     if step is not None and what in OF_STEP:
@@ -65,7 +65,7 @@ def rank(key: str) -> tuple[int, int, int, str]:
 
 @dataclass(frozen=True)
 class Trace(Mapping[str, Tensor]):
-    """Tensors by name, read when asked for; and what is known of them all."""
+    """Tensors by name, which are read on demand, and what the header says about them."""
 
     homes: Mapping[str, Tensor | Path]
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Trace(Mapping[str, Tensor]):
         return len(self.homes)
 
     def save(self, path: Path) -> None:
-        """Write one safetensors file, its header telling what is known."""
+        """Write one safetensors file, with `about` in its header."""
         header = {name: json.dumps(value) for name, value in self.about.items()}
         with replacing(path) as scratch:
             save_file(
@@ -96,7 +96,7 @@ class Trace(Mapping[str, Tensor]):
 
 
 def open_trace(path: Path) -> Trace:
-    """A trace file, or a folder of .npy and .safetensors files named by tensors. TraceError."""
+    """Open a trace file, or a folder of .npy and .safetensors files. Raises TraceError."""
     if path.is_dir():
         homes: dict[str, Tensor | Path] = {}
         about: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def open_trace(path: Path) -> Trace:
                 homes |= dict.fromkeys([file.stem] if len(names) == 1 else names, file)
                 about |= header
         if not homes:
-            raise TraceError(f"{path} holds no .npy and no .safetensors file")
+            raise TraceError(f"{path} contains no .npy or .safetensors files")
         return Trace(homes, about)
     if not path.exists():
         raise TraceError(f"there is no {path}: give a trace file, or a folder of tensors")
@@ -119,7 +119,7 @@ def open_trace(path: Path) -> Trace:
 
 
 def _look(file: Path) -> tuple[list[str], dict[str, Any]]:
-    """The tensors' names, and what the header tells where it is one of ours."""
+    """The names of a file's tensors, and what its header says if it is a trace of ours."""
     try:
         with safe_open(file, "pt") as opened:
             header = opened.metadata() or {}
@@ -132,13 +132,13 @@ def _look(file: Path) -> tuple[list[str], dict[str, Any]]:
 
 
 def _about(file: Path, header: Mapping[str, str]) -> dict[str, Any]:
-    """What a header of ours tells. TraceError where somebody else has written it."""
+    """Parse the header of a trace. Raises TraceError if it was not written by `Trace.save`."""
     try:
         about = {name: json.loads(text) for name, text in header.items() if name != "format"}
     except (ValueError, RecursionError) as error:
         raise TraceError(f"{file} has a header that cannot be read: {error}") from error
     if not isinstance(about.get("params", {}), dict):
-        raise TraceError(f"{file} has a header whose params are no JSON object")
+        raise TraceError(f"{file} has a header whose params are not a JSON object")
     if about.get("dtype", "float32") not in get_args(DtypeName):
         raise TraceError(f"{file} has a header with the dtype {about['dtype']!r}")
     return about
@@ -150,14 +150,14 @@ def _from_npy(file: Path) -> Tensor:
             array = np.lib.format.read_array(stream, allow_pickle=False)
         native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
         return torch.from_numpy(native)
-    except Exception as error:  # numpy's, and those of what it parses the head with
+    except Exception as error:  # numpy's own, and those of the parser of its header
         raise TraceError(f"{file} cannot be read as an array: {error}") from error
 
 
 def align(theirs: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, str] | None:
-    """A tensor in the shape that is right, and how it was laid out; None where it has another size.
+    """Bring a tensor into the right shape, and describe its layout; None if that is impossible.
 
-    Known layouts: [B*F, C, H, W], [B, C, F, H, W], channels last, and left out dimensions of 1.
+    Known layouts are [B*F, C, H, W], [B, C, F, H, W], channels last, and dimensions of 1 left out.
     """
     if theirs.shape == shape:
         return theirs, ""

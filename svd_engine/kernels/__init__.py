@@ -1,9 +1,10 @@
 """Triton kernels for CUDA: norms, sums, the gate, attention and convolutions along frames.
 
-Each has a plain torch twin where it is used (`group_norm`, `layers`), which is what a CPU runs and
-what the kernel is tested against. All arithmetic is in float32 and statistics are added up in
-float64; only what is stored is in the tensors' own type. Shapes: N samples, L positions, C channels
-last.
+Each kernel has an equivalent in plain torch at its call site (`group_norm`, `layers`), which runs
+on CPUs and which the kernel is tested against. Arithmetic is in float32 and statistics are summed
+in float64; results are stored in the tensors' own type.
+
+Shapes: N samples, L positions, C channels last.
 """
 
 from svd_engine.kernels.attention import MAX_FRAMES, attend_frames

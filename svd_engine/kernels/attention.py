@@ -7,7 +7,7 @@ from torch import Tensor
 
 from svd_engine.kernels.launch import Kernel
 
-MAX_FRAMES = 128  # that `attend_frames` holds at once
+MAX_FRAMES = 128  # the most that `attend_frames` can hold at once
 
 
 @Kernel

@@ -1,4 +1,4 @@
-"""How kernels are launched, or are not."""
+"""Launches kernels, except on `meta`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,9 +9,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 
 class Kernel:
-    """A function in Triton's language. On `meta` it is not launched: only its results are made.
+    """A Triton function that is not launched for tensors on `meta`, whose results exist already.
 
-    So the memory of what calls it can be planned without a GPU, see `memory_plan`.
+    This lets `memory_plan` run the code that calls kernels without a GPU.
     """
 
     def __init__(self, function: Callable[..., None]) -> None:

@@ -1,4 +1,4 @@
-"""Group norm in two steps, layer norm with what is added before it, and sums."""
+"""Group norm in two steps, layer norm with the additions before it, and sums."""
 
 import torch
 import triton
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from svd_engine.kernels.launch import Kernel
 
-ROWS = 512  # positions whose sums one program adds up
-STEP = 32  # positions it holds at once
+ROWS = 512  # positions that one program sums
+STEP = 32  # positions that it holds at once
 
 
 @triton.jit
 def _load(x, more, row, at, split, channels, here, JOINED: tl.constexpr):
-    """Values of rows, in float32. JOINED: channels from `split` on are those of `more`."""
+    """Load values of rows in float32. JOINED: channels from `split` on are those of `more`."""
     if JOINED:
         first = tl.load(x + row * split + at, mask=here & (at < split), other=0.0)
         second = more + row * (channels - split) + (at - split)
@@ -28,9 +28,9 @@ def _partial_sums(
     x, more, partial, length, channels, split, JOINED: tl.constexpr,
     ROWS: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Sums over ROWS positions, by channel, of the values and their squares, less a pivot.
+    """Sum values and their squares over ROWS positions, by channel, after subtracting a pivot.
 
-    The pivot is the sample's first position: what is summed stays small beside its spread.
+    The pivot is the sample's first position. It keeps the mean small compared with the spread.
     """
     sample, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     at = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
@@ -56,7 +56,7 @@ def _group_sums(
     x, more, partial, shift, sums, length, channels, split, chunks, shared, JOINED: tl.constexpr,
     SHIFTED: tl.constexpr, LOOPS: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """How many values a group of a sample has, their sum, and that of squares, in float64."""
+    """The count of a group's values in a sample, their sum and their squares' sum, in float64."""
     sample, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     width = channels // tl.num_programs(1)
     lane = tl.arange(0, WIDTH)
@@ -98,7 +98,7 @@ def _factors(
     SHIFTED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """What each value is multiplied by, and what is added then: (2, N, C)."""
+    """The factor and the summand of each channel: (2, N, C)."""
     sample = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < channels
@@ -138,7 +138,7 @@ def _apply(
 
 
 def _block(channels: int) -> int:
-    """Channels of a program: such that few of its lanes are beyond the last one."""
+    """The channels of one program, chosen so that few of its lanes are beyond the last channel."""
     sizes = (256, 128, 64)
     return min(sizes, key=lambda size: (triton.cdiv(channels, size) * size, -size))
 
@@ -146,7 +146,7 @@ def _block(channels: int) -> int:
 def group_sums(
     x: Tensor, groups: int, shift: Tensor | None = None, more: Tensor | None = None
 ) -> Tensor:
-    """See `group_norm.group_sums`. more: (N, L, D), joined to x along the channels."""
+    """The kernel of `group_norm.group_sums`. more: (N, L, D), joined to x along the channels."""
     samples, length, split = x.shape
     channels = split + (0 if more is None else more.shape[-1])
     chunks, block = triton.cdiv(length, ROWS), _block(channels)
@@ -167,7 +167,7 @@ def group_sums(
 
 
 def factors(sums: Tensor, weight: Tensor, bias: Tensor, eps: float, shift: Tensor | None) -> Tensor:
-    """See `group_norm.factors`."""
+    """The kernel of `group_norm.factors`."""
     samples, _, groups = sums.shape
     channels = len(weight)
     out = weight.new_empty(2, samples, channels, dtype=torch.float32)
@@ -182,7 +182,7 @@ def factors(sums: Tensor, weight: Tensor, bias: Tensor, eps: float, shift: Tenso
 def apply_factors(
     x: Tensor, factors: Tensor, silu: bool, y: Tensor, more: Tensor | None = None
 ) -> Tensor:
-    """See `group_norm.apply_factors`; into y, which may be x. more: as in `group_sums`."""
+    """The kernel of `group_norm.apply_factors`; y may be x. more: see `group_sums`."""
     samples, length, channels = y.shape
     split, block = x.shape[-1], _block(channels)
     grid = (samples, triton.cdiv(length, ROWS), triton.cdiv(channels, block))
@@ -195,7 +195,7 @@ def apply_factors(
 
 @triton.jit
 def of_temporal(mix, SWITCHED: tl.constexpr):
-    """See `layers.Blend`: what the temporal branch is multiplied by."""
+    """The factor of the temporal branch; see `layers.Blend`."""
     factor = tl.load(mix).to(tl.float32)
     return tl.sigmoid(factor if SWITCHED else -factor)
 
@@ -206,7 +206,7 @@ def _layer_norm(
     MORE: tl.constexpr, VECTOR: tl.constexpr, AHEAD: tl.constexpr, BLEND: tl.constexpr,
     NORM: tl.constexpr, STEP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The sum of rows, others, and a vector for `shared` rows each; its norm over the channels."""
+    """Add other rows, and a vector per `shared` rows, to rows; normalize over the channels."""
     row = tl.program_id(0).to(tl.int64) * STEP + tl.arange(0, STEP)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     here = (row < rows)[:, None] & (at < channels)[None, :]
@@ -243,11 +243,11 @@ def layer_norm(
     ahead: Tensor | None = None,
     blend: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The sum of x (..., C), `more` and a vector (S, C) for each S-th part of the rows; its norm.
+    """Add `more` and a vector (S, C), a row for each S-th part of the rows, to x (..., C).
 
-    ahead: (C,), added to the sum that is returned, and not to what is normed.
-    blend: (..., C) and a mix factor; what is returned is the blend of these with that sum.
-    Where there is no `more`, the first tensor returned is x itself.
+    Returns the sum and its layer norm; without `more`, the first tensor returned is x itself.
+    ahead: (C,), added to the returned sum, but not to what is normalized.
+    blend: (..., C) and a mix factor, with which the returned sum is blended.
     """
     channels = x.shape[-1]
     rows, block = x.numel() // channels, triton.next_power_of_2(channels)
@@ -264,7 +264,7 @@ def layer_norm(
 
 
 def add_(x: Tensor, more: Tensor, vector: Tensor) -> Tensor:
-    """Add `more`, and a vector (S, C) for each S-th part of the rows, to x in place."""
+    """Add `more` and a vector (S, C), a row for each S-th part of the rows, to x in place."""
     channels = x.shape[-1]
     rows, block = x.numel() // channels, _block(channels)
     _layer_norm[(triton.cdiv(rows, 16), triton.cdiv(channels, block))](

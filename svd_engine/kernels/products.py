@@ -1,7 +1,8 @@
-"""Matrix products with what comes before and after them: temporal convolutions and GEGLU.
+"""Matrix products fused with the operations around them: temporal convolutions and GEGLU.
 
-On Hopper and later GPUs the operands come by the tensor memory accelerator, through descriptors:
-without one, a product that keeps its accumulators in registers has too few left for addresses.
+On Hopper and later GPUs the tensor memory accelerator loads the operands through descriptors.
+Without it, a product that keeps its accumulators in registers has too few registers left for
+addresses.
 """
 
 from functools import cache
@@ -15,12 +16,12 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from svd_engine.kernels.launch import Kernel
 from svd_engine.kernels.norms import of_temporal
 
-DEPTH = 64  # channels that a step of a product adds up
+DEPTH = 64  # channels that one iteration of a product sums
 
 
 @cache
 def _properties(device: torch.device) -> tuple[bool, int]:
-    """Whether the tiles below fit a GPU, with operands by descriptors; its multiprocessors."""
+    """Whether a GPU has descriptors and room for the tiles below; and its multiprocessors."""
     if device.type != "cuda":
         return True, 1
     index = torch.cuda.current_device() if device.index is None else device.index
@@ -31,7 +32,7 @@ def _properties(device: torch.device) -> tuple[bool, int]:
 
 @triton.jit
 def _tile(number, down, across, GROUP: tl.constexpr):
-    """Row and column of a tile: GROUP rows together, which share what is cached."""
+    """The row and column of a tile. GROUP rows are visited together, to share cached operands."""
     in_group = GROUP * across
     first = number // in_group * GROUP
     tall = min(down - first, GROUP)
@@ -45,8 +46,8 @@ def _tile(number, down, across, GROUP: tl.constexpr):
 def _gated(value, gate):
     """`value` times the exact GELU of `gate`, in float32.
 
-    erf is Abramowitz and Stegun's 7.1.26, off by 1.5e-7 at most: half as many instructions as the
-    library's, of which there would be as many as the product has.
+    erf is Abramowitz and Stegun's 7.1.26, whose error is at most 1.5e-7. It takes half as many
+    instructions as the library's, which would double the instructions of the kernel.
     """
     far = tl.abs(gate) * 0.7071067811865476
     t = 1.0 / (1.0 + 0.3275911 * far)
@@ -69,9 +70,9 @@ def _gate(value, gate, mix, y, count, SCALED: tl.constexpr, BLOCK: tl.constexpr)
 
 
 def gate_(value: Tensor, gate: Tensor, mix: Tensor | None = None) -> Tensor:
-    """`value` times the exact GELU of `gate`, in the place of `value`.
+    """Multiply `value` in place by the exact GELU of `gate`.
 
-    mix: the temporal branch's share of this blend, see `layers.Blend`, multiplies it too.
+    mix: also multiply by the temporal branch's share of this blend; see `layers.Blend`.
     """
     _gate[(triton.cdiv(value.numel(), 2048),)](
         value, gate, mix, value, value.numel(), SCALED=mix is not None, BLOCK=2048
@@ -84,9 +85,9 @@ def _geglu(
     x, weight, bias, mix, y, rows, wide, channels: tl.constexpr, SCALED: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """Each program makes every PROGRAMS-th tile, so that one's operands come as another is gated.
+    """Each program computes every PROGRAMS-th tile, and loads a tile while it gates the one before.
 
-    N columns of the values and the same of the gates are one product of 2 N columns.
+    N columns of the values and N of the gates form one product of 2 N columns.
     """
     down, across = tl.cdiv(rows, M), tl.cdiv(wide, N)
     for number in tl.range(tl.program_id(0), down * across, PROGRAMS, flatten=True):
@@ -107,15 +108,15 @@ def _geglu(
 
 
 def geglu_fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether `geglu` computes this: half precision, whole tiles, a GPU with room for them."""
+    """Whether `geglu` can compute this: half precision, whole tiles, a GPU with room for them."""
     whole = x.shape[-1] % DEPTH == 0 and len(weight) % 256 == 0
     return whole and x.element_size() == 2 and _properties(x.device)[0]
 
 
 def geglu(x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None = None) -> Tensor:
-    """A linear layer of x (..., C), half of it gated by the exact GELU of the other half: (..., W).
+    """A linear layer of x (..., C) whose one half is gated by the GELU of the other: (..., W).
 
-    weight: (2 W, C), of the values, then of the gates. mix: as in `gate_`.
+    weight: (2 W, C), the values' rows, then the gates'. mix: see `gate_`.
     """
     channels, wide = x.shape[-1], len(weight) // 2
     rows = x.numel() // channels
@@ -142,7 +143,7 @@ def _convolve_clips(
     BIASED: tl.constexpr, ONTO: tl.constexpr, SWITCHED: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """M pixels of a frame times (3 C, N). Frames beyond a clip's ends read as zeros."""
+    """M pixels of a frame times (3 C, N). Frames beyond the ends of a clip are zeros."""
     across, parts = tl.cdiv(wide, N), tl.cdiv(pixels, M)
     tile_row, tile_column = _tile(tl.program_id(0), clips * frames * parts, across, GROUP)
     clip, frame = tile_row // parts // frames, tile_row // parts % frames
@@ -189,7 +190,7 @@ def _convolve_whole(
 
 
 def _tile_of(pixels: int, wide: int) -> tuple[int, int]:
-    """Rows and columns of a tile: large, with few beyond the last pixel or channel."""
+    """The rows and columns of a tile: large, but with few beyond the last pixel or channel."""
     if wide % 256 == 0 and pixels < 1024:
         return 128, 256
     return (256, 128) if pixels >= 1024 else (128, 128)
@@ -202,10 +203,10 @@ def _convolve_frames(
     SWITCHED: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """(rows, 3 C) times (3 C, N): each row is a pixel of three frames.
+    """(rows, 3 C) times (3 C, N), where each row is a pixel of three frames.
 
-    back, ahead: how many elements lie between the first frame and the one before it, and between
-    the last and the one after it. Frames from `lowest` to `highest` are there; others are zero.
+    back, ahead: the elements between the first frame and the one before it, and between the last
+    frame and the one after it. Frames outside `lowest` to `highest` are zeros.
     """
     tile_row, tile_column = _tile(tl.program_id(0), tl.cdiv(rows, M), tl.cdiv(wide, N), GROUP)
     row = (tile_row * M + tl.arange(0, M)).to(tl.int64)
@@ -254,11 +255,11 @@ def convolve_frames(
     mix: Tensor | None = None,
     switched: bool = False,
 ) -> Tensor:
-    """A (3, 1) convolution along F of (B, F, L, C), contiguous, zeros beyond its ends.
+    """A (3, 1) convolution along F of (B, F, L, C), contiguous, with zeros beyond the ends.
 
-    weight: (C out, 3, C), contiguous. before, after: (1, 1, L, C), the frames beside those of the
-    one clip; without them, zeros. onto: (B, F, L, C out), to which the temporal branch's share of
-    the result is added, by a mix factor; see `layers.Blend`.
+    weight: (C out, 3, C), contiguous. before, after: (1, 1, L, C), the frames beside those of a
+    single clip, instead of zeros. onto: (B, F, L, C out) and a mix factor: the temporal branch's
+    share of the result is added to that tensor; see `layers.Blend`.
     """
     if before is None and after is None and _clips_fit(x, weight):
         return _convolve_whole(x, weight, bias, onto, mix, switched)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import farm.coordinator.webhooks
-import farm.records.job_book
+import farm.store.retry
 from farm.background import Background
 from farm.coordinator.webhooks import Owed, Webhooks, owed_for
 from farm.errors import OutboundError, StoreError
@@ -151,7 +151,7 @@ def test_an_end_is_passed_on_before_the_index_forgets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(tmp_path.as_uri())
-    monkeypatch.setattr(farm.records.job_book, "RETRY_S", 0.01)
+    monkeypatch.setattr(farm.store.retry, "RETRY_S", 0.01)
     seen: list[bool] = []
 
     async def passed_on(one: Job) -> None:

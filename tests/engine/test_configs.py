@@ -155,7 +155,7 @@ def test_keys_that_mean_nothing_are_named_once(
         open_checkpoint(model).check()
     (told,) = [each for each in caplog.records if each.name == "svd_engine"]
     assert told.levelno == logging.WARNING
-    words = f"{model / file} has keys that mean nothing here: a_new_key, dropout"
+    words = f"{model / file} has keys that have no effect here: a_new_key, dropout"
     assert told.getMessage() == words
     assert describe(Model(name=str(model))).warnings == (words,)  # which a batch tells
 

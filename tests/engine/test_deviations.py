@@ -1,18 +1,23 @@
 """Known mistakes switched on for a render: by name, in the digest, and nowhere else."""
 
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
 from PIL import Image
 from pydantic import ValidationError
 
+import svd_engine
 from farm.model.plan import Stage, Task
 from svd_engine import Engine, RenderParams
-from svd_engine.conformance.catalogue import CATALOGUE, SETS
-from svd_engine.conformance.deviations import CHANGES
+from svd_engine.deviation_catalogue import CATALOGUE, SETS
+from svd_engine.deviations import CHANGES
+from svd_engine.recipe import Recipe
 from tests.workers.test_memory import order
 
+README = Path(svd_engine.__file__).with_name("README.md")
+FOR_TYPES_ALONE = {"CLIPVisionModelWithProjection": torch.nn.Module}  # not imported at run time
 LEGACY = (
     "clip_nearest",
     "noise_on_latents",
@@ -38,6 +43,27 @@ def test_names() -> None:
         RenderParams(deviations=("fps",))
     with pytest.raises(ValidationError):
         RenderParams(deviations=7)
+
+
+def mistake_table() -> str:
+    """The catalogue as `svd_engine/README.md` shows it."""
+    rows = [("mistake", "what your port does", "what is right"), ("---",) * 3]
+    rows += [(f"`{known.name}`", known.wrong, known.right) for known in CATALOGUE.values()]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def test_the_readme_shows_the_catalogue() -> None:
+    """Where this fails, put the table that it prints into the README."""
+    table = mistake_table()
+    assert table in README.read_text(), f"the README lacks:\n{table}"
+
+
+def test_every_function_of_a_recipe_has_a_precise_type() -> None:
+    """With `...` for its arguments, mypy would accept a deviation of any signature."""
+    for name, annotation in get_type_hints(Recipe, localns=FOR_TYPES_ALONE).items():
+        arguments, result = get_args(annotation)
+        assert isinstance(arguments, list), name
+        assert Any not in (*arguments, result), name
 
 
 def test_each_changes_the_clip_and_none_is_left_behind(

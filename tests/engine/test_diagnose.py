@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from svd_engine import Engine
-from svd_engine.conformance.catalogue import CATALOGUE
 from svd_engine.conformance.diagnose import Verdict, report, right_line
 from svd_engine.conformance.traces import Trace
+from svd_engine.deviation_catalogue import CATALOGUE
 from tests.conftest import draw_picture
 from tests.support.traced import (
     diagnosed,

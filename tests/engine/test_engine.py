@@ -1,6 +1,7 @@
 """Stages alone, stopped and resumed; parameters; the public names."""
 
 import inspect
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import svd_engine
 from svd_engine import Engine, RenderDefaults, RenderParams, stages, transformer
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conditioning import Conditioning
+from svd_engine.schedule import make_sigmas
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def test_stages_alone_are_the_render(
         params,
     )
     unet = checkpoint.load_unet(*place)
-    *_, latents = stages.denoise(
+    *_, (latents, _) = stages.denoise(
         unet, checkpoint.schedule_config, conditioning, noise.latents, params
     )
     frames = stages.to_uint8(stages.decode(checkpoint.load_vae(*place), latents[0]))
@@ -108,12 +110,28 @@ def test_denoise_resumes_at_any_step_bit_identically(
     params = params.model_copy(update={"max_guidance_scale": guidance})
     noise = stages.draw_noise(params, torch.float32)
     conditioning = engine.encode(picture, noise, params)
-    whole = [x.clone() for x in engine.denoise(conditioning, noise.latents, params)]
+    steps = engine.denoise(conditioning, noise.latents, params)
+    whole = [(step.latents.clone(), step.denoised.clone()) for step in steps]
     assert len(whole) == 6
     for start in range(1, 6):
-        rest = list(engine.denoise(conditioning, whole[start - 1], params, start=start))
-        assert len(rest) == 6 - start
-        assert all(torch.equal(a, b) for a, b in zip(rest, whole[start:], strict=True))
+        rest = list(engine.denoise(conditioning, whole[start - 1][0], params, start=start))
+        for step, (latents, denoised) in zip(rest, whole[start:], strict=True):
+            assert torch.equal(step.latents, latents)
+            assert torch.equal(step.denoised, denoised)
+
+
+def test_the_denoised_estimate_is_where_the_step_would_end_without_noise(
+    engine: Engine, params: RenderParams, picture: Image.Image
+) -> None:
+    noise = stages.draw_noise(params, torch.float32)
+    conditioning = engine.encode(picture, noise, params)
+    steps = list(engine.denoise(conditioning, noise.latents, params))
+    sigmas = make_sigmas(engine.schedule, params.steps, None)
+    for number, (before, after) in enumerate(pairwise(steps), start=1):
+        kept = sigmas[number + 1] / sigmas[number]  # of the noise
+        expected = after.denoised + kept * (before.latents - after.denoised)
+        assert torch.allclose(after.latents, expected, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(steps[-1].latents, steps[-1].denoised, rtol=1e-4, atol=1e-4)
 
 
 def test_denoise_refuses_a_step_that_is_not(engine: Engine, params: RenderParams) -> None:
@@ -143,7 +161,7 @@ def test_each_stage_on_its_own_device(
     noise = stages.draw_noise(params, torch.float32)
     conditioning = engine.encode(picture, noise, params)
     unet = checkpoint.load_unet(torch.device("cuda"), torch.float32)
-    *_, latents = stages.denoise(unet, engine.schedule, conditioning, noise.latents, params)
+    *_, (latents, _) = stages.denoise(unet, engine.schedule, conditioning, noise.latents, params)
     frames = stages.to_uint8(engine.decode(latents[0], params)).numpy()
     distance = np.abs(frames.astype(int) - engine.render(picture, params).frames)
     assert distance.max() <= 3

@@ -123,5 +123,5 @@ def test_denoising(
     engine = Engine.from_pretrained(checkpoints[name], dtype=kind)
     params = RenderParams(seed=2, **call).resolve(engine.defaults)
     conditioning = engine.encode(picture, draw_noise(params, kind), params)
-    *_, ours = engine.denoise(conditioning, noise, params)
+    *_, (ours, _) = engine.denoise(conditioning, noise, params)
     assert_no_further(ours, theirs, reference)

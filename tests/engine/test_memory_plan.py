@@ -191,7 +191,7 @@ def test_an_engine_plans_for_itself(engines: dict[torch.dtype, Engine]) -> None:
 def test_what_cannot_be_rendered_cannot_be_planned() -> None:
     for params, slices, words in (
         (RenderParams(), None, r"call params.resolve"),
-        (asked(decode_chunk_size=2), 2, "slices are of a clip that is decoded as one"),
+        (asked(decode_chunk_size=2), 2, "slices are for a clip decoded as a whole"),
     ):
         with pytest.raises(ValueError, match=words):
             memory_plan(TINY.shapes, params, "cpu", torch.float32, slices)
@@ -232,7 +232,7 @@ def test_a_plan_is_what_a_gpu_takes(changes: dict[str, int]) -> None:
     picture = Image.new("RGB", (params.width or 0, params.height or 0), (90, 30, 9))
     conditioning = peak("encode", lambda: engine.encode(picture, noise, params))
     steps = engine.denoise(conditioning, noise.latents, params)
-    latents = peak("denoise", lambda: list(steps)[-1])
+    latents = peak("denoise", lambda: list(steps)[-1].latents)
     frames = peak("decode", lambda: stages.to_uint8(engine.decode(latents[0], params)))
     assert frames.shape[0] == params.num_frames
     for stage in plan.stages:

@@ -10,7 +10,8 @@ import torch
 
 from svd_engine import Engine, RenderParams
 from svd_engine.checkpoint import NANO, open_checkpoint
-from svd_engine.recipe import RIGHT
+from svd_engine.conditioning import Conditioning
+from svd_engine.recipe import REFERENCE
 from tests.nano import Frames, Nano, motion, psnr
 
 MEGABYTES = 24
@@ -103,11 +104,13 @@ def test_a_known_mistake_changes_the_clip(deviation: str, small: Nano) -> None:
 
 
 def test_without_the_image_latent_the_picture_is_lost(small: Nano) -> None:
-    def forget(*given: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        context, image_latents, ids = RIGHT.pair(*given)
+    def forget(
+        conditioning: Conditioning, frames: int, guided: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        context, image_latents, ids = REFERENCE.pair(conditioning, frames, guided)
         return context, torch.zeros_like(image_latents), ids
 
-    clip = small.render("coffee", replace(RIGHT, pair=forget), motion_bucket_id=100)
+    clip = small.render("coffee", replace(REFERENCE, pair=forget), motion_bucket_id=100)
     assert psnr(clip[0], small.shown["coffee"]) < 15 < small.first_frame("coffee")
 
 

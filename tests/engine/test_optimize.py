@@ -40,7 +40,7 @@ def denoised(unet: UNet, asked: RenderParams, seed: int = 0) -> Tensor:
     weights = next(unet.parameters())
     told = Conditioning(*(value.to(weights.dtype) for value in vars(told).values()))
     noise = torch.randn(1, frames, *of_latent)
-    return list(stages.denoise(unet, SCHEDULE, told, noise, asked))[-1].cpu()
+    return list(stages.denoise(unet, SCHEDULE, told, noise, asked))[-1].latents.cpu()
 
 
 def apart(one: Tensor, other: Tensor) -> float:

@@ -16,7 +16,7 @@ from farm.store import open_store
 from farm.workers.worker import Worker
 from svd_engine import RenderParams
 from svd_engine.preview import draw_preview, fit_colours
-from svd_engine.schedule import denoised
+from svd_engine.schedule import euler_step
 from tests.conftest import draw_picture
 from tests.support.farm_jobs import picture_bytes
 from tests.support.reference import SCHEDULER, relative_difference
@@ -48,17 +48,17 @@ def test_a_latent_that_is_linear_in_the_colours_gives_the_picture_back() -> None
 
 
 @pytest.mark.parametrize("step", [0, 12, 24])
-def test_what_is_foreseen_is_diffusers_original_sample(
-    step: int,
-) -> None:
+def test_the_estimate_of_a_step_is_diffusers_pred_original_sample(step: int) -> None:
     scheduler = EulerDiscreteScheduler(**SCHEDULER)
     scheduler.set_timesteps(25)
     sigma, generator = scheduler.sigmas[step], torch.Generator().manual_seed(1)
     v = torch.randn(1, 5, 4, 6, 8, generator=generator)
     latents = torch.randn(v.shape, generator=generator) * (sigma**2 + 1) ** 0.5
     scheduler.scale_model_input(latents, scheduler.timesteps[step])
-    theirs = scheduler.step(v, scheduler.timesteps[step], latents).pred_original_sample
-    assert relative_difference(denoised(latents, v, sigma), theirs) <= 1e-6
+    theirs = scheduler.step(v, scheduler.timesteps[step], latents)
+    ours = euler_step(latents, v, sigma, scheduler.sigmas[step + 1])
+    assert relative_difference(ours.denoised, theirs.pred_original_sample) <= 1e-6
+    assert relative_difference(ours.latents, theirs.prev_sample) <= 1e-6
 
 
 def test_a_worker_stores_previews_and_says_of_which_step(tiny: Path, store: str) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from svd_engine.__main__ import main
 from svd_engine.bench.quality import C1, C2, LUMA, SPREAD, psnr, ssim
-from svd_engine.bench.tiers import VARIANTS, variants_of
+from svd_engine.bench.tier_comparison import VARIANTS, variants_of
 from svd_engine.params import RenderParams
 from svd_engine.video import Frames
 
@@ -77,7 +77,7 @@ def test_the_table_of_the_tiers(
 ) -> None:
     few = {"num_inference_steps": 4}
     compared = {"exact": few, "reuse": {**few, "reuse_interval": 3}, "fast": {"tier": "fast"}}
-    monkeypatch.setattr("svd_engine.bench.tiers.VARIANTS", compared)
+    monkeypatch.setattr("svd_engine.bench.tier_comparison.VARIANTS", compared)
     path = tmp_path / "a.png"
     picture.save(path)
     small = ["--width", "32", "--height", "32", "--num-frames", "1", "--model", "tiny"]

@@ -62,15 +62,15 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "lora, peft": (of("base_model.model.unet.to_q.lora_A.weight"), "is a LoRA"),
     "lora, diffusers": (of("unet.down_blocks.0.to_q.lora.down.weight"), "is a LoRA"),
     "loha": (of("lora_te_x.hada_w1_a"), "is a LoRA"),
-    "lcm": (of("time_embedding.cond_proj.weight", *UNET), "is an LCM.*Euler alone"),
+    "lcm": (of("time_embedding.cond_proj.weight", *UNET), "is an LCM.*only with Euler"),
     "animatediff": (of("down_blocks.0.motion_modules.0.proj.weight"), "motion module of AnimateD"),
     "controlnet": (of("control_model.input_blocks.0.0.weight"), "is a ControlNet"),
     "sd 1.5": (of("model.diffusion_model.x", "cond_stage_model.y"), "Stable Diffusion as a single"),
     "sdxl": (of("model.diffusion_model.x", "conditioner.embedders.1.model.y"), "SDXL as a single"),
     "sd 3": (of("model.diffusion_model.joint_blocks.0.x"), "Stable Diffusion 3"),
-    "flux": (of("double_blocks.0.img_attn.qkv.weight"), "transformer of Flux"),
+    "flux": (of("double_blocks.0.img_attn.qkv.weight"), "transformer like those of Flux"),
     "cogvideox": (of("transformer_blocks.0.norm1.linear.weight"), "video transformer"),
-    "others": (of("a", "b"), "of no model that is known here"),
+    "others": (of("a", "b"), "of an unknown model"),
     "ckpt, zip": (raw("svd.ckpt", b"PK\3\4" + bytes(40)), "is a pickle.*runs whatever code"),
     "ckpt, old": (raw("svd.safetensors", b"\x80\2}q\0."), "is a pickle"),
     "pth": (raw("svd.pth", b"what ever"), "is a pickle"),
@@ -78,7 +78,7 @@ FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "onnx": (raw("unet.onnx", b"\x08\x07"), "ONNX export"),
     "lfs": (raw("x.safetensors", b"version https://git-lfs.github.com/spec/v1\n"), "git lfs pull"),
     "html": (raw("x.safetensors", b"<!DOCTYPE html><html>"), "web page"),
-    "empty": (raw("x.safetensors", b""), "is empty: get it anew"),
+    "empty": (raw("x.safetensors", b""), "is empty: download it again"),
     "noise": (raw("x.safetensors", bytes(range(256))), "not a safetensors file"),
     "a text": (raw("notes.txt", b"these are notes"), "not a safetensors file"),
 }
@@ -156,14 +156,14 @@ def test_a_pipeline_of_which_only_the_unet_tells(tmp_path: Path) -> None:
 
 def test_folders_around_a_model(tiny: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny, tmp_path / "models/mine")
-    with pytest.raises(CheckpointError, match=r"has one in it: give .*/models/mine$"):
+    with pytest.raises(CheckpointError, match=r"contains one: give .*/models/mine$"):
         open_checkpoint(tmp_path / "models").check()
     shutil.copytree(tiny, tmp_path / "models--a--b/snapshots/0123")
     with pytest.raises(CheckpointError, match=r"give .*/snapshots/0123$"):
         open_checkpoint(tmp_path / "models--a--b").check()
     (tmp_path / "t/transformer").mkdir(parents=True)
     (tmp_path / "t/transformer/config.json").write_text('{"_class_name": "CogVideoXTransformer3D"}')
-    with pytest.raises(CheckpointError, match="model of a CogVideoXTransformer3D, and no SVD"):
+    with pytest.raises(CheckpointError, match="model with a CogVideoXTransformer3D, not SVD"):
         open_checkpoint(tmp_path / "t").check()
     (tmp_path / "o/unet").mkdir(parents=True)
     (tmp_path / "o/unet/model.onnx").write_bytes(b"\x08")

@@ -17,9 +17,9 @@ from svd_engine.__main__ import main
 from svd_engine.checkpoint import open_checkpoint
 from svd_engine.conformance.diagnose import Verdict
 from svd_engine.conformance.traces import TraceError, open_trace
+from svd_engine.deviations import recipe_of
 from svd_engine.engine import Engine
 from svd_engine.params import RenderParams
-from svd_engine.recipe import recipe_of
 from svd_engine.stages import draw_noise
 from svd_engine.tiers import whole_steps
 from tests.engine.test_parity import assert_same_clip
@@ -29,11 +29,6 @@ from tests.support.reference import SPECS, load_pipeline, record
 from tests.support.traced import diagnosed, params_of, reference_trace, trace
 
 NAME = "shallow"
-
-
-@pytest.fixture(scope="module")
-def engine(checkpoints: dict[str, Path]) -> Engine:
-    return Engine.from_pretrained(checkpoints[NAME])
 
 
 @contextmanager
@@ -98,14 +93,15 @@ def test_resumed_at_any_whole_step_it_is_the_same_and_nowhere_else(
     params = params_of(NAME, engine, num_inference_steps=7, reuse_interval=interval)
     noise = draw_noise(params, engine.unet.dtype)
     conditioning = engine.encode(picture, noise, params)
-    through = [noise.latents, *engine.denoise(conditioning, noise.latents, params)]
+    steps = engine.denoise(conditioning, noise.latents, params)
+    through = [noise.latents, *(step.latents for step in steps)]
     for start in range(params.steps + 1):
         again = engine.denoise(conditioning, through[start], params, start)
         if start % interval and start < params.steps:
             with pytest.raises(ValueError, match=f"whole step, a multiple of {interval}, got"):
                 next(again)
             continue
-        rest = list(again)
+        rest = [step.latents for step in again]
         assert len(rest) == params.steps - start
         assert all(map(torch.equal, rest, through[start + 1 :]))
 

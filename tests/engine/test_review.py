@@ -1,7 +1,6 @@
 """The findings of the review this engine grew from, each shown to be right against diffusers."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from svd_engine import Engine, RenderParams
 from svd_engine.layers import Constants
 from svd_engine.schedule import guidance_scales, initial_scale, make_sigmas
 from svd_engine.stages import draw_noise
-from tests.support.reference import SPECS, Recording, load_pipeline, record, relative_difference
+from tests.support.reference import SPECS, Recording, record, relative_difference
 
 STEPS = 3
 NAME = "published-depth"
@@ -46,16 +45,6 @@ class Listener:
         self._hook.remove()
         for name in ("constants", "predict"):
             del vars(self._network)[name]
-
-
-@pytest.fixture(scope="module")
-def engine(checkpoints: dict[str, Path]) -> Engine:
-    return Engine.from_pretrained(checkpoints[NAME])
-
-
-@pytest.fixture(scope="module")
-def pipeline(checkpoints: dict[str, Path]) -> Any:
-    return load_pipeline(checkpoints[NAME])
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Tiers: what each means, what it refuses, and diffusers' own numbers for its schedule."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,25 +8,15 @@ from diffusers.schedulers import AysSchedules
 from PIL import Image
 from pydantic import ValidationError
 
+from svd_engine.deviations import recipe_of
 from svd_engine.engine import Engine
 from svd_engine.params import RenderParams
-from svd_engine.recipe import recipe_of
 from svd_engine.schedule import aligned_sigmas
 from tests.engine.test_parity import assert_same_clip
-from tests.support.reference import SPECS, load_pipeline, record
+from tests.support.reference import SPECS, record
 
 ALIGNED = AysSchedules["StableDiffusionVideoSigmas"]
 NAME = "shallow"
-
-
-@pytest.fixture(scope="module")
-def engine(checkpoints: dict[str, Path]) -> Engine:
-    return Engine.from_pretrained(checkpoints[NAME])
-
-
-@pytest.fixture(scope="module")
-def pipeline(checkpoints: dict[str, Path]) -> Any:
-    return load_pipeline(checkpoints[NAME])
 
 
 @pytest.mark.parametrize(
@@ -55,8 +44,8 @@ def test_a_tier_says_what_is_left_open(
     ("given", "words"),
     [
         ({"tier": "fast", "sigmas": (3, 0)}, "tier fast has sigmas of its own"),
-        ({"tier": "exact", "reuse_interval": 2}, "tier exact has every step whole"),
-        ({"tier": "reuse", "reuse_interval": 1}, "1 reuses nothing"),
+        ({"tier": "exact", "reuse_interval": 2}, "tier exact computes every step whole"),
+        ({"tier": "reuse", "reuse_interval": 1}, "interval of 1 reuses nothing"),
         ({"tier": "reuse", "num_inference_steps": 2}, "less than the number of steps, 2; got 2"),
         ({"tier": "fast", "reuse_interval": 10}, "less than the number of steps, 10; got 10"),
         ({"sigmas": (3, 1, 0), "reuse_interval": 2}, "less than the number of steps, 2; got 2"),

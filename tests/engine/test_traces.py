@@ -50,11 +50,6 @@ SHAPES = {
 
 
 @pytest.fixture(scope="module")
-def engine(checkpoints: dict[str, Path]) -> Engine:
-    return Engine.from_pretrained(checkpoints[NAME])
-
-
-@pytest.fixture(scope="module")
 def ours(engine: Engine, picture: Image.Image) -> Trace:
     return trace(engine, picture, params_of(NAME, engine))
 
@@ -206,7 +201,7 @@ def broken(tmp_path: Path, kind: str) -> Path:
     ("kind", "words"),
     [
         ("missing", "there is no"),
-        ("empty", "holds no .npy"),
+        ("empty", "contains no .npy"),
         ("a.safetensors", "not a safetensors file"),
         ("a.npy", "a single tensor: give the folder"),
     ],

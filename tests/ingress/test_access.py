@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from farm.errors import RequestError
-from farm.ingress.access import check_host
+from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
 from farm.model.farm_api import FarmApi
 from farm.settings import Key, Settings

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.ingress.body import _data_url, _parse_reference
+from farm.ingress.bodies.body import _data_url, _parse_reference
+from farm.ingress.bodies.json_body import MAX_JSON, parse_json
 from farm.ingress.errors import ApiError
-from farm.ingress.json_body import MAX_JSON, parse_json
 from tests.support.asgi import client, still_app
 
 MB = 60 * 2**20  # of the 64 that a body may have
@@ -191,7 +191,7 @@ def test_cutting_payloads_out_changes_nothing_else(text: str, run: int) -> None:
 
 
 def test_slow_bodies_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farm.ingress.body.IDLE_S", 0.1)
+    monkeypatch.setattr("farm.ingress.bodies.body.IDLE_S", 0.1)
 
     async def never() -> Any:
         yield b"{"

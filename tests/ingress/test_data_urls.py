@@ -128,7 +128,7 @@ def test_a_form_field_may_be_as_long_as_a_body(tmp_path: Any) -> None:
 )
 @settings(max_examples=300, deadline=None, derandomize=True)
 def test_any_bytes_come_through_wherever_pieces_are_cut(data: bytes, kind: str, seed: int) -> None:
-    from farm.ingress import data_url
+    from farm.ingress.bodies import data_url
 
     base64_, text = data_url.split_data_url(URLS[kind](data))
     with pytest.MonkeyPatch.context() as patch:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.ingress.gate import REQUESTS, STREAMS
-from farm.ingress.slots import FullError, Slots
+from farm.ingress.middleware.concurrency_limits import REQUESTS, STREAMS
+from farm.ingress.middleware.fair_slots import FullError, Slots
 from tests.support.asgi import StillFarm, Stream, client, still_app
 
 EVENTS = {"sesame": "/v1/videos/acme/events", "open": "/v1/videos/other/events"}

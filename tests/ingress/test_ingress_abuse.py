@@ -12,7 +12,7 @@ import httpx2
 import psutil
 import pytest
 
-from farm.ingress.gate import STREAMS
+from farm.ingress.middleware.concurrency_limits import STREAMS
 from tests.support.abuse import ANY, PICTURE, SMALL, STABILITY, Abuse, as_form, as_json
 from tests.support.abuse_bodies import bad_requests
 from tests.support.broken_pictures import mutated_pictures

@@ -9,9 +9,9 @@ from typing import Any, cast
 import pytest
 
 from farm.errors import RequestError
-from farm.ingress.access import check_host
+from farm.ingress.access.authentication import check_host
+from farm.ingress.access.keys import LOOK_S, Keys
 from farm.ingress.app import make_app
-from farm.ingress.keys import LOOK_S, Keys
 from farm.model.farm_api import FarmApi
 from farm.settings import Key, Settings
 from tests.support.asgi import StillFarm, Stream, client
@@ -82,7 +82,7 @@ def test_one_place_has_the_keys(file: Path) -> None:
 def test_a_key_that_is_taken_back_ends_its_streams(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("keys", "events"):
+    for module in ("access.keys", "openai.events"):
         monkeypatch.setattr(f"farm.ingress.{module}.LOOK_S", 0.05)
 
     async def test() -> None:
@@ -104,7 +104,7 @@ def test_a_key_that_is_taken_back_ends_its_streams(
 
 
 def test_how_often_a_key_may_ask_changes_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farm.ingress.keys.LOOK_S", 0.0)
+    monkeypatch.setattr("farm.ingress.access.keys.LOOK_S", 0.0)
     write(file, sesame={"tenant": "acme", "per_minute": 0.001})
 
     async def test() -> None:

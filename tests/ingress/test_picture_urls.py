@@ -10,7 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
-import farm.ingress.body
+import farm.ingress.bodies.body
 from farm.errors import QueueFullError, RequestError
 from farm.ingress.app import make_app
 from farm.net.outbound import fetch
@@ -77,7 +77,7 @@ def test_pictures_by_url(
         assert error["message"].startswith(f"{param}: ")
         assert words in error["message"]
     assert not host.asked
-    monkeypatch.setattr(farm.ingress.body, "fetch", partial(fetch, allow_private=True))
+    monkeypatch.setattr(farm.ingress.bodies.body, "fetch", partial(fetch, allow_private=True))
     status, error, picture = asked_over_http(opened, **form(f"{host.url}/picture"))
     assert (status, error["code"], picture) == (429, "queue_full", PICTURE)
     status, error, _ = asked_over_http(opened, **form(f"{host.url}/cut"))

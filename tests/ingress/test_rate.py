@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.ingress.rate import BURST_S, Rate
+from farm.ingress.access.rate_limit import BURST_S, Rate
 
 
 @given(per_minute=st.floats(1, 6000), gaps=st.lists(st.floats(0, 30), min_size=1, max_size=60))

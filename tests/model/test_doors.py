@@ -28,7 +28,7 @@ from farm.model.parameters import OWN, check_parameters, submission_of
 from farm.model.request import RenderRequest
 from svd_engine.__main__ import _parser
 from svd_engine.arguments import add_param_options, given_params, params_from
-from svd_engine.conformance.catalogue import CATALOGUE, SETS
+from svd_engine.deviation_catalogue import CATALOGUE, SETS
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.values import spelt
 from tests.front_door import CheckingFarm

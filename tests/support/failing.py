@@ -25,9 +25,10 @@ class Worker(workers.Worker):
         if mode == "hang":
             time.sleep(10_000)
         super().__init__(kind, device, store, compiled)
+        self._marks = store
 
     def _load(self, order: Order) -> Any:
-        if _mode(self._store) == "load":
+        if _mode(self._marks) == "load":
             time.sleep(10_000)
         return super()._load(order)
 

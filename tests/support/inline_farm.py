@@ -82,7 +82,7 @@ class QuickWorker(workers.Worker):
 
     def __init__(self, kind: Kind, device: str, store: str) -> None:
         super().__init__(kind, device, store)
-        self._previewer = NoPreviews(self._store)
+        self._previewer = NoPreviews(store)
 
     def _load(self, order: Order) -> Renderer | Decoder:
         renderer = self._engine_class is Renderer
@@ -138,9 +138,7 @@ class InlinePool:
             try:
                 next(work)
             except StopIteration as end:
-                saving = self._workers[name]._saving
-                if saving is not None:
-                    saving.result()  # what a test does to the store comes after it
+                self._workers[name]._files.finish_writing()  # before a test changes the store
                 return end.value
 
 

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from svd_engine import Engine, RenderParams
-from svd_engine.conformance.catalogue import CATALOGUE
 from svd_engine.conformance.diagnose import Diagnosis, diagnose
-from svd_engine.conformance.judged import Given
 from svd_engine.conformance.record import Recorder, record
 from svd_engine.conformance.reference import load_reference, record_reference
+from svd_engine.conformance.replay import Case
 from svd_engine.conformance.traces import Trace
+from svd_engine.deviation_catalogue import CATALOGUE
 from svd_engine.image import fit_picture
 from tests.support.reference import SPECS
 
@@ -57,7 +57,7 @@ def diagnosed(
     assert asked.width is not None
     assert asked.height is not None
     image = fit_picture(picture, asked.width, asked.height, asked.fit)
-    return diagnose(Given(theirs, engine, image, asked, dtype))
+    return diagnose(Case(theirs, engine, image, asked, dtype))
 
 
 def random_pairs(count: int = 40) -> list[tuple[str, ...]]:

@@ -72,7 +72,7 @@ def test_a_checkpoint_takes_the_place_of_a_lost_result(tiny: Path, store: str) -
     _, latents = steps_and_result(renderer.run(order(tiny, DENOISE), conditioning))
     rest = Task("latents/0005", Stage.DENOISE, ("latents/0002",), (2, 5))
     _, kept = steps_and_result(renderer.run(order(tiny, rest), latents))
-    renderer._saver.shutdown()
+    renderer._files.finish_writing()
     other = Worker(Kind.RENDERER, "cpu", open_store(store))
     nothing_left = Task("latents/0005", Stage.DENOISE, (), (5, 5))
     _, again = steps_and_result(other.run(order(tiny, nothing_left), None))

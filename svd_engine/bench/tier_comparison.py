@@ -1,6 +1,7 @@
-"""How much faster the approximate tiers are than exact, and how near: `python -m svd_engine tiers`.
+"""Compares the approximate tiers with exact clips: `python -m svd_engine tiers`.
 
-Each picture is rendered exactly and then in each tier, with the same seed, in one process.
+Each picture is rendered exactly and then in each tier, with the same seed in one process, to
+measure how much faster the tiers are, and how close their clips come.
 """
 
 import time
@@ -22,7 +23,7 @@ from svd_engine.tiers import whole_steps
 from svd_engine.unet import UNet
 from svd_engine.video import Frames
 
-# Beside the tiers, what their saving would cost by the checkpoint's own schedule alone.
+# The second variant has as few steps as `fast`, but on the checkpoint's own schedule.
 VARIANTS: dict[str, dict[str, Any]] = {
     "exact": {},
     "exact, 10 steps": {"num_inference_steps": 10},
@@ -38,7 +39,7 @@ HEAD = (
 
 @dataclass
 class Found:
-    """One variant, over all pictures so far: seconds a clip, and its distance to the exact one."""
+    """The results of one variant: for each picture the seconds, and the distance to exact."""
 
     params: RenderParams
     seconds: list[float] = field(default_factory=list)
@@ -47,7 +48,7 @@ class Found:
 
 
 def shallow_step(unet: UNet, inputs: Sequence[Tensor]) -> Call:
-    """A UNet step of these inputs that reuses features, for a bench to time."""
+    """A call that computes a UNet step which reuses features."""
     sample, timestep, context, time_ids = inputs
     timesteps = timestep.expand(1, len(sample))
     with torch.inference_mode():
@@ -57,7 +58,7 @@ def shallow_step(unet: UNet, inputs: Sequence[Tensor]) -> Call:
 
 
 def tier_clips(engine: Engine, picture: Picture, params: RenderParams) -> dict[str, Call]:
-    """A clip of each tier, for a bench to time; none where `fast` would take more steps."""
+    """Calls that render a clip in each tier; none if `fast` would take more steps than exact."""
     if params.steps <= RenderParams(tier="fast").steps:
         return {}
     return {
@@ -68,13 +69,13 @@ def tier_clips(engine: Engine, picture: Picture, params: RenderParams) -> dict[s
 
 
 def variants_of(params: RenderParams) -> dict[str, RenderParams]:
-    """What is compared, by name; the exact clip first."""
+    """The params of each variant by name, the exact one first."""
     given = params.model_dump(exclude={"tier", "reuse_interval", "num_inference_steps", "sigmas"})
     return {name: RenderParams(**given, **own) for name, own in VARIANTS.items()}
 
 
 def compare(engine: Engine, pictures: Sequence[Picture], params: RenderParams) -> dict[str, Found]:
-    """Render and measure all; the first clip of a process, which warms it up, is thrown away."""
+    """Render and measure all variants, after a clip of one step that warms the process up."""
     found = {name: Found(own) for name, own in variants_of(params).items()}
     engine.render(pictures[0], params.model_copy(update={"num_inference_steps": 1}))
     for picture in pictures:
@@ -91,7 +92,7 @@ def compare(engine: Engine, pictures: Sequence[Picture], params: RenderParams) -
 
 
 def table(found: dict[str, Found]) -> list[str]:
-    """A table for people: means over the pictures, and the least PSNR."""
+    """The lines of a table: means over the pictures, and the least PSNR."""
     base = mean(found["exact"].seconds)
     lines = [HEAD]
     for name, one in found.items():

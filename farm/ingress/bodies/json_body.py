@@ -1,7 +1,7 @@
-"""A JSON body: small but for its data URLs, whose payloads the parser never sees.
+"""A JSON body: small, except for the payloads of data URLs, which are cut out before parsing.
 
-Python's parser keeps all other threads waiting, for seconds where there are megabytes to parse. So
-payloads are cut out of the text before, and decoded piece by piece.
+Python's JSON parser holds the interpreter's lock, for seconds if it parses megabytes. So payloads
+are taken out of the text first, and decoded piece by piece.
 """
 
 import json
@@ -12,22 +12,22 @@ from typing import Any
 from farm.ingress.errors import ApiError, bad_request
 from svd_engine.values import LONGEST
 
-MAX_JSON = 128 * 1024  # bytes beside the payloads
+MAX_JSON = 128 * 1024  # bytes without the payloads
 MARK = re.compile(rb'data:[^,"]{0,200},', re.IGNORECASE)
-# Whole characters and escapes, as many as there are: where a string may be cut in pieces.
+# As many whole characters and escapes as possible: a string may be cut after them.
 ESCAPES = re.compile(rb"(?:[^\\]++|\\u[0-9A-Fa-f]{4}|\\[^u])*+", re.DOTALL)
-PIECE = 2**20  # bytes unescaped at once, all other threads waiting
-SHORT = 4096  # bytes of a payload that stays where it is
-MOST = 4  # payloads; a picture is given once
+PIECE = 2**20  # bytes unescaped at once: meanwhile no other thread runs
+SHORT = 4096  # bytes; a payload up to this length stays in the text
+MOST = 4  # payloads; a request needs one
 
-Payload = bytes | memoryview  # of base64; mostly where the body has it, since it is not copied
+Payload = bytes | memoryview  # of base64; a memoryview of the body where it needs no unescaping
 
 
 def parse_json(data: bytes | bytearray) -> tuple[dict[str, Any], Sequence[Payload]]:
-    """The fields, and the payloads that `#0`, `#1`, ... stand for in them; ApiError 400 or 413."""
+    """The fields, and the payloads whose places `#0`, `#1`, ... hold; ApiError 400 or 413."""
     text, payloads = _cut(data)
     try:
-        # NaN and what is too large are refused by name, where parameters are read.
+        # NaN and numbers out of range are refused where parameters are read, which names them.
         fields = json.loads(text, object_pairs_hook=_once, parse_int=_whole)
     except (ValueError, RecursionError) as error:
         raise bad_request(None, f"the body is not JSON: {error}") from error
@@ -37,16 +37,18 @@ def parse_json(data: bytes | bytearray) -> tuple[dict[str, Any], Sequence[Payloa
 
 
 def _cut(data: bytes | bytearray) -> tuple[bytes, list[Payload]]:
-    """The text without its long payloads, and these. Each byte is looked at a few times at most."""
+    """The text without its long payloads, and the payloads, in time linear in the body's length."""
     kept, payloads = list[bytes](), list[Payload]()
-    start = size = at = 0  # of what is not in `kept` yet; bytes that are; where to look on
-    # Past MAX_JSON bytes of text it is refused in any case.
+    start = 0  # of the text that is not in `kept` yet
+    size = 0  # bytes in `kept`
+    at = 0  # where the search goes on
+    # Text beyond MAX_JSON bytes need not be searched: such a body is refused.
     while len(payloads) < MOST and (mark := MARK.search(data, at, start + MAX_JSON - size + 1)):
         at = begin = mark.end()
         end = data.find(b'"', begin)
         if end < 0:
             end = len(data)
-        nested = data[end - 1 : end] == b"\\"  # the quote of a JSON that is in a text
+        nested = data[end - 1 : end] == b"\\"  # JSON within a JSON string
         if end - nested - begin <= SHORT:
             continue
         found = memoryview(data)[begin : end - nested]
@@ -60,15 +62,15 @@ def _cut(data: bytes | bytearray) -> tuple[bytes, list[Payload]]:
         at = end
     if size + len(data) - start > MAX_JSON:
         raise ApiError(
-            413, f"the JSON is over {MAX_JSON} bytes beside its data URL", code="too_large"
+            413, f"the JSON is over {MAX_JSON} bytes without its data URL", code="too_large"
         )
     return b"".join(kept) + bytes(data[start:]), payloads
 
 
 def unescape(text: Payload) -> bytes | None:
-    """The text that a string of JSON has, which escapes `/` in PHP, `+` in .NET, and line ends.
+    """The content of a JSON string, in which PHP escapes `/`, .NET `+`, and everyone line ends.
 
-    None where it is none, or not ASCII.
+    None if it is malformed, or not ASCII.
     """
     plain, at = list[bytes](), 0
     while at < len(text):

@@ -1,7 +1,7 @@
-"""Whether a request was made on this machine, by a program or by a page that may ask.
+"""Whether a request comes from this machine, and from a program or web page that may call the farm.
 
-A farm without keys gives everything to whoever asks, so a request that was passed on by a proxy is
-refused however near the proxy is, and so is one that a page of another site has made.
+A farm without keys trusts every caller. It therefore refuses what a proxy forwarded, even a proxy
+on the same machine, and what a page of another site sent through the user's browser.
 """
 
 import ipaddress
@@ -13,17 +13,17 @@ from fastapi import Request
 
 from farm.ingress.errors import ApiError
 
-# Words of a header's name that tell of a proxy: X-Forwarded-For, HTTP-Via, WL-Proxy-Client-IP.
+# Words in a header's name that betray a proxy: X-Forwarded-For, HTTP-Via, WL-Proxy-Client-IP.
 _WORD = re.compile(
     "akamai|cdn|cf|cloudfront|envoy|fastly|fly|forward(ed|s)?|incap|ingress|ngrok|prox(ied|y|yuser)"
     "|sucuri|tailscale|varnish|via"
 )
-# Whose address it is says only who passes a request on: Client-IP, X-Real-IP, X-Remote-Addr.
+# Only a proxy tells the address of the client: Client-IP, X-Real-IP, X-Remote-Addr.
 _ADDRESS = re.compile(
     r"(client|connecting|origin|peer|real|remote|source|true|user|visitor)?(ip|ipv?[46]|addr)"
     r"|ipaddress|ipcountry"
 )
-# What load balancers, gateways and those who ask for a password add beside that.
+# What load balancers, gateways and authenticating proxies add besides.
 _PREFIXES = (
     *("front-end-https", "remote-", "ssl-client-", "x-amz-cf-", "x-amzn-", "x-appengine-"),
     *("x-appgw-", "x-arr-", "x-auth-request-", "x-azure-", "x-client-cert", "x-client-dn"),
@@ -34,28 +34,28 @@ _PREFIXES = (
 
 
 def check_local(request: Request, pages: Iterable[str]) -> None:
-    """ApiError 403 for a request that is not of this machine, or of a page that may not ask.
+    """ApiError 403 for a request from elsewhere, or from a page that may not call the farm.
 
-    pages: origins of other sites whose pages may.
+    pages: the origins of other sites whose pages may.
     """
     headers = request.headers
     hosts = headers.getlist("host")
-    # The name that was asked for, too: a page elsewhere may have its own name lead to this machine.
+    # The Host header too: another site may have its own name resolve to this machine.
     names = (request.client.host if request.client else "", *map(_name_of, hosts or [""]))
     if not all(map(is_loopback, names)):
-        raise _keys_needed("this farm has no keys, so it serves its own machine alone")
-    # HTTP/1.0 is what nginx speaks to the servers behind it, with no header that tells of it.
+        raise _keys_needed("this farm has no keys, so it serves only its own machine")
+    # By default nginx adds no header for the servers behind it, but speaks HTTP/1.0 to them.
     sign = "HTTP/1.0" if request.scope.get("http_version") == "1.0" else _proxy_header(headers)
     if sign:
         raise _keys_needed(
             f"the request came through a proxy ({sign[:80]}), and this farm has no keys, so it "
-            "serves its own machine alone"
+            "serves only its own machine"
         )
     _check_page(request, hosts, frozenset(pages))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this machine, whatever a DNS server says."""
+    """Whether a name or an address is this machine's own, without asking DNS."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -67,7 +67,7 @@ def _keys_needed(why: str) -> ApiError:
 
 
 def _proxy_header(names: Iterable[str]) -> str:
-    """The first header that a proxy has added; empty where there is none."""
+    """The first header that a proxy must have added; empty if there is none."""
     for name in names:
         spelt = name.lower().replace("_", "-")
         words = spelt.split("-")
@@ -82,23 +82,23 @@ def _proxy_header(names: Iterable[str]) -> str:
 
 
 def _check_page(request: Request, hosts: list[str], pages: frozenset[str]) -> None:
-    """ApiError 403 where a browser says that another site's page has asked.
+    """ApiError 403 if the browser says that a page of another site sent the request.
 
-    It names that page's origin, or says at least that it is another's: of a picture, a form or a
-    link there is no Origin.
+    Browsers send Origin with most requests; without it, as for pictures, forms and links, they
+    still send Sec-Fetch-Site or Referer.
     """
     origins = request.headers.getlist("origin")
     for origin in origins:
         if [_host_of(origin)] != hosts and origin not in pages:
-            raise _other_origin(f"a page of {origin} may not ask this farm")
+            raise _other_origin(f"pages of {origin} may not call this farm")
     allowed = bool(origins) and pages.issuperset(origins)
     for site in request.headers.getlist("sec-fetch-site"):
         if site.strip().lower() not in ("same-origin", "none") and not allowed:
-            message = f"another site's page may not ask this farm (Sec-Fetch-Site: {site})"
+            message = f"pages of other sites may not call this farm (Sec-Fetch-Site: {site})"
             raise _other_origin(message)
     for page in request.headers.getlist("referer"):
         if [_host_of(page)] != hosts and not allowed:
-            raise _other_origin(f"the page {page} may not lead here")
+            raise _other_origin(f"the page {page} may not call this farm")
 
 
 def _other_origin(message: str) -> ApiError:

@@ -1,4 +1,4 @@
-"""A request's body to its fields: multipart or JSON, as browsers, curl and OpenAI's SDK send it."""
+"""Reading a request's body: multipart or JSON, as browsers, curl and OpenAI's SDK send it."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -10,20 +10,20 @@ from fastapi import Request
 from starlette.datastructures import Headers
 
 from farm.errors import OutboundError
-from farm.ingress.data_url import USAGE, decode, split_data_url
+from farm.ingress.bodies.data_url import USAGE, decode, split_data_url
+from farm.ingress.bodies.form import Part, parse_form
+from farm.ingress.bodies.json_body import Payload, parse_json, unescape
 from farm.ingress.errors import ApiError, bad_request
-from farm.ingress.form import Part, parse_form
-from farm.ingress.json_body import Payload, parse_json, unescape
 from farm.net.outbound import fetch
 
 PICTURE = "input_reference"
-THREADS = 8  # that read short bodies
-# A longer body has a thread that all long ones share: Python's lock lets one thread run at a time,
-# so several of them would take as long together, and the event loop would wait for each in turn.
+THREADS = 8  # that parse short bodies
+# Bodies longer than LONG share one thread. Python runs one thread at a time, so several threads
+# would finish no sooner, and would each delay the event loop in turn.
 LONG = 2**20
 IDLE_S = 30.0  # between two pieces of a body
-UPLOAD_S = 600.0  # for all of it
-# Where a picture may come as a URL.
+UPLOAD_S = 600.0  # for the whole body
+# The fields in which a picture may come as a URL.
 REFERENCE = "image_reference"
 REFERENCE_USAGE = 'give {"image_url": "data:image/png;base64,..."}'
 URL_FIELDS = (
@@ -36,9 +36,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Body:
-    """Fields by name, and the picture; None where there is none.
+    """Fields by name, and the picture's bytes, if there is one.
 
-    filename: the picture's, where the client has told it.
+    filename: the picture's, if the client gave it.
     """
 
     fields: Mapping[str, Any]
@@ -47,12 +47,12 @@ class Body:
 
 
 async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Body:
-    """The body, at most `limit` bytes long, as is a picture elsewhere.
+    """The body's fields and picture. Body and picture may have at most `limit` bytes each.
 
     Raises ApiError 400, 408, 413 or 415.
     """
     if (declared_length(request.headers) or 0) > limit:
-        raise _too_large(limit)  # before a byte of it is read
+        raise _too_large(limit)  # without reading any of it
     content_type = request.headers.get("content-type", "")
     kind = content_type.partition(";")[0].strip().lower()
     if kind not in ("multipart/form-data", "application/json"):
@@ -72,13 +72,13 @@ async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Bod
         parts = await threaded(request, len(body), parse_form, body, content_type, long)
         fields, file = _fields_of(parts, picture)
     reference = fields.get(REFERENCE)
-    if isinstance(reference, str):  # vLLM-omni's: JSON in a text
+    if isinstance(reference, str):  # vLLM-omni sends JSON within a string
         fields[REFERENCE], payloads = await threaded(
             request, len(body), _parse_reference, reference, payloads
         )
     name, url = _take_url(fields, file is not None, picture)
     data = file.value if file is not None and isinstance(file.value, bytes) else None
-    if name is not None and _is_of_the_web(url):
+    if name is not None and _is_http(url):
         data = await _fetch(name, url, request.app.state.settings.picture_hosts, limit)
     elif name is not None:
         data = await threaded(request, len(body), _data_url, name, url, payloads)
@@ -86,20 +86,20 @@ async def read_body(request: Request, limit: int, picture: str = PICTURE) -> Bod
 
 
 def declared_length(headers: Headers) -> int | None:
-    """How long a body is by its header; None where that says nothing."""
+    """The body's length by its header; None if the header is missing or malformed."""
     text = headers.get("content-length", "")
     return int(text[:18]) if text.isascii() and text.isdecimal() else None
 
 
 async def threaded(request: Request, size: int, function: Callable[..., T], *arguments: Any) -> T:
-    """The function's result, from one of the threads that are for bodies of that many bytes."""
+    """Call the function in one of the threads for bodies of `size` bytes."""
     state = request.app.state
     limiter = state.long_body_thread if size > LONG else state.body_threads
     return await anyio.to_thread.run_sync(function, *arguments, limiter=limiter)
 
 
 async def _receive(request: Request, limit: int) -> bytearray:
-    """The body as it comes, whatever its header says of its length."""
+    """The body, of which no more than `limit` bytes are read, whatever its header says."""
     body = bytearray()
     try:
         async with asyncio.timeout(UPLOAD_S), asyncio.timeout(IDLE_S) as idle:
@@ -109,7 +109,7 @@ async def _receive(request: Request, limit: int) -> bytearray:
                 body += part
                 idle.reschedule(asyncio.get_running_loop().time() + IDLE_S)
     except TimeoutError as error:
-        message = f"the body has not come within {IDLE_S:g} s, or {UPLOAD_S:g} s for all of it"
+        message = f"the body stalled for {IDLE_S:g} s, or took more than {UPLOAD_S:g} s"
         raise ApiError(408, message, code="timeout", headers={"Connection": "close"}) from error
     return body
 
@@ -119,7 +119,7 @@ def _too_large(limit: int) -> ApiError:
 
 
 def _fields_of(parts: Sequence[Part], picture: str) -> tuple[dict[str, Any], Part | None]:
-    """The fields, and the part that is the picture's file."""
+    """The fields, and the part with the picture's file, if there is one."""
     fields: dict[str, Any] = {}
     lists: dict[str, list[str]] = {}
     file = None
@@ -141,7 +141,7 @@ def _fields_of(parts: Sequence[Part], picture: str) -> tuple[dict[str, Any], Par
 
 
 def _flatten(fields: dict[str, Any], picture: str) -> None:
-    """Spell a picture's object of JSON as a form does: `picture[image_url]`."""
+    """Rename the members of a picture given as a JSON object as in forms: `picture[image_url]`."""
     nested = fields.get(picture)
     if isinstance(nested, dict):
         fields |= {f"{picture}[{name}]": value for name, value in nested.items()}
@@ -149,17 +149,17 @@ def _flatten(fields: dict[str, Any], picture: str) -> None:
 
 
 def _parse_reference(text: str, payloads: Sequence[Payload]) -> tuple[Any, Sequence[Payload]]:
-    """The object that the text is of, and the payloads that stand beside it."""
+    """The object that a string of JSON holds, and the payloads that were cut out of it."""
     try:
         fields, own = parse_json(text.encode())
     except (ApiError, UnicodeEncodeError) as error:
         raise bad_request(REFERENCE, f"{REFERENCE}: {REFERENCE_USAGE}") from error
-    # In a body of JSON the payload was cut out with all others, and is as the text has it.
+    # If the body itself was JSON, the payload was cut out then, and is still escaped.
     return fields, own or [unescape(payload) or b"" for payload in payloads]
 
 
 def _take_url(fields: dict[str, Any], has_file: bool, picture: str) -> tuple[str | None, Any]:
-    """Take the picture's URL from the field it is in; that field's name, None without one."""
+    """Remove the picture's URL from the fields: its field's name and the URL; None without one."""
     if (reference := fields.pop(REFERENCE, None)) is not None:
         if not isinstance(reference, dict) or "image_url" not in reference:
             raise bad_request(REFERENCE, f"{REFERENCE}: {REFERENCE_USAGE}")
@@ -172,14 +172,14 @@ def _take_url(fields: dict[str, Any], has_file: bool, picture: str) -> tuple[str
     return names[0], fields.pop(names[0])
 
 
-def _is_of_the_web(url: Any) -> bool:
+def _is_http(url: Any) -> bool:
     return isinstance(url, str) and url[:8].lower().startswith(("http://", "https://"))
 
 
 async def _fetch(name: str, url: str, hosts: Sequence[str], limit: int) -> bytes:
     if not hosts:
-        message = f"{name}: this farm fetches nothing from the web: send a file or a data URL"
-        raise bad_request(name, f"{message}, or its operator may set FARM_PICTURE_HOSTS")
+        message = f"{name}: this farm fetches no pictures from the web: send a file or a data URL"
+        raise bad_request(name, f"{message}, or have its operator set FARM_PICTURE_HOSTS")
     try:
         return await fetch(url, hosts, limit)
     except OutboundError as error:
@@ -187,7 +187,7 @@ async def _fetch(name: str, url: str, hosts: Sequence[str], limit: int) -> bytes
 
 
 def _data_url(name: str, value: Any, payloads: Sequence[Payload]) -> bytes:
-    """The bytes of a data URL; its data, where it is `#0`, is the first of the payloads."""
+    """The bytes of a data URL; data of `#0`, `#1`, ... stands for a payload that was cut out."""
     try:
         if not isinstance(value, str):
             raise ValueError(USAGE)
@@ -197,5 +197,5 @@ def _data_url(name: str, value: Any, payloads: Sequence[Payload]) -> bytes:
     cut = {f"#{number}": payload for number, payload in enumerate(payloads)}
     try:
         return decode(cut[text] if text in cut else text.encode("ascii"), base64)
-    except ValueError as error:  # binascii's, or of what is not ASCII
+    except ValueError as error:  # malformed, or not ASCII
         raise bad_request(name, f"{name}: not base64: {error}") from error

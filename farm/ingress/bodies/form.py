@@ -1,4 +1,4 @@
-"""A multipart body's parts, parsed in memory and within a limit of time."""
+"""The parts of a multipart body, parsed in memory and in limited time."""
 
 import time
 from collections.abc import AsyncGenerator, Collection, Coroutine
@@ -13,19 +13,18 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from farm.ingress.errors import ApiError, bad_request
 
 MAX_PARTS = 200
-MAX_FIELD = 64 * 1024  # characters of a field that is no file
-MAX_FIELDS = 2 * MAX_FIELD  # of all of them, names included, but for the long ones
+MAX_FIELD = 64 * 1024  # characters of a field that is not a file
+MAX_FIELDS = 2 * MAX_FIELD  # of all such fields, names included, except the long ones
 CHUNK = 64 * 1024
-PARSE_S = 5.0  # of a core; an honest form of 64 MB takes half a second
-END = 512  # bytes of a body that hold a form's last boundary, and whatever comes after it
-
+PARSE_S = 5.0  # CPU time; a normal form of 64 MB takes half a second
+END = 512  # bytes at the end of a body in which the final boundary must stand
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A field; its value is text, or a file's bytes, whose name the client may have told."""
+    """A field: its value is text, or the bytes of a file, for which the client may give a name."""
 
     name: str
     value: str | bytes
@@ -35,18 +34,18 @@ class Part:
 def parse_form(
     data: bytes | bytearray, content_type: str, long: Collection[str] = ()
 ) -> list[Part]:
-    """The parts in their order; ApiError 400 or 413. Blocks: it is for a thread.
+    """The parts in order; ApiError 400 or 413. It blocks, so call it in a thread.
 
-    long: fields that may be as long as the form, such as a picture's data URL.
+    long: fields without a limit of their own, such as a picture's data URL.
     """
     parser = MultiPartParser(
         Headers({"content-type": content_type}),
         _chunks(data),
         max_files=1,
         max_fields=MAX_PARTS,
-        max_part_size=len(data),  # which fields may be so long is looked at below
+        max_part_size=len(data),  # `_parts` checks each field's length
     )
-    parser.spool_max_size = len(data) + 1  # nothing goes to the disk
+    parser.spool_max_size = len(data) + 1  # never spill to disk
     try:
         form = _result_of(parser.parse())
     except (MultiPartException, HTTPException) as error:
@@ -54,20 +53,20 @@ def parse_form(
         raise bad_request(None, f"the form cannot be read: {reason}") from error
     parts = _parts(form, long)
     _, options = parse_options_header(content_type)
-    # The parser leaves out, in silence, the field that it was at.
+    # The parser silently drops the field at which the body was cut off.
     if b"--" + options.get(b"boundary", b"") + b"--" not in data[-END:]:
-        raise bad_request(None, "the form is cut off: its last boundary is missing")
+        raise bad_request(None, "the form is cut off: its final boundary is missing")
     return parts
 
 
 def _result_of(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine that waits for nothing returns: an event loop for it takes a millisecond."""
+    """The result of a coroutine that never waits. An event loop for it would take a millisecond."""
     try:
         work.send(None)
     except StopIteration as end:
         return end.value
     work.close()
-    raise RuntimeError("the parser of forms waits for something")
+    raise RuntimeError("the form parser was expected not to wait")
 
 
 def _parts(form: FormData, long: Collection[str]) -> list[Part]:
@@ -93,6 +92,6 @@ async def _chunks(data: bytes | bytearray) -> AsyncGenerator[bytes, None]:
     until = time.thread_time() + PARSE_S
     for start in range(0, len(data), CHUNK):
         if time.thread_time() > until:
-            raise MultiPartException("it takes too long")
+            raise MultiPartException("parsing it takes too long")
         yield bytes(data[start : start + CHUNK])
     yield b""

@@ -1,4 +1,4 @@
-"""Who is asking: bearer keys, kept as hashes, each of a tenant."""
+"""Who is asking: each bearer key, stored as a hash, belongs to a tenant."""
 
 import hashlib
 import math
@@ -10,23 +10,24 @@ from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers
 
 from farm.errors import RequestError
+from farm.ingress.access.keys import Keys
+from farm.ingress.access.rate_limit import Rate
+from farm.ingress.access.same_machine import check_local, is_loopback
 from farm.ingress.errors import ApiError
-from farm.ingress.keys import Keys
-from farm.ingress.local import check_local, is_loopback
-from farm.ingress.rate import Rate
 from farm.settings import Key, Settings
 
-ANYBODY = Key(tenant="default", operator=True)  # of this machine, where a farm has no keys
+# Every caller on this machine, when the farm has no keys.
+ANYBODY = Key(tenant="default", operator=True)
 
-# For OpenAPI alone: it refuses nothing.
-BEARER = HTTPBearer(auto_error=False, description="not asked for where the farm has no keys")
+# Only documents the scheme in OpenAPI: `key_of` is what refuses.
+BEARER = HTTPBearer(auto_error=False, description="not needed when the farm has no keys")
 
 
 async def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
-    """What the caller may do; ApiError 401 or 403.
+    """The caller's key, which says what the caller may do; ApiError 401, 403 or 429.
 
-    Without keys only this machine is served, and of its browsers' pages the farm's own and those
-    of FARM_CORS_ORIGINS.
+    A farm without keys serves only its own machine. Of the web pages open there, only the farm's
+    own and those of FARM_CORS_ORIGINS may call it.
     """
     keys: Keys = request.app.state.keys
     if not keys.needed:
@@ -34,7 +35,7 @@ async def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key
         return ANYBODY
     name = _name_of(request.headers)
     if not name:
-        raise _refused("no key: send 'Authorization: Bearer KEY'", "missing_api_key")
+        raise _refused("no key was given: send 'Authorization: Bearer KEY'", "missing_api_key")
     found = keys.find(name)
     if found is None:
         raise _refused("the key is not known here", "invalid_api_key")
@@ -45,30 +46,30 @@ async def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key
 
 
 def caller_of(headers: Headers, keys: Keys) -> str:
-    """The name of the caller's key; empty for whoever has none that is known."""
+    """The hash of the caller's key, to tell callers apart; empty for an unknown key or none."""
     name = _name_of(headers)
     return name if keys.find(name) else ""
 
 
 def still_allowed(request: Request) -> bool:
-    """Whether who asked may still do so, and see what he saw: keys may be taken back meanwhile."""
+    """Whether the caller's key still grants what it did: keys may be revoked during a request."""
     keys: Keys = request.app.state.keys
     return not keys.needed or keys.find(_name_of(request.headers)) == request.state.key
 
 
 async def tenant_of(key: Annotated[Key, Depends(key_of)]) -> str:
-    """Whose jobs the caller sees."""
+    """The tenant whose jobs the caller sees."""
     return key.tenant
 
 
 async def operator(key: Annotated[Key, Depends(key_of)]) -> None:
-    """ApiError 403 for a key without that right."""
+    """ApiError 403 unless the key has operator rights."""
     if not key.operator:
-        raise ApiError(403, "the key is no operator's", code="operators_only")
+        raise ApiError(403, "this key lacks operator rights", code="operators_only")
 
 
 def _name_of(headers: Headers) -> str:
-    """What the setting has a bearer key by; empty where there is none."""
+    """The hash by which the settings list the bearer key; empty when none was sent."""
     kind, _, key = headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not key.strip():
         return ""
@@ -80,27 +81,27 @@ def _refused(message: str, code: str) -> ApiError:
 
 
 def _limit(request: Request, name: str, per_minute: float) -> None:
-    """ApiError 429 for a key that asks too often; each replica allows its share."""
+    """ApiError 429 for a key over its rate; each replica allows its share of the rate."""
     now, share = time.monotonic(), per_minute / request.app.state.replicas
     rates: dict[str, tuple[float, Rate]] = request.app.state.rates
-    if rates.get(name, (None,))[0] != share:  # the first time, or since it was changed
+    if rates.get(name, (None,))[0] != share:  # a new key, or a new rate
         rates[name] = share, Rate(share, now)
     wait = rates[name][1].wait_s(now)
     if wait:
         raise ApiError(
             429,
-            f"the key may ask {per_minute:g} times a minute",
+            f"this key may send {per_minute:g} requests a minute",
             code="rate_limit_exceeded",
             headers={"Retry-After": str(math.ceil(wait))},
         )
 
 
 def check_host(host: str, settings: Settings) -> None:
-    """RequestError where a farm without keys would listen to more than its own machine."""
+    """RequestError if a farm without keys would listen beyond its own machine."""
     if not settings.keys and settings.keys_file is None and not is_loopback(host):
         raise RequestError(
-            f"the farm would listen at {host} and has no keys: set FARM_KEYS or FARM_KEYS_FILE, or "
-            "let Ray Serve listen at 127.0.0.1 (serve start --http-host 127.0.0.1)"
+            f"the farm would listen at {host} without keys: set FARM_KEYS or FARM_KEYS_FILE, or "
+            "have Ray Serve listen at 127.0.0.1 (serve start --http-host 127.0.0.1)"
         )
 
 

@@ -1,6 +1,6 @@
-"""How often a key may ask. Pure: the clock is passed in."""
+"""How often a key may send requests. Pure: the clock is passed in."""
 
-BURST_S = 10.0  # of requests that were saved up may come at once
+BURST_S = 10.0  # the requests allowed in this time may come all at once
 
 
 class Rate:
@@ -12,7 +12,7 @@ class Rate:
         self._left, self._at = self._most, now
 
     def wait_s(self, now: float) -> float:
-        """0, and the request counts; or how long to wait with it."""
+        """Admit a request and return 0, or return how long it must wait."""
         self._left = min(self._most, self._left + (now - self._at) * self._per_s)
         self._at = now
         if self._left < 1:

@@ -1,21 +1,21 @@
-"""`/v1/videos`: the shape OpenAI gave it, and the farm's own API."""
+"""The routes of `/v1/videos`: OpenAI's, and the farm's own beside them."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
-from farm.ingress.access import Tenant, still_allowed
-from farm.ingress.body import PICTURE, read_body, threaded
+from farm.ingress.access.authentication import Tenant, still_allowed
+from farm.ingress.bodies.body import PICTURE, read_body, threaded
 from farm.ingress.content import content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
-from farm.ingress.events import event_stream
 from farm.ingress.fields import ALIASES, OWN, submission_of
+from farm.ingress.openai.events import event_stream
 from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
 from farm.model.farm_api import FarmApi
 from farm.model.job import JobView, Progress, Submission, Variant
@@ -24,9 +24,7 @@ from farm.settings import Settings
 from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
 
-POLL_MS = 1000  # told to OpenAI's client
-# Of a stream: nginx keeps an answer back until it has some, and others compress or cache it.
-LIVE = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+POLL_MS = 1000  # how often OpenAI's client is to poll
 REFUSED = responses(400, 401, 403, 408, 413, 415, 429, 503)
 UNKNOWN = responses(400, 401, 403, 404, 429, 503)
 ID = r"^[A-Za-z0-9_.-]{1,80}$"
@@ -36,7 +34,7 @@ router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
 
 async def farm_of(request: Request) -> FarmApi:
-    """The farm this app stands before."""
+    """The farm that the app serves."""
     farm: FarmApi = request.app.state.farm
     return farm
 
@@ -45,7 +43,7 @@ TheFarm = Annotated[FarmApi, Depends(farm_of)]
 
 
 async def own_view(video_id: VideoId, farm: TheFarm, tenant: Tenant) -> JobView:
-    """The job, where it is the caller's; ApiError 404 otherwise."""
+    """The job, if it is the caller's; ApiError 404 otherwise."""
     view = await find(farm, video_id, tenant)
     if view is None:
         raise no_video(video_id)
@@ -56,12 +54,14 @@ OwnView = Annotated[JobView, Depends(own_view)]
 
 
 async def find(farm: FarmApi, job: str, tenant: str) -> JobView | None:
-    """A tenant's job."""
+    """The job, if it is the tenant's; None otherwise."""
     view = await farm.find(job)
     return view if view is not None and view.job.tenant == tenant else None
 
 
-async def _asked(request: Request, tenant: str, key: str | None) -> tuple[Submission, bytes]:
+async def _read_submission(
+    request: Request, tenant: str, key: str | None
+) -> tuple[Submission, bytes]:
     settings: Settings = request.app.state.settings
     body = await read_body(request, settings.max_body)
     submission = submission_of(body.fields, settings.models, tenant, key or "", body.filename)
@@ -83,9 +83,10 @@ async def _asked(request: Request, tenant: str, key: str | None) -> tuple[Submis
 
 @contextmanager
 def _weights_named(submission: Submission) -> Iterator[None]:
-    """Name the parameter of a RequestError: past what is looked at here, it is the weights.
+    """Turn a RequestError of the farm's into an ApiError that names the parameter.
 
-    A SizeError is of no single parameter.
+    Everything else was checked before the farm was called, so it must be about the weights. Only a
+    SizeError is about no single parameter.
     """
     try:
         yield
@@ -97,7 +98,7 @@ def _weights_named(submission: Submission) -> Iterator[None]:
 
 
 def _fields() -> dict[str, Any]:
-    """The request body for OpenAPI: the canonical names."""
+    """The properties of the request body for OpenAPI: parameters and their aliases."""
     params = RenderParams.model_json_schema()["properties"]
     own = Submission.model_json_schema()["properties"]
     aliases = {
@@ -112,8 +113,8 @@ def _fields() -> dict[str, Any]:
         "variant": {"type": "string", "pattern": f"^{VARIANT}$", "description": "which weights"},
         "dtype": {"type": "string", "enum": ["float32", "float16", "bfloat16"]},
         "size": {"type": "string", "description": "width and height, as in 1024x576"},
-        "seconds": {"type": "string", "description": "for num_frames: it times fps"},
-        "prompt": {"type": "string", "description": "taken and not used: SVD has no text"},
+        "seconds": {"type": "string", "description": "num_frames divided by fps"},
+        "prompt": {"type": "string", "description": "accepted and ignored: SVD has no text input"},
     }
 
 
@@ -133,7 +134,7 @@ BODY = {
             "multipart/form-data": {"schema": _body({"type": "string", "format": "binary"})},
             "application/json": {
                 "schema": _body(
-                    {"type": "string", "description": "a data URL, or where it may be got"}
+                    {"type": "string", "description": "a data URL, or the URL of a picture"}
                 )
             },
         },
@@ -149,12 +150,12 @@ async def create(
     tenant: Tenant,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> Video:
-    """Render a picture into a video. The answer comes once the job is in the store.
+    """Render a picture into a video. The answer is sent once the job is in the store.
 
-    The same `Idempotency-Key` is the same job for a day; without one the same request is, for ten
-    minutes.
+    Requests with the same `Idempotency-Key` are the same job for a day. Without a key, equal
+    requests are the same job for ten minutes.
     """
-    submission, picture = await _asked(request, tenant, idempotency_key)
+    submission, picture = await _read_submission(request, tenant, idempotency_key)
     with _weights_named(submission):
         view = await farm.submit(submission, picture)
     response.headers["openai-poll-after-ms"] = str(POLL_MS)
@@ -163,8 +164,8 @@ async def create(
 
 @router.post("/check", responses=REFUSED, openapi_extra=BODY)
 async def check(request: Request, farm: TheFarm, tenant: Tenant) -> Check:
-    """Look at a request as `create` would, and say what it would take. Nothing is made."""
-    submission, picture = await _asked(request, tenant, None)
+    """Check a request as `create` would, and say what it would take, without creating a job."""
+    submission, picture = await _read_submission(request, tenant, None)
     with _weights_named(submission):
         job, done = await farm.check(submission, picture)
     steps = job.request.params.steps * job.request.num_videos
@@ -183,7 +184,7 @@ async def list_videos(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
 ) -> VideoList:
-    """The caller's videos, by the time they were made."""
+    """The caller's videos in the order of their creation."""
     views = await farm.views(tenant, after, limit + 1, order == "desc")
     data = [video_of(view) for view in views[:limit]]
     return VideoList(
@@ -196,14 +197,14 @@ async def list_videos(
 
 @router.get("/{video_id}", responses=UNKNOWN)
 async def retrieve(view: OwnView, response: Response) -> Video:
-    """A video, and how far it is."""
+    """A video and its progress."""
     response.headers["openai-poll-after-ms"] = str(POLL_MS)
     return video_of(view)
 
 
 @router.post("/{video_id}/cancel", responses=UNKNOWN | responses(409))
 async def cancel(view: OwnView, farm: TheFarm) -> Video:
-    """Stop a video's job at its next step; a video that has ended stays as it is."""
+    """Stop a video's job at its next step; a finished video stays as it is."""
     if view.job.state.is_open:
         view = await farm.cancel(view.job.id)
     return video_of(view)
@@ -211,19 +212,19 @@ async def cancel(view: OwnView, farm: TheFarm) -> Video:
 
 @router.post("/{video_id}/pause", responses=UNKNOWN | responses(409))
 async def pause(view: OwnView, farm: TheFarm) -> Video:
-    """Begin no more of a video's tasks until it is resumed."""
+    """Start no more of a video's tasks until it is resumed."""
     return video_of(await farm.pause(view.job.id))
 
 
 @router.post("/{video_id}/resume", responses=UNKNOWN | responses(409))
 async def resume(view: OwnView, farm: TheFarm) -> Video:
-    """Go on with a paused video."""
+    """Continue a paused video."""
     return video_of(await farm.resume(view.job.id))
 
 
 @router.delete("/{video_id}", responses=UNKNOWN)
 async def delete(view: OwnView, farm: TheFarm) -> VideoDeleted:
-    """Stop a video's job, and forget it."""
+    """Stop a video's job, and delete it."""
     await farm.delete(view.job.id)
     return VideoDeleted(id=view.job.id)
 
@@ -235,8 +236,8 @@ async def delete(view: OwnView, farm: TheFarm) -> VideoDeleted:
     | {
         200: {"content": {"video/mp4": {}, "image/jpeg": {}}},
         206: {"content": {"video/mp4": {}, "image/jpeg": {}, "multipart/byteranges": {}}},
-        302: {"description": "to a URL of the store's own", "content": {"text/plain": {}}},
-        304: {"description": "the caller has it"},
+        302: {"description": "a redirect to a URL of the store", "content": {"text/plain": {}}},
+        304: {"description": "the client already has it"},
     },
     response_class=Response,
 )
@@ -248,29 +249,36 @@ async def content(
     index: Annotated[int, Query(ge=0, description="which of `num_videos`")] = 0,
     range_: Annotated[str | None, Header(alias="range")] = None,  # noqa: ARG001 - for OpenAPI
 ) -> Response:
-    """What was made: bytes, or the way to them. Ranges and conditions are answered."""
+    """The file, or a redirect to it. Range and conditional requests are supported."""
     return await content_answer(request, farm, view, variant, index)
+
+
+async def last_seen(last_event_id: Annotated[str | None, Header()] = None) -> int:
+    """The number of the last event that the caller has; ApiError 400 for what is no number."""
+    number = last_event_id or "0"
+    if not number.isdecimal() or len(number) > 18:
+        raise bad_request("Last-Event-ID", f"Last-Event-ID: give a number, got {number!r}")
+    return int(number)
+
+
+async def not_compressed(response: Response) -> None:
+    """Ask proxies not to compress the answer: they would hold events back until they have more."""
+    response.headers["Cache-Control"] = "no-transform"  # FastAPI sends no-cache beside it
 
 
 @router.get(
     "/{video_id}/events",
-    responses=UNKNOWN | {200: {"content": {"text/event-stream": {}}}},
-    response_class=StreamingResponse,
+    responses=UNKNOWN,
+    response_class=EventSourceResponse,
+    dependencies=[Depends(not_compressed)],
 )
 async def events(
-    view: OwnView,
-    request: Request,
-    farm: TheFarm,
-    last_event_id: Annotated[str | None, Header()] = None,
-) -> StreamingResponse:
-    """The job's event log, as server-sent events: what there is after `Last-Event-ID`, and on."""
-    after = last_event_id or "0"
-    if not after.isdecimal() or len(after) > 18:
-        raise bad_request("Last-Event-ID", f"Last-Event-ID: give a number, got {after!r}")
-    stream: AsyncIterator[str] = event_stream(
-        farm, view.job.id, int(after), partial(still_allowed, request)
-    )
-    return StreamingResponse(stream, media_type="text/event-stream", headers=LIVE)
+    view: OwnView, request: Request, farm: TheFarm, after: Annotated[int, Depends(last_seen)]
+) -> AsyncIterable[ServerSentEvent]:
+    """The job's event log after `Last-Event-ID`, as server-sent events, until the job has ended."""
+    allowed = partial(still_allowed, request)
+    async for event in event_stream(farm, view.job.id, after, allowed):
+        yield event
 
 
 @router.post("/{video_id}/remix", responses=responses(400), include_in_schema=False)
@@ -278,6 +286,6 @@ async def events(
 @router.post("/extensions", responses=responses(400), include_in_schema=False)
 @router.post("/characters", responses=responses(400), include_in_schema=False)
 async def unsupported(request: Request) -> Response:
-    """OpenAI's calls that SVD has nothing for."""
+    """Calls of OpenAI's API that SVD cannot answer."""
     call = request.url.path.rpartition("/")[2]
-    raise ApiError(400, f"{call}: Stable Video Diffusion has no such thing", code="unsupported")
+    raise ApiError(400, f"{call}: Stable Video Diffusion cannot do this", code="unsupported")

@@ -1,4 +1,4 @@
-"""The keys that are known now: of the settings, or of a file that may change under the farm."""
+"""The keys in force: from the settings, or from a file that may change while the farm runs."""
 
 import logging
 import time
@@ -12,14 +12,14 @@ from farm.settings import KEYS, Key, Settings
 
 log = logging.getLogger("farm")
 
-LOOK_S = 2.0  # between two looks at the file, where anybody asks
+LOOK_S = 2.0  # at least, between two reads of the file
 
 
 class Keys:
-    """Keys by the sha256 of each, as of at most LOOK_S ago."""
+    """Keys by their sha256, at most LOOK_S out of date."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        """RequestError for a file that cannot be read, or is none of keys."""
+        """RequestError for a file that cannot be read, or holds something else than keys."""
         if settings.keys and settings.keys_file is not None:
             raise RequestError("FARM_KEYS and FARM_KEYS_FILE: give one of them")
         self._file, self._clock = settings.keys_file, clock
@@ -31,17 +31,17 @@ class Keys:
 
     @property
     def needed(self) -> bool:
-        """Whether the farm has keys, so that whoever has none is refused. A file may be empty."""
+        """Whether callers need a key. An empty file of keys means yes: it admits nobody."""
         return self._file is not None or bool(self._known)
 
     def find(self, name: str) -> Key | None:
-        """What a key may do; None for one that is not known."""
+        """The key with that sha256; None for an unknown one."""
         if self._file is not None and self._clock() - self._looked >= LOOK_S:
             self._looked = self._clock()
             try:
                 self._load(self._file)
-            except RequestError as error:  # half written, perhaps
-                log.error("%s; the keys that were read before stay as they are", error)
+            except RequestError as error:  # the file may be half written
+                log.error("%s; the keys read before stay in force", error)
         return self._known.get(name)
 
     def _load(self, file: Path) -> None:

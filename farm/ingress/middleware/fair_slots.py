@@ -1,4 +1,4 @@
-"""So many at once: in all, and of each caller. Pure."""
+"""A limited number of slots, shared fairly between callers. Pure."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ class FullError(Exception):
 
 
 class Slots:
-    """Slots that callers share: none holds more than are left free for the others.
+    """Slots of which no caller may hold more than it leaves free for the others.
 
-    So the first may have half of them, and whoever comes next still finds some, whatever those
-    before do.
+    A caller that is alone may hold half of them. Each caller that joins may hold half of what the
+    others left, so a newcomer always finds some.
     """
 
-    def __init__(self, most: int) -> None:
-        self._free = most
+    def __init__(self, total: int) -> None:
+        self._free = total
         self._held = Counter[str]()
 
     @contextmanager
     def hold(self, caller: str, count: int = 1) -> Iterator[None]:
-        """Hold some until the end of the block; FullError where they are not to be had."""
+        """Hold some until the end of the block; FullError if the caller may have no more now."""
         if self._held[caller] + count > self._free - count:
             raise FullError
         self._free -= count

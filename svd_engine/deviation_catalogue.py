@@ -1,6 +1,7 @@
-"""The known mistakes in ports of SVD: their names, and what is right. No torch here.
+"""The known mistakes in ports of SVD: their names, what is wrong, and what is right.
 
-What each does is in `deviations`; names are those of `RenderParams.deviations`.
+`RenderParams.deviations` takes these names, and `deviations` makes the mistakes. This module needs
+no torch, so that the farm can check a request without an engine.
 """
 
 from dataclasses import dataclass
@@ -10,35 +11,35 @@ from svd_engine.values import listed
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A known mistake."""
+class Deviation:
+    """A mistake that ports are known to make."""
 
     name: str
-    wrong: str  # what a port does that has it
+    wrong: str  # what a port with this mistake does
     right: str  # what the reference does
-    where: str  # the right line in this engine, as module:function
-    shows_in: tuple[str, ...]  # tensors of a trace (`step` for those of every step), first to last
-    review: bool = False  # found in the review that this project grew from
+    where: str  # the correct code in this engine, as module:function
+    shows_in: tuple[str, ...]  # the tensors of a trace that it changes directly, first to last
+    review: bool = False  # found in the code review that this project grew from
 
 
 CATALOGUE = {
-    entry.name: entry
-    for entry in (
-        Entry(
+    deviation.name: deviation
+    for deviation in (
+        Deviation(
             "clip_resized_first",
             "CLIP is fed the picture as it was resized for the VAE",
             "CLIP is fed the picture itself",
             "stages:encode",
             ("clip.pixels",),
         ),
-        Entry(
+        Deviation(
             "clip_not_blurred",
             "the picture is made small for CLIP without a blur against aliasing",
             "a Gaussian blur comes first, as strong as each side is larger than 224",
             "image:blur",
             ("clip.pixels",),
         ),
-        Entry(
+        Deviation(
             "clip_nearest",
             "the picture is made small for CLIP by nearest neighbour",
             "bicubic, with align_corners",
@@ -46,21 +47,21 @@ CATALOGUE = {
             ("clip.pixels",),
             review=True,
         ),
-        Entry(
+        Deviation(
             "clip_not_normalized",
             "CLIP's pixels are left in [0, 1]",
             "less CLIP's mean, over its standard deviation",
             "image:clip_pixels",
             ("clip.pixels",),
         ),
-        Entry(
+        Deviation(
             "noise_order",
             "the latents' noise is drawn before the picture's",
             "the picture's noise is drawn first, from the same generator",
             "conditioning:draw_noise",
             ("image.noise", "latents.init"),
         ),
-        Entry(
+        Deviation(
             "noise_on_latents",
             "the augmentation noise is added to the picture's latent",
             "it is added to the picture's pixels, before the VAE",
@@ -68,21 +69,21 @@ CATALOGUE = {
             ("image.augmented", "image.latent"),
             review=True,
         ),
-        Entry(
+        Deviation(
             "posterior_sampled",
             "the picture's latent is drawn from the VAE's posterior",
             "it is the posterior's mean",
             "conditioning:encode_latent",
             ("image.latent",),
         ),
-        Entry(
+        Deviation(
             "image_latent_scaled",
             "the picture's latent is multiplied by the scaling factor (0.18215)",
             "the UNet was trained on it unscaled",
             "conditioning:encode_latent",
             ("image.latent",),
         ),
-        Entry(
+        Deviation(
             "fps_not_reduced",
             "fps goes into the time ids as it is",
             "the model was trained on fps - 1",
@@ -90,14 +91,14 @@ CATALOGUE = {
             ("time_ids",),
             review=True,
         ),
-        Entry(
+        Deviation(
             "time_ids_order",
             "the time ids are in another order",
             "fps - 1, motion_bucket_id, noise_aug_strength",
             "conditioning:time_ids",
             ("time_ids",),
         ),
-        Entry(
+        Deviation(
             "guidance_per_step",
             "there is a guidance scale for each step",
             "there is one for each frame, the same at every step",
@@ -105,14 +106,14 @@ CATALOGUE = {
             ("guidance", "step.guided"),
             review=True,
         ),
-        Entry(
+        Deviation(
             "karras_off",
             "the sigmas are those of the training schedule",
             "Karras' with rho 7, between the checkpoint's sigma_min and sigma_max",
             "schedule:karras_sigmas",
             ("sigmas",),
         ),
-        Entry(
+        Deviation(
             "timestep_minus_ln",
             "the UNet is told -ln(sigma)",
             "0.25 ln(sigma)",
@@ -120,14 +121,14 @@ CATALOGUE = {
             ("timesteps",),
             review=True,
         ),
-        Entry(
+        Deviation(
             "initial_scale_missing",
             "denoising starts from unit noise",
             "the noise is multiplied by sqrt(sigma_max^2 + 1), or by sigma_max",
             "schedule:initial_latents",
             ("latents.init",),
         ),
-        Entry(
+        Deviation(
             "image_latents_first",
             "the picture's latents come before the noise latents",
             "along the channels: the noise latents, then the picture's",
@@ -135,63 +136,63 @@ CATALOGUE = {
             ("step.model_input",),
             review=True,
         ),
-        Entry(
+        Deviation(
             "unconditional_picture",
             "the picture's latents stay in the unconditional half",
             "they are zero there",
             "conditioning:pair",
             ("step.model_input",),
         ),
-        Entry(
+        Deviation(
             "unconditional_embedding",
             "the picture's embedding stays in the unconditional half",
             "it is zero there",
             "conditioning:pair",
             ("step.model_output",),
         ),
-        Entry(
+        Deviation(
             "sine_first",
             "sinusoidal embeddings have their sines first",
             "cosines first",
             "layers:sinusoid",
             ("step.model_output",),
         ),
-        Entry(
+        Deviation(
             "norm_eps",
             "all group norms of the UNet have an epsilon of 1e-5",
             "1e-6 in the blocks with cross-attention, in the transformers, and on the way up",
             "unet:DownBlock",
             ("step.model_output",),
         ),
-        Entry(
+        Deviation(
             "halves_swapped",
             "the two halves of the prediction are taken one for the other",
             "the unconditional one is first",
             "schedule:guide",
             ("step.guided",),
         ),
-        Entry(
+        Deviation(
             "epsilon_for_v",
             "the prediction is read as epsilon",
             "it is v: denoised = x / (sigma^2 + 1) - v sigma / sqrt(sigma^2 + 1)",
             "schedule:denoised",
             ("step.latents",),
         ),
-        Entry(
+        Deviation(
             "decode_not_unscaled",
             "the latents are decoded as they are",
             "they are divided by the scaling factor (0.18215) first",
             "recipe:unscale",
             ("decode.latents",),
         ),
-        Entry(
+        Deviation(
             "decoder_blend",
             "the decoder's blend is the UNet's: a spatial + (1 - a) temporal",
             "it is switched: (1 - a) spatial + a temporal",
             "layers:Blend",
             ("frames",),
         ),
-        Entry(
+        Deviation(
             "frames_truncated",
             "frames are truncated to whole levels",
             "they are rounded, half to even",
@@ -201,19 +202,22 @@ CATALOGUE = {
     )
 }
 
-SETS = {"legacy-v1": tuple(name for name, entry in CATALOGUE.items() if entry.review)}
+SETS = {"legacy-v1": tuple(name for name, known in CATALOGUE.items() if known.review)}
 
 
-def names_of(given: object) -> object:
-    """The names in a text, joined by `+` or commas; what is no text is passed on as it is."""
+def split_names(given: object) -> object:
+    """The names in a text, joined by `+` or commas. Anything but a text is returned unchanged."""
     if isinstance(given, str) and not given.strip().startswith("["):
         given = given.replace("+", ",")
     names = listed(given)
     return [name for name in names if name] if isinstance(given, str) else names
 
 
-def deviations_of(given: tuple[str, ...]) -> tuple[str, ...]:
-    """In the catalogue's order, sets taken apart. ValueError names the one that is not known."""
+def checked_names(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in the catalogue's order, with sets replaced by their members.
+
+    Raises ValueError for a name that is neither a deviation nor a set.
+    """
     names = {member for name in given for member in SETS.get(name, (name,))}
     unknown = sorted(names - CATALOGUE.keys())
     if unknown:

@@ -1,4 +1,10 @@
-"""Files as answers: whole, in the ranges that are asked for, or 304 to whoever has them."""
+"""Files as answers: whole, in the ranges asked for, or 304 for a client that has them.
+
+Ranges and conditions are starlette's. A clip is copied from the store to a scratch file first,
+whatever the store. A folder's own files could be sent directly, but that would be a second path
+through the code, and one that answers 500 when a file is deleted between its lookup and its
+opening; and S3 has no file to send.
+"""
 
 from collections.abc import Callable, Mapping
 from tempfile import NamedTemporaryFile
@@ -13,28 +19,29 @@ from starlette.types import Message, Receive, Scope, Send
 
 from farm.ingress.errors import ApiError
 
-_STATIC = StaticFiles()  # of no folder: it knows when an answer is 304
+_STATIC = StaticFiles()  # serves no folder: only its judgement of conditions is used
 
 
 def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:
-    """304, where the caller has what an answer with those headers has; else None."""
+    """304 if the caller already has the answer with these headers; None otherwise."""
     if _STATIC.is_not_modified(Headers(headers), request.headers):
         return Response(status_code=304, headers=headers)
     return None
 
 
 class _NoRangeError(Exception):
-    """A Range header that is none."""
+    """A malformed Range header."""
 
 
 class ScratchResponse(FileResponse):
-    """Bytes, sent from a file that is there as long as the answer: slow clients hold no memory.
+    """Bytes, sent from a scratch file that lives as long as the answer.
 
-    Errors are the API's, and a Range header that is none is ignored, as RFC 9110 has it.
+    So slow clients hold no memory. Errors have the API's shape, and a malformed Range header is
+    ignored, as RFC 9110 demands.
     """
 
     def __init__(self, read: Callable[[], bytes], **options: Any) -> None:
-        """read: gives the bytes, in a thread. options: FileResponse's."""
+        """read: returns the bytes; it runs in a thread. options: those of FileResponse."""
         super().__init__("", **options)
         self._read = read
 
@@ -67,5 +74,5 @@ class ScratchResponse(FileResponse):
     def _unsatisfiable(self, told: Headers) -> ApiError:
         size = told["content-range"].rpartition("/")[2]
         headers = {"Accept-Ranges": "bytes", "Content-Range": f"bytes */{size}"}
-        message = f"Range: the file has {size} bytes; ask for some of them, as in bytes=0-99"
+        message = f"Range: the file has {size} bytes; ask for a part of them, as in bytes=0-99"
         return ApiError(416, message, code="range_not_satisfiable", param="Range", headers=headers)

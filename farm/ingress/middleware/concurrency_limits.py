@@ -1,7 +1,7 @@
-"""What every request passes before the app: slots by caller; and what every answer says.
+"""How many requests are served at once, in all and for each caller.
 
-Event streams, bodies and all other requests have slots of their own, so that none of them can shut
-the others out; health needs none.
+Event streams, request bodies and all other requests are limited separately, so that none of them
+can shut the others out. Health probes are not limited.
 """
 
 import logging
@@ -9,62 +9,43 @@ import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from farm.ingress.access import caller_of
-from farm.ingress.body import declared_length
-from farm.ingress.errors import AGAIN_S, ApiError, Shape, as_api_error, path_of, shape_for
-from farm.ingress.slots import FullError, Slots
+from farm.ingress.access.authentication import caller_of
+from farm.ingress.bodies.body import declared_length
+from farm.ingress.errors import (
+    RETRY_AFTER_S,
+    ApiError,
+    Shape,
+    as_api_error,
+    path_of,
+    shape_for,
+)
+from farm.ingress.middleware.fair_slots import FullError, Slots
 
 log = logging.getLogger("farm")
 
 # At once, over all replicas.
 STREAMS = 512
 REQUESTS = 1024
-BODIES = 16  # of the longest that are taken
+BODIES = 16  # of the greatest length; shorter ones take less of the same room
 MAX_HEADERS = 2**20  # bytes
 HEALTH = ("/healthz", "/readyz")
 STREAM = re.compile(r"/v1/videos/[^/]+/events/?")
-# Nothing but the page runs anything; a browser may still show a clip by its address.
-POLICY = "; ".join(
-    (
-        *("default-src 'none'", "img-src 'self'", "media-src 'self'", "style-src 'unsafe-inline'"),
-        *("base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"),
-    )
-)
-ALWAYS = {
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
-class Policy:
-    """Say with every answer what a browser may do with it."""
+class ConcurrencyLimits:
+    """Admit requests while there is room, and answer errors outside the routes in the API's shape.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in ALWAYS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self._app(scope, receive, told if scope["type"] == "http" else send)
-
-
-class Gate:
-    """Let requests in as far as there are slots, and answer what went wrong in the API's shape."""
+    Middleware lies outside FastAPI's own exception handlers, so what is raised here, or by other
+    middleware, is turned into an answer here.
+    """
 
     def __init__(
         self, app: ASGIApp, shapes: Mapping[str, Shape], max_body: int, replicas: int
     ) -> None:
+        """shapes: of errors, by the path they are used below. max_body: bytes."""
         self._app, self._shapes, self._max_body = app, shapes, max_body
         self._streams = Slots(STREAMS // replicas)
         self._requests = Slots(REQUESTS // replicas)
@@ -76,7 +57,7 @@ class Gate:
             return await self._app(scope, receive, send)
         started = False
 
-        async def noted(message: Message) -> None:
+        async def note_start(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
@@ -84,17 +65,17 @@ class Gate:
         try:
             with ExitStack() as held:
                 self._admit(scope, held)
-                await self._app(scope, receive, noted)
+                await self._app(scope, receive, note_start)
         except Exception as error:
-            told = as_api_error(error)
-            if told.status == 500:
+            api_error = as_api_error(error)
+            if api_error.status == 500:
                 log.error("%s %s", scope["method"], scope["path"], exc_info=error)
-            if started:  # what is cut off is to look cut off
+            if started:  # the server breaks the connection, so that the client notices
                 raise
-            await shape_for(scope, self._shapes)(told)(scope, receive, send)
+            await shape_for(scope, self._shapes)(api_error)(scope, receive, send)
 
     def _admit(self, scope: Scope, held: ExitStack) -> None:
-        """Hold what the request needs; ApiError 431 or 503."""
+        """Hold the slots that the request needs; ApiError 431 or 503."""
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
             message = f"the headers are over {MAX_HEADERS} bytes"
             raise ApiError(431, message, code="headers_too_large", headers={"Connection": "close"})
@@ -111,13 +92,13 @@ class Gate:
             what = "event streams" if stream else "requests"
             raise ApiError(
                 503,
-                f"too many {what} at once: come again in {AGAIN_S} s",
+                f"too many {what} at once: try again in {RETRY_AFTER_S} s",
                 code="overloaded",
-                headers={"Retry-After": str(AGAIN_S), "Connection": "close"},
+                headers={"Retry-After": str(RETRY_AFTER_S), "Connection": "close"},
             ) from None
 
     def _length(self, method: str, headers: Headers) -> int:
-        """How many bytes of a body may have to be kept."""
+        """The most bytes that the request's body may occupy in memory."""
         if method not in ("POST", "PUT", "PATCH"):
             return 0
         declared = declared_length(headers)

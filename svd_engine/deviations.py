@@ -1,26 +1,26 @@
-"""What each known mistake does, as a change of the recipe: one small function each.
+"""The known mistakes of `deviation_catalogue`, each as a small function that changes a recipe.
 
-A change is given a recipe and the clip's parameters, and returns a recipe that makes the mistake as
-well. They are made in the catalogue's order, so that any of them go together.
+A change takes a recipe and the clip's parameters, and returns a recipe that makes the mistake as
+well. Changes are applied in the catalogue's order, so that any of them can be combined.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from svd_engine.conditioning import Conditioning, Noise, frame_shape, posterior
+from svd_engine.conditioning import Conditioning, Noise, frame_shape, latent_shape, posterior
 from svd_engine.config import ScheduleConfig
-from svd_engine.conformance.catalogue import CATALOGUE
-from svd_engine.image import CLIP_SIDE, View
+from svd_engine.image import CLIP_SIDE, Kernel, Taps, View
 from svd_engine.layers import Blend, Constants, TimestepEmbedding
 from svd_engine.params import RenderParams
-from svd_engine.recipe import RIGHT, Recipe
+from svd_engine.recipe import FAST, REFERENCE, Recipe, Rgb, RunDecoder, Sigmas
+from svd_engine.reuse import Reuse
+from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -30,55 +30,53 @@ Change = Callable[[Recipe, RenderParams], Recipe]
 TRAIN_STEPS, BETAS = 1000, (0.00085, 0.012)
 
 
-def with_deviations(params: RenderParams, recipe: Recipe = RIGHT) -> Recipe:
-    """The recipe with the mistakes of `params.deviations`."""
-    for name in CATALOGUE:
+def recipe_of(params: RenderParams) -> Recipe:
+    """The recipe of the params' tier, with the mistakes that were asked for."""
+    recipe = FAST if params.tier == "fast" else REFERENCE
+    for name, change in CHANGES.items():
         if name in params.deviations:
-            recipe = CHANGES[name](recipe, params)
+            recipe = change(recipe, params)
     return recipe
 
 
 def clip_resized_first(recipe: Recipe, params: RenderParams) -> Recipe:
-    def clip_pixels(picture: Image.Image | View, *args: Any, **how: Any) -> Tensor:
+    def clip_pixels(
+        picture: Image.Image | View, mean: Rgb, std: Rgb, blur: Kernel, shrink: Taps
+    ) -> Tensor:
         width, height, _ = frame_shape(params)
         image = picture.draw() if isinstance(picture, View) else picture
         resized = image.resize((width, height), Image.Resampling.LANCZOS)
-        return recipe.clip_pixels(resized, *args, **how)
+        return recipe.clip_pixels(resized, mean, std, blur, shrink)
 
     return replace(recipe, clip_pixels=clip_pixels)
 
 
 def clip_not_blurred(recipe: Recipe, _: RenderParams) -> Recipe:
-    def clip_pixels(*args: Any, **how: Any) -> Tensor:
-        return recipe.clip_pixels(*args, **how, blur=lambda _: torch.ones(1))
-
-    return replace(recipe, clip_pixels=clip_pixels)
+    return replace(recipe, blur=lambda _side: torch.ones(1))
 
 
 def clip_nearest(recipe: Recipe, _: RenderParams) -> Recipe:
-    def clip_pixels(*args: Any, **how: Any) -> Tensor:
-        return recipe.clip_pixels(*args, **how, shrink=nearest)
+    def shrink(side: int) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(CLIP_SIDE) * (torch.tensor(float(side)) / CLIP_SIDE)
+        return positions.long()[:, None], torch.ones(CLIP_SIDE, 1)
 
-    return replace(recipe, clip_pixels=clip_pixels)
-
-
-def nearest(side: int) -> tuple[Tensor, Tensor]:
-    positions = torch.arange(CLIP_SIDE) * (torch.tensor(float(side)) / CLIP_SIDE)
-    return positions.long()[:, None], torch.ones(CLIP_SIDE, 1)
+    return replace(recipe, shrink=shrink)
 
 
 def clip_not_normalized(recipe: Recipe, _: RenderParams) -> Recipe:
-    def clip_pixels(image: Image.Image | View, _mean: Any, _std: Any, **how: Any) -> Tensor:
-        return recipe.clip_pixels(image, (0.0,) * 3, (1.0,) * 3, **how)
+    def clip_pixels(
+        picture: Image.Image | View, _mean: Rgb, _std: Rgb, blur: Kernel, shrink: Taps
+    ) -> Tensor:
+        return recipe.clip_pixels(picture, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), blur, shrink)
 
     return replace(recipe, clip_pixels=clip_pixels)
 
 
 def noise_order(recipe: Recipe, _: RenderParams) -> Recipe:
-    def draw_noise(params: RenderParams, dtype: torch.dtype, channels: int = 4) -> Noise:
-        width, height, frames = frame_shape(params)
+    def draw_noise(params: RenderParams, dtype: torch.dtype, channels: int) -> Noise:
+        width, height, _frames = frame_shape(params)
         generator = torch.Generator("cpu").manual_seed(params.seed)
-        shape = (1, frames, channels, height // 8, width // 8)
+        shape = (1, *latent_shape(params, channels))
         latents = torch.randn(shape, generator=generator, dtype=dtype)
         return Noise(torch.randn((1, 3, height, width), generator=generator), latents)
 
@@ -139,7 +137,7 @@ def guidance_per_step(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 def karras_off(recipe: Recipe, _: RenderParams) -> Recipe:
-    def sigmas(config: ScheduleConfig, steps: int, given: Any) -> Tensor:
+    def sigmas(config: ScheduleConfig, steps: int, given: Sigmas | None) -> Tensor:
         if given is not None:
             return recipe.sigmas(config, steps, given)
         betas = torch.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, TRAIN_STEPS) ** 2
@@ -167,40 +165,46 @@ def image_latents_first(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 def unconditional_picture(recipe: Recipe, _: RenderParams) -> Recipe:
-    def pair(told: Conditioning, frames: int, guided: bool) -> tuple[Tensor, Tensor, Tensor]:
-        context, image_latents, ids = recipe.pair(told, frames, guided)
+    def pair(
+        conditioning: Conditioning, frames: int, guided: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        context, image_latents, ids = recipe.pair(conditioning, frames, guided)
         return context, image_latents[-1:].expand(len(context), -1, -1, -1, -1), ids
 
     return replace(recipe, pair=pair)
 
 
 def unconditional_embedding(recipe: Recipe, _: RenderParams) -> Recipe:
-    def pair(told: Conditioning, frames: int, guided: bool) -> tuple[Tensor, Tensor, Tensor]:
-        context, image_latents, ids = recipe.pair(told, frames, guided)
+    def pair(
+        conditioning: Conditioning, frames: int, guided: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        context, image_latents, ids = recipe.pair(conditioning, frames, guided)
         return context[-1:].expand(len(context), -1, -1), image_latents, ids
 
     return replace(recipe, pair=pair)
 
 
 def sine_first(recipe: Recipe, _: RenderParams) -> Recipe:
-    def constants(unet: UNet, *args: Any) -> list[Constants]:
+    def constants(
+        unet: UNet, timesteps: Tensor, context: Tensor, time_ids: Tensor, frames: int
+    ) -> list[Constants]:
         with _sines_first(unet):
-            return recipe.constants(unet, *args)
+            return recipe.constants(unet, timesteps, context, time_ids, frames)
 
     return replace(recipe, constants=constants)
 
 
 @contextmanager
 def _sines_first(unet: UNet) -> Iterator[None]:
-    """Turn the halves of every sinusoid that the UNet embeds."""
+    """Swap the halves of every sinusoidal embedding that the UNet computes."""
 
-    def turn(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
+    def swap(module: nn.Module, args: tuple[Tensor, ...]) -> Tensor:
         width = args[0].shape[-1]
         width = unet.config.addition_time_embed_dim if module is unet.add_embedding else width
         return args[0].unflatten(-1, (-1, 2, width // 2)).flip(-2).flatten(-3)
 
     embeddings = (m for m in unet.modules() if isinstance(m, TimestepEmbedding))
-    hooks = [module.register_forward_pre_hook(turn) for module in embeddings]
+    hooks = [module.register_forward_pre_hook(swap) for module in embeddings]
     try:
         yield
     finally:
@@ -209,10 +213,9 @@ def _sines_first(unet: UNet) -> Iterator[None]:
 
 
 def norm_eps(recipe: Recipe, _: RenderParams) -> Recipe:
-    def predict(unet: UNet, *args: Any) -> Tensor:
-        norms = [module for module in unet.modules() if isinstance(module, nn.GroupNorm)]
-        with _set(norms, "eps", [1e-5] * len(norms)):
-            return recipe.predict(unet, *args)
+    def predict(unet: UNet, sample: Tensor, constants: Constants, reuse: Reuse | None) -> Tensor:
+        with _all_set(unet, nn.GroupNorm, "eps", 1e-5):
+            return recipe.predict(unet, sample, constants, reuse)
 
     return replace(recipe, predict=predict)
 
@@ -225,8 +228,9 @@ def halves_swapped(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 def epsilon_for_v(recipe: Recipe, _: RenderParams) -> Recipe:
-    def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        return (latents.float() + v * (sigma_next - sigma)).to(v.dtype)
+    def euler_step(latents: Tensor, v: Tensor, sigma: Tensor, sigma_next: Tensor) -> StepResult:
+        x = latents.float()
+        return StepResult((x + v * (sigma_next - sigma)).to(v.dtype), x - v * sigma)
 
     return replace(recipe, euler_step=euler_step)
 
@@ -236,10 +240,9 @@ def decode_not_unscaled(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 def decoder_blend(recipe: Recipe, _: RenderParams) -> Recipe:
-    def decode(vae: VAE, *args: Any) -> Tensor:
-        blends = [module for module in vae.decoder.modules() if isinstance(module, Blend)]
-        with _set(blends, "switched", [False] * len(blends)):
-            return recipe.decode(vae, *args)
+    def decode(vae: VAE, latents: Tensor, run: RunDecoder) -> Tensor:
+        with _all_set(vae.decoder, Blend, "switched", False):
+            return recipe.decode(vae, latents, run)
 
     return replace(recipe, decode=decode)
 
@@ -253,16 +256,45 @@ def frames_truncated(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 @contextmanager
-def _set(modules: list[Any], name: str, values: list[Any]) -> Iterator[None]:
-    """Let an attribute of modules be another for a while."""
-    before = [getattr(module, name) for module in modules]
+def _all_set(network: nn.Module, kind: type[nn.Module], name: str, value: object) -> Iterator[None]:
+    """Set an attribute of all modules of one class, and restore their own values afterwards."""
+    before = [(m, getattr(m, name)) for m in network.modules() if isinstance(m, kind)]
     try:
-        for module, value in zip(modules, values, strict=True):
+        for module, _ in before:
             setattr(module, name, value)
         yield
     finally:
-        for module, value in zip(modules, before, strict=True):
-            setattr(module, name, value)
+        for module, own in before:
+            setattr(module, name, own)
 
 
-CHANGES: dict[str, Change] = {name: globals()[name] for name in CATALOGUE}
+# In the catalogue's order.
+CHANGES: dict[str, Change] = {
+    change.__name__: change
+    for change in (
+        clip_resized_first,
+        clip_not_blurred,
+        clip_nearest,
+        clip_not_normalized,
+        noise_order,
+        noise_on_latents,
+        posterior_sampled,
+        image_latent_scaled,
+        fps_not_reduced,
+        time_ids_order,
+        guidance_per_step,
+        karras_off,
+        timestep_minus_ln,
+        initial_scale_missing,
+        image_latents_first,
+        unconditional_picture,
+        unconditional_embedding,
+        sine_first,
+        norm_eps,
+        halves_swapped,
+        epsilon_for_v,
+        decode_not_unscaled,
+        decoder_blend,
+        frames_truncated,
+    )
+}

@@ -1,0 +1,1 @@
+"""Who may use the farm over HTTP, and how often."""

@@ -1,0 +1,1 @@
+"""How a request's body becomes its fields and its picture."""
