@@ -30,7 +30,7 @@ clean:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/.run: .venv/bin/python $(DEPENDENCIES)
-	$(PIP) -e .
+	$(PIP) -e '.[farm]'
 	@touch $@
 
 .venv/.test: .venv/bin/python $(DEPENDENCIES)

@@ -7,8 +7,15 @@ job.wait().save("clip.mp4")
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+if find_spec("ray") is None:
+    raise ModuleNotFoundError(
+        "the farm needs packages that the engine alone does not: "
+        "pip install 'svd-render-farm[farm]'",
+        name="ray",
+    )
 if TYPE_CHECKING:
     from farm.client.connection import Connection, connect, submit, submit_many
     from farm.client.job import Job, as_completed
