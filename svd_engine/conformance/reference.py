@@ -82,27 +82,27 @@ def _sigmas(pipeline: Any, params: RenderParams) -> list[float] | None:
 @contextmanager
 def _listening(pipeline: Any, recorder: Recorder) -> Iterator[None]:
     """Record the arguments and results of the pipeline's networks and methods."""
-    told = _Told(recorder)
+    callbacks = _Callbacks(recorder)
     with ExitStack() as stack:
         for hook in (
-            pipeline.image_encoder.register_forward_hook(told.on_clip, with_kwargs=True),
-            pipeline.unet.register_forward_hook(told.on_unet, with_kwargs=True),
-            pipeline.vae.encoder.register_forward_pre_hook(told.on_encoder),
+            pipeline.image_encoder.register_forward_hook(callbacks.on_clip, with_kwargs=True),
+            pipeline.unet.register_forward_hook(callbacks.on_unet, with_kwargs=True),
+            pipeline.vae.encoder.register_forward_pre_hook(callbacks.on_encoder),
         ):
             stack.callback(hook.remove)
         for owner, name, heard in (
-            (import_module(PIPELINE), "randn_tensor", told.on_noise),
-            (pipeline, "_encode_vae_image", told.on_image),
-            (pipeline, "prepare_latents", told.on_latents),
-            (pipeline.scheduler, "step", told.on_step),
-            (pipeline.vae, "decode", told.on_decode),
+            (import_module(PIPELINE), "randn_tensor", callbacks.on_noise),
+            (pipeline, "_encode_vae_image", callbacks.on_image),
+            (pipeline, "prepare_latents", callbacks.on_latents),
+            (pipeline.scheduler, "step", callbacks.on_step),
+            (pipeline.vae, "decode", callbacks.on_decode),
         ):
             stack.enter_context(_hearing(owner, name, heard))
         yield
-    told.put_chunks()
+    callbacks.put_chunks()
 
 
-class _Told:
+class _Callbacks:
     """Callbacks that put what the pipeline computes into a recorder. For one render only."""
 
     def __init__(self, recorder: Recorder) -> None:
