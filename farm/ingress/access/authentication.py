@@ -100,7 +100,7 @@ def check_host(host: str, settings: Settings) -> None:
     """RequestError if a farm without keys would listen beyond its own machine."""
     if not settings.keys and settings.keys_file is None and not is_loopback(host):
         raise RequestError(
-            f"the farm would listen at {host} without keys: set FARM_KEYS or FARM_KEYS_FILE, or "
+            f"the farm would listen at {host} and has no keys: set FARM_KEYS or FARM_KEYS_FILE, or "
             "have Ray Serve listen at 127.0.0.1 (serve start --http-host 127.0.0.1)"
         )
 

@@ -1,11 +1,17 @@
-"""A job's event log as server-sent events; previews carry their image."""
+"""A job's event log as server-sent events; previews carry their image.
+
+FastAPI frames the events, but its EventSourceResponse is not used. It turns an error in a stream
+into an ExceptionGroup, runs two tasks and two queues for each reader, sets Cache-Control itself,
+and begins its answer before the route's own checks, which would have to become dependencies.
+"""
 
 import asyncio
+import json
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
-from fastapi.sse import ServerSentEvent
+from fastapi.sse import format_sse_event
 
 from farm.errors import FarmError, StoreError
 from farm.model.farm_api import FarmApi
@@ -17,7 +23,7 @@ LOOK_S = 2.0  # between two checks that the reader may still read
 
 async def event_stream(
     farm: FarmApi, job: str, after: int, allowed: Callable[[], bool]
-) -> AsyncIterator[ServerSentEvent]:
+) -> AsyncIterator[bytes]:
     """Every entry after number `after`, once and in order, until the job has ended.
 
     The stream also ends when the farm cannot be reached, and clients then reconnect with the last
@@ -35,9 +41,9 @@ async def event_stream(
             if changed and not changed[0].job.state.is_open:
                 return
             if not entries:
-                yield ServerSentEvent(comment="still there")
+                yield format_sse_event(comment="still there")
     except FarmError as error:
-        yield ServerSentEvent(comment=" ".join(str(error).split()))
+        yield format_sse_event(comment=" ".join(str(error).split()))
 
 
 async def _news(
@@ -74,6 +80,6 @@ async def _last_preview(farm: FarmApi, entries: Sequence[LogEntry]) -> dict[int,
     return {last.seq: f"data:image/webp;base64,{b64encode(stored.data).decode()}"}
 
 
-def _event(entry: LogEntry, image: str | None) -> ServerSentEvent:
-    data = {"at": entry.at, **entry.data} | ({"image": image} if image else {})
-    return ServerSentEvent(id=str(entry.seq), event=entry.event, data=data)
+def _event(entry: LogEntry, image: str | None) -> bytes:
+    data = json.dumps({"at": entry.at, **entry.data} | ({"image": image} if image else {}))
+    return format_sse_event(id=str(entry.seq), event=entry.event, data_str=data)

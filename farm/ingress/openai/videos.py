@@ -1,12 +1,12 @@
 """The routes of `/v1/videos`: OpenAI's, and the farm's own beside them."""
 
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.responses import StreamingResponse
 
 from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
@@ -25,6 +25,8 @@ from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
 
 POLL_MS = 1000  # how often OpenAI's client is to poll
+# Proxies must not hold events back: nginx buffers answers, and others compress or cache them.
+STREAM_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 REFUSED = responses(400, 401, 403, 408, 413, 415, 429, 503)
 UNKNOWN = responses(400, 401, 403, 404, 429, 503)
 ID = r"^[A-Za-z0-9_.-]{1,80}$"
@@ -253,32 +255,23 @@ async def content(
     return await content_answer(request, farm, view, variant, index)
 
 
-async def last_seen(last_event_id: Annotated[str | None, Header()] = None) -> int:
-    """The number of the last event that the caller has; ApiError 400 for what is no number."""
-    number = last_event_id or "0"
-    if not number.isdecimal() or len(number) > 18:
-        raise bad_request("Last-Event-ID", f"Last-Event-ID: give a number, got {number!r}")
-    return int(number)
-
-
-async def not_compressed(response: Response) -> None:
-    """Ask proxies not to compress the answer: they would hold events back until they have more."""
-    response.headers["Cache-Control"] = "no-transform"  # FastAPI sends no-cache beside it
-
-
 @router.get(
     "/{video_id}/events",
-    responses=UNKNOWN,
-    response_class=EventSourceResponse,
-    dependencies=[Depends(not_compressed)],
+    responses=UNKNOWN | {200: {"content": {"text/event-stream": {}}}},
+    response_class=StreamingResponse,
 )
 async def events(
-    view: OwnView, request: Request, farm: TheFarm, after: Annotated[int, Depends(last_seen)]
-) -> AsyncIterable[ServerSentEvent]:
+    view: OwnView,
+    request: Request,
+    farm: TheFarm,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
     """The job's event log after `Last-Event-ID`, as server-sent events, until the job has ended."""
-    allowed = partial(still_allowed, request)
-    async for event in event_stream(farm, view.job.id, after, allowed):
-        yield event
+    after = last_event_id or "0"
+    if not after.isdecimal() or len(after) > 18:
+        raise bad_request("Last-Event-ID", f"Last-Event-ID: give a number, got {after!r}")
+    stream = event_stream(farm, view.job.id, int(after), partial(still_allowed, request))
+    return StreamingResponse(stream, media_type="text/event-stream", headers=STREAM_HEADERS)
 
 
 @router.post("/{video_id}/remix", responses=responses(400), include_in_schema=False)
