@@ -1,4 +1,4 @@
-// The farm's API: calls, the key, and clips as addresses that an <img> or a <video> can have.
+// The farm's API: calls, the key, and addresses of clips for <img> and <video>.
 
 export class ApiError extends Error {
   constructor(message, { status = 0, param = null, code = null } = {}) {
@@ -17,12 +17,12 @@ export const keys = {
   },
   forget() {
     for (const storage of [sessionStorage, localStorage]) storage.removeItem(KEY);
-    blobs.clear(); // none is revoked: a player in a loop, or a picture not yet in view, reads its own again
+    blobs.clear(); // blob URLs are not revoked: a looping player or a lazy picture reads its own again
   },
-  refused: () => {}, // called when the farm asks for a key, or for another one
+  refused: () => {}, // called when the farm demands a key, or refuses this one
 };
 
-// Relative to the page, so that a farm may stand behind a path.
+// Relative to the page, so that a farm may be served below a path.
 export const address = (path) => new URL(path, document.baseURI).href;
 const authorization = () => (keys.get() ? { Authorization: `Bearer ${keys.get()}` } : {});
 
@@ -43,7 +43,7 @@ async function refusal(response) {
   return new ApiError(error.message, { ...error, status: response.status });
 }
 
-// Errors are thrown as ApiErrors; status 0 is a farm that does not answer.
+// Errors are thrown as ApiErrors, with status 0 if the farm does not answer.
 export async function call(path, { method = "GET", ...options } = {}) {
   if (method === "GET") options.signal = AbortSignal.timeout(PATIENCE_MS);
   const response = await answer(path, { method, ...options });
@@ -51,7 +51,7 @@ export async function call(path, { method = "GET", ...options } = {}) {
   return response.json();
 }
 
-// The server-sent events of a path after number `after`, as { id, event, data }, until the stream ends.
+// A path's server-sent events after number `after`, as { id, event, data }, until the stream ends.
 export async function* events(path, after, signal) {
   const headers = after ? { "Last-Event-ID": after } : {};
   const response = await answer(path, { headers, signal });
@@ -74,7 +74,7 @@ export const video = (id, rest = "") => `v1/videos/${encodeURIComponent(id)}${re
 export const content = (id, variant, index = 0) =>
   video(id, `/content?variant=${variant}&index=${index}`);
 
-const blobs = new Map(); // address -> promise of a blob's; media elements cannot send a key
+const blobs = new Map(); // path -> promise of a blob URL: media elements cannot send a key
 
 export function media(id, variant, index = 0) {
   const path = content(id, variant, index);
@@ -89,7 +89,7 @@ export function media(id, variant, index = 0) {
 
 async function fetched(path) {
   const response = await answer(path, {}).catch(() => {
-    // The farm's answer may lead to the store, and the store may not let a page of here read it.
+    // The farm may redirect to the store, which may not allow this page to read from it.
     const hint = `curl -L -H "Authorization: Bearer KEY" -o clip.mp4 "${address(path)}"`;
     throw new ApiError(`The browser cannot fetch the clip; its store may need CORS for this page. ${hint}`);
   });

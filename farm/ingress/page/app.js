@@ -1,4 +1,4 @@
-// The page: its parts, and what goes on between them.
+// The page: connects its parts with each other.
 
 import { call, keys } from "./api.js";
 import * as form from "./form.js";
@@ -8,12 +8,12 @@ import * as stage from "./stage.js";
 import { isOpen } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const LOOK_MS = 3000; // between two looks at the clips under way, and at the farm
-const asked = new Map(); // id -> what was asked, by this page since it was loaded
-let sent = null; // the id of a job that was just sent, until it is shown
+const LOOK_MS = 3000; // between two refreshes of the clips under way, and of the farm
+const asked = new Map(); // id -> the request, for those that this page sent since it was loaded
+let sent = null; // the id of the job sent last, until it is shown
 
 function notice(error) {
-  if (error?.status === 401) return; // the key's form says so
+  if (error?.status === 401) return; // the key's form shows it
   $("notice").textContent = error ? error.message : "";
   $("notice").hidden = !error;
 }
@@ -35,7 +35,7 @@ async function start() {
   navigate();
 }
 
-// One loop at a time: clips while some are under way, the farm for as long as it may be seen.
+// One loop at a time: it refreshes clips while some are under way, and the farm if the key allows it.
 let looking = 0;
 async function look() {
   const mine = ++looking;
@@ -96,7 +96,7 @@ function again() {
 }
 
 function changed(video) {
-  if (video.id === sent) $("stage").scrollIntoView({ block: "nearest" }); // now it has its full size
+  if (video.id === sent) $("stage").scrollIntoView({ block: "nearest" }); // only now it has its full size
   sent = null;
   $("again").hidden = !asked.has(video.id) || isOpen(video);
   look();

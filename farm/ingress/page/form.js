@@ -1,4 +1,4 @@
-// The form: the picture, the parameters, what is wrong with them.
+// The form: the picture, the parameters, and their errors.
 
 import { call, ApiError } from "./api.js";
 
@@ -11,18 +11,18 @@ const PRESETS = {
   balanced: { motion_bucket_id: 127, noise_aug_strength: 0.02, fps: 7 },
   strong: { motion_bucket_id: 200, noise_aug_strength: 0.08, fps: 7 },
 };
-const SEEDS = 1_000_000; // that are drawn: short enough to be read out
+const SEEDS = 1_000_000; // random seeds are below: short enough to read aloud
 const LOST = "the farm may have it all the same; press Render again, and it is not rendered twice";
 
-// A key of its own for each thing asked; the same thing sent again is the same job.
+// Each request has its own idempotency key, so that sending it again gives the same job.
 let sent = null; // {what, key}
 
 export const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS);
 
-const randomKey = () => // randomUUID is there over HTTPS alone
+const randomKey = () => // crypto.randomUUID needs HTTPS
   Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
 
-// Hand a job over. `asked` is {picture, fields}.
+// Submit a job. `asked` is {picture, fields}.
 export async function submit(asked) {
   const body = new FormData();
   for (const [name, value] of Object.entries(asked.fields)) body.append(name, value);
@@ -40,7 +40,7 @@ export async function submit(asked) {
   }
 }
 
-// What the form asks for, or null: then it says why.
+// The form's request; or null, and the form shows what is wrong.
 export function asked() {
   clearErrors();
   const faults = [...form.elements].filter((field) => field.willValidate && !field.validity.valid);
@@ -59,14 +59,14 @@ export function asked() {
 }
 
 export function fail(error) {
-  // The farm names no parameter where it is the picture that cannot be read.
+  // If the picture cannot be read, the farm's error names no parameter.
   const picture = error.status === 400 && /^the (file|picture) /.test(error.message);
   const param = error.param ?? (picture ? "input_reference" : null);
   if (!param || !tell(param, plain(param, error.message))) tell("form", error.message);
   form.elements[param]?.focus();
 }
 
-const plain = (param, message) => // the field has a label: its name is not said twice
+const plain = (param, message) => // the field's label says its name already
   message.startsWith(`${param}: `) ? message.slice(param.length + 2) : message;
 
 export function clearErrors() {
@@ -92,7 +92,7 @@ function lineOf(field) {
   return line;
 }
 
-// Sliders are for a pointer: the number beside each takes more values, and is what has a label.
+// Sliders serve pointers. The number beside each has the label, and takes a wider range.
 function addSlider(field) {
   const [min, max, step] = field.dataset.slide.split(" ");
   const slider = Object.assign(document.createElement("input"), { type: "range", min, max, step, tabIndex: -1 });
@@ -113,7 +113,7 @@ function usePreset(name) {
   }
 }
 
-// The farm's own defaults; the form gives the number of steps in any case.
+// The farm's own defaults, except the number of steps, which the form always sends.
 function useTier() {
   const steps = form.elements.num_inference_steps;
   steps.value = form.elements.tier.value === "fast" ? 10 : 25;
@@ -149,7 +149,7 @@ function takeDrop(event) {
 }
 
 function prepareDrop() {
-  // Anywhere on the page: a picture dropped beside the zone would take the page's place.
+  // On the whole page, since a picture dropped elsewhere would replace the page.
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
     drop.classList.add("over");

@@ -1,4 +1,4 @@
-// Past clips, the newest first.
+// Past clips, newest first.
 
 import { call, media } from "./api.js";
 import * as words from "./words.js";
@@ -6,18 +6,18 @@ import * as words from "./words.js";
 const PAGE = 24;
 const list = document.getElementById("gallery");
 const more = document.getElementById("older");
-const cards = new Map(); // id -> its card
-let newest = []; // videos of the first page, asked for again and again
-let older = []; // of the pages after it
+const cards = new Map(); // id -> card
+let newest = []; // videos of the first page, which is refreshed
+let older = []; // videos of the following pages
 
 export const hash = (id) => `#video/${encodeURIComponent(id)}`;
 
-// Whether any clip is under way is what is answered.
+// Resolves to whether any clip is under way.
 export async function refresh() {
   const page = await call(`v1/videos?limit=${PAGE}&order=desc`);
   const ids = new Set(page.data.map((video) => video.id));
   const last = page.data.at(-1)?.created_at ?? 0;
-  // What newer clips pushed off the page stays; what was deleted does not.
+  // Keep clips that newer ones pushed off the first page, but not deleted ones.
   const pushed = newest.filter((v) => older.length && !ids.has(v.id) && v.created_at <= last);
   older = [...pushed, ...older].filter((video) => !ids.has(video.id));
   newest = page.data;

@@ -1,11 +1,11 @@
-// The farm for those who run it: workers, and open jobs by tenant.
+// The operator's view of the farm: workers, and open jobs by tenant.
 
 import { call } from "./api.js";
 
 const STATES = ["queued", "running", "paused", "cancelling"];
 const $ = (id) => document.getElementById(id);
 
-// Whether the caller is an operator is what is answered.
+// Resolves to whether the caller is an operator.
 export async function refresh() {
   try {
     show(await call("v1/farm"));
@@ -30,7 +30,7 @@ function show(farm) {
   rows($("tenants"), Object.entries(farm.jobs), drawTenant, "No open jobs.");
 }
 
-// Rows are kept and filled anew, so that a button keeps its focus.
+// Rows are reused, so that a button keeps its focus.
 function rows(body, entries, draw, none) {
   const names = new Set(entries.map(([name]) => name));
   for (const row of [...body.rows]) if (!names.has(row.dataset.name)) row.remove();

@@ -1,4 +1,4 @@
-// The clip at hand: how far it is, then the clip itself.
+// The current clip: its progress, then the clip itself.
 
 import { call, events, keys, media, video as path } from "./api.js";
 import * as words from "./words.js";
@@ -6,20 +6,20 @@ import * as words from "./words.js";
 const $ = (id) => document.getElementById(id);
 const player = $("video");
 const POLL_MS = 1000;
-const LONGEST_MS = 15_000; // between two tries while the farm does not answer
+const LONGEST_MS = 15_000; // the longest pause between retries while the farm does not answer
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-let current = null; // the video shown
-let turn = 0; // of following; an older one ends
-let previews = new AbortController(); // of the clip at hand
-let answered = Promise.resolve(); // what was last asked of it
-let changed = () => {}; // called with a video that is new, or in a new state
+let current = null; // the video that is shown
+let turn = 0; // counts calls of `follow`: an older one ends when a new one starts
+let previews = new AbortController(); // of the current clip
+let answered = Promise.resolve(); // settles with the last action on it
+let changed = () => {}; // called with a video that is new or has changed its state
 
 export const shown = () => current;
 export const whenChanged = (listener) => (changed = listener);
 
-// Follow a video until it has ended. `asked` is what was, where this page knows.
+// Follow a video until it has ended. `asked` is its request, if this page sent it.
 export async function follow(id, asked) {
   const mine = ++turn;
   let pause = POLL_MS;
@@ -29,7 +29,7 @@ export async function follow(id, asked) {
     try {
       const video = await call(path(id));
       if (turn !== mine) return;
-      if (current === before) show(video); // else the answer to a click is newer
+      if (current === before) show(video); // otherwise the answer to a click is newer
       if (!words.isOpen(current)) return;
       pause = POLL_MS;
       $("stage-error").textContent = "";
@@ -62,7 +62,7 @@ function begin(asked) {
   player.hidden = true;
   player.removeAttribute("src");
   player.removeAttribute("poster");
-  player.load(); // or the clip before goes on playing
+  player.load(); // otherwise the previous clip goes on playing
   for (const button of $("told").querySelectorAll(".actions > *")) {
     Object.assign(button, { hidden: true, ariaDisabled: null });
   }
@@ -92,7 +92,7 @@ function show(video) {
   changed(video);
 }
 
-// Show the clip as far as it can be foreseen, in place of the picture.
+// Show previews of the clip in place of the picture.
 async function preview(id, signal) {
   let after = "";
   while (!signal.aborted && words.isOpen(current)) {
@@ -149,8 +149,8 @@ async function play(video) {
   }
 }
 
-// One at a time, in the order of the clicks: two on their way at once may overtake each other.
-// Meanwhile the button is not `disabled`, which would lose the focus.
+// One at a time, in the order of the clicks: concurrent requests could overtake each other.
+// Meanwhile the button is not `disabled`, since it would lose the focus.
 function ask(button, action, options = { method: "POST" }) {
   const id = current?.id;
   if (!id || button.ariaDisabled) return null;
@@ -164,7 +164,7 @@ function ask(button, action, options = { method: "POST" }) {
 
 async function send(id, button, action, options) {
   const here = () => current?.id === id;
-  if (here() && button.hidden) return null; // no longer to be had, after the answer before
+  if (here() && button.hidden) return null; // the previous answer took the action away
   try {
     const answer = await call(path(id, action), options);
     if (here() && answer.object === "video") show(answer);

@@ -1,4 +1,4 @@
-// What is said of a video, in words.
+// Texts about a video.
 
 const OPEN = new Set(["queued", "running", "paused", "cancelling"]);
 const TITLES = {
