@@ -10,6 +10,7 @@ FarmError
 │   ├── VanishedError     the store itself is gone, or another store is in its place
 │   └── LeaseError        another farm owns the store
 ├── UnreadableError       an object in the store is not what its key says
+├── PictureMissingError   a job's picture must be written to the store first
 ├── QueueFullError        there is no room for another job; says when to try again
 ├── JobError              there is no such job, or its state does not allow the call
 │   ├── JobFailedError    the job failed, so there is no clip
@@ -76,6 +77,10 @@ class LeaseError(StoreError):
 
 class UnreadableError(FarmError):
     """An object in the store is not what its key says; the message says why."""
+
+
+class PictureMissingError(FarmError):
+    """A job was submitted by its picture's digest, and the store does not have the picture."""
 
 
 class QueueFullError(FarmError):

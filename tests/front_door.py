@@ -22,7 +22,7 @@ import uvicorn
 from PIL import Image
 
 from farm.model.job import Job, Submission
-from farm.model.request import Model, RenderRequest, digest_of
+from farm.model.request import Model, RenderRequest
 from tests.engine.test_picture_heads import HEADS, SIZE
 from tests.picture_memory import encoded, plain
 from tests.support.asgi import PARAMS, StillFarm, bearer, still_app
@@ -35,8 +35,7 @@ STREAMS = 2000
 class CheckingFarm(StillFarm):
     """A StillFarm whose `check` accepts everything."""
 
-    async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
-        digest = digest_of(picture[:100])
+    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
         request = RenderRequest(picture=digest, weights=digest, dtype="float32", params=PARAMS)
         job = Job(id="job", tenant=submission.tenant, model=Model(), request=request, created_at=1)
         return job, 0

@@ -1,4 +1,4 @@
-"""FarmApi over Ray: it finds or starts a cluster's coordinator, and calls it as an actor."""
+"""The way to a Ray cluster's coordinator: find or start it, and call it as an actor."""
 
 import asyncio
 import logging
@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import (
@@ -20,22 +19,19 @@ from ray.exceptions import (
 
 import svd_engine
 from farm.client.farm import Farm
+from farm.client.proxy import FarmProxy
 from farm.coordinator.coordinator import Coordinator
 from farm.errors import FarmError, LeaseError, StoreError, WorkerError, without_places
-from farm.model.farm_api import FarmApi
-from farm.model.job import JobView
 from farm.ownership.lease import owner_of
 from farm.ownership.owner import is_dead
 from farm.settings import Settings, ray_address
-from farm.store import KnownStore, Store, identify, open_store
+from farm.store import identify, open_store
 from farm.store.keys import LEASE
 from farm.workers.cluster import join_cluster, running_cluster, start_cluster
 from farm.workers.lifeline import Lifeline, lifeline
 from farm.workers.pool import last_line
 
 log = logging.getLogger("farm")
-P = ParamSpec("P")
-R = TypeVar("R")
 T = TypeVar("T")
 
 PATIENCE_S = 120.0  # how long to wait for a coordinator that restarts or does not answer
@@ -43,26 +39,11 @@ RETRY_S = 0.5  # before a failed call is repeated
 TICK_S = 0.5  # between two checks that an answer can still come
 PING_S = 3.0  # between two pings of a coordinator during a long call
 WARN_S = 10.0  # without an answer to a ping, after which a warning is logged
-STORE_S = 10.0  # how long clients retry while an S3 server does not answer
-PEEK_S = 2.0  # the same for reading who owns a store
+PEEK_S = 2.0  # how long to retry reading who owns a store
 
 
-def _remote(
-    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
-) -> Callable[Concatenate["RayFarm", P], Coroutine[Any, Any, R]]:
-    """Make a method that calls the coordinator's actor from a method of FarmApi."""
-    name = method.__name__
-
-    async def call(self: "RayFarm", /, *arguments: P.args, **keywords: P.kwargs) -> R:
-        answer: R = await self._call(name, *arguments, **keywords)
-        return answer
-
-    update_wrapper(call, method)
-    return call
-
-
-class RayFarm:
-    """A proxy of a cluster's coordinator. Its calls are retried while the coordinator restarts."""
+class RayLink:
+    """Calls a Ray cluster's coordinator by method name, and outlasts its restarts."""
 
     def __init__(
         self,
@@ -71,68 +52,15 @@ class RayFarm:
         patience_s: float = PATIENCE_S,
         engine: str = "farm.workers.worker",
     ) -> None:
-        """The first call finds the coordinator, or starts one.
+        """The coordinator is found, or started, at the first call.
 
-        patience_s: how long a call waits for a coordinator that restarts or does not answer.
-        engine: the module whose class `Worker` renders.
+        patience_s: how long to wait for a coordinator that is being restarted or does not answer.
         """
         self._settings, self._engine = settings, engine
         self._lifeline, self._patience_s = lifeline, patience_s
         self._actor: Any = None
-        self._store: Store | None = None
-        self._asked: dict[str, asyncio.Future[JobView | None]] = {}
-        self._asking: asyncio.Task[None] | None = None
 
-    ready = _remote(FarmApi.ready)
-    describe = _remote(FarmApi.describe)
-    submit = _remote(FarmApi.submit)
-    check = _remote(FarmApi.check)
-    find_all = _remote(FarmApi.find_all)
-    show = _remote(FarmApi.show)
-    jobs = _remote(FarmApi.jobs)
-    views = _remote(FarmApi.views)
-    watch = _remote(FarmApi.watch)
-    events = _remote(FarmApi.events)
-    cancel = _remote(FarmApi.cancel)
-    delete = _remote(FarmApi.delete)
-    pause = _remote(FarmApi.pause)
-    resume = _remote(FarmApi.resume)
-    set_priority = _remote(FarmApi.set_priority)
-    drain = _remote(FarmApi.drain)
-    status = _remote(FarmApi.status)
-
-    async def find(self, job: str) -> JobView | None:
-        """A job and its progress; None if there is no such job.
-
-        Concurrent calls are batched into one `find_all`, because clients poll more than they do
-        anything else.
-        """
-        asked = self._asked.setdefault(job, asyncio.get_running_loop().create_future())
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._find_asked())
-        return await asyncio.shield(asked)
-
-    async def _find_asked(self) -> None:
-        while self._asked:
-            asked, self._asked = self._asked, {}
-            try:
-                views = await self.find_all(list(asked))
-            except Exception as error:
-                for future in asked.values():
-                    future.set_exception(error)
-            else:
-                for future, view in zip(asked.values(), views, strict=True):
-                    future.set_result(view)
-
-    async def store(self) -> Store:
-        """The farm's store, opened for reading."""
-        if self._store is None:
-            there = await self.ready()
-            store = open_store(there["store"], make=False, patience_s=STORE_S)
-            self._store = KnownStore(store, there["store_id"])
-        return self._store
-
-    async def _call(self, method: str, *arguments: Any, **keywords: Any) -> Any:
+    async def __call__(self, method: str, *arguments: Any, **keywords: Any) -> Any:
         """Call the coordinator until it answers.
 
         Raises the FarmError that the coordinator raised, WorkerError if it does not answer, or
@@ -268,7 +196,7 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
             raise WorkerError("no Ray cluster runs here, and therefore no farm")
         open_store(settings.store).check()  # fail before anything is started
         start_cluster()
-    farm = Farm(RayFarm(settings, lifeline(), engine=engine))
+    farm = Farm(FarmProxy(RayLink(settings, lifeline(), engine=engine)))
     try:
         there = farm.ready()
     except LeaseError:
@@ -287,7 +215,7 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
         )
     if its != (version, numerics):
         ray.kill(ray.get_actor("coordinator", namespace="farm"))
-        farm = Farm(RayFarm(settings, lifeline(), engine=engine))
+        farm = Farm(FarmProxy(RayLink(settings, lifeline(), engine=engine)))
         there = farm.ready()
     if "store" in settings.model_fields_set and there["store"] != settings.store:
         raise StoreError(

@@ -83,6 +83,7 @@ class Coordinator(FarmApi):
             "store_id": self._store_id,
             "fence": self._fence,
             "pid": os.getpid(),
+            "max_pixels": self._settings.max_pixels,
         }
 
     async def describe(self, model: Model) -> ModelFacts:
@@ -97,21 +98,40 @@ class Coordinator(FarmApi):
         StoreError, or JobError where the id is another job's.
         """
         await self.ready()
-        job = await self._intake.job_of(submission, picture)
+        digest = await self._intake.digest_of_picture(picture)
+        return await self._take_on(submission, digest, picture)
+
+    @writes
+    async def submit_stored(self, submission: Submission, digest: str) -> JobView:
+        """As `submit`, for a front door, which checks pictures and writes them to the store itself.
+
+        Raises PictureMissingError, once all else is in order, if the store lacks the picture: the
+        front door then writes it, and submits again.
+        """
+        await self.ready()
+        return await self._take_on(submission, digest)
+
+    async def _take_on(
+        self, submission: Submission, digest: str, picture: bytes | None = None
+    ) -> JobView:
+        job = await self._intake.job_of(submission, digest)
         with self._admission.room_for(job):
             if submission.idempotency_key is not None:
                 job = await self._intake.once(job, submission.idempotency_key)
-            async with self._pictures.kept(job.request.picture, picture):
+            async with self._pictures.kept(digest, picture):
                 job, new = await self._book.create(job)
         if new:
             await self._sharing.admit(job)
         return await self.show(job.id)
 
     @reads
-    async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
-        """The job that `submit` would make, and how many of its clips are in the store already."""
+    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
+        """The job that `submit` would make, and how many of its clips are in the store already.
+
+        digest: of a picture that was checked; it need not be in the store.
+        """
         await self.ready()
-        job = await self._intake.job_of(submission, picture)
+        job = await self._intake.job_of(submission, digest)
         self._admission.check_work(job.request)
         return job, await self._sharing.done_already(job)
 
@@ -337,6 +357,7 @@ class Coordinator(FarmApi):
             self._upkeep.keep_limits(),
             self._webhooks.deliver(),
             self._quarantine.keep_looking(),
+            self._pictures.keep_collecting(),
         ):
             background.start(self._for_ever(loop))
 

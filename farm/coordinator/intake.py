@@ -1,4 +1,4 @@
-"""What comes in: a submission is checked, and made a job."""
+"""How a submission is checked and becomes a job."""
 
 import time
 from math import prod
@@ -25,7 +25,7 @@ MAX_CLIP_PIXELS = 2**29  # of all its frames: 1.6 GB of uint8; a small request m
 
 
 class Intake:
-    """From a client's bytes to a job that can be written."""
+    """Checks pictures and submissions, and makes jobs of them."""
 
     def __init__(
         self,
@@ -39,14 +39,24 @@ class Intake:
         self._settings, self._store, self._background = settings, store, background
         self._models, self._book, self._clock = models, book, clock
 
-    async def job_of(self, submission: Submission, picture: bytes) -> Job:
-        """The job that is asked for; RequestError for one that can never be rendered."""
-        check_webhook(submission.webhook_url, self._settings)
+    async def digest_of_picture(self, picture: bytes) -> str:
+        """The digest of a picture's file; RequestError for what is no picture, or too large."""
         try:
             await self._background.call(check_picture, picture, self._settings.max_pixels)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        return digest_of(picture)
+
+    async def job_of(self, submission: Submission, picture: str) -> Job:
+        """The job that is asked for; RequestError for one that can never be rendered.
+
+        picture: the digest of a picture that was checked.
+        """
+        check_webhook(submission.webhook_url, self._settings)
+        try:
             facts = await self._models.facts(submission.model, submission.tenant)
             request = RenderRequest(
-                picture=digest_of(picture),
+                picture=picture,
                 weights=facts.digest,
                 dtype=submission.model.dtype,
                 params=submission.params.resolve(facts.defaults),

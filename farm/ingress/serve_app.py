@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
-from farm.client.ray_link import RayFarm
+from farm.client.proxy import FarmProxy
+from farm.client.ray_link import RayLink
 from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
 from farm.settings import load_settings, ray_address, set_ray_address
@@ -26,7 +27,7 @@ def _build() -> FastAPI:
     # Serve has no public way to ask for the address it listens at.
     client: Any = serve.context._get_global_client()
     check_host(client.http_config.host, settings)
-    farm = RayFarm(settings, lifeline(on_dead=end_process), PATIENCE_S)
+    farm = FarmProxy(RayLink(settings, lifeline(on_dead=end_process), PATIENCE_S))
     return make_app(farm, settings, REPLICAS)
 
 

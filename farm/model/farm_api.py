@@ -17,6 +17,7 @@ class Ready(TypedDict):
     store_id: str
     fence: int  # how many coordinators the store has had
     pid: int
+    max_pixels: int  # of a picture
 
 
 class FarmApi(Protocol):
@@ -42,7 +43,15 @@ class FarmApi(Protocol):
         """
         ...
 
-    async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
+    async def submit_stored(self, submission: Submission, digest: str) -> JobView:
+        """As `submit`, by the digest of a picture that the caller has checked and stored.
+
+        PictureMissingError, once all else is in order: the store lacks the picture. The caller then
+        writes it and submits again.
+        """
+        ...
+
+    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
         """The job that `submit` would make, and how many of its clips are in the store already."""
         ...
 

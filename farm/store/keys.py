@@ -36,6 +36,7 @@ COORDINATOR = "coordinator.json"
 LEASE = "lease.json"
 PICTURES = "pictures/"
 OLDER_PICTURES = "pictures.json"
+USES = "uses/"
 OPEN = "open/"
 JOBS = "jobs/"
 TENANTS_WHOLE = "tenants.json"
@@ -69,8 +70,13 @@ def picture_key(digest: str) -> str:
     return f"{PICTURES}{digest}"
 
 
+def picture_of(key: str) -> str | None:
+    """The digest of a picture's key."""
+    return _part(rf"{PICTURES}({_SHA256})", key)
+
+
 def uses_prefix(picture: str) -> str:
-    return f"uses/{picture}/"
+    return f"{USES}{picture}/"
 
 
 def use_key(picture: str, job: str) -> str:
@@ -79,7 +85,12 @@ def use_key(picture: str, job: str) -> str:
 
 def user_of(use: str) -> str | None:
     """The job in a key made by `use_key`; None for any other key."""
-    return _part(rf"uses/{_SHA256}/({_ID})\.job", use)
+    return _part(rf"{USES}{_SHA256}/({_ID})\.job", use)
+
+
+def used_picture(use: str) -> str | None:
+    """The digest of the picture in a key made by `use_key`; None for any other key."""
+    return _part(rf"{USES}({_SHA256})/.+", use)
 
 
 def job_key(job: str) -> str:

@@ -73,7 +73,7 @@ def test_a_dry_run_says_the_same(farm: Farm, folder: Path, tmp_path: Path, capsy
 
 
 class Checking(StillFarm):
-    async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
+    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
         view = await self.find("acme")
         assert view is not None
         return view.job, 0

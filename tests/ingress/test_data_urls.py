@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.model.job import Job, Submission
+from farm.model.request import digest_of
 from tests.front_door import CheckingFarm
 from tests.support.asgi import client, still_app
 from tests.support.farm_jobs import picture_bytes
@@ -23,14 +24,14 @@ LIMIT = 2**20
 
 
 class Keeping(CheckingFarm):
-    """Keeps the picture that it is asked about."""
+    """Keeps the digest of the picture that it is asked about."""
 
-    got = b""
+    got = ""
     name = ""
 
-    async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
-        self.got, self.name = picture, submission.picture_name
-        return await super().check(submission, picture)
+    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
+        self.got, self.name = digest, submission.picture_name
+        return await super().check(submission, digest)
 
 
 def long(size: int) -> bytes:
@@ -107,14 +108,14 @@ def test_every_spelling_gives_the_picture(kind: str, size: int) -> None:
         farm = Keeping()
         answer = ask(farm, **request)
         assert answer.status_code == 200, (door, answer.text)
-        assert farm.got == picture, door
+        assert farm.got == digest_of(picture), door
 
 
 def test_a_form_field_may_be_as_long_as_a_body(tmp_path: Any) -> None:
     picture = long(LIMIT * 3 // 4 - 1000 - len(PICTURE))
     farm = Keeping()
     answer = ask(farm, files=multipart({"input_reference": URLS["plain"](picture)}))
-    assert (answer.status_code, farm.got) == (200, picture), answer.text
+    assert (answer.status_code, farm.got) == (200, digest_of(picture)), answer.text
     answer = ask(farm, files=multipart({"input_reference": URLS["plain"](long(LIMIT))}))
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
     answer = ask(farm, files=multipart({"prompt": "x" * 70_000}))

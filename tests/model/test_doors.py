@@ -49,9 +49,9 @@ class Keeping(CheckingFarm):
         self.got = submission
         return await self.find("acme")
 
-    async def check(self, submission: Submission, picture: bytes) -> tuple[Job, int]:
+    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
         self.got = submission
-        return await super().check(submission, picture)
+        return await super().check(submission, digest)
 
 
 FARM = Keeping()

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.background import Background
+from farm.errors import PictureMissingError
 from farm.model.request import digest_of
-from farm.records.pictures import Pictures, list_older
+from farm.records.pictures import Pictures, list_older, write_picture
 from farm.store.keys import job_key, picture_key, use_key
 from farm.store.local import LocalStore
 
@@ -26,7 +27,20 @@ class Jobs:
         self.named: dict[str, bytes] = {}
 
     async def submit(self, job: str, picture: bytes) -> None:
-        async with self.pictures.kept(digest_of(picture), picture):
+        """As a client does that hands the picture over."""
+        await self._name(job, picture, picture)
+
+    async def submit_stored(self, job: str, picture: bytes) -> None:
+        """As a front door does, which writes the picture itself."""
+        while True:
+            try:
+                return await self._name(job, picture, None)
+            except PictureMissingError:
+                arguments = self.store, digest_of(picture), picture
+                await self.background.call(write_picture, *arguments)
+
+    async def _name(self, job: str, picture: bytes, handed: bytes | None) -> None:
+        async with self.pictures.kept(digest_of(picture), handed):
             for key in (use_key(digest_of(picture), job), job_key(job)):
                 await self.background.call(self.store.put, key, b"")
         self.named[job] = picture
@@ -44,26 +58,33 @@ class Jobs:
 
 
 CALLS = st.lists(
-    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(PICTURES)), max_size=6), max_size=6
+    st.lists(st.tuples(st.integers(0, 5), st.sampled_from(PICTURES), st.booleans()), max_size=6),
+    max_size=6,
 )
 
 
 @settings(max_examples=25, deadline=None)
 @given(CALLS)
 def test_a_picture_is_there_as_long_as_a_job_names_it(
-    calls: list[list[tuple[int, bytes]]],
+    calls: list[list[tuple[int, bytes, bool]]],
 ) -> None:
-    """calls: groups that are made at once; each submits a job, or deletes the one there is."""
+    """calls: groups that are made at once; each submits a job, or deletes the one there is.
+
+    A job's picture is handed over, or written by the caller. Pictures that no job names are
+    collected at the same time.
+    """
 
     async def run(jobs: Jobs) -> None:
+        unnamed = set[str]()
         for group in calls:
-            wanted = {f"job-{number}": picture for number, picture in group}
-            await asyncio.gather(
-                *(
-                    jobs.delete(job) if job in jobs.named else jobs.submit(job, picture)
-                    for job, picture in wanted.items()
-                )
-            )
+            wanted = {f"job-{number}": rest for number, *rest in group}
+            changes = [
+                jobs.delete(job)
+                if job in jobs.named
+                else (jobs.submit_stored if stored else jobs.submit)(job, picture)
+                for job, (picture, stored) in wanted.items()
+            ]
+            unnamed, *_ = await asyncio.gather(jobs.pictures.collect(unnamed), *changes)
             jobs.check()
 
     with TemporaryDirectory() as folder:
@@ -117,3 +138,41 @@ def test_a_submission_that_fails_leaves_no_picture(tmp_path: Path) -> None:
 
     asyncio.run(run())
     jobs.check()
+
+
+def test_a_picture_whose_job_never_came_is_deleted_when_it_is_found_again(tmp_path: Path) -> None:
+    LocalStore(tmp_path).put(picture_key("a" * 64), b"older than the index")
+    jobs = Jobs(tmp_path)
+    digests = [digest_of(picture) for picture in PICTURES]
+    jobs.store.put("pictures/.DS_Store", b"somebody else's")
+    for digest, picture in zip(digests, PICTURES, strict=True):
+        write_picture(jobs.store, digest, picture)
+
+    async def run() -> None:
+        await jobs.submit_stored("a", PICTURES[0])
+        unnamed = await jobs.pictures.collect(set())
+        assert unnamed == {digests[1]}  # its job may be on its way
+        assert jobs.store.exists(picture_key(digests[1]))
+        assert await jobs.pictures.collect(unnamed) == set()
+
+    asyncio.run(run())
+    jobs.check(older=frozenset())
+    assert jobs.store.exists(picture_key("a" * 64))
+    assert jobs.store.exists("pictures/.DS_Store")
+
+
+def test_a_picture_that_is_doubted_is_compared_by_whoever_sends_it(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    digest = digest_of(PICTURES[0])
+
+    async def run() -> None:
+        await jobs.submit_stored("a", PICTURES[0])
+        jobs.store.put(picture_key(digest), b"damaged")
+        await jobs.submit_stored("b", PICTURES[0])  # nobody knows yet
+        jobs.pictures.doubt(digest)
+        await jobs.submit_stored("c", PICTURES[0])
+
+    asyncio.run(run())
+    stored = jobs.store.get(picture_key(digest))
+    assert stored is not None
+    assert stored.data == PICTURES[0]

@@ -127,11 +127,12 @@ WAITS = """
 import asyncio, json, sys, threading, time
 import farm
 from farm.workers.lifeline import lifeline
-from farm.client.ray_link import RayFarm
+from farm.client.proxy import FarmProxy
+from farm.client.ray_link import RayLink
 from farm.settings import load_settings
 picture, tiny = sys.argv[1:]
 job = farm.submit(picture, model=tiny, num_inference_steps=1000, width=512, height=512)
-link = RayFarm(load_settings(), lifeline(), 600.0)
+link = FarmProxy(RayLink(load_settings(), lifeline(), 600.0))
 waits = {
     "wait": lambda: job.wait(progress=False),
     "as_completed": lambda: list(farm.as_completed([job])),

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -20,6 +21,7 @@ from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
 from farm.model.farm_api import FarmApi
 from farm.model.job import JobView, Progress, Submission, Variant
 from farm.model.parameters import VARIANT
+from farm.model.request import digest_of
 from farm.settings import Settings
 from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
@@ -169,7 +171,8 @@ async def check(request: Request, farm: TheFarm, tenant: Tenant) -> Check:
     """Check a request as `create` would, and say what it would take, without creating a job."""
     submission, picture = await _read_submission(request, tenant, None)
     with _weights_named(submission):
-        job, done = await farm.check(submission, picture)
+        digest = await anyio.to_thread.run_sync(digest_of, picture)
+        job, done = await farm.check(submission, digest)
     steps = job.request.params.steps * job.request.num_videos
     return Check(
         video=video_of(JobView(job=job, progress=Progress(steps=steps, chunks=0))),
