@@ -50,7 +50,7 @@ def raw(name: str, data: bytes) -> Callable[[Path], Path]:
 
 
 FILES: dict[str, tuple[Callable[[Path], Path], str]] = {
-    "sgm": (of(*SGM), r"Stable Video Diffusion as a single file.* not loaded yet.*F16"),
+    "sgm": (of(*SGM), r"Stable Video Diffusion as a single file.* not supported yet.*F16"),
     "sgm fp8": (of(*SGM, kind="F8_E4M3"), r"as a single file.*F8_E4M3: 8-bit floats.*take the fl"),
     "sgm lcm": (of(*SGM, name="AnimateLCM-SVD.safetensors"), r"single file.*by its name.*LCM"),
     "sgm UNet": (

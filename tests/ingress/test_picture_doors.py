@@ -107,7 +107,7 @@ def test_a_picture_that_never_stays_is_told(tmp_path: Path) -> None:
 
     async def missing(method: str, *_: Any) -> Any:
         if method == "ready":
-            return {"store": store.url, "store_id": "mine"}
+            return {"store": store.url, "store_id": "mine", "max_pixels": 10**6}
         attempts.append(method)
         raise PictureMissingError("it was deleted")
 
