@@ -179,7 +179,7 @@ def _is_http(url: Any) -> bool:
 async def _fetch(name: str, url: str, hosts: Sequence[str], limit: int) -> bytes:
     if not hosts:
         message = f"{name}: this farm fetches no pictures from the web: send a file or a data URL"
-        raise bad_request(name, f"{message}, or have its operator set FARM_PICTURE_HOSTS")
+        raise bad_request(name, f"{message}, or its operator may set FARM_PICTURE_HOSTS")
     try:
         return await fetch(url, hosts, limit)
     except OutboundError as error:
