@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel
 
@@ -17,6 +18,19 @@ def boot() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+class Clock(Protocol):
+    """The time, as the coordinator reads it; tests set their own."""
+
+    def now(self) -> float:
+        """Seconds since 1970, about; only ever forward, through restarts too. For deadlines."""
+
+    def wall(self) -> float:
+        """Seconds since 1970 by the wall clock, which may be set. For people to read."""
+
+    def monotonic(self) -> float:
+        """Seconds of this process awake. For durations."""
 
 
 class Reading(BaseModel):
@@ -42,6 +56,14 @@ class FarmClock:
     def now(self) -> float:
         """Seconds since 1970, approximately."""
         return uptime() + self._offset
+
+    def wall(self) -> float:
+        """Seconds since 1970 by the wall clock."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds of this process awake."""
+        return time.monotonic()
 
     def read(self) -> Reading:
         """A reading to store, from which a later coordinator can continue."""

@@ -18,7 +18,7 @@ from farm.model.job import LogEntry, Submission
 from farm.store import LocalStore
 from farm.store.keys import events_key, events_prefix
 from tests.support.farm_jobs import picture_bytes
-from tests.support.inline_farm import coordinator, replace_ray
+from tests.support.inline_farm import coordinator, replace_video
 
 ENTRIES = 1800
 READERS = 64
@@ -81,7 +81,7 @@ async def measure(
 def main() -> None:
     logging.disable()  # silence a coordinator that is being stopped
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        replace_ray(patch)
+        replace_video(patch)
         answer_late(patch)
         began = time.perf_counter()
         alone, beside, read = asyncio.run(measure(Path(folder), READERS, ENTRIES))

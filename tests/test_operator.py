@@ -10,7 +10,6 @@ import pytest
 import farm.__main__
 from farm.__main__ import main
 from farm.client.farm import Farm
-from farm.model.plan import Kind
 from tests.support.farm_jobs import picture_bytes, submission
 from tests.support.inline_farm import coordinator, inline
 
@@ -26,13 +25,13 @@ def operate(
 
     def operate(test: Callable[[Farm, Run], Awaitable[None]]) -> None:
         async def all_of_it() -> None:
-            async with coordinator(tmp_path, working=False) as one:
+            async with coordinator(tmp_path) as one:
+                await one.drain("renderer-0")  # so that no job starts
                 farm_here = Farm(one, asyncio.get_running_loop())
 
                 async def run(*arguments: str) -> int:
                     return await asyncio.to_thread(main, arguments)
 
-                one._dispatcher.joined("decoder-0", Kind.DECODER, None)  # so that no job starts
                 monkeypatch.setattr(farm.__main__, "_farm_of", lambda _: farm_here)
                 await test(farm_here, run)
 

@@ -28,8 +28,8 @@ from farm.settings import Settings, ray_address
 from farm.store import identify, open_store
 from farm.store.keys import LEASE
 from farm.workers.cluster import join_cluster, running_cluster, start_cluster
+from farm.workers.faults import last_line
 from farm.workers.lifeline import Lifeline, lifeline
-from farm.workers.pool import last_line
 
 log = logging.getLogger("farm")
 T = TypeVar("T")

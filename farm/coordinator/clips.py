@@ -1,72 +1,141 @@
-"""A clip being rendered, and who is told of it."""
+"""Clips being rendered: what is known of each, how it changes, and what is announced of it."""
 
 import asyncio
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 from farm.model.job import ClipResult
-from farm.model.plan import Stage
+from farm.model.plan import Kind, Stage, Task
 from farm.model.request import Model, RenderRequest
-from farm.model.task_order import Made
-from farm.scheduling.state import Run
+from farm.model.task_order import Made, Order, Ref, Step
+from farm.scheduling.state import Assignment, Run
 
 
-@dataclass(eq=False)
-class Clip:
-    """A clip being rendered: what is known of it, and the results of its tasks so far."""
+@dataclass(eq=False, kw_only=True)
+class Clip(Run):
+    """A clip being rendered.
+
+    There is one record of it: the scheduler queues its tasks by it, the dispatcher fills it with
+    results, and it names the jobs that wait for it. The table of clips is `Scheduler.runs`.
+    """
 
     request: RenderRequest
-    model: Model
-    run: Run
-    label: str  # the job's id, in the log
+    source: Model  # where workers load its model from
+    label: str  # the id of the job that asked first, for the log
     force: bool = False
     recovered: bool = False  # begun by an earlier coordinator
+    jobs: list[str] = field(default_factory=list)  # that wait for it, first come first
     stage: Stage | None = None
     step: int = 0
-    previewed: int = 0  # the step that the last preview told of is of
+    previewed: int = 0  # the step of the last preview that was announced
     chunks: int = 0  # decoded
-    furthest: tuple[int, int] = (0, 0)  # steps and chunks of a lost attempt: people see no less
-    attempts: int = 1  # the most that any of its tasks took
+    furthest: tuple[int, int] = (0, 0)  # steps and chunks that people saw before a rewind
+    most_attempts: int = 1  # that any of its tasks took
     gpu_seconds: float = 0.0
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
     renderer: str = ""
-    refs: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # results, by task
+    refs: dict[str, Sequence[Ref]] = field(default_factory=dict)  # results, by task
     muxes: list[str] = field(default_factory=list)  # attempts that may have stored artifacts
-    committing: bool = False  # what its last task stored is about to be named, or is already
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    committing: bool = False  # its result is being committed, or is already
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)  # no worker is at it
 
-    def result(self, made: Made, fence: int) -> ClipResult:
-        """What is told of it, now that it is made."""
+    def begin(self, assignment: "Assignment[Clip]", order: Order, place: str) -> None:
+        """A worker begins an attempt at a task. place: where the worker is."""
+        self.stopped.clear()
+        self.stage = assignment.task.stage
+        self.most_attempts = max(self.most_attempts, assignment.attempt)
+        if assignment.task.kind is Kind.RENDERER:
+            self.renderer = f"{assignment.worker}@{place}"
+        elif assignment.task.stage is Stage.MUX:
+            self.muxes.append(order.attempt)
+
+    def inputs(self, task: Task) -> list[Ref | None]:
+        """The results that a task needs; None for one that is in the store alone."""
+        none: Sequence[Ref | None] = (None,)
+        return [ref for key in task.needs for ref in self.refs.get(key, none)]
+
+    def advance(self, step: Step) -> "list[ClipEvent]":
+        """A worker reports how far it is; what is new of it."""
+        events: list[ClipEvent] = []
+        if step.done != self.step:
+            self.step = step.done
+            events.append(Progressed(self))
+        if step.previewed > self.previewed:
+            self.previewed = step.previewed
+            events.append(Previewed(self))
+        return events
+
+    def keep(self, task: Task, refs: Sequence[Ref], seconds: float) -> None:
+        """Keep the result of a task that is done."""
+        self.refs[task.key] = tuple(refs)
+        self.seconds[task.stage] += seconds
+        if task.stage is Stage.DENOISE:
+            self.step = task.span[1]
+        self.chunks += task.stage is Stage.DECODE
+
+    def rewind(self, step: int) -> None:
+        """Go back to the checkpoint after `step`: later results are lost."""
+        self.refs.clear()
+        self.furthest = max(self.furthest[0], self.step), max(self.furthest[1], self.chunks)
+        self.step, self.previewed, self.chunks = step, 0, 0
+
+    def result(self, made: Made, fence: int, now: float) -> ClipResult:
+        """Its result, once all tasks are done. now: in seconds since 1970."""
         return ClipResult(
             request=self.request,
             **vars(made),
             seconds={stage: round(s, 4) for stage, s in self.seconds.items()},
             gpu_seconds=round(self.gpu_seconds, 4),
-            attempts=self.attempts,
+            attempts=self.most_attempts,
             worker=self.renderer,
             fence=fence,
-            finished_at=time.time(),
+            finished_at=now,
         )
 
 
-class Listener(Protocol):
-    """Who is told of clips, in the dispatcher's loop."""
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker has begun a task of the clip."""
 
-    def started(self, clip: Clip) -> None:
-        """A worker has begun a task of it."""
+    clip: Clip
 
-    def progressed(self, clip: Clip) -> None:
-        """A step or a chunk more is done."""
 
-    def previewed(self, clip: Clip) -> None:
-        """A preview more is in the store."""
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """One more step or chunk is done."""
 
-    def tried_again(self, clip: Clip, why: str) -> None:
-        """An attempt was lost; another will be made."""
+    clip: Clip
 
-    def finished(self, clip: Clip, result: ClipResult) -> None:
-        """It is in the store."""
 
-    def failed(self, clip: Clip, error: str) -> None:
-        """It is given up."""
+@dataclass(frozen=True, slots=True)
+class Previewed:
+    """A newer preview is in the store."""
+
+    clip: Clip
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """An attempt was lost; there will be another."""
+
+    clip: Clip
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The clip's result is in the store."""
+
+    clip: Clip
+    result: ClipResult
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The clip was given up."""
+
+    clip: Clip
+    error: str
+
+
+ClipEvent = Started | Progressed | Previewed | Retried | Finished | Failed

@@ -1,12 +1,11 @@
 """How a submission is checked and becomes a job."""
 
-import time
 from math import prod
 
 from pydantic import ValidationError
 
 from farm.background import Background
-from farm.clock import FarmClock
+from farm.clock import Clock
 from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
 from farm.model.job import Job, State, Submission
@@ -16,7 +15,7 @@ from farm.records.job_book import Book
 from farm.settings import Settings
 from farm.store import Store
 from farm.store.keys import idempotency_key
-from farm.workers.cluster import Models
+from farm.workers.runtime import ModelFinder
 from svd_engine.picture import check_picture
 
 KEY_S = 24 * 3600.0  # for which an idempotency key names its job
@@ -32,9 +31,9 @@ class Intake:
         settings: Settings,
         store: Store,
         background: Background,
-        models: Models,
+        models: ModelFinder,
         book: Book,
-        clock: FarmClock,
+        clock: Clock,
     ) -> None:
         self._settings, self._store, self._background = settings, store, background
         self._models, self._book, self._clock = models, book, clock
@@ -73,7 +72,7 @@ class Intake:
             **own,
             model=submission.model,
             request=request,
-            created_at=time.time(),
+            created_at=self._clock.wall(),
             created_on=self._clock.now(),
         )
 

@@ -1,8 +1,9 @@
-"""What is told of jobs and workers, from what the coordinator has in memory."""
+"""Views of jobs and workers for clients, from what the coordinator has in memory."""
 
 from collections import Counter
 from typing import Any
 
+from farm.coordinator.clips import Clip
 from farm.coordinator.sharing import Sharing
 from farm.errors import StoreError
 from farm.model.job import Job, Progress, State
@@ -10,13 +11,15 @@ from farm.model.plan import Kind, Stage
 from farm.records.job_book import Book
 from farm.scheduling.scheduler import Scheduler
 from farm.store.quarantine import Quarantine
-from farm.workers.pool import Pool
+from farm.workers.protocol import Workers
 
-SAMPLE = 32  # clips of a job, and jobs before it, that an ETA is judged by
+SAMPLE = 32  # clips of a job, and jobs ahead of it, that an ETA is estimated from
 
 
-def progress_of(job: Job, sharing: Sharing, scheduler: Scheduler, placed: bool = True) -> Progress:
-    """How far a job is, over all its clips; with its place in the queue and an ETA (`placed`)."""
+def progress_of(
+    job: Job, sharing: Sharing, scheduler: Scheduler[Clip], placed: bool = True
+) -> Progress:
+    """How far a job is, over all its clips. placed: with its place in the queue and an ETA."""
     under_way = sharing.under_way(job.id)
     waits = bool(placed and under_way and job.state in (State.QUEUED, State.PAUSED))
     return Progress.of(
@@ -24,7 +27,7 @@ def progress_of(job: Job, sharing: Sharing, scheduler: Scheduler, placed: bool =
         step=sum(max(clip.step, clip.furthest[0]) for clip in under_way),
         chunk=sum(max(clip.chunks, clip.furthest[1]) for clip in under_way),
         stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
-        queue_position=sharing.places.before(job.id) if waits else None,
+        queue_position=sharing.queue.before(job.id) if waits else None,
         eta_s=_eta(job, waits, sharing, scheduler) if placed else None,
         blocked=_blocked(job, sharing),
     )
@@ -35,25 +38,25 @@ def _blocked(job: Job, sharing: Sharing) -> str | None:
     return sharing.blocked or None if waits else None
 
 
-def _eta(job: Job, waits: bool, sharing: Sharing, scheduler: Scheduler) -> float | None:
-    """What a job's clips still need, after their share of what is before them in the queue."""
+def _eta(job: Job, waits: bool, sharing: Sharing, scheduler: Scheduler[Clip]) -> float | None:
+    """Seconds until a job is finished, after the jobs that are ahead of it in the queue."""
     workers = sum(worker.kind is Kind.RENDERER for worker in scheduler.workers.values())
     mine = _left(sharing, job.id)
     if mine is None or not workers:
         return None
     longest, total = mine
     if waits:
-        ahead = [_left(sharing, name) for name in sharing.places.sample(job.id, SAMPLE)]
-        # A job of a model that was never timed counts as the others do, or as this one.
+        ahead = [_left(sharing, name) for name in sharing.queue.sample(job.id, SAMPLE)]
+        # A job of a model that was never timed is taken to need as long as the others.
         known = [seconds for _, seconds in filter(None, ahead)] or [total]
-        total += sum(known) * sharing.places.before(job.id) / len(known)
+        total += sum(known) * sharing.queue.before(job.id) / len(known)
     return round(max(longest, total / workers), 1)
 
 
 def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
-    """Seconds of one worker that a job still needs: the longest of its clips, and all of them.
+    """Seconds of one worker that a job still needs: for its longest clip, and for all of them.
 
-    None where nobody can tell yet.
+    None while a stage that they need was never timed.
     """
     clips = sharing.under_way(job)
     some = clips[:: max(1, -(-len(clips) // SAMPLE))]
@@ -68,22 +71,22 @@ def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
 
 
 def status_of(
-    scheduler: Scheduler,
-    pool: Pool,
+    scheduler: Scheduler[Clip],
+    workers: Workers,
     book: Book,
     quarantine: Quarantine,
     blocked: str,
     trouble: StoreError | None,
 ) -> dict[str, Any]:
-    """Workers and what each does; jobs by tenant and state; how the store is.
+    """What each worker does, how many jobs each tenant has in which state, and the store's state.
 
-    blocked: why jobs wait for workers, where they do. trouble: why nothing can be written.
+    blocked: why jobs wait for workers; empty where none do. trouble: why nothing can be written.
     """
     jobs: dict[str, Counter[str]] = {}
     for job in book.open.values():
         jobs.setdefault(job.tenant, Counter())[job.state] += 1
     return {
-        "workers": {name: _worker(name, scheduler, pool) for name in sorted(pool.slots)},
+        "workers": {name: _worker(name, scheduler, workers) for name in sorted(workers.slots)},
         "blocked": blocked or None,
         "jobs": {tenant: dict(states) for tenant, states in jobs.items()},
         "trouble": trouble and {"why": str(trouble), "reason": trouble.reason},
@@ -95,17 +98,17 @@ def status_of(
     }
 
 
-def _worker(name: str, scheduler: Scheduler, pool: Pool) -> dict[str, Any]:
-    worker, slot = scheduler.workers.get(name), pool.slots[name]
+def _worker(name: str, scheduler: Scheduler[Clip], workers: Workers) -> dict[str, Any]:
+    worker, slot = scheduler.workers.get(name), workers.slots[name]
     told: dict[str, Any] = {"state": "starting", "node": slot.node[:8], "gpus": slot.gpus}
     if worker is None:
-        told["why"] = pool.troubles.get(name)
+        told["why"] = workers.troubles.get(name)
     else:
         at = "busy" if worker.task else "idle"
         told |= {"state": "draining" if worker.draining and worker.task else at}
         if worker.draining and not worker.task:
             told["state"] = "drained"
-        told["place"] = pool.places.get(name)
+        told["place"] = workers.places.get(name)
         if worker.task:
             told |= {"clip": worker.task.run.id, "task": worker.task.task.key}
     return told

@@ -1,7 +1,8 @@
-"""Webhooks: whoever asked for it is told, at least once, that a job has ended.
+"""Webhooks: events that tell a receiver that a job has ended, delivered at least once.
 
-Signed as Standard Webhooks has it, and OpenAI's clients verify it. What is owed is in the store
-until a receiver has taken it: neither a restart nor a receiver that is down loses it.
+They are signed by the scheme of Standard Webhooks, which OpenAI's clients verify. An event stays in
+the store until its receiver has accepted it, so that neither a restart nor a receiver that is down
+loses it.
 """
 
 import asyncio
@@ -18,12 +19,13 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
-from farm.background import Background, Recent
+from farm.background import Background
 from farm.clock import uptime
 from farm.errors import OutboundError, RequestError
 from farm.model.job import Job, State
 from farm.net.outbound import is_private_literal, parse_url, post
 from farm.net.resolver import Resolver
+from farm.recent import Recent
 from farm.settings import Settings
 from farm.store import Store
 from farm.store.keys import WEBHOOKS, is_webhook_key, webhook_key
@@ -35,39 +37,39 @@ log = logging.getLogger("farm")
 
 R = TypeVar("R")
 
-FIRST_S = 1.0  # between the first try and the second; then twice as long, and so on
-MOST_S = 600.0
+FIRST_S = 1.0  # between the first attempt and the second; doubled after each later one
+MOST_S = 600.0  # between two attempts
 GIVE_UP_S = 24 * 3600.0  # after the job's end
-LEAST_S = 600.0  # for which it is tried in any case after a restart
-AT_ONCE = 512  # of a tenant: tries with hosts that answered last time, or are new
-SLOW_AT_ONCE = 16  # of a tenant: tries with hosts that did not answer last time
-PER_HOST = 4  # of a tenant with one host
+LEAST_S = 600.0  # of attempts after a restart, however long ago the job ended
+AT_ONCE = 512  # a tenant's deliveries to hosts that are new, or answered last time
+SLOW_AT_ONCE = 16  # a tenant's deliveries to hosts that did not answer last time
+PER_HOST = 4  # a tenant's deliveries to one host
 TROUBLES = 10_000  # hosts of a tenant that are remembered for not having answered
 
 
 class Owed(Record):
-    """What a receiver is to be told; the same for all tries, and after a restart."""
+    """An event that a receiver has not accepted yet; the same in all attempts to deliver it."""
 
     job: str
     url: str
     type: Literal["video.completed", "video.failed"]
     ended_ms: int  # since 1970
-    tenant: str = "default"  # who asked for it; older records do not say
+    tenant: str = "default"  # whose job it was; records of older versions lack it
 
     @property
     def id(self) -> str:
-        """Of the event, by which a receiver knows one that it was told before."""
-        # A job that was deleted can be asked for again under its id, and ends anew.
+        """The event's id, by which a receiver recognises one that it was sent before."""
+        # The end's time is part of it: a deleted job may be submitted again under the same id.
         return f"evt_{hashlib.sha256(self.own_key.encode()).hexdigest()[:32]}"
 
     @property
     def own_key(self) -> str:
-        """Where it is in the store."""
+        """Its key in the store."""
         return webhook_key(self.job, self.ended_ms)
 
     @property
     def body(self) -> bytes:
-        """What is sent, as OpenAI has it."""
+        """The request's body, in OpenAI's format."""
         event = {
             "id": self.id,
             "object": "event",
@@ -79,7 +81,7 @@ class Owed(Record):
 
 
 def owed_for(job: Job) -> Owed | None:
-    """What is owed for a job that has ended; None where nobody asked for it."""
+    """The event of a job that has ended; None where nobody asked for one."""
     if job.webhook_url is None or job.finished_at is None:
         return None
     return Owed(
@@ -92,7 +94,7 @@ def owed_for(job: Job) -> Owed | None:
 
 
 def signed(owed: Owed, secret: str, now: float) -> dict[str, str]:
-    """The headers. secret: whsec_ and a key's base64."""
+    """The headers of a signed request. secret: `whsec_` and the key in base64."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     text = b"%b.%d.%b" % (owed.id.encode(), int(now), owed.body)
     signature = base64.b64encode(hmac.digest(key, text, "sha256")).decode()
@@ -105,7 +107,7 @@ def signed(owed: Owed, secret: str, now: float) -> dict[str, str]:
 
 
 def check_webhook(url: str | None, settings: Settings) -> None:
-    """RequestError for a URL that can never be told anything. Its host is not looked up yet."""
+    """Raise RequestError for a URL that nothing can be delivered to. Its host is not resolved."""
     if url is None:
         return
     if settings.webhook_secret is None:
@@ -121,10 +123,10 @@ def check_webhook(url: str | None, settings: Settings) -> None:
 
 
 class Lanes:
-    """A tenant's slots, and its resolver: what hangs takes no room of other tenants.
+    """A tenant's slots for deliveries, and its resolver: hosts that hang delay no other tenant.
 
-    Within a tenant, hosts that do not answer have few slots of their own, so that they leave those
-    of the others free.
+    Within a tenant, hosts that do not answer share a few slots of their own, so that they leave
+    those of the other hosts free.
     """
 
     def __init__(self) -> None:
@@ -135,7 +137,7 @@ class Lanes:
 
     @asynccontextmanager
     async def slot(self, host: str) -> AsyncIterator[None]:
-        """A slot to try a host in; an OutboundError in it is the host's trouble."""
+        """A slot for a delivery to a host; an OutboundError in it marks the host as slow."""
         own = self._hosts.setdefault(host, asyncio.Semaphore(PER_HOST))
         async with own, self._slow if host in self._troubles else self._quick:
             try:
@@ -147,7 +149,7 @@ class Lanes:
 
 
 class Webhooks:
-    """Those that are owed, in the store, and the loop that pays them."""
+    """Keeps events in the store, and delivers them."""
 
     def __init__(self, settings: Settings, store: Store, background: Background) -> None:
         self._settings, self._store, self._background = settings, store, background
@@ -156,9 +158,9 @@ class Webhooks:
         self._lanes: dict[str, Lanes] = {}  # by tenant
 
     async def owe(self, job: Job) -> None:
-        """A job has ended: once this returns, who asked for it will be told. StoreError.
+        """Store the event of a job that has ended; from then on it will be delivered.
 
-        The same end may be told of again, as after a restart.
+        May be called again for the same end, as after a restart. Raises StoreError.
         """
         owed = owed_for(job)
         if owed is not None:
@@ -167,41 +169,41 @@ class Webhooks:
             self._new.put_nowait(owed)
 
     async def deliver(self) -> None:
-        """Tell all that is owed, by coordinators before this one too; for ever."""
+        """Deliver all events, those of earlier coordinators included; never returns."""
         self._background.start(self._recover())
         while True:
             owed = await self._new.get()
             if owed not in self._under_way:
                 self._under_way.add(owed)
-                self._background.start(self._pay(owed))
+                self._background.start(self._deliver(owed))
 
     async def _recover(self) -> None:
-        """One by one: the store has more urgent things to do after a restart."""
-        for key in await self._kept(lambda: list(self._store.list(WEBHOOKS))):
+        """Read stored events one by one: after a restart the store has more urgent work."""
+        for key in await self._stored(lambda: list(self._store.list(WEBHOOKS))):
             if is_webhook_key(key):
-                owed = await self._kept(get_record, self._store, Owed, key)
+                owed = await self._stored(get_record, self._store, Owed, key)
                 if owed is not None:
                     self._new.put_nowait(owed[0])
 
-    async def _pay(self, owed: Owed) -> None:
+    async def _deliver(self, owed: Owed) -> None:
         pause = FIRST_S
-        age = time.time() - owed.ended_ms / 1000  # the wall clock may have been set meanwhile
+        age = time.time() - owed.ended_ms / 1000  # negative if the wall clock was set back
         until = uptime() + min(GIVE_UP_S, max(LEAST_S, GIVE_UP_S - age))
         while (why := await self._try(owed)) is not None:
             if uptime() > until:
                 log.error("%s: its webhook is given up: %s", owed.job, why)
                 break
-            log.warning("%s: its webhook is tried again in %.0f s: %s", owed.job, pause, why)
-            # Not all at once, when a receiver is back that many were owed to.
+            log.warning("%s: its webhook is retried in %.0f s: %s", owed.job, pause, why)
+            # At random times: a receiver that is back must not get all its events at once.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, MOST_S)
-        await self._kept(self._store.delete, owed.own_key)
+        await self._stored(self._store.delete, owed.own_key)
         self._under_way.discard(owed)
 
     async def _try(self, owed: Owed) -> str | None:
-        """Tell it once; what was wrong, or None where it was taken.
+        """Send an event once; what went wrong, or None if it was accepted.
 
-        Of a URL only the host is told: its path can be a secret.
+        Of a URL only the host is logged: its path can be a secret.
         """
         secret = self._settings.webhook_secret
         if secret is None:
@@ -215,12 +217,12 @@ class Webhooks:
                 status = await post(owed.url, owed.body, headers, private, lanes.resolver)
         except OutboundError as error:
             return str(error)
-        except Exception as error:  # whatever it is, it must not end what keeps trying
+        except Exception as error:  # no error of one attempt may end the others
             log.exception("%s: its webhook", owed.job)
             return repr(error)
         return None if 200 <= status < 300 else f"{host} answered {status}"
 
-    async def _kept(self, call: Callable[..., R], *arguments: Any) -> R:
+    async def _stored(self, call: Callable[..., R], *arguments: Any) -> R:
         """The result of a call to the store, which is retried until it succeeds."""
         return await retry_until_stored(
             partial(self._background.call, call, *arguments),

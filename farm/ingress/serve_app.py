@@ -8,13 +8,14 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.config import HTTPOptions
 
+from farm.background import end_process
 from farm.client.proxy import FarmProxy
 from farm.client.ray_link import RayLink
 from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
 from farm.settings import load_settings, ray_address, set_ray_address
 from farm.workers.cluster import answers, check_token, running_cluster
-from farm.workers.lifeline import end_process, lifeline
+from farm.workers.lifeline import lifeline
 
 REPLICAS = 2
 PATIENCE_S = 30.0  # with a coordinator that is away; then the client gets 503 and may retry

@@ -1,43 +1,47 @@
-"""What a worker is told to do, and what it tells of it."""
+"""What a worker is asked to do, and what it answers."""
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Any
 
 from farm.model.plan import Task
 from farm.model.request import Model, RenderRequest
 
+Ref = Awaitable[Any]  # a task's result, which stays where it was made until it is awaited
+
 
 @dataclass(frozen=True)
 class Part:
-    """A worker's part in a task that several share."""
+    """Which of the workers that share a task this one is."""
 
     rank: int  # from 0
-    size: int  # how many they are
-    address: str  # where they meet, host:port
+    size: int  # how many workers share the task
+    address: str  # where they meet: host:port
 
 
 @dataclass(frozen=True)
 class Order:
-    """A task of a clip, as it is sent to a worker."""
+    """An attempt at a task of a clip, as it is sent to a worker."""
 
     request: RenderRequest  # of one video
     model: Model
     task: Task
-    attempt: str  # of the task: unique, and so are the names of what it stores
+    attempt: str  # a unique name; what the attempt stores is named by it
     lean: bool = False  # with as little memory as the same pixels need
-    part: Part | None = None  # where several share it
+    part: Part | None = None  # None where one worker does it alone
 
 
 @dataclass(frozen=True)
 class Step:
-    """How far a task is."""
+    """How far a worker is with a task."""
 
     done: int  # denoising steps of the clip
-    previewed: int = 0  # the step that the preview in the store is of; 0 where there is none
+    previewed: int = 0  # the step of the preview in the store; 0 where there is none
 
 
 @dataclass(frozen=True)
 class Made:
-    """What muxing made: the sha256 of the frames, and the keys of what was stored."""
+    """The result of muxing: the sha256 of the frames, and the keys of the stored artifacts."""
 
     sha256: str
     video: str

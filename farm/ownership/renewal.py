@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from farm.background import Background
+from farm.background import Background, end_process
 from farm.clock import FarmClock
 from farm.errors import StoreError
 from farm.ownership.lease import BEAT_S, Lease
@@ -84,7 +83,7 @@ class Ownership:
         Raises StoreError if the store cannot be written to for GRACE_S; the work then continues in
         the background.
         """
-        task, since = background.start(work), 0.0
+        task, since = background.start(work, handled=(Exception,)), 0.0
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.wait({task}, timeout=WATCH_S)
@@ -138,5 +137,4 @@ def writes(call: Call[H, P, R]) -> Call[H, P, R]:
 
 def _end() -> None:
     """End this process. Ray starts a new one, which waits for the lease."""
-    log.critical("another farm has taken over the store: this coordinator exits")
-    os._exit(1)
+    end_process("another farm has taken over the store")

@@ -105,7 +105,7 @@ class Book:
         self.log(job.id, "submitted", tenant=job.tenant)
         return job, True
 
-    def tell(self, job: str, event: Event, **changes: Any) -> "asyncio.Task[Job]":
+    def transition(self, job: str, event: Event, **changes: Any) -> "asyncio.Task[Job]":
         """Apply an event to an open job; the returned task ends once the change is stored.
 
         Raises JobError if the job is not open, or the event is not allowed in its state.

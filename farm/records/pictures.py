@@ -16,9 +16,10 @@ from contextlib import asynccontextmanager, suppress
 
 from pydantic import TypeAdapter, ValidationError
 
-from farm.background import Background, Recent
+from farm.background import Background
 from farm.errors import PictureMissingError, StoreError
 from farm.model.request import digest_of
+from farm.recent import Recent
 from farm.store import Store
 from farm.store.keys import (
     OLDER_PICTURES,
@@ -133,7 +134,8 @@ class Pictures:
             return
         self._unsure.discard(digest)
         self._known.pop(digest, None)
-        task = self._background.start(self._background.call(self._delete, digest))
+        deleting = self._background.call(self._delete, digest)
+        task = self._background.start(deleting, handled=(StoreError,))
         self._leaving[digest] = task
         task.add_done_callback(lambda _: self._leaving.pop(digest))
         await asyncio.shield(task)

@@ -1,17 +1,18 @@
-"""What the scheduler speaks of: clips being rendered, workers, and what does which, why. Pure."""
+"""The scheduler's vocabulary: clips under way, workers, and who does what, and why. Pure."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Generic, TypeVar
 
 from farm.model.plan import Kind, Task
 
-AGING_S = 60.0  # of waiting, worth a point of priority
+AGING_S = 60.0  # of waiting that are worth one point of priority
 
 
 class Reason(StrEnum):
-    """Why a task went to that worker."""
+    """Why a task went to its worker."""
 
     NEXT = "next in order"
     STAYS = "the clip is there already"
@@ -23,72 +24,80 @@ class Reason(StrEnum):
 class Fault(StrEnum):
     """Why a task was not done."""
 
-    REQUEST = "request"  # no attempt can mend it
+    REQUEST = "request"  # no attempt can succeed
     ERROR = "error"
     LOST = "lost"  # its worker died
     MEMORY = "memory"  # out of GPU memory
-    STORE = "store"  # not the worker's fault, nor the request's
-    STOPPED = "stopped"  # as was asked
-    STALE = "stale"  # what it was given is gone
-    GANG = "gang"  # another of the workers that shared it was gone, or too late
+    STORE = "store"  # neither the worker's fault nor the request's
+    STOPPED = "stopped"  # it was asked to stop
+    STALE = "stale"  # an input that it needs is gone
+    GANG = "gang"  # another worker that shared the task was gone, or late
 
 
-def rank_of(submitted: float, priority: int) -> float:
-    """A place among a tenant's; lower goes first. Aging moves all ranks alike."""
-    return submitted - priority * AGING_S
+@dataclass(frozen=True, slots=True)
+class Urgency:
+    """On whose account work is done, and how soon.
+
+    A job has one, and so has a clip: that of the jobs which wait for it, taken together.
+    """
+
+    tenant: str
+    submitted: float
+    priority: int = 50
+    held: bool = False  # paused: no task of it starts
+
+    @property
+    def rank(self) -> float:
+        """The place among the tenant's work; the lowest is next. Waiting changes no order."""
+        return self.submitted - self.priority * AGING_S
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A clip being rendered."""
+    """A clip under way, as far as the scheduler needs to know it."""
 
     id: str
-    tenant: str
-    model: Hashable
-    submitted: float
-    priority: int = 50
-    order: int = 0  # of being added
-    held: bool = False  # paused
+    model: Hashable  # that a worker must have loaded
+    urgency: Urgency
+    order: int = 0  # clips of the same rank go in the order in which they were added
     gone: bool = False  # withdrawn or finished
     rewinds: int = 0
     home: str = ""  # the renderer that had it last
-    plan: Iterator[Task] = field(
-        default_factory=lambda: iter(())
-    )  # the tasks that are not near yet
-    next: Task | None = None  # the first of them: it waits for what is unfinished
-    unfinished: set[str] = field(default_factory=set)  # tasks that are near, and not done
-    ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # and their place in a heap
-    delayed: int = 0  # of those that are ready: tasks that wait to be tried again
-    running: dict[str, "Assignment"] = field(default_factory=dict)  # by worker
-    since: int = 0  # what was assigned before this number is stale
+    plan: Iterator[Task] = field(default_factory=lambda: iter(()))  # tasks not drawn yet
+    next: Task | None = None  # drawn last; it waits for tasks that are unfinished
+    unfinished: set[str] = field(default_factory=set)  # tasks that were drawn and are not done
+    ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # with the number of its entry
+    delayed: int = 0  # how many of those that are ready wait for a retry to be due
+    running: dict[str, "Assignment[Any]"] = field(default_factory=dict)  # by worker
+    since: int = 0  # assignments up to this number are stale
     attempts: Counter[str] = field(default_factory=Counter)  # by task
     avoid: dict[str, set[str]] = field(default_factory=dict)  # workers that failed it, by task
     lean: set[str] = field(default_factory=set)  # tasks that ran out of memory
-    alone: set[str] = field(default_factory=set)  # tasks that are not to be shared any more
-
-    @property
-    def rank(self) -> float:
-        """Its place among the tenant's."""
-        return rank_of(self.submitted, self.priority)
+    alone: set[str] = field(default_factory=set)  # tasks that no several workers share any more
 
     @property
     def done(self) -> bool:
-        """Whether no task of it is left."""
+        """Whether no task is left."""
         return not self.unfinished and self.next is None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Assignment:
-    """A task on a worker, or on several."""
+R = TypeVar("R", bound=Run)
+
+
+@dataclass(slots=True, eq=False)
+class Assignment(Generic[R]):
+    """An attempt at a task, by one worker or by several that share it."""
 
     worker: str  # the first of them
-    run: Run
+    run: R
     task: Task
-    number: int  # no other assignment has it
-    attempt: int  # of this task, from 1
+    number: int  # unique among a scheduler's assignments
+    attempt: int  # at this task, from 1
     lean: bool  # with as little memory as the same pixels need
     reason: Reason
-    helpers: tuple[str, ...] = ()  # that share it
+    helpers: tuple[str, ...]  # the workers that share the task
+    progressed_at: float  # when it was assigned, or last seen to get on
+    loaded: bool = False  # whether its worker has the model loaded, and has begun
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -96,32 +105,32 @@ class Assignment:
         return (self.worker, *self.helpers)
 
 
-# Of a heap of ready tasks, the best first: the clip's rank and order, the task's number and itself.
-Entry = tuple[float, int, int, Run, Task]
+# An entry of a heap of ready tasks: the clip's rank and order, the entry's number, clip and task.
+Entry = tuple[float, int, int, R, Task]
 
 
-def counts(entry: Entry) -> bool:
+def counts(entry: Entry[Any]) -> bool:
     """Whether a heap's entry is the latest of its task, and the task may start."""
     _, _, number, run, task = entry
-    return not run.held and run.ready.get(task.key, (0,))[0] == number
+    return not run.urgency.held and run.ready.get(task.key, (0,))[0] == number
 
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """What the scheduler knows of a worker. It is idle where it has no task and is not draining."""
+    """What the scheduler knows of a worker. One with no task is idle, unless it is draining."""
 
     name: str
     kind: Kind
-    memory: int | None = None  # bytes of a GPU that are its own; None: no limit is known
+    memory: int | None = None  # bytes of its GPU that it may use; None where no limit is known
     model: Hashable = None  # loaded
-    task: Assignment | None = None
+    task: Assignment[Any] | None = None
     draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What becomes of a task that was not done."""
+    """What follows from a failed attempt."""
 
-    failed: bool  # the clip is to fail
+    failed: bool  # the clip fails
     retry_at: float | None = None
     set_aside: bool = False  # the worker has failed too many clips in a row

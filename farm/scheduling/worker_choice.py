@@ -1,4 +1,4 @@
-"""Which idle worker a task goes to, and which others share it. Pure."""
+"""The choice of an idle worker for a task, and of others that share it. Pure."""
 
 from collections.abc import Collection, Hashable, Mapping
 from itertools import chain, islice
@@ -7,7 +7,7 @@ from math import ceil, inf
 from farm.model.plan import Stage, Task
 from farm.scheduling.state import Reason, Run, Worker
 
-PASSING = 5  # frames whose size is taken on the way, beside those held; see decoded_bytes
+PASSING = 5  # frames that a decode needs room for beside those that it holds; see decoded_bytes
 
 Idle = Mapping[Hashable, dict[str, None]]  # workers of one kind, by the model they hold
 
@@ -15,7 +15,7 @@ Idle = Mapping[Hashable, dict[str, None]]  # workers of one kind, by the model t
 def choose(
     run: Run, task: Task, idle: Idle, workers: Mapping[str, Worker]
 ) -> tuple[str, Reason] | None:
-    """An idle worker for a task; None where it is worth waiting for one that is busy."""
+    """An idle worker for a task, and why it; None to wait for a busy one instead."""
     avoid: Collection[str] = run.avoid.get(task.key, ())
     same = idle.get(run.model, {})
     if task.stage is Stage.DENOISE and run.home in same and run.home not in avoid:
@@ -33,7 +33,7 @@ def choose(
 def choose_helpers(
     run: Run, task: Task, name: str, idle: Idle, workers: Mapping[str, Worker], allowed: int
 ) -> tuple[str, ...]:
-    """Idle workers that share a task with `name`, at most `allowed`: whose memory holds a share."""
+    """Idle workers that have the memory to share a task with `name`, at most `allowed`."""
     most = min(task.most - 1, allowed)
     if most <= 0 or task.key in run.alone:
         return ()
@@ -43,8 +43,8 @@ def choose_helpers(
     chosen = [workers[other] for other in islice(free, most)]
     while chosen:
         least = min(chosen, key=lambda worker: inf if worker.memory is None else worker.memory)
-        share = ceil((task.span[1] - task.span[0]) / (len(chosen) + 1))
-        if least.memory is None or (share + PASSING) * task.frame_bytes <= least.memory:
+        frames = ceil((task.span[1] - task.span[0]) / (len(chosen) + 1))
+        if least.memory is None or (frames + PASSING) * task.frame_bytes <= least.memory:
             break
         chosen.remove(least)
     return tuple(worker.name for worker in chosen)

@@ -22,7 +22,7 @@ from farm.model.plan import Kind, Stage, plan
 from farm.model.request import RenderRequest
 from farm.scheduling.placement import Node, place_workers
 from farm.scheduling.scheduler import Scheduler
-from farm.scheduling.state import AGING_S, Assignment, Fault, Run
+from farm.scheduling.state import AGING_S, Assignment, Fault, Run, Urgency
 from svd_engine.command_line import STATUSES, Parser, positive
 from svd_engine.params import RenderDefaults, RenderParams
 
@@ -105,7 +105,7 @@ class Simulation:
 
     def __init__(self, gpus: int, jobs: int, seed: int) -> None:
         self._chance = random.Random(seed)
-        self._scheduler = Scheduler()
+        self._scheduler = Scheduler[Run]()
         self._tasks = tuple(plan(_request(), SEGMENT))
         self._events: list[tuple[float, int, Callable[[float, Any], int], Any]] = []
         self._number = 0
@@ -140,7 +140,7 @@ class Simulation:
         self.report.simulated_s = clock
         return self.report
 
-    def _begin(self, assignment: Assignment, now: float) -> None:
+    def _begin(self, assignment: Assignment[Run], now: float) -> None:
         run, task = assignment.run, assignment.task
         self.report.decisions += 1
         self._busy[task.kind] += 1
@@ -156,27 +156,28 @@ class Simulation:
             seconds *= self._chance.random()
         if self._scheduler.waits(task.kind):
             self.report.busy_s[task.kind] -= DISPATCH_S
-        self.report.worked_s[run.tenant] += seconds
+        self.report.worked_s[run.urgency.tenant] += seconds
         self._at(now + seconds + DISPATCH_S, self._end, (assignment, fault))
 
     def _first(self, run: Run, now: float) -> None:
         """A job's first task."""
-        report, youngest = self.report, max(self._youngest[run.tenant], run.submitted)
-        report.waits[run.tenant, run.priority].append(now - run.submitted)
-        report.gave_way_s[run.priority] = max(
-            report.gave_way_s[run.priority], youngest - run.submitted
-        )
-        self._youngest[run.tenant] = youngest
-        self._queued[run.tenant] -= 1
+        report, urgency = self.report, run.urgency
+        tenant, priority, submitted = urgency.tenant, urgency.priority, urgency.submitted
+        youngest = max(self._youngest[tenant], submitted)
+        report.waits[tenant, priority].append(now - submitted)
+        report.gave_way_s[priority] = max(report.gave_way_s[priority], youngest - submitted)
+        self._youngest[tenant] = youngest
+        self._queued[tenant] -= 1
 
     def _arrive(self, now: float, number: int) -> int:
         tenant = self._choose(TENANTS)
-        run = Run(str(number), tenant, "svd-xt", now, self._choose(PRIORITIES))
+        urgency = Urgency(tenant, now, self._choose(PRIORITIES))
+        run = Run(str(number), "svd-xt", urgency)
         self._queued[tenant] += 1
         self._scheduler.add(run, self._tasks)
         return 0
 
-    def _end(self, now: float, what: tuple[Assignment, Fault | None]) -> int:
+    def _end(self, now: float, what: tuple[Assignment[Run], Fault | None]) -> int:
         assignment, fault = what
         worker = self._scheduler.workers.get(assignment.worker)
         if worker is None or worker.task is not assignment:
@@ -223,7 +224,7 @@ class Simulation:
     def _retry(self, _now: float, _what: None) -> int:
         return 0  # `assign` comes after every event
 
-    def _fail(self, assignment: Assignment, fault: Fault, now: float) -> int:
+    def _fail(self, assignment: Assignment[Run], fault: Fault, now: float) -> int:
         verdict = self._scheduler.fail(assignment.worker, fault, now)
         if verdict.retry_at is not None:
             self._at(verdict.retry_at, self._retry, None)
@@ -265,9 +266,9 @@ def _request() -> RenderRequest:
 def decision_rate(tasks: int = 100_000) -> float:
     """Decisions a second of the scheduler alone, with so many tasks queued."""
     per_clip = tuple(plan(_request(), SEGMENT))
-    scheduler = Scheduler()
+    scheduler = Scheduler[Run]()
     for number in range(tasks // len(per_clip)):
-        run = Run(str(number), f"tenant-{number % 3}", "svd-xt", float(number))
+        run = Run(str(number), "svd-xt", Urgency(f"tenant-{number % 3}", float(number)))
         scheduler.add(run, per_clip)
     for number, slot in enumerate(place_workers([Node("node", 900, 1.0)])):
         scheduler.join(f"{slot.kind}-{number}", slot.kind)

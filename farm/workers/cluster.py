@@ -16,13 +16,15 @@ from ray._private.authentication.authentication_token_setup import (
 from ray._private.authentication.authentication_utils import is_token_auth_enabled
 from ray.exceptions import RayError, RayTaskError
 
-from farm.background import Background, Recent
+from farm.background import Background
 from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError, without_places
 from farm.model.request import Model, ModelFacts
+from farm.recent import Recent
 from farm.scheduling.placement import Node
 from farm.settings import ray_address
+from farm.workers.actor import free_torch_threads
+from farm.workers.faults import last_line
 from farm.workers.lifeline import lifeline
-from farm.workers.pool import free_torch_threads, last_line
 from svd_engine.variants import Variants, variants_of
 
 ANSWER_S = 2.0  # for what listens on this machine to answer
@@ -189,7 +191,9 @@ class Models:
             return
         until, listed = self._variants.get(model.name, (0.0, None))
         if listed is None or time.monotonic() > until:
-            listed = self._lists.start(self._lists.call(variants_of, model.name))
+            listed = self._lists.start(
+                self._lists.call(variants_of, model.name), handled=(Exception,)
+            )
             self._variants[model.name] = time.monotonic() + REFUSED_S, listed
         found = await asyncio.shield(listed)
         if found is not None and model.variant not in found:
@@ -200,7 +204,7 @@ class Models:
 
     def _ask(self, model: Model, tenant: str) -> "asyncio.Task[ModelFacts]":
         self._asked_at[model] = time.monotonic()
-        return self._background.start(self._look(model, tenant))
+        return self._background.start(self._look(model, tenant), handled=(Exception,))
 
     async def _look(self, model: Model, tenant: str) -> ModelFacts:
         mine = self._of_tenants.setdefault(tenant, asyncio.Semaphore(1))

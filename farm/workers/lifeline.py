@@ -3,8 +3,6 @@
 Ray does not say: a call whose node has died is waited for without end, or ends the process.
 """
 
-import logging
-import os
 import socket
 import threading
 import time
@@ -14,8 +12,6 @@ from functools import lru_cache
 import ray
 
 from farm.errors import ClusterLostError
-
-log = logging.getLogger("farm")
 
 TICK_S = 0.5  # between two looks
 CONNECT_S = 2.0  # for an address to answer
@@ -31,7 +27,10 @@ class Lifeline:
     def __init__(
         self, raylet: Address, gcs: Address, on_dead: Callable[[str], None] | None = None
     ) -> None:
-        """Look from now on, in a thread. on_dead: told when the node is dead, and why."""
+        """Look from now on, in a thread. on_dead: told when the node is dead, and why.
+
+        An actor passes `end_process`: on a dead node it would stand in its successor's way.
+        """
         self._raylet, self._gcs, self._on_dead = raylet, gcs, on_dead
         self._dead = self._without_gcs = ""
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
@@ -72,12 +71,6 @@ def _lifeline(node_id: str, gcs: str, on_dead: Callable[[str], None] | None) -> 
             host, _, port = gcs.rpartition(":")
             return Lifeline(raylet, (host.strip("[]"), int(port)), on_dead)
     raise ClusterLostError(f"node {node_id[:8]} is not in its Ray cluster any more")
-
-
-def end_process(why: str) -> None:
-    """For `on_dead`, in an actor: on a dead node it would stand in its successor's way."""
-    log.critical("this process ends: %s", why)
-    os._exit(1)
 
 
 def _answers(address: Address) -> bool:

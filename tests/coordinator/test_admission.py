@@ -98,7 +98,7 @@ def test_the_wait_is_by_the_pace_of_whose_limit_it_is(tmp_path: Path) -> None:
         for number in range(4):
             await book.create(job(id=f"{tenant}-{number}", tenant=tenant))
             at = 1000.0 + number * pause_s
-            await book.tell(f"{tenant}-{number}", Event.COMPLETE, finished_at=at)
+            await book.transition(f"{tenant}-{number}", Event.COMPLETE, finished_at=at)
             done = book._shown[f"{tenant}-{number}"]
             book._shown[done.id] = done.model_copy(update={"finished_at": at})
 

@@ -1,27 +1,23 @@
 """Large requests: plans are made as needed, and finished clips are looked up in parallel."""
 
-import asyncio
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from farm.background import Background
-from farm.coordinator.dispatcher import Dispatcher
-from farm.coordinator.sharing import LOOKUPS, Sharing
+from farm.coordinator.sharing import LOOKUPS
 from farm.model.job import Job
 from farm.model.plan import Kind, Stage, Task, plan
-from farm.records.job_book import Book
 from farm.scheduling.scheduler import NEAR, Scheduler
-from farm.scheduling.state import Run
+from farm.scheduling.state import Run, Urgency
 from farm.store import Stored
 from farm.store.local import LocalStore
 from tests.model.test_job import job
 from tests.model.test_plan import request
+from tests.support.core import Core, run
 
 LARGE = {"num_inference_steps": 1000, "num_frames": 1024, "decode_chunk_size": 1}
 
@@ -51,30 +47,17 @@ class Slow(LocalStore):
             self.at_once -= 1
 
 
-def sharing(store: LocalStore) -> tuple[Sharing, Book]:
-    """What a coordinator has, without workers."""
-
-    async def ended(_: Job) -> None: ...
-
-    nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-    background, scheduler = Background(64), Scheduler()
-    book = Book(store, background, 1, nothing, ended, nothing)
-    shared = Sharing(store, background, book, scheduler, nothing)
-    none: Any = None
-    shared.dispatcher = Dispatcher(store, background, none, scheduler, shared, 1, 5)
-    return shared, book
-
-
 def admit(store: LocalStore, asked: Job) -> int:
     """How many clips are to be rendered."""
+    admitted: list[int] = []
 
-    async def run() -> int:
-        shared, book = sharing(store)
-        await book.create(asked)
-        await shared.admit(asked)
-        return len(shared.under_way(asked.id))
+    async def test(core: Core) -> None:
+        await core.book.create(asked)
+        await core.sharing.admit(asked)
+        admitted.append(len(core.sharing.under_way(asked.id)))
 
-    return asyncio.run(run())
+    run(store, test)
+    return admitted[0]
 
 
 def test_a_plan_is_drawn_as_its_clip_gets_on() -> None:
@@ -85,7 +68,7 @@ def test_a_plan_is_drawn_as_its_clip_gets_on() -> None:
             drawn.append(task)
             yield task
 
-    scheduler, run = Scheduler(), Run("clip", "tenant", "model", 0.0)
+    scheduler, run = Scheduler[Run](), Run("clip", "model", Urgency("tenant", 0.0))
     scheduler.join("renderer", Kind.RENDERER)
     for number in range(2 * NEAR):
         scheduler.join(f"decoder-{number}", Kind.DECODER)
@@ -131,23 +114,9 @@ def test_what_may_be_done_already_is_looked_for_so_too(tmp_path: Path) -> None:
     store = Slow(str(tmp_path))
     store.wait_s = 0.02
 
-    async def run() -> int:
-        shared, _ = sharing(store)
-        return await shared.done_already(job(request=request(num_videos=100)))
+    async def test(core: Core) -> None:
+        assert await core.sharing.done_already(job(request=request(num_videos=100))) == 0
 
-    assert asyncio.run(run()) == 0
+    run(store, test)
     assert store.asked == 100
     assert LOOKUPS // 4 < store.most <= LOOKUPS
-
-
-def test_readers_do_not_hold_up_writers() -> None:
-    """Each pool has threads of its own."""
-
-    async def run() -> None:
-        background, go = Background(2), threading.Event()
-        reads = [background.start(background.read(go.wait, 30)) for _ in range(20)]
-        await asyncio.wait_for(background.call(lambda: None), 10)
-        go.set()
-        await asyncio.gather(*reads)
-
-    asyncio.run(run())

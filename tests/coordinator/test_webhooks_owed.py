@@ -165,7 +165,7 @@ def test_an_end_is_passed_on_before_the_index_forgets_it(
     async def run() -> None:
         book = Book(store, Background(4), 1, lambda _: None, passed_on, lambda: None)
         await book.create(job())
-        await book.tell("job-1", Event.COMPLETE)
+        await book.transition("job-1", Event.COMPLETE)
 
     asyncio.run(run())
     assert seen == [True, True]

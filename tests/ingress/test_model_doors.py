@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import farm.coordinator.coordinator
 import farm.workers.cluster
 from farm.errors import RequestError
 from farm.ingress.app import make_app
@@ -31,14 +30,13 @@ async def describe_here(model: Model, _limit_s: float) -> ModelFacts:
 
 @pytest.mark.parametrize("kind", ["sgm", "lora, kohya", "lcm", "gguf", "ckpt, zip", "cogvideox"])
 def test_over_http(kind: str, tmp_path: Path, inline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(farm.coordinator.coordinator, "Models", Models)
     monkeypatch.setattr(farm.workers.cluster, "describe_model", describe_here)
     (tmp_path / "models").mkdir()
     make, words = FILES[kind]
     name = str(make(tmp_path / "models"))
 
     async def work() -> None:
-        async with coordinator(tmp_path / "store") as one:
+        async with coordinator(tmp_path / "store", models=Models) as one:
             app = make_app(one, settings_of(models=("nano", name)))
             async with client(app) as http:
                 files = {"input_reference": ("a.png", picture_bytes())}

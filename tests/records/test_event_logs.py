@@ -18,7 +18,7 @@ from farm.store import Stored
 from farm.store.keys import events_key, events_prefix
 from farm.store.local import LocalStore
 from tests.log_readers import answer_late, measure
-from tests.support.inline_farm import replace_ray
+from tests.support.inline_farm import replace_video
 
 JOB = "job-1"
 
@@ -205,7 +205,7 @@ def test_readers_of_a_long_log_keep_no_submit_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """56 s was reported, where they shared threads with what is written."""
-    replace_ray(monkeypatch)
+    replace_video(monkeypatch)
     answer_late(monkeypatch)
     _, beside, read = asyncio.run(measure(tmp_path, 8, 200))
     assert min(read) >= 200

@@ -18,7 +18,7 @@ from farm.store import Store, open_store
 from farm.store.keys import preview_key
 from svd_engine import RenderParams
 from tests.support.farm_jobs import picture_bytes
-from tests.support.inline_farm import coordinator, inline
+from tests.support.inline_farm import coordinator, hang_after, inline, parts
 
 __all__ = ["inline"]
 pytestmark = pytest.mark.usefixtures("inline")
@@ -64,15 +64,17 @@ async def _fill(folder: Path) -> None:
         await ended(farm, "done-a")
         await ended(farm, "done-z")
         await until(lambda: not list(farm._store.list("open/")))
-        farm._pool.most_steps = 2  # type: ignore[attr-defined]
+        await hang_after(farm, 2)
         await farm.submit(asked("begun-z", 3, tenant="zebra"), PICTURES[1])
         await until(lambda: list(farm._store.list("checkpoints/")))
-        farm._store.put(preview_key(next(iter(farm._dispatcher.clips))), b"a preview")
+        clips = (await parts(farm)).rendering.dispatcher.clips
+        farm._store.put(preview_key(next(iter(clips))), b"a preview")
         await farm.submit(asked("waits-a", 4), PICTURES[0])
         await farm.submit(asked("waits-z", 5, tenant="zebra"), PICTURES[2])
         await farm.submit(asked("paused-a", 6), PICTURES[2])
         await farm.pause("paused-a")
-        await asyncio.gather(*(farm._book.logs.flush(job) for job in farm._book.open))
+        book = (await parts(farm)).book
+        await asyncio.gather(*(book.logs.flush(job) for job in book.open))
     kinds = {key.partition("/")[0] for key in open_store(str(folder)).list("")}
     assert kinds >= {
         *("pictures", "jobs", "open", "idempotency", "events", "checkpoints", "clips"),
@@ -98,7 +100,7 @@ def owners(store: Store, key: str) -> set[str]:
 async def goes_on(folder: Path, may_fail: set[str]) -> None:
     """Everybody else's jobs end well, and everybody can look, ask and ask again."""
     async with coordinator(folder) as farm:
-        if "paused-a" in farm._book.open:
+        if "paused-a" in (await parts(farm)).book.open:
             await farm.resume("paused-a")
         for name, tenant in (OPEN | DONE).items():
             if name in may_fail:

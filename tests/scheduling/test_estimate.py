@@ -14,7 +14,7 @@ from svd_engine.params import RenderParams
 from tests.model.test_plan import A, B, request
 from tests.support import inline_farm
 from tests.support.farm_jobs import picture_bytes
-from tests.support.inline_farm import DEFAULTS, coordinator, inline
+from tests.support.inline_farm import DEFAULTS, coordinator, hang_after, inline
 
 __all__ = ["inline"]
 SPANS = {Stage.ENCODE: (0, 0), Stage.DENOISE: (0, 5), Stage.DECODE: (0, 7), Stage.MUX: (0, 0)}
@@ -56,18 +56,13 @@ def test_steps_that_reuse_features_have_a_pace_of_their_own() -> None:
 
 
 class TwoModels(inline_farm.KnownModel):
-    async def facts(self, model: Model, _tenant: str = "") -> ModelFacts:
+    async def facts(self, model: Model, tenant: str = "") -> ModelFacts:
         return ModelFacts(digest=digest_of(model.name.encode()), defaults=DEFAULTS)
 
 
-@pytest.fixture
-def two_models(inline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("farm.coordinator.coordinator.Models", TwoModels)
-
-
-def test_a_job_behind_one_of_an_unknown_model_has_an_eta(two_models: None, tmp_path: Path) -> None:
+def test_a_job_behind_one_of_an_unknown_model_has_an_eta(inline: Any, tmp_path: Path) -> None:
     async def test() -> None:
-        async with coordinator(tmp_path) as one:
+        async with coordinator(tmp_path, models=TwoModels) as one:
 
             async def submit(model: str, seed: int) -> str:
                 params = RenderParams(num_inference_steps=4, seed=seed)
@@ -77,7 +72,7 @@ def test_a_job_behind_one_of_an_unknown_model_has_an_eta(two_models: None, tmp_p
             first = await submit("known", 0)
             while (await one.show(first)).job.state is not State.COMPLETED:
                 await asyncio.sleep(0.01)
-            one._pool.most_steps = 0  # type: ignore[attr-defined]
+            await hang_after(one, 0)
             await submit("unknown", 1)
             behind = [await submit("unknown", 2), await submit("known", 3)]
             told = [(await one.show(job)).progress for job in behind]

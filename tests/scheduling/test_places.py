@@ -6,7 +6,9 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.background import PAUSE_S, Background, News, Recent
+from farm.background import Background
+from farm.coordinator.news import PAUSE_S, News
+from farm.recent import Recent
 from farm.scheduling.job_queue import Places
 
 JOBS = st.sampled_from([f"job-{n}" for n in range(8)])
@@ -46,11 +48,11 @@ def test_news_are_of_the_jobs_asked_for_and_come_together() -> None:
         assert time.monotonic() - began < 1
         waiting = asyncio.create_task(news.wait(["a"], 100, 5.0))
         await asyncio.sleep(0)
-        news.tell("b")
+        news.publish("b")
         await asyncio.sleep(2 * PAUSE_S)
         assert not waiting.done()
         for _ in range(3):
-            news.tell("a")
+            news.publish("a")
         assert await waiting == (104, ["a"])
         assert await news.wait(["a", "b"], 101, 5.0) == (104, ["a"])
         assert await news.wait(["b", "a"], 100, 5.0) == (104, ["a", "b"])

@@ -3,12 +3,13 @@
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from farm.model.plan import Kind, Stage, plan
 from farm.scheduling.scheduler import Scheduler
-from farm.scheduling.state import AGING_S, Assignment, Reason, Run
+from farm.scheduling.state import AGING_S, Assignment, Reason, Run, Urgency
 from tests.model.test_plan import request
 
 SEGMENTS = 5  # of five steps
@@ -16,8 +17,8 @@ CHUNKS = 4
 REQUEST = request(num_frames=8, decode_chunk_size=2)
 
 
-def farm(renderers: int = 1, decoders: int = 0, **max_gpus: int) -> Scheduler:
-    scheduler = Scheduler(max_gpus)
+def farm(renderers: int = 1, decoders: int = 0, **max_gpus: int) -> Scheduler[Run]:
+    scheduler = Scheduler[Run](max_gpus)
     for number in range(renderers):
         scheduler.join(f"r{number}", Kind.RENDERER)
     for number in range(decoders):
@@ -26,7 +27,7 @@ def farm(renderers: int = 1, decoders: int = 0, **max_gpus: int) -> Scheduler:
 
 
 def add(
-    scheduler: Scheduler,
+    scheduler: Scheduler[Run],
     name: str,
     tenant: str = "me",
     at: float = 0.0,
@@ -34,20 +35,20 @@ def add(
     model: str = "svd",
     step: int = 0,
 ) -> Run:
-    run = Run(name, tenant, model, at, priority)
+    run = Run(name, model, Urgency(tenant, at, priority))
     scheduler.add(run, plan(REQUEST, 5, step))
     return run
 
 
-def start(scheduler: Scheduler, now: float = 0.0) -> list[Assignment]:
+def start(scheduler: Scheduler[Run], now: float = 0.0) -> list[Assignment[Run]]:
     return list(scheduler.assign(now))
 
 
-def started(scheduler: Scheduler, now: float = 0.0) -> list[tuple[str, str]]:
+def started(scheduler: Scheduler[Run], now: float = 0.0) -> list[tuple[str, str]]:
     return [(one.run.id, one.task.key) for one in start(scheduler, now)]
 
 
-def finish_all(scheduler: Scheduler) -> None:
+def finish_all(scheduler: Scheduler[Run]) -> None:
     for worker in list(scheduler.workers.values()):
         if worker.task is not None:
             run = scheduler.finish(worker.name).run
@@ -137,7 +138,7 @@ def test_a_new_priority_counts_at_once() -> None:
     scheduler = farm(renderers=1)
     add(scheduler, "a")
     late = add(scheduler, "b", at=1.0)
-    scheduler.set_priority(late, 51)
+    scheduler.set_urgency(late, replace(late.urgency, priority=51))
     assert started(scheduler) == [("b", "conditioning")]
 
 

@@ -1,5 +1,7 @@
 """How the scheduler treats faults, lost results and stops, by example."""
 
+from dataclasses import replace
+
 import pytest
 
 from farm.model.plan import Kind, plan
@@ -11,7 +13,7 @@ from farm.scheduling.scheduler import (
     STORE_BACKOFF_S,
     Scheduler,
 )
-from farm.scheduling.state import Fault, Reason, Verdict
+from farm.scheduling.state import Fault, Reason, Run, Verdict
 from tests.scheduling.test_scheduler import REQUEST, add, farm, finish_all, start, started
 
 
@@ -101,7 +103,7 @@ def test_a_poisoned_clip_fails_at_once_and_blames_nobody() -> None:
         scheduler.withdraw(run)
 
 
-def strike(scheduler: Scheduler, name: str) -> bool:
+def strike(scheduler: Scheduler[Run], name: str) -> bool:
     """Let the only renderer fail a clip of that name; whether it is set aside for it."""
     run = scheduler.runs.get(name) or add(scheduler, name)
     (one,) = start(scheduler, 1e6)
@@ -196,9 +198,9 @@ def test_a_held_clip_waits_and_keeps_its_place() -> None:
     scheduler = farm(renderers=1)
     run = add(scheduler, "a")
     add(scheduler, "b")
-    scheduler.hold(run, True)
+    scheduler.set_urgency(run, replace(run.urgency, held=True))
     assert started(scheduler) == [("b", "conditioning")]
-    scheduler.hold(run, False)
+    scheduler.set_urgency(run, replace(run.urgency, held=False))
     finish_all(scheduler)
     assert started(scheduler) == [("a", "conditioning")]
 
@@ -210,10 +212,10 @@ def test_backing_off_goes_on_whatever_is_asked(what: str) -> None:
     start(scheduler)
     assert scheduler.fail("r0", Fault.STORE, 0.0).retry_at == STORE_BACKOFF_S
     if what == "hold":
-        scheduler.hold(run, True)
-        scheduler.hold(run, False)
+        for held in (True, False):
+            scheduler.set_urgency(run, replace(run.urgency, held=held))
     else:
-        scheduler.set_priority(run, 90)
+        scheduler.set_urgency(run, replace(run.urgency, priority=90))
     assert not start(scheduler, STORE_BACKOFF_S - 0.1)
     assert len(start(scheduler, STORE_BACKOFF_S)) == 1
 

@@ -1,5 +1,7 @@
 """Properties of the scheduler that must always hold, tested with random events."""
 
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -7,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import farm.scheduling.scheduler
 from farm.model.plan import Kind, Stage, Task, plan
 from farm.scheduling.scheduler import MAX_ATTEMPTS, MAX_REWINDS, NEAR
-from farm.scheduling.state import Assignment, Fault, Reason, Run
+from farm.scheduling.state import Assignment, Fault, Reason, Run, Urgency
 from tests.model.test_plan import request
 from tests.support.farm_model import CAPS, Clip, FarmModel, Own
 
@@ -55,7 +57,7 @@ class Farm(FarmModel, RuleBasedStateMachine):
     ) -> None:
         self.count += 1
         asked = request(num_frames=frames, decode_chunk_size=chunk, num_inference_steps=steps)
-        run = Run(f"clip-{self.count}", tenant, model, self.now, priority)
+        run = Run(f"clip-{self.count}", model, Urgency(tenant, self.now, priority))
         tasks = list(plan(asked, segment, min(done, steps)))
         self.clips[run.id] = Clip(run, asked, segment, self.count, {t.key: t for t in tasks})
         self.scheduler.add(run, tasks)
@@ -65,8 +67,9 @@ class Farm(FarmModel, RuleBasedStateMachine):
     def give(self, pick: int, tenant: str) -> None:
         """Whoever asked for it first waits for it no more; another goes on."""
         run = self.clip(pick).run
-        self.scheduler.give(run, tenant, self.now)
-        assert (run.tenant, run.submitted) == (tenant, self.now)
+        urgency = replace(run.urgency, tenant=tenant, submitted=self.now)
+        self.scheduler.set_urgency(run, urgency)
+        assert run.urgency == urgency
 
     @rule(kind=st.sampled_from(Kind))
     def join(self, kind: Kind) -> None:
@@ -127,12 +130,14 @@ class Farm(FarmModel, RuleBasedStateMachine):
     @precondition(lambda self: self.clips)
     @rule(pick=PICK, held=st.booleans())
     def hold(self, pick: int, held: bool) -> None:
-        self.scheduler.hold(self.clip(pick).run, held)
+        run = self.clip(pick).run
+        self.scheduler.set_urgency(run, replace(run.urgency, held=held))
 
     @precondition(lambda self: self.clips)
     @rule(pick=PICK, priority=st.integers(0, 100))
     def set_priority(self, pick: int, priority: int) -> None:
-        self.scheduler.set_priority(self.clip(pick).run, priority)
+        run = self.clip(pick).run
+        self.scheduler.set_urgency(run, replace(run.urgency, priority=priority))
 
     @rule(seconds=st.sampled_from((0.5, 1, 5, 600)))
     def wait(self, seconds: float) -> None:
@@ -162,9 +167,9 @@ class Farm(FarmModel, RuleBasedStateMachine):
 
     # The laws
 
-    def check(self, decision: Assignment, ready: list[tuple[Clip, Task]]) -> None:
+    def check(self, decision: Assignment[Run], ready: list[tuple[Clip, Task]]) -> None:
         clip, task, name = self.clips[decision.run.id], decision.task, decision.worker
-        tenant, busy, idle = clip.run.tenant, self.busy(), self.idle(task.kind)
+        tenant, busy, idle = clip.run.urgency.tenant, self.busy(), self.idle(task.kind)
         assert (clip, task) in ready  # what it needs is done, it is not held, nor under way
         assert name in idle
         assert busy[tenant] < CAPS.get(tenant, 1000)
@@ -173,14 +178,14 @@ class Farm(FarmModel, RuleBasedStateMachine):
         for other, another in ready:
             if idle <= other.avoid[another.key]:
                 continue
-            if other.run.tenant == tenant:
+            if other.run.urgency.tenant == tenant:
                 assert clip.place <= other.place
-            elif busy[other.run.tenant] < CAPS.get(other.run.tenant, 1000):
-                assert busy[tenant] <= busy[other.run.tenant]
+            elif busy[other.run.urgency.tenant] < CAPS.get(other.run.urgency.tenant, 1000):
+                assert busy[tenant] <= busy[other.run.urgency.tenant]
         self.check_place(decision, clip, idle)
         self.check_helpers(decision, clip, ready)
 
-    def check_place(self, decision: Assignment, clip: Clip, idle: set[str]) -> None:
+    def check_place(self, decision: Assignment[Run], clip: Clip, idle: set[str]) -> None:
         task, name, reason = decision.task, decision.worker, decision.reason
         avoid = clip.avoid[task.key]
         assert (reason is Reason.ONLY) == (name in avoid)
@@ -195,9 +200,9 @@ class Farm(FarmModel, RuleBasedStateMachine):
         assert (reason is Reason.ELSEWHERE) == (bool(avoid) and not stays)
 
     def check_helpers(
-        self, decision: Assignment, clip: Clip, ready: list[tuple[Clip, Task]]
+        self, decision: Assignment[Run], clip: Clip, ready: list[tuple[Clip, Task]]
     ) -> None:
-        task, helpers, tenant = decision.task, set(decision.helpers), clip.run.tenant
+        task, helpers, tenant = decision.task, set(decision.helpers), clip.run.urgency.tenant
         if not helpers:
             return
         idle = self.idle(task.kind)
@@ -212,8 +217,8 @@ class Farm(FarmModel, RuleBasedStateMachine):
         """No worker is idle while there is something for it."""
         for kind, tasks in ready.items():
             for clip, task in tasks:
-                avoid, busy = clip.avoid[task.key], self.busy()[clip.run.tenant]
-                if busy < CAPS.get(clip.run.tenant, 1000):
+                avoid, busy = clip.avoid[task.key], self.busy()[clip.run.urgency.tenant]
+                if busy < CAPS.get(clip.run.urgency.tenant, 1000):
                     assert self.idle(kind) <= avoid
                     assert not self.idle(kind) or self.able(kind) - avoid
 
@@ -236,7 +241,7 @@ class Farm(FarmModel, RuleBasedStateMachine):
             self.join(kind)
         until = self.now + 1000
         for clip in list(self.clips.values()):
-            self.scheduler.hold(clip.run, False)
+            self.scheduler.set_urgency(clip.run, replace(clip.run.urgency, held=False))
             if clip.stale:
                 self.rewind(0)
         while self.clips or self.at_work():

@@ -22,10 +22,16 @@ from farm.store.s3 import S3Store
 from svd_engine import RenderParams
 from svd_engine.params import RenderDefaults
 from tests.support.farm_jobs import SMALL, picture_bytes
+from tests.support.inline_farm import InlineRuntime
 
 LIMIT_S = 30.0  # generous: the calls end after 3 to 15 s
 FACTS = ModelFacts(digest="0" * 64, defaults=RenderDefaults(width=64, height=48, num_frames=5))
 ASKED = {"model": Model(name="tiny"), "params": RenderParams(**SMALL)}
+
+
+class AnyModel:
+    async def facts(self, model: Model, tenant: str = "") -> ModelFacts:
+        return FACTS
 
 
 @pytest.fixture
@@ -45,21 +51,16 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def with_coordinator(
     store: str, store_id: str, work: Callable[[Coordinator], Awaitable[None]]
 ) -> None:
-    async def facts(_model: Model, _tenant: str = "") -> ModelFacts:
-        return FACTS
-
     async def run() -> None:
-        coordinator = Coordinator(load_settings(store=store), "farm.workers.worker", store_id)
-        coordinator._models.facts = facts  # type: ignore[method-assign]
-        await work(coordinator)
+        runtime = InlineRuntime(working=False, models=lambda *_: AnyModel())
+        coordinator = Coordinator(load_settings(store=store), "none", store_id, runtime)
+        try:
+            await work(coordinator)
+        finally:
+            await coordinator._background.cancel_all()
+        assert not runtime.failures
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("farm.coordinator.coordinator.lifeline", lambda _: None)  # there is no Ray
-        patch.setattr("farm.coordinator.maintenance.live_nodes", list)
-        patch.setattr(
-            "farm.coordinator.coordinator.os._exit", lambda _: None
-        )  # its loops end with the test
-        asyncio.run(run())
+    asyncio.run(run())
 
 
 async def refused(call: Awaitable[Any]) -> StoreError:

@@ -22,8 +22,8 @@ class Clip:
     number: int
     tasks: dict[str, Task]
     done: set[str] = field(default_factory=set)
-    under_way: dict[str, Assignment] = field(default_factory=dict)
-    due: dict[str, float] = field(default_factory=dict)  # when to retry failed tasks
+    under_way: dict[str, Assignment[Run]] = field(default_factory=dict)
+    due: dict[str, float] = field(default_factory=dict)  # of tasks to be tried again
     failures: Counter[str] = field(default_factory=Counter)
     avoid: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     lean: set[str] = field(default_factory=set)
@@ -34,11 +34,12 @@ class Clip:
 
     @property
     def place(self) -> tuple[float, int]:
-        """Its order among its tenant's clips: a point of priority is worth a minute of waiting."""
-        return self.run.submitted - 60 * self.run.priority, self.number
+        """Among its tenant's clips: a point of priority is worth a minute, then first come."""
+        urgency = self.run.urgency
+        return urgency.submitted - 60 * urgency.priority, self.number
 
     def ready(self, kind: Kind, now: float) -> list[Task]:
-        if self.run.held or self.stale:
+        if self.run.urgency.held or self.stale:
             return []
         return [
             task
@@ -56,14 +57,14 @@ class Own:
     kind: Kind
     model: Hashable = None
     draining: bool = False
-    task: Assignment | None = None
+    task: Assignment[Run] | None = None
 
 
 class FarmModel:
     """Clips and workers, and the decisions that the scheduler should make about them."""
 
     def __init__(self) -> None:
-        self.scheduler = Scheduler(CAPS)
+        self.scheduler = Scheduler[Run](CAPS)
         self.now = 0.0
         self.count = 0
         self.clips: dict[str, Clip] = {}
@@ -77,7 +78,7 @@ class FarmModel:
         return [name for name, own in self.workers.items() if own.task is not None]
 
     def busy(self) -> Counter[str]:
-        return Counter(own.task.run.tenant for own in self.workers.values() if own.task)
+        return Counter(own.task.run.urgency.tenant for own in self.workers.values() if own.task)
 
     def able(self, kind: Kind) -> set[str]:
         """Workers that may get tasks, now or after their current one."""
@@ -95,7 +96,7 @@ class FarmModel:
         assert set(self.scheduler.withdraw(clip.run)) == at_it
         del self.clips[clip.run.id]
 
-    def carry_out(self, decision: Assignment) -> None:
+    def carry_out(self, decision: Assignment[Run]) -> None:
         clip = self.clips[decision.run.id]
         clip.due.pop(decision.task.key, None)
         clip.under_way[decision.task.key] = decision
@@ -103,8 +104,8 @@ class FarmModel:
             self.workers[name].task = decision
             self.workers[name].model = clip.run.model
 
-    def free(self, name: str) -> tuple[Assignment, Clip | None]:
-        """Take a worker's task from all that share it; returns it, and its clip if current."""
+    def free(self, name: str) -> tuple[Assignment[Run], Clip | None]:
+        """Take a worker's task from all who share it; the clip, where it waits for that."""
         decision = self.workers[name].task
         assert decision is not None
         for member in decision.members:

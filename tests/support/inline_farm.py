@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,20 +14,21 @@ import pytest
 import torch
 from torch import Tensor
 
-import farm.coordinator.coordinator
-import farm.coordinator.maintenance
+from farm.background import Background
 from farm.coordinator.coordinator import Coordinator
-from farm.errors import MissingError, RequestError, StoreError
+from farm.coordinator.parts import Parts
 from farm.model.plan import Kind, Stage
 from farm.model.request import Model, ModelFacts, RenderRequest
-from farm.model.task_order import Order, Step
-from farm.scheduling.state import Fault
-from farm.settings import load_settings
+from farm.model.task_order import Order, Ref, Step
+from farm.scheduling.placement import Node, Slot
+from farm.settings import Settings, load_settings
 from farm.store import Store, identify, open_store
 from farm.workers import worker as workers
 from farm.workers.engines import Decoder, Latents, Renderer
-from farm.workers.pool import TaskError
+from farm.workers.in_process import InProcessWorkers
 from farm.workers.previews import Previewer
+from farm.workers.protocol import WorkerReport
+from farm.workers.runtime import ModelFinder
 from svd_engine import video
 from svd_engine.conditioning import Conditioning
 from svd_engine.params import RenderDefaults
@@ -36,7 +36,6 @@ from tests.model.test_plan import B
 from tests.support.receiver import SECRET
 
 DEFAULTS = RenderDefaults(width=32, height=16, num_frames=2)
-FAULTS = ((RequestError, Fault.REQUEST), (MissingError, Fault.STALE), (StoreError, Fault.STORE))
 
 
 class QuickRenderer(Renderer):
@@ -80,75 +79,35 @@ class NoPreviews(Previewer):
 class QuickWorker(workers.Worker):
     """The farm's own worker, with networks that take no time, and without previews."""
 
-    def __init__(self, kind: Kind, device: str, store: str) -> None:
+    def __init__(self, kind: Kind, device: str, store: Store) -> None:
         super().__init__(kind, device, store)
         self._previewer = NoPreviews(store)
+
+    def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
+        result = yield from super().run(order, *given)
+        self._files.finish_writing()  # before a test changes the store
+        return result
 
     def _load(self, order: Order) -> Renderer | Decoder:
         renderer = self._engine_class is Renderer
         return QuickRenderer() if renderer else QuickDecoder()
 
 
-class InlinePool:
-    """A pool that runs tasks on threads instead of Ray actors."""
+class InlineWorkers(InProcessWorkers):
+    """Workers that can be made to hang."""
 
     most_steps = 1000  # a renderer hangs at tasks that go beyond this step
 
-    def __init__(
-        self,
-        store: Store,
-        _engine: str,
-        _compiled: bool,
-        _load_s: float,
-        _joined: Any,
-        left: Any,
-    ) -> None:
-        self._left = left
-        self.slots: dict[str, Any] = {}
-        self.troubles: dict[str, str] = {}
-        self.places: dict[str, str] = {}
-        self._workers = {
-            "renderer-0": QuickWorker(Kind.RENDERER, "cpu", store),
-            "decoder-0": QuickWorker(Kind.DECODER, "cpu", store),
-        }
-
-    def keep(self, _slots: Any) -> list[str]:
-        return []
-
-    def stop(self, name: str, attempt: str) -> None: ...
-
-    def restart(self, name: str) -> None: ...
-
     async def run(
-        self, name: str, order: Order, given: Sequence[Any], _on_step: Any
-    ) -> tuple[Any, float]:
+        self,
+        name: str,
+        order: Order,
+        inputs: Sequence[Ref | None],
+        on_step: Callable[[Step], None],
+    ) -> tuple[Ref, float]:
         if order.task.stage is Stage.DENOISE and order.task.span[1] > self.most_steps:
             await asyncio.Event().wait()
-        try:
-            result = await asyncio.to_thread(self._run, name, order, given)
-        except Exception as error:
-            fault = next((f for kind, f in FAULTS if isinstance(error, kind)), Fault.ERROR)
-            raise TaskError(fault, str(error) or repr(error), name) from error
-        return _Ref(result), 0.01
-
-    def _run(self, name: str, order: Order, given: Sequence[Any]) -> Any:
-        values = [ref.value if isinstance(ref, _Ref) else ref for ref in given]
-        work = self._workers[name].run(order, *values)
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                self._workers[name]._files.finish_writing()  # before a test changes the store
-                return end.value
-
-
-class _Ref:
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __await__(self) -> Generator[Any, None, Any]:
-        yield from asyncio.sleep(0).__await__()
-        return self.value
+        return await super().run(name, order, inputs, on_step)
 
 
 class KnownModel:
@@ -156,49 +115,86 @@ class KnownModel:
 
     def __init__(self, *_: Any) -> None: ...
 
-    async def facts(self, _model: Model, _tenant: str = "") -> ModelFacts:
+    async def facts(self, model: Model, tenant: str = "") -> ModelFacts:
         return ModelFacts(digest=B, defaults=DEFAULTS)
 
 
-def replace_ray(patch: pytest.MonkeyPatch) -> None:
-    """Replace everything through which a coordinator uses Ray."""
-    patch.setattr(farm.coordinator.coordinator, "Pool", InlinePool)
-    patch.setattr(farm.coordinator.coordinator, "Models", KnownModel)
-    patch.setattr(
-        farm.coordinator.coordinator, "os", SimpleNamespace(getpid=lambda: 1, _exit=print)
-    )
-    patch.setattr(farm.coordinator.coordinator, "lifeline", lambda _: None)
-    # With Ray's id of the actor, a restarted coordinator gets the store at once.
-    patch.setattr(farm.coordinator.coordinator, "own_actor", lambda: ("coordinator", ""))
-    patch.setattr(farm.coordinator.maintenance, "live_nodes", list)
+class InlineRuntime:
+    """This process in the place of Ray. It does not end: why it should is in `failures`."""
+
+    def __init__(
+        self,
+        working: bool = True,
+        models: Callable[[Background, float], ModelFinder] = KnownModel,
+    ) -> None:
+        """working: with a renderer and a decoder."""
+        self.failures: list[str] = []
+        self.models = models
+        self._nodes = [Node("here", cpus=1.0)] if working else []
+
+    def owner(self) -> tuple[str, str]:
+        # As Ray names it, so that one that is started anew has the store at once.
+        return "coordinator", ""
+
+    def watch_node(self) -> None: ...
+
+    def end_process(self, why: str) -> None:
+        self.failures.append(why)
+
+    def workers(
+        self,
+        store: Store,
+        background: Background,
+        report: Callable[[WorkerReport], None],
+        settings: Settings,
+    ) -> InlineWorkers:
+        def make(slot: Slot) -> QuickWorker:
+            return QuickWorker(slot.kind, "cpu", store)
+
+        return InlineWorkers(make, report, self._nodes)
+
+
+def replace_video(patch: pytest.MonkeyPatch) -> None:
+    """Encoding takes longer than all the rest."""
     patch.setattr(video, "encode_video", lambda *_: b"a video")
 
 
 @pytest.fixture(scope="module")
 def inline() -> Any:
-    """Replace Ray for the tests of a module."""
+    """Videos are not encoded in a module's tests."""
     with pytest.MonkeyPatch.context() as patch:
-        replace_ray(patch)
+        replace_video(patch)
         yield
 
 
 @asynccontextmanager
 async def coordinator(
-    folder: Path, working: bool = True, **settings: Any
+    folder: Path,
+    working: bool = True,
+    models: Callable[[Background, float], ModelFinder] = KnownModel,
+    **settings: Any,
 ) -> AsyncIterator[Coordinator]:
-    """A coordinator that has started. working: whether it has a renderer and a decoder."""
+    """One that has begun, and in which nothing fails. working: with a renderer and a decoder."""
     settings = {"webhook_secret": SECRET, "segment_steps": 2, **settings}
     store = identify(open_store(str(folder)))
-    one = Coordinator(load_settings(store=str(folder), **settings), "farm.workers.worker", store)
+    runtime = InlineRuntime(working, models)
+    one = Coordinator(load_settings(store=str(folder), **settings), "none", store, runtime)
     await one.ready()
-    if working:
-        one._dispatcher.joined("renderer-0", Kind.RENDERER, None)
-        one._dispatcher.joined("decoder-0", Kind.DECODER, None)
     try:
+        while working and len((await parts(one)).rendering.scheduler.workers) < len(Kind):
+            await asyncio.sleep(0.01)
         yield one
     finally:
-        tasks = list(one._background._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        one._background._threads.shutdown(wait=False)
+        await one._background.cancel_all()
+    assert not runtime.failures
+
+
+async def parts(one: Coordinator) -> Parts:
+    return await one._parts()
+
+
+async def hang_after(one: Coordinator, steps: int) -> None:
+    """Let renderers hang instead of denoising further than that."""
+    workers = (await one._parts()).rendering.workers
+    assert isinstance(workers, InlineWorkers)
+    workers.most_steps = steps

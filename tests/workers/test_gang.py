@@ -9,7 +9,7 @@ from farm.client.farm import Farm
 from farm.model.job import State
 from farm.model.plan import Kind, Stage, Task
 from farm.scheduling.scheduler import Scheduler
-from farm.scheduling.state import Fault, Run
+from farm.scheduling.state import Fault, Run, Urgency
 from tests.support.farm_jobs import (
     expected_sha256,
     finish,
@@ -25,15 +25,15 @@ DECODE = Task("frames", Stage.DECODE, span=(0, 5), most=5)
 CHUNK = Task("chunk", Stage.DECODE, span=(0, 5))
 
 
-def scheduler(decoders: int, **caps: int) -> Scheduler:
-    made = Scheduler(caps)
+def scheduler(decoders: int, **caps: int) -> Scheduler[Run]:
+    made = Scheduler[Run](caps)
     for number in range(decoders):
         made.join(f"decoder-{number}", Kind.DECODER)
     return made
 
 
-def add(to: Scheduler, name: str, task: Task = DECODE, tenant: str = "acme") -> Run:
-    run = Run(name, tenant, "model", 0.0)
+def add(to: Scheduler[Run], name: str, task: Task = DECODE, tenant: str = "acme") -> Run:
+    run = Run(name, "model", Urgency(tenant, 0.0))
     to.add(run, [task])
     return run
 
@@ -79,7 +79,7 @@ def test_those_share_whose_memory_holds_a_share() -> None:
         ([70, 70, 1000], 1),
         ([80, 90, 1000], 1),  # of two, each would hold six
     ):
-        some = Scheduler()
+        some = Scheduler[Run]()
         for number, memory in enumerate(memories):
             some.join(f"decoder-{number}", Kind.DECODER, memory)
         add(some, "clip", clip)

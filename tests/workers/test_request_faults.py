@@ -16,7 +16,8 @@ from farm.model.request import digest_of
 from farm.scheduling.scheduler import MAX_STRIKES
 from farm.scheduling.state import Fault
 from farm.store.keys import picture_key
-from farm.workers.pool import TaskError, _fault_of
+from farm.workers.faults import TaskError
+from farm.workers.pool import _task_error
 from tests.conftest import draw_picture
 from tests.picture_memory import encoded
 from tests.support.farm_jobs import finish, open_farm, picture_bytes, submission, wait_for
@@ -48,7 +49,7 @@ def test_a_client_is_told_no_places(
     cause: Exception, fault: Fault, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "farm"):
-        error = _fault_of(RayTaskError("run", "a traceback", cause))
+        error = _task_error(RayTaskError("run", "a traceback", cause))
     assert isinstance(error, TaskError)
     assert (error.fault, str(error)) == (fault, told)
     assert "/srv/" in caplog.text

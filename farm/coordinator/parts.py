@@ -1,0 +1,146 @@
+"""The parts of a coordinator: how they are put together, and begin."""
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+
+from farm.background import Background
+from farm.coordinator.admission import Admission
+from farm.coordinator.clip_store import ClipStore
+from farm.coordinator.clips import Clip
+from farm.coordinator.dispatcher import Dispatcher
+from farm.coordinator.inbox import Inbox
+from farm.coordinator.intake import Intake
+from farm.coordinator.maintenance import Maintenance
+from farm.coordinator.metrics import Metrics
+from farm.coordinator.news import News
+from farm.coordinator.render_loop import render_forever
+from farm.coordinator.reports import Report
+from farm.coordinator.sharing import Sharing
+from farm.coordinator.task_runner import TaskRunner
+from farm.coordinator.webhooks import Webhooks
+from farm.model.job import Job, State
+from farm.ownership.renewal import Ownership
+from farm.records.cleanup import clear_orphans
+from farm.records.commits import take_fence
+from farm.records.job_book import Book
+from farm.records.pictures import Pictures, list_older
+from farm.scheduling.scheduler import Scheduler
+from farm.settings import Settings
+from farm.store import Store
+from farm.store.keys import CHECKPOINTS, step_of
+from farm.store.quarantine import Quarantine
+from farm.workers.protocol import Workers
+from farm.workers.runtime import ModelFinder, Runtime
+
+KEPT = 10_000  # jobs whose last change is remembered, at least
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What turns clips into results."""
+
+    scheduler: Scheduler[Clip]
+    workers: Workers
+    dispatcher: Dispatcher
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A coordinator's parts; each knows those that it was made from, and no others."""
+
+    fence: int  # the coordinator's fencing token
+    news: News
+    book: Book
+    admission: Admission
+    pictures: Pictures
+    intake: Intake
+    rendering: Rendering
+    sharing: Sharing
+    maintenance: Maintenance
+    webhooks: Webhooks
+    quarantine: Quarantine
+
+
+async def make_parts(
+    settings: Settings,
+    runtime: Runtime,
+    ownership: Ownership,
+    background: Background,
+    models: ModelFinder,
+) -> Parts:
+    """Take a fencing token, and make the parts of the coordinator that has it. StoreError."""
+    store, clock = ownership.store, ownership.clock
+    fence = await asyncio.to_thread(take_fence, store)
+    older_pictures = await asyncio.to_thread(list_older, store)
+    news = News(fence << 32, max(KEPT, 2 * settings.max_jobs))
+    pictures = Pictures(store, background, older_pictures)
+    webhooks = Webhooks(settings, store, background)
+    on_end = partial(_end_job, pictures, webhooks)
+    on_superseded = partial(runtime.end_process, "another coordinator has written its jobs")
+    book = Book(store, background, fence, news.publish, on_end, on_superseded)
+    rendering = _make_rendering(settings, runtime, ownership, background, fence)
+    scheduler, workers, dispatcher = rendering.scheduler, rendering.workers, rendering.dispatcher
+    sharing = Sharing(store, background, book, dispatcher, news.publish)
+    return Parts(
+        fence=fence,
+        news=news,
+        book=book,
+        admission=Admission(settings, book),
+        pictures=pictures,
+        intake=Intake(settings, store, background, models, book, clock),
+        rendering=rendering,
+        sharing=sharing,
+        maintenance=Maintenance(settings, workers, scheduler, dispatcher, sharing, book, clock),
+        webhooks=webhooks,
+        quarantine=Quarantine(store, background, Metrics().quarantined),
+    )
+
+
+async def take_over(parts: Parts, store: Store, background: Background) -> None:
+    """Go on with the jobs that are open, from their last checkpoints. Raises StoreError."""
+    jobs = await parts.book.recover()
+    keys = await background.call(lambda: list(store.list(CHECKPOINTS)))
+    steps = dict(sorted(filter(None, map(step_of, keys))))  # the last of each clip
+    await parts.sharing.take_over([job for job in jobs if job.state.is_open], steps)
+    clips = frozenset(parts.rendering.dispatcher.clips)
+    background.start(background.call(clear_orphans, store, keys, clips))
+
+
+def start_loops(parts: Parts, background: Background) -> None:
+    """Start all that runs for as long as the coordinator does."""
+    background.start(parts.book.save_recovered())
+    background.start(parts.book.tenants.complete())
+    for loop in (
+        render_forever(parts.rendering.dispatcher, parts.sharing),
+        parts.book.logs.keep(),
+        parts.maintenance.keep_workers(),
+        parts.maintenance.keep_limits(),
+        parts.webhooks.deliver(),
+        parts.quarantine.keep_looking(),
+        parts.pictures.keep_collecting(),
+    ):
+        background.run_forever(loop)
+
+
+async def _end_job(pictures: Pictures, webhooks: Webhooks, job: Job) -> None:
+    """Do what follows a job's end, as it is in the store. Raises StoreError."""
+    if job.state is State.FAILED:
+        pictures.doubt(job.request.picture)  # it may be the cause
+    await webhooks.owe(job)
+
+
+def _make_rendering(
+    settings: Settings,
+    runtime: Runtime,
+    ownership: Ownership,
+    background: Background,
+    fence: int,
+) -> Rendering:
+    inbox, clock = Inbox[Report](), ownership.clock
+    scheduler = Scheduler[Clip](settings.max_gpus)
+    workers = runtime.workers(ownership.workers_store, background, inbox.put, settings)
+    clip_store = ClipStore(ownership.store, background, fence, clock)
+    runner = TaskRunner(workers, clip_store, background, inbox, clock)
+    dispatcher = Dispatcher(scheduler, workers, runner, inbox, clock, settings.segment_steps)
+    return Rendering(scheduler, workers, dispatcher)

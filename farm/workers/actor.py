@@ -1,0 +1,99 @@
+"""A worker's process: a Ray actor that does one task at a time."""
+
+import os
+import socket
+import threading
+import time
+from importlib import import_module
+from typing import Any
+
+import ray
+
+from farm.model.task_order import Order, Step
+from farm.scheduling.placement import Slot
+from farm.store import Store
+from farm.workers.faults import StoppedError
+from svd_engine import NUMERICS
+
+
+def free_torch_threads(spins: bool = False) -> None:
+    """Let torch choose its number of threads; to be called before a process imports torch.
+
+    Ray narrows OMP_NUM_THREADS to an actor's CPUs. On a CPU the last bits of a result depend on the
+    thread count, and a clip must not depend on who rendered it (law 1). spins: see `Slot`.
+    """
+    os.environ.pop("OMP_NUM_THREADS", None)
+    if not spins:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+class Host:
+    """Holds a worker in a process of its own. Methods of the group `control` answer meanwhile."""
+
+    def __init__(self, slot: Slot, store: Store, engine: str, compiled: bool) -> None:
+        """engine: the module whose `Worker` is run. compiled: whether by `svd_engine.optimize`."""
+        self._slot, self._store, self._engine, self._compiled = slot, store, engine, compiled
+        self._worker: Any = None
+        self._unwanted = ""  # the attempt that is to stop
+        self._step = "", Step(0)  # the attempt under way, and how far it is
+        self._stepped = threading.Event()
+
+    def begin(self) -> None:
+        """Load the engine. Not in the constructor, whose errors Ray would wrap."""
+        free_torch_threads(self._slot.spins)
+        device = "cuda" if self._slot.gpus else "cpu"
+        worker = import_module(self._engine).Worker
+        self._worker = worker(self._slot.kind, device, self._store, self._compiled)
+
+    @ray.method(num_returns=2)
+    def run(self, order: Order, *inputs: Any) -> tuple[Any, float]:
+        """A task's result, and the seconds that it took."""
+        began = time.perf_counter()
+        work = self._worker.run(order, *inputs)
+        while True:
+            try:
+                step = next(work)
+            except StopIteration as end:
+                return end.value, time.perf_counter() - began
+            if self._unwanted == order.attempt:
+                raise StoppedError
+            self._step = order.attempt, step
+            self._stepped.set()
+
+    @ray.method(concurrency_group="control")
+    def place(self) -> str:
+        """Where it runs, as `address:pid`; answered as soon as the process is up."""
+        return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+
+    @ray.method(concurrency_group="control")
+    def numerics(self) -> int:
+        """The numerics of its engine: a node may have another version than the coordinator."""
+        return NUMERICS
+
+    @ray.method(concurrency_group="control")
+    def stepped(self) -> tuple[str, Step]:
+        """Wait for the next step: its attempt, and how far it is. Fails when the worker dies."""
+        self._stepped.wait()
+        self._stepped.clear()
+        return self._step
+
+    @ray.method(concurrency_group="control")
+    def memory(self) -> int | None:
+        """Bytes of a GPU that it may use; None without a GPU."""
+        if not self._slot.gpus:
+            return None
+        from farm.workers.engines import gpu_bytes
+
+        return int(self._slot.gpus * gpu_bytes())
+
+    @ray.method(concurrency_group="control")
+    def rendezvous(self) -> str:
+        """An address (host:port) where workers that share a task with this one can meet it."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
+
+    @ray.method(concurrency_group="control")
+    def stop(self, attempt: str) -> None:
+        """Ask an attempt to end at its next step."""
+        self._unwanted = attempt

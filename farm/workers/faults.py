@@ -1,0 +1,56 @@
+"""From an error in a worker to the fault that the scheduler judges by."""
+
+import logging
+
+from farm.errors import (
+    GangError,
+    GpuMemoryError,
+    MissingError,
+    RequestError,
+    StoreError,
+    WorkerError,
+    without_places,
+)
+from farm.scheduling.state import Fault
+
+log = logging.getLogger("farm")
+
+
+class StoppedError(Exception):
+    """A task ended because it was asked to stop."""
+
+
+class TaskError(Exception):
+    """A task was not done: the kind of fault, the message for clients, and whose fault it was."""
+
+    def __init__(self, fault: Fault, message: str, worker: str = "") -> None:
+        super().__init__(message)
+        self.fault, self.worker = fault, worker
+
+
+_FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
+    (RequestError, Fault.REQUEST),
+    (MissingError, Fault.STALE),
+    (StoreError, Fault.STORE),
+    (GpuMemoryError, Fault.MEMORY),
+    (GangError, Fault.GANG),
+    (WorkerError, Fault.ERROR),
+    (StoppedError, Fault.STOPPED),
+)
+
+
+def task_error(cause: BaseException) -> TaskError:
+    """What clients are told of an error: no paths, which are for operators and in the log."""
+    log.warning("a worker: %s: %s", type(cause).__name__, cause)
+    fault = next((fault for kind, fault in _FAULTS if isinstance(cause, kind)), None)
+    if isinstance(cause, StoreError) and fault is not None:
+        return TaskError(fault, f"the farm's store: {cause.reason}")
+    if fault is None:
+        return TaskError(Fault.ERROR, without_places(f"{type(cause).__name__}: {cause}"))
+    return TaskError(fault, without_places(str(cause)))
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's message: there Ray's report says why an actor died."""
+    lines = str(error).strip().splitlines()
+    return lines[-1].strip() if lines else type(error).__name__

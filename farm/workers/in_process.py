@@ -1,0 +1,160 @@
+"""Workers in threads of this process: a farm without Ray, for tests."""
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+from farm.model.task_order import Order, Ref, Step
+from farm.scheduling.placement import Node, Slot
+from farm.scheduling.state import Fault
+from farm.workers.faults import StoppedError, TaskError, task_error
+from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
+
+
+class TaskWorker(Protocol):
+    """What does a worker's tasks, as `farm.workers.Worker`."""
+
+    def run(self, order: Order, *inputs: Any) -> Generator[Step, None, Any]:
+        """Yield how far the task is, and return its result."""
+
+
+@dataclass(eq=False)
+class _Hosted:
+    """A worker, and what ends it."""
+
+    worker: TaskWorker
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    unwanted: str = ""  # the attempt that is to stop
+
+
+class InProcessWorkers:
+    """Implements `Workers` by a thread for each task.
+
+    A thread cannot be killed: that of a worker which is restarted is left to itself, and its result
+    is discarded.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Slot], TaskWorker],
+        report: Callable[[WorkerReport], None],
+        nodes: Sequence[Node],
+    ) -> None:
+        """make: the worker of a slot."""
+        self._make, self._report, self._nodes = make, report, list(nodes)
+        self.slots: dict[str, Slot] = {}
+        self.places: dict[str, str] = {}
+        self.troubles: dict[str, str] = {}
+        self._hosted: dict[str, _Hosted] = {}
+
+    async def nodes(self) -> list[Node]:
+        """The nodes that were given."""
+        return self._nodes
+
+    def keep(self, slots: Sequence[Slot]) -> list[str]:
+        """Start the workers that are missing; returns those that have no slot any more."""
+        missing = Counter(slots)
+        missing.subtract(self.slots.values())
+        for slot in missing.elements():
+            number = sum(other.kind is slot.kind for other in self.slots.values())
+            self._start(f"{slot.kind}-{number}", slot)
+        wanted = Counter(slots)
+        spare = []
+        for name, slot in self.slots.items():
+            wanted[slot] -= 1
+            if wanted[slot] < 0:
+                spare.append(name)
+        return spare
+
+    def retire(self, name: str) -> None:
+        """End a worker for good."""
+        self._end(name)
+        del self.slots[name]
+
+    def restart(self, name: str) -> None:
+        """End a worker, and start another in its slot."""
+        if name in self.places:
+            self._end(name)
+            self._report(WorkerLeft(name, "it was restarted"))
+            self._start(name, self.slots[name])
+
+    async def run(
+        self,
+        name: str,
+        order: Order,
+        inputs: Sequence[Ref | None],
+        on_step: Callable[[Step], None],
+    ) -> tuple[Ref, float]:
+        """Run a task to its end; its result, and the seconds that it took. Raises TaskError."""
+        hosted = self._hosted.get(name)
+        if hosted is None:
+            raise TaskError(Fault.LOST, f"{name} is gone")
+        values = [None if ref is None else await ref for ref in inputs]
+        began, loop = time.perf_counter(), asyncio.get_running_loop()
+
+        def step(step: Step) -> None:
+            loop.call_soon_threadsafe(on_step, step)
+
+        result = asyncio.wrap_future(_in_thread(partial(_run, hosted, order, values, step)))
+        ended = asyncio.ensure_future(hosted.ended.wait())
+        await asyncio.wait({result, ended}, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not result.done():
+            result.cancel()
+            raise TaskError(Fault.LOST, f"{name} has died")
+        if error := result.exception():
+            raise task_error(error) from error
+        return result, time.perf_counter() - began
+
+    async def rendezvous(self, name: str) -> str:
+        """There is no network between threads."""
+        return name
+
+    def stop(self, name: str, attempt: str) -> None:
+        """Ask a worker to end an attempt at its next step."""
+        if name in self._hosted:
+            self._hosted[name].unwanted = attempt
+
+    def _start(self, name: str, slot: Slot) -> None:
+        self._hosted[name] = _Hosted(self._make(slot))
+        self.slots[name], self.places[name] = slot, "here:0"
+        self._report(WorkerJoined(name, slot.kind))
+
+    def _end(self, name: str) -> None:
+        self.places.pop(name, None)
+        self._hosted.pop(name).ended.set()
+
+
+def _in_thread(work: Callable[[], Any]) -> Future[Any]:
+    """Run it in a thread that keeps no process from ending."""
+    future = Future[Any]()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def _run(
+    hosted: _Hosted, order: Order, values: Sequence[Any], on_step: Callable[[Step], None]
+) -> Any:
+    work = hosted.worker.run(order, *values)
+    while True:
+        try:
+            step = next(work)
+        except StopIteration as end:
+            return end.value
+        if hosted.unwanted == order.attempt:
+            raise StoppedError
+        on_step(step)

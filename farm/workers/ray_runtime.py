@@ -1,0 +1,46 @@
+"""Ray, as a coordinator uses it."""
+
+from collections.abc import Callable
+
+from farm.background import Background, end_process
+from farm.settings import Settings
+from farm.store import Store
+from farm.workers.cluster import Models, own_actor
+from farm.workers.lifeline import lifeline
+from farm.workers.pool import RayPool
+from farm.workers.protocol import WorkerReport
+
+
+class RayRuntime:
+    """Implements `Runtime` in a Ray actor."""
+
+    def __init__(self, engine: str) -> None:
+        """engine: the module whose `Worker` runs tasks."""
+        self._engine = engine
+
+    def owner(self) -> tuple[str, str]:
+        """The id of this actor, and its cluster's address; empty without Ray."""
+        return own_actor()
+
+    def watch_node(self) -> None:
+        """From now on, end this process when its node is dead. Blocks a while."""
+        lifeline(end_process)
+
+    def end_process(self, why: str) -> None:
+        """End this process; Ray restarts its actor."""
+        end_process(why)
+
+    def models(self, background: Background, load_s: float) -> Models:
+        """Models are looked at by processes of the cluster."""
+        return Models(background, load_s)
+
+    def workers(
+        self,
+        store: Store,
+        background: Background,
+        report: Callable[[WorkerReport], None],
+        settings: Settings,
+    ) -> RayPool:
+        """Workers are actors of the cluster."""
+        compiled, load_s = settings.compile, settings.load_s
+        return RayPool(store, background, report, self._engine, compiled, load_s)

@@ -1,0 +1,238 @@
+"""What stands between jobs and workers, put together alone, with a clock to set."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farm.background import Background
+from farm.coordinator.clip_store import ClipStore
+from farm.coordinator.clips import Clip, ClipEvent
+from farm.coordinator.dispatcher import Dispatcher
+from farm.coordinator.inbox import Inbox
+from farm.coordinator.maintenance import Maintenance
+from farm.coordinator.reports import Report
+from farm.coordinator.sharing import Sharing
+from farm.coordinator.task_runner import TaskRunner
+from farm.model.job import Job
+from farm.model.plan import Kind, Stage
+from farm.model.task_order import Made, Order, Ref, Step
+from farm.records.job_book import Book
+from farm.scheduling.placement import Node, Slot
+from farm.scheduling.scheduler import Scheduler
+from farm.scheduling.state import Fault
+from farm.settings import load_settings
+from farm.store.local import LocalStore
+from farm.workers.faults import TaskError
+from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
+from tests.model.test_job import job as job_of
+
+WAIT_S = 20.0  # generous: it takes milliseconds
+
+
+class ManualClock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    wall = monotonic = now
+
+
+@dataclass
+class Running:
+    """A task on a worker."""
+
+    order: Order
+    inputs: Sequence[Ref | None]
+    on_step: Callable[[Step], None]
+    end: "asyncio.Future[Any]"
+
+
+@dataclass
+class HeldWorkers:
+    """Workers whose tasks end when a test says so."""
+
+    report: Callable[[WorkerReport], None]
+    slots: dict[str, Slot] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
+    running: dict[str, Running] = field(default_factory=dict)
+    stopped: list[str] = field(default_factory=list)
+    restarted: list[str] = field(default_factory=list)
+    machines: list[Node] = field(default_factory=list)
+
+    async def nodes(self) -> list[Node]:
+        return self.machines
+
+    def keep(self, slots: Sequence[Slot]) -> list[str]:
+        """Each slot is of a worker named by its node and kind."""
+        wanted = {f"{slot.node}-{slot.kind}": slot for slot in slots}
+        for name, slot in wanted.items():
+            if name not in self.slots:
+                self.join(name, slot)
+        return [name for name in self.slots if name not in wanted]
+
+    def join(self, name: str, slot: Slot) -> None:
+        self.slots[name], self.places[name] = slot, "here:0"
+        self.report(WorkerJoined(name, slot.kind))
+
+    def retire(self, name: str) -> None:
+        del self.slots[name], self.places[name]
+
+    def restart(self, name: str) -> None:
+        self.restarted.append(name)
+
+    async def run(
+        self,
+        name: str,
+        order: Order,
+        inputs: Sequence[Ref | None],
+        on_step: Callable[[Step], None],
+    ) -> tuple[Ref, float]:
+        end = asyncio.get_running_loop().create_future()
+        self.running[name] = Running(order, inputs, on_step, end)
+        try:
+            await end
+        finally:
+            del self.running[name]
+        return end, 2.0
+
+    async def rendezvous(self, name: str) -> str:
+        return name
+
+    def stop(self, name: str, attempt: str) -> None:
+        assert self.running[name].order.attempt == attempt
+        self.stopped.append(name)
+
+
+class Core:
+    """Book, sharing, scheduler, dispatcher and maintenance; `step` is one turn of the loop."""
+
+    def __init__(self, store: Path | LocalStore, **max_gpus: int) -> None:
+        async def ended(_: Job) -> None: ...
+
+        self.clock, self.failures = ManualClock(), list[str]()
+        self.published: list[str] = []
+        self.store = LocalStore(str(store)) if isinstance(store, Path) else store
+        self.background = Background(64, self.failures.append)
+        self.inbox = Inbox[Report]()
+        self.scheduler = Scheduler[Clip](max_gpus)
+        self.workers = HeldWorkers(self.inbox.put)
+        self.clip_store = ClipStore(self.store, self.background, 1, self.clock)
+        self.runner = TaskRunner(
+            self.workers, self.clip_store, self.background, self.inbox, self.clock
+        )
+        self.dispatcher = Dispatcher(
+            self.scheduler, self.workers, self.runner, self.inbox, self.clock, 5
+        )
+        self.book = Book(
+            self.store, self.background, 1, lambda _: None, ended, lambda: self.failures.append("")
+        )
+        self.sharing = self.new_sharing()
+        self.maintenance = Maintenance(
+            load_settings(stall_s=60.0, load_s=600.0),
+            self.workers,
+            self.scheduler,
+            self.dispatcher,
+            self.sharing,
+            self.book,
+            self.clock,
+        )
+
+    def new_sharing(self) -> Sharing:
+        """As a coordinator that has just begun has it."""
+        publish = self.published.append
+        return Sharing(self.store, self.background, self.book, self.dispatcher, publish)
+
+    async def admit(self, name: str, tenant: str = "one", **changes: Any) -> Job:
+        asked = job_of().model_copy(update={"id": name, "tenant": tenant, **changes})
+        admitted, _ = await self.book.create(asked)
+        await self.sharing.admit(admitted)
+        return admitted
+
+    def add_worker(self, kind: Kind, number: int = 0) -> str:
+        name = f"{kind}-{number}"
+        self.workers.join(name, Slot(kind, "node", 0.0, 1.0))
+        return name
+
+    def the_clip(self) -> Clip:
+        (clip,) = self.dispatcher.clips.values()
+        return clip
+
+    async def job(self, name: str) -> Job:
+        """The job as it is in the store."""
+        return await self.book.save(name)
+
+    async def step(self, wait_s: float = WAIT_S) -> list[ClipEvent]:
+        """One turn of the render loop, as `render_forever` has it, and what came of it."""
+        self.dispatcher.schedule()
+        events: list[ClipEvent] = []
+        for report in await asyncio.wait_for(self.dispatcher.reports(), wait_s):
+            for event in self.dispatcher.postprocess(report):
+                self.sharing.apply(event)
+                events.append(event)
+        await asyncio.sleep(0)  # tasks that were started are begun
+        return events
+
+    async def steps_until(self, done: Callable[[], object]) -> list[ClipEvent]:
+        """Turns of the loop until something is so; all that came of them."""
+        events: list[ClipEvent] = []
+        while not done():
+            with suppress(TimeoutError):
+                events += await self.step(0.05)
+        return events
+
+    async def run_one(self, kind: Kind) -> Running:
+        """Step until a worker of that kind has a task."""
+        name = f"{kind}-0"
+        await self.steps_until(lambda: name in self.workers.running)
+        return self.workers.running[name]
+
+    async def render(self, clip: Clip) -> list[ClipEvent]:
+        """Let workers do all that a clip needs, until it has ended."""
+        events: list[ClipEvent] = []
+        while not clip.gone:
+            for running in list(self.workers.running.values()):
+                finish(running)
+            events += await self.step()
+        return events
+
+
+def finish(running: Running) -> None:
+    mux = running.order.task.stage is Stage.MUX
+    result = Made("0" * 64, "video", "thumbnail", "sprites") if mux else running.order.task.key
+    if not running.end.done():
+        running.end.set_result(result)
+
+
+def fail(running: Running, fault: Fault = Fault.ERROR, why: str = "it broke") -> None:
+    running.end.set_exception(TaskError(fault, why))
+
+
+def die(core: Core, name: str) -> None:
+    """As Ray tells it: the pool reports it, and the worker's task fails."""
+    core.workers.places.pop(name)
+    core.inbox.put(WorkerLeft(name, "killed"))
+    if name in core.workers.running:
+        fail(core.workers.running[name], Fault.LOST, "its actor died")
+
+
+def run(store: Path | LocalStore, test: Callable[[Core], Awaitable[None]], **max_gpus: int) -> Core:
+    """Run a test, after which nothing may have failed unseen but what it takes from `failures`."""
+
+    async def all_of_it() -> Core:
+        core = Core(store, **max_gpus)
+        try:
+            await test(core)
+        finally:
+            await core.background.cancel_all()
+        assert core.failures == []
+        return core
+
+    return asyncio.run(asyncio.wait_for(all_of_it(), 60))
