@@ -1,22 +1,27 @@
-"""`RenderParams` as command-line options, for every command that takes them. No torch."""
+"""`RenderParams` as command-line options, for every command that has them. No torch."""
 
 import argparse
 import re
-from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
 from svd_engine.nearest import did_you_mean
 from svd_engine.params import DtypeName, RenderParams
-from svd_engine.values import is_given, shown
+from svd_engine.reader import ALIASES, faults_of, parse_params
+from svd_engine.values import as_text
 
-ALIASES = {"num_inference_steps": ["--steps"]}
+METAVARS = {
+    "width": "PIXELS",
+    "height": "PIXELS",
+    "sigmas": "S,S,...",
+    "deviations": "NAME+NAME+...",
+}
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which weights, and in which type."""
+    """Add the options that choose the weights and their type."""
     parser.add_argument(
         "--model",
         default="nano",
@@ -30,7 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that says where to compute."""
+    """Add the option that chooses the device."""
     parser.add_argument(
         "--device",
         type=_device,
@@ -51,27 +56,35 @@ def _device(text: str) -> str:
 def add_param_options(
     parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = (), several: bool = False
 ) -> None:
-    """Add an option for each field of RenderParams, under its own name.
+    """Add an option for each field of RenderParams, under its own name and its aliases.
 
-    several: its text may be a comma separated list, for its reader to take apart.
+    several: the text of an option may be a list of values, which its reader splits.
     """
     title = "what to render (named as in diffusers"
-    title += "; several values, as in 7,12, are a clip of each)" if several else ")"
+    title += "; several values, as in 7,12, make a clip for each)" if several else ")"
     group = parser.add_argument_group(title)
     for name, field in RenderParams.model_fields.items():
         if name in leave_out:
             continue
-        flag = "--" + name.replace("_", "-")
-        default = "" if field.default in (None, ()) else f" (default: {field.default})"
-        options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS}
-        options |= {"help": f"{field.description}{default}", "metavar": _metavar(name)}
-        if get_origin(field.annotation) is Literal:  # no `choices`: their error is argparse's own
-            options["metavar"] = ",".join(get_args(field.annotation))
-        group.add_argument(flag, *ALIASES.get(name, ()), **options)
+        names = (name, *(alias for alias, full in ALIASES.items() if full == name))
+        default = field.default
+        told = "" if default in (None, ()) else f" (default: {as_text(default)})"
+        group.add_argument(
+            *map(option, names),
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=f"{field.description}{told}",
+            metavar=_metavar(name, field.annotation),
+        )
+
+
+def option(name: str) -> str:
+    """The command-line option of a parameter."""
+    return f"--{name.replace('_', '-')}"
 
 
 def given_params(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of RenderParams that were given, as they were given: as texts."""
+    """The texts of the RenderParams fields that were given, by full name."""
     names = RenderParams.model_fields
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
@@ -81,39 +94,13 @@ def params_from(options: argparse.Namespace, **values: Any) -> RenderParams:
     try:
         return parse_params(given_params(options) | values)
     except ValidationError as error:
-        faults = (f"--{name.replace('_', '-')}: {fault}" for name, fault in faults_of(error))
+        faults = (f"{option(name)}: {fault}" for name, fault in faults_of(error))
         raise ValueError("; ".join(faults)) from error
 
 
-def parse_params(given: Mapping[str, Any]) -> RenderParams:
-    """The RenderParams of values, or of their texts; pydantic's ValidationError."""
-    return RenderParams.model_validate({n: value for n, value in given.items() if is_given(value)})
-
-
-def faults_of(error: ValidationError) -> list[tuple[str, str]]:
-    """Each parameter at fault, and what is wrong with it."""
-    return [(_name(fault["loc"]), _say(fault)) for fault in error.errors()]
-
-
-def _name(loc: tuple[int | str, ...]) -> str:
-    """The parameter that a fault is of; it may be a field of a field."""
-    names = [str(part) for part in loc if part not in ("params", "model")]
-    if loc[-2:] == ("model", "name"):
-        return "model"
-    return names[0] if names else str(loc[0]) if loc else "parameters"
-
-
-def _metavar(name: str) -> str:
-    lists = {"sigmas": "S,S,...", "deviations": "NAME+NAME+..."}
-    return {"width": "PIXELS", "height": "PIXELS", **lists}.get(name, "N")
-
-
-def _say(fault: Any) -> str:
-    if fault["type"] == "value_error":  # one of our own, which tells of the value
-        return str(fault["ctx"]["error"])
-    text = f"{fault['msg']}, got {shown(fault['input'])}"
-    if fault["type"] == "literal_error":
-        text += did_you_mean(
-            str(fault["input"]), re.findall(r"'([^']*)'", fault["ctx"]["expected"])
-        )
-    return text
+def _metavar(name: str, annotation: Any) -> str:
+    if get_origin(annotation) is Literal:  # no `choices`: argparse would word their errors itself
+        return ",".join(get_args(annotation))
+    if annotation is bool:
+        return "true,false"
+    return METAVARS.get(name, "N")

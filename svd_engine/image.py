@@ -1,7 +1,7 @@
-"""Crops or pads a picture to the frame's shape, and makes CLIP's and the VAE's tensors of it.
+"""Fits an opened picture into the frame, and makes the tensors for the VAE and for CLIP of it.
 
-A picture may have 64 million pixels, which take 12 bytes each in float32. All work is therefore
-done in bands of rows, and nothing as large as the picture is ever copied.
+`picture` opens the file. A picture may have 64 million pixels, of 12 bytes each in float32, so the
+tensors are made band by band, and nothing as large as the picture is ever copied.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,16 +1,26 @@
-"""Suggests the name that was meant when an unknown one was given."""
+"""The name that was probably meant by one that is unknown."""
 
 import difflib
 from collections.abc import Iterable
 
-LONGEST = 80  # characters of a name that are compared; the time grows with their square
+LONGEST = 80  # characters of a name that are compared, as the time grows with their square
+SHORTEST = 3  # characters of a name that may be a part of the one that was meant
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """The known name most like the given one, or the shortest that contains it; None without."""
+    plain = {_plain(name): name for name in known}
+    text = _plain(given[:LONGEST])
+    if near := difflib.get_close_matches(text, plain, 1):
+        return plain[near[0]]
+    longer = [each for each in plain if len(text) >= SHORTEST and text in each]
+    return plain[min(longer, key=len)] if longer else None
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """`; did you mean x?` with the nearest of the known names, or nothing if none is near."""
-    spelt = {_plain(name): name for name in known}
-    near = difflib.get_close_matches(_plain(given[:LONGEST]), spelt, 1)
-    return f"; did you mean {spelt[near[0]]}?" if near else ""
+    """`; did you mean x?` with the nearest known name; empty where no name is near."""
+    near = nearest(given, known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def no_such(given: str, known: Iterable[str]) -> str:
@@ -20,4 +30,5 @@ def no_such(given: str, known: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.lower().lstrip("-")  # hyphens do not make options similar
+    """A name as it is compared: options are not alike because of their hyphens."""
+    return name.lower().lstrip("-")

@@ -169,6 +169,13 @@ class RenderParams(Lasting):
         return _steps(self.sigmas, self.num_inference_steps)
 
     @property
+    def frames(self) -> int:
+        """Frames of the finished clip; ValueError where `num_frames` is open."""
+        if self.num_frames is None:
+            raise ValueError("num_frames is open: resolve the params first")
+        return self.num_frames
+
+    @property
     def guidance(self) -> tuple[float, float]:
         """Of the first frame and of the last; ValueError where it is open."""
         if self.max_guidance_scale is None:

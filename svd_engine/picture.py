@@ -1,4 +1,7 @@
-"""Opens pictures safely, and turns them upright. No torch: the farm checks pictures by itself."""
+"""Opens picture files safely, upright and as RGB, and checks their size. No torch.
+
+`image` then fits an opened picture into the frame. The farm uses this module without an engine.
+"""
 
 from dataclasses import replace
 from functools import cache

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from farm.batch.contact_sheet import contact_sheet
 from farm.batch.dry_run import dry_run
-from farm.batch.inputs import find_pictures
+from farm.batch.inputs import Inputs, find_pictures
+from farm.batch.manifest import refuse
 from farm.batch.progress import Reporter, open_reporter
 from farm.batch.runner import Batch, BatchRun, Clip
 from farm.batch.summary import Summary
-from farm.batch.sweep import parse_sweep
+from farm.batch.sweep import Sweep, parse_sweep
 from farm.client.farm import Farm
 from farm.errors import ConditionsError, FarmError, RequestError, StoreError, WorkerError
 from farm.model.parameters import ParameterError, submission_of
@@ -26,9 +27,9 @@ from svd_engine.arguments import (
     add_model_options,
     add_param_options,
     given_params,
-    params_from,
 )
 from svd_engine.command_line import Parser, positive, reading
+from svd_engine.params import RenderParams
 
 EXAMPLES = """\
 examples:
@@ -115,11 +116,7 @@ def _batch_of(options: argparse.Namespace) -> Batch:
         priority = submission_of({"priority": options.priority}).priority
     except ParameterError as error:
         raise RequestError(f"--{error}") from error
-    with reading():
-        inputs = find_pictures(options.pictures)
-    for text, listing in inputs.listings.items():
-        if left_out := listing.say_left_out():
-            print(f"{text}: {left_out} (--dry-run names them)", file=sys.stderr)
+    inputs = _inputs_of(options.pictures, sweep)
     out = open_store(options.out)
     if any(picture.origin.folder == out.where().rstrip("/") for picture in inputs.pictures):
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
@@ -144,6 +141,23 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     )
 
 
+def _inputs_of(given: Sequence[str], sweep: Sweep) -> Inputs:
+    """The pictures; RequestError reports every row that contradicts the command line."""
+    with reading():
+        inputs = find_pictures(given)
+    faults = []
+    for picture in inputs.pictures:
+        try:
+            sweep.pin(picture.params)
+        except ValueError as error:
+            faults.append(f"{picture.name}: its row contradicts the command line: {error}")
+    refuse(faults)
+    for text, listing in inputs.listings.items():
+        if left_out := listing.say_left_out():
+            print(f"{text}: {left_out} (--dry-run names them)", file=sys.stderr)
+    return inputs
+
+
 def _is_path(model: str) -> bool:
     try:
         return Path(model).exists()
@@ -165,10 +179,7 @@ def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:
     for picture in batch.pictures:
         sweep = batch.sweep.pin(picture.params)
         for combination in sweep.combinations():
-            try:
-                params = params_from(argparse.Namespace(), **combination).resolve(facts.defaults)
-            except ValueError as error:  # of a row's parameters and the sweep's together
-                raise RequestError(f"{picture.name}: {error}") from error
+            params = RenderParams(**combination).resolve(facts.defaults)
             digest = ""
             if picture.digest:
                 digest = RenderRequest(

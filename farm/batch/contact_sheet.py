@@ -8,9 +8,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from farm.batch.summary import Row
-from farm.batch.sweep import label, written
+from farm.batch.sweep import label
 from farm.quantities import counted
 from svd_engine.params import RenderDefaults, RenderParams
+from svd_engine.values import as_label
 
 # A browser that plays hundreds of clips does nothing else; above this many, none plays by itself.
 AUTOPLAY_UP_TO = 64
@@ -19,7 +20,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 # SVD's default.
 _FACTS = {
     ("width", "height"): "{0.width} x {0.height}",
-    ("num_frames",): "{0.num_frames} frames",
+    ("num_frames",): "{0.frames} frames",
     ("fps",): "{0.fps} fps",
     ("num_inference_steps",): "{0.steps} steps",
     ("motion_bucket_id",): "motion {0.motion_bucket_id}",
@@ -148,7 +149,7 @@ def _facts(params: RenderParams, axes: set[str]) -> list[str]:
 
 
 def _heading(axis: str, value: Any) -> str:
-    return f"{label(axis)} {written(value)}"
+    return f"{label(axis)} {as_label(value)}"
 
 
 def _in_order(values: set[Any]) -> list[Any]:

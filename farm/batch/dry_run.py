@@ -52,12 +52,12 @@ def _line(clip: Clip, fault: str, why_todo: Mapping[str, str]) -> str:
     p = clip.params
     what = "done"
     if clip.title in why_todo:
-        what = f"{p.steps} steps"
+        what = counted(p.steps, "step")
         if why_todo[clip.title]:
             what = f"{why_todo[clip.title]}: to be fetched again, or rendered in {what}"
     if fault:
         what = f"would fail: {fault}"
-    return f"{clip.title}: {p.width} x {p.height}, {counted(p.num_frames or 0, 'frame')}: {what}"
+    return f"{clip.title}: {p.width} x {p.height}, {counted(p.frames, 'frame')}: {what}"
 
 
 def _time(batch: Batch, todo: Sequence[Clip], workers: int) -> str:

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from farm.batch.table import decode, read_table
 from farm.errors import RequestError
-from svd_engine.arguments import ALIASES, faults_of, parse_params
-from svd_engine.params import RenderParams
+from svd_engine.reader import ALIASES, LISTS, NAMES, faults_of, parse_params, unknown_parameter
 
 TABLES = (".csv", ".tsv", ".txt")  # Excel calls its table of UTF-16 and tabs .txt
 MANIFESTS = (".jsonl", *TABLES)
@@ -21,10 +20,8 @@ FOUND = (".jsonl", ".csv", ".tsv")  # in a folder they look like one; a text nee
 EXCEL = "cp1252"  # what Excel writes of a table in western Europe and America, if it is not UTF-8
 MAX_FAULTS = 100  # told of at once
 MAX_NAME = 120  # bytes; clips' titles are longer, and file systems stop at 255
-_FIELDS = {name: name for name in ("picture", "name", *RenderParams.model_fields)} | {
-    flag.lstrip("-"): name for name, flags in ALIASES.items() for flag in flags
-}
-
+_OWN = ("picture", "name")
+_COLUMNS = (*_OWN, *NAMES)
 _DECIMAL = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
 
 
@@ -107,7 +104,7 @@ def _table_rows(text: str) -> Iterator[_Row]:
     keys: list[str] = []
     line = 0
     try:
-        for line, cells, delimiter in read_table(text, lambda cell: _key(cell) in _FIELDS):
+        for line, cells, delimiter in read_table(text, lambda cell: _key(cell) in _COLUMNS):
             if keys:
                 yield _table_row(line, keys, cells, delimiter)
                 continue
@@ -130,7 +127,7 @@ def _table_row(line: int, keys: list[str], cells: list[str], delimiter: str) -> 
         return _Row(line, faults=[f"{beyond[0]!r} is in a column without a name{hint}"])
     given = {key: cell for key, cell in zip(keys, cells, strict=False) if cell.strip()}
     if delimiter != ",":  # where that is not the delimiter, it is most often the decimal point
-        for key in given.keys() - {"picture", "name", "sigmas"}:
+        for key in given.keys() - {*_OWN, *LISTS}:
             given[key] = _DECIMAL.sub(r"\1.\2", given[key])
     return _Row(line, given)
 
@@ -156,12 +153,14 @@ def _json_rows(text: str) -> Iterator[_Row]:
 
 def _keys(columns: list[str]) -> tuple[list[str], list[str]]:
     """The fields' full names, and what is wrong with the columns; a blank one has no name."""
-    keys = [_FIELDS.get(_key(column), column.strip()) for column in columns]
-    known = list(dict.fromkeys(_FIELDS.values()))
+    keys = [_key(column) for column in columns]
+    keys = [ALIASES.get(key, key) for key in keys]
     faults = [
-        f"{key!r} is not one of {', '.join(_FIELDS)}" for key in keys if key and key not in known
+        unknown_parameter(column.strip(), _COLUMNS)
+        for column, key in zip(columns, keys, strict=True)
+        if key and key not in _COLUMNS
     ]
-    faults += (f"{key}: given twice" for key in known if keys.count(key) > 1)
+    faults += (f"{key}: given twice" for key in _COLUMNS if keys.count(key) > 1)
     return keys, faults
 
 

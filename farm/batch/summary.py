@@ -14,6 +14,7 @@ from farm.model.request import digest_of
 from farm.quantities import counted
 from farm.store import Store
 from svd_engine.params import RenderParams
+from svd_engine.values import Value
 
 KEY = "summary.json"
 DAMAGED_KEY = "summary.damaged.json"
@@ -43,7 +44,7 @@ class Row(BaseModel):
     picture: str  # the path or URL of its picture
     seed: int
     # The seed and the parameters that were swept: {"seed": 3, "fps": 7}.
-    variation: dict[str, int | float | str | tuple[str, ...]]
+    variation: dict[str, Value]
     status: Literal["done", "failed", "cancelled"]
     sha256: str | None = None  # the digest of the frames' bytes, (F, H, W, 3) uint8
     parameters: RenderParams

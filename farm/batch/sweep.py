@@ -7,9 +7,10 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from svd_engine.arguments import params_from
+from svd_engine.arguments import option, params_from
 from svd_engine.params import RenderParams
-from svd_engine.values import is_given
+from svd_engine.reader import LISTS
+from svd_engine.values import as_label, is_given
 
 MAX_CLIPS = 100_000  # of one picture
 # Short names, where the parameter's own is long. None may contain `seed`: see `title`.
@@ -44,11 +45,16 @@ class Sweep:
         return tuple(name for name, values in self.axes if name == "seed" or len(values) > 1)
 
     def pin(self, params: Mapping[str, Any]) -> "Sweep":
-        """The sweep of a picture that has parameters of its own: these do not vary any more."""
+        """The sweep of a picture that has parameters of its own, which then vary no more.
+
+        Raises ValueError where they contradict the other parameters.
+        """
         own = {name: (value,) for name, value in params.items()}
         gone = {_RIVALS.get(name) for name in own} - set(own)
-        axes = {name: values for name, values in self.axes if name not in gone}
-        return _sweep(axes | own)
+        axes = {name: values for name, values in self.axes if name not in gone} | own
+        if own:
+            _check_together(axes)
+        return _sweep(axes)
 
     def combinations(self) -> list[dict[str, Any]]:
         """The values of RenderParams for each clip; the seed changes most slowly."""
@@ -64,12 +70,12 @@ def parse_sweep(options: Mapping[str, str], seeds: str) -> Sweep:
     """The sweep of options' texts, such as `{"fps": "7,12"}`; ValueError names the one at fault."""
     axes: dict[str, tuple[Any, ...]] = {"seed": tuple(parse_seeds(seeds))}
     for name, text in options.items():
-        # Sigmas are a list already, so they are one value.
-        texts = [text] if name == "sigmas" else [part.strip() for part in text.split(",")]
+        # The commas of a list separate its items, so it is a single value.
+        texts = [text] if name in LISTS else [part.strip() for part in text.split(",")]
         if not is_given(text):
             continue
         if not all(texts):
-            raise ValueError(f"--{name.replace('_', '-')}: a value is missing, got {text!r}")
+            raise ValueError(f"{option(name)}: a value is missing, got {text!r}")
         values = (getattr(params_from(argparse.Namespace(**{name: t})), name) for t in texts)
         axes[name] = tuple(dict.fromkeys(values))
     if "sigmas" in axes and len(axes.get("num_inference_steps", ())) > 1:
@@ -104,20 +110,15 @@ def title(name: str, variation: Mapping[str, Any]) -> str:
 
     No two clips share one: the last `-seed` ends the name, and each part is a label and a value.
     """
-    parts = (f"{label(axis).replace(' ', '')}{written(value)}" for axis, value in variation.items())
+    parts = (
+        f"{label(axis).replace(' ', '')}{as_label(value)}" for axis, value in variation.items()
+    )
     return "-".join((name, *parts))
 
 
 def label(axis: str) -> str:
     """A parameter's short name."""
     return LABELS.get(axis, axis)
-
-
-def written(value: Any) -> str:
-    """A value as text, exactly; whole numbers without a point, several joined as they are given."""
-    if isinstance(value, tuple):
-        return "+".join(map(written, value))
-    return str(value).removesuffix(".0")
 
 
 def _check_together(axes: Mapping[str, tuple[Any, ...]]) -> None:

@@ -22,6 +22,7 @@ from farm.client.farm import Farm
 from farm.errors import FarmError, RequestError, StoreError
 from farm.model.job import Submission
 from farm.model.request import Model
+from farm.quantities import counted
 from farm.settings import load_settings
 from farm.simulate.__main__ import decision_rate
 from farm.store import open_store
@@ -194,7 +195,7 @@ def _busy(counts: Sequence[int]) -> None:
         ended = max(job.finished_at or 0 for job in done)
         slept = CLIP_S * len(done)
         print(
-            f"{count:3} workers, {len(done)} clips of {CLIP_S:g} s: "
+            f"{count:3} workers, {counted(len(done), 'clip')} of {CLIP_S:g} s: "
             f"busy {slept / (count * (ended - began)):.1%} of {ended - began:.1f} s"
         )
 

@@ -33,8 +33,9 @@ class Connection:
 
         picture: a PIL image, a path, a file's bytes, or an array (H, W, 3) of uint8.
         parameters: the fields of `svd_engine.RenderParams` (seed, num_frames, fps,
-        motion_bucket_id, ...), and model, variant, dtype, num_videos, priority (0-100), force,
-        start_within_s, finish_within_s. Over Ray also tenant.
+        motion_bucket_id, ...) and their aliases (steps, ...), and model, variant, dtype,
+        num_videos, priority (0-100), force, start_within_s, finish_within_s, webhook_url; tenant
+        where it is not over HTTP.
 
         Raises RequestError, which says what is wrong with the request, QueueFullError, StoreError
         or WorkerError; over HTTP also AccessError or ServerError.

@@ -10,9 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx2 as httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from farm.client.remote import PATIENCE_S, TICK_S, Patience, Snapshot
+from farm.artifacts import ArtifactName
+from farm.client.remote import PATIENCE_S, TICK_S, Patience
 from farm.errors import (
     AccessError,
     FarmError,
@@ -21,8 +22,9 @@ from farm.errors import (
     RequestError,
     ServerError,
 )
-from farm.model.job import LogEntry, Progress, State, Variant
-from svd_engine.values import spelt
+from farm.model.job import LogEntry
+from farm.model.wire import ErrorBody, Video
+from svd_engine.values import as_text
 
 PASSING = (429, 502, 503, 504)  # what a later try may not get
 CONNECT_S = 10.0
@@ -32,24 +34,6 @@ SILENCE_S = 90.0  # of an event stream, which is kept alive
 HELD_S = 5.0  # an event stream that was open for so long was answered
 POLL_S = 0.1  # the first pause between two looks at a job; they grow to TICK_S
 SHOWN = 300  # characters of an answer that is not JSON
-
-
-class _Fault(BaseModel):
-    message: str
-
-
-class _Failure(BaseModel):
-    error: _Fault
-
-
-class _Video(Progress):
-    """A job as the server tells of it."""
-
-    id: str
-    state: State
-    num_videos: int
-    fps: int
-    error: _Fault | None = None
 
 
 class HttpRemote:
@@ -69,7 +53,7 @@ class HttpRemote:
         except UnicodeEncodeError as error:
             raise RequestError("api_key: has characters that no header can hold") from error
 
-    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
+    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Video:
         if "tenant" in fields:
             raise RequestError("tenant: over HTTP it is the key's own")
         named = name.encode(errors="replace").decode() or "picture"  # without one it is no file
@@ -77,18 +61,18 @@ class HttpRemote:
             "POST",
             "/v1/videos",
             read_s=SLOW_S,
-            data={name: spelt(value) for name, value in fields.items()},
+            data={name: as_text(value) for name, value in fields.items()},
             files={"input_reference": (named, picture)},
             # The same for all tries: a lost answer never renders twice.
             headers={"Idempotency-Key": str(uuid.uuid4())},
         )
-        return self._snapshot(answer)
+        return self._video(answer)
 
-    def state(self, job: str) -> Snapshot:
-        return self._snapshot(self._send("GET", _path(job)))
+    def state(self, job: str) -> Video:
+        return self._video(self._send("GET", _path(job)))
 
-    def watch(self, jobs: Sequence[str], until: float | None) -> Iterator[list[Snapshot]]:
-        left: dict[str, Snapshot | None] = dict.fromkeys(jobs)
+    def watch(self, jobs: Sequence[str], until: float | None) -> Iterator[list[Video]]:
+        left: dict[str, Video | None] = dict.fromkeys(jobs)
         pause = POLL_S
         while left:
             for job in list(left):
@@ -107,11 +91,11 @@ class HttpRemote:
                 time.sleep(min(pause, _left(until)))
                 pause = min(1.5 * pause, TICK_S)
 
-    def cancel(self, job: str) -> Snapshot:
-        return self._snapshot(self._send("POST", f"{_path(job)}/cancel", read_s=SLOW_S))
+    def cancel(self, job: str) -> Video:
+        return self._video(self._send("POST", f"{_path(job)}/cancel", read_s=SLOW_S))
 
-    def content(self, job: str, variant: Variant, index: int) -> bytes:
-        params = {"variant": variant, "index": str(index)}
+    def content(self, job: str, artifact: ArtifactName, index: int) -> bytes:
+        params = {"variant": artifact, "index": str(index)}
         path = f"{_path(job)}/content"
         return self._send("GET", path, params=params, follow_redirects=True).content
 
@@ -140,7 +124,7 @@ class HttpRemote:
     def close(self) -> None:
         self._client.close()
 
-    def _look(self, job: str, until: float | None) -> Snapshot | None:
+    def _look(self, job: str, until: float | None) -> Video | None:
         """The job now; None where no answer came until then."""
         seconds = max(0.1, min(PATIENCE_S, _left(until)))
         patience = Patience(seconds)
@@ -151,7 +135,7 @@ class HttpRemote:
                 raise
             time.sleep(max(0.0, _left(until)))  # the next try would be later than that
             return None
-        return self._snapshot(answer)
+        return self._video(answer)
 
     def _stream(self, job: str, after: int) -> Iterator[LogEntry]:
         timeout = httpx.Timeout(SILENCE_S, connect=CONNECT_S)
@@ -215,21 +199,13 @@ class HttpRemote:
             return QueueFullError(said, _retry_after(answer) or 0.0)
         return ServerError(f"{answer.url} answered {status}: {said}")
 
-    def _snapshot(self, answer: httpx.Response) -> Snapshot:
+    def _video(self, answer: httpx.Response) -> Video:
         try:
-            video = _Video.model_validate_json(answer.content)
+            return Video.model_validate_json(answer.content)
         except ValidationError as error:
             raise ServerError(
                 f"{answer.url} answered what is no video of a farm: {answer.text[:SHOWN]}"
             ) from error
-        return Snapshot(
-            id=video.id,
-            state=video.state,
-            progress=Progress(**{name: getattr(video, name) for name in Progress.model_fields}),
-            num_videos=video.num_videos,
-            fps=video.fps,
-            error=video.error.message if video.error else None,
-        )
 
 
 def _path(job: str) -> str:
@@ -242,7 +218,7 @@ def _left(until: float | None) -> float:
 
 def _said(answer: httpx.Response) -> str:
     try:
-        return _Failure.model_validate_json(answer.content).error.message
+        return ErrorBody.model_validate_json(answer.content).error.message
     except ValidationError:
         return answer.text.strip()[:SHOWN] or answer.reason_phrase
 

@@ -7,8 +7,9 @@ from html import escape
 from os import PathLike
 from pathlib import Path
 
+from farm.artifacts import ArtifactName
 from farm.client.progress_bar import describe, open_bar
-from farm.client.remote import Remote, Snapshot
+from farm.client.remote import Remote
 from farm.errors import (
     FarmError,
     JobCancelledError,
@@ -16,7 +17,8 @@ from farm.errors import (
     JobFailedError,
     RequestError,
 )
-from farm.model.job import LogEntry, Progress, State, Variant
+from farm.model.job import LogEntry, Progress, State
+from farm.model.wire import Video
 from farm.quantities import counted
 from svd_engine import video as videos
 
@@ -26,8 +28,8 @@ PLAYED = 4  # clips that a notebook shows for one job
 class Job:
     """A handle of a job. Its properties ask the farm until the job is finished."""
 
-    def __init__(self, remote: Remote, snapshot: Snapshot) -> None:
-        self._remote, self._seen = remote, snapshot
+    def __init__(self, remote: Remote, video: Video) -> None:
+        self._remote, self._seen = remote, video
 
     def __repr__(self) -> str:
         return f"<farm.Job {self.id} {self._seen.state.value}>"
@@ -45,12 +47,12 @@ class Job:
     @property
     def progress(self) -> Progress:
         """The job's progress: fraction, stage, step, steps, queue_position, eta_s."""
-        return self._look().progress
+        return self._look().work
 
     @property
     def error(self) -> str | None:
         """Why the job failed; None if it has not."""
-        return self._look().error
+        return _reason(self._look())
 
     def wait(self, timeout: float | None = None, progress: bool | None = None) -> "Job":
         """Wait until the job is completed, and return it.
@@ -62,8 +64,8 @@ class Job:
         until = None if timeout is None else time.monotonic() + timeout
         if self._seen.state.is_open:
             with open_bar(self._seen, progress) as show:
-                for snapshots in self._remote.watch([self.id], until):
-                    for self._seen in snapshots:
+                for news in self._remote.watch([self.id], until):
+                    for self._seen in news:
                         show(self._seen)
         if self._seen.state.is_open:
             raise TimeoutError(
@@ -112,23 +114,23 @@ class Job:
         """Yield the job's event log after entry `after` as it grows, until the job is finished."""
         return self._remote.events(self.id, after)
 
-    def _look(self) -> Snapshot:
+    def _look(self) -> Video:
         if self._seen.state.is_open:
             self._seen = self._remote.state(self.id)
         return self._seen
 
-    def _content(self, variant: Variant, video: int) -> bytes:
+    def _content(self, artifact: ArtifactName, video: int) -> bytes:
         self._completed()
         count = self._seen.num_videos
         if not 0 <= video < count:
             raise RequestError(f"video: {self.id} has {count}, counted from 0; got {video}")
-        return self._remote.content(self.id, variant, video)
+        return self._remote.content(self.id, artifact, video)
 
     def _completed(self) -> "Job":
         """Return the job if it is completed; otherwise raise a JobError."""
         now = self._look()
         if now.state is State.FAILED:
-            raise JobFailedError(f"{self.id} failed: {now.error}")
+            raise JobFailedError(f"{self.id} failed: {_reason(now)}")
         if now.state is State.CANCELLED:
             raise JobCancelledError(f"{self.id} was cancelled")
         if now.state is not State.COMPLETED:
@@ -141,9 +143,9 @@ class Job:
             now = self._look()
             if now.state is State.COMPLETED:
                 return self._players(now.num_videos)
-            text = f"{describe(now)}, {min(99, int(100 * now.progress.fraction))}%"
+            text = f"{describe(now)}, {now.progress}%"
             if now.error:
-                text = f"{now.state}: {now.error}"
+                text = f"{now.state}: {_reason(now)}"
         except FarmError as error:
             text = str(error)
         return f"<code>{escape(self.id)}</code> {escape(text)}"
@@ -159,6 +161,10 @@ class Job:
         return players + rest
 
 
+def _reason(video: Video) -> str | None:
+    return video.error.message if video.error else None
+
+
 def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[Job]:
     """Yield jobs as they finish, whether completed, failed or cancelled.
 
@@ -171,14 +177,14 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
     watches = [(waiting, farm.watch(list(waiting), until)) for farm, waiting in farms.items()]
     while watches:
         for watch in list(watches):
-            waiting, news = watch
-            snapshots = next(news, None)
-            if snapshots is None:
+            waiting, told = watch
+            news = next(told, None)
+            if news is None:
                 watches.remove(watch)
-            for snapshot in snapshots or ():
-                waiting[snapshot.id]._seen = snapshot
-                if not snapshot.state.is_open:
-                    yield waiting.pop(snapshot.id)
+            for video in news or ():
+                waiting[video.id]._seen = video
+                if not video.state.is_open:
+                    yield waiting.pop(video.id)
     still_open = [name for waiting in farms.values() for name in waiting]
     if still_open:
         raise TimeoutError(

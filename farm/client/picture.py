@@ -1,4 +1,7 @@
-"""Conversion of a caller's picture, in any of its forms, to the bytes of an image file."""
+"""Turns whatever a Python caller passes as a picture into the bytes of a picture file.
+
+Whether these can be opened is checked by `svd_engine.picture`, in the farm.
+"""
 
 import os
 from io import BytesIO

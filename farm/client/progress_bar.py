@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 from tqdm.auto import tqdm
 
-from farm.client.remote import Snapshot
+from farm.model.wire import Video
 
 
 @contextmanager
-def open_bar(first: Snapshot, shown: bool | None) -> Iterator[Callable[[Snapshot], None]]:
+def open_bar(first: Video, shown: bool | None) -> Iterator[Callable[[Video], None]]:
     """Open a progress bar for a job; yields a function that updates it.
 
     shown: whether to show it. None: if standard error is a terminal, and in a notebook.
@@ -19,19 +19,19 @@ def open_bar(first: Snapshot, shown: bool | None) -> Iterator[Callable[[Snapshot
         shown = sys.stderr.isatty() or in_notebook()
     bar = tqdm(
         desc=first.id,
-        total=first.progress.steps,
+        total=first.work.steps,
         unit="step",
         file=sys.stderr,
         disable=not shown,
         dynamic_ncols=True,
     )
 
-    def show(snapshot: Snapshot) -> None:
-        progress = snapshot.progress
+    def show(video: Video) -> None:
+        progress = video.work
         # The bar never goes back if an attempt is lost, and is full only when the job is finished.
-        most = progress.steps - 1 if snapshot.state.is_open else progress.steps
+        most = progress.steps - 1 if video.state.is_open else progress.steps
         bar.total, bar.n = progress.steps, min(max(bar.n, progress.step), most)
-        bar.set_postfix_str(describe(snapshot))
+        bar.set_postfix_str(describe(video))
 
     try:
         show(first)
@@ -40,15 +40,15 @@ def open_bar(first: Snapshot, shown: bool | None) -> Iterator[Callable[[Snapshot
         bar.close()
 
 
-def describe(snapshot: Snapshot) -> str:
+def describe(video: Video) -> str:
     """A job's progress in a few words."""
-    progress = snapshot.progress
-    if not snapshot.state.is_open:
-        return snapshot.state.value
-    words = [progress.stage.value if progress.stage else snapshot.state.value]
+    progress = video.work
+    if not video.state.is_open:
+        return video.state.value
+    words = [progress.stage.value if progress.stage else video.state.value]
     if progress.queue_position is not None:
         place = f"{progress.queue_position} before it" if progress.queue_position else "next"
-        words = [snapshot.state.value, place]
+        words = [video.state.value, place]
     if progress.blocked:
         words.append(progress.blocked)
     if progress.eta_s is not None:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
-
+from farm.artifacts import ArtifactName
 from farm.client.farm import Farm
 from farm.errors import JobError, QueueFullError, StoreError
-from farm.model.job import JobView, LogEntry, Progress, State, Variant
+from farm.model.job import LogEntry
 from farm.model.parameters import submission_of
+from farm.model.wire import Video, video_of
 
 PATIENCE_S = 60.0  # how long to retry with a full farm, or a server that does not answer
 PAUSES_S = 0.25, 8.0  # the first and the longest pause between two tries
@@ -19,38 +19,25 @@ TICK_S = 1.0  # the longest time between two results of `watch`
 EVENTS_EVERY_S = 0.5  # between two reads of a job's event log
 
 
-class Snapshot(BaseModel):
-    """The state of a job at one moment."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    state: State
-    progress: Progress
-    num_videos: int
-    fps: int
-    error: str | None = None
-
-
 class Remote(Protocol):
     """A farm as a client sees it. Methods raise FarmErrors: JobError if there is no such job."""
 
-    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
+    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Video:
         """Submit a job, which is in the store on return. name: the picture's file name."""
 
-    def state(self, job: str) -> Snapshot:
+    def state(self, job: str) -> Video:
         """The current state of a job."""
 
-    def watch(self, jobs: Sequence[str], until: float | None) -> Iterator[list[Snapshot]]:
+    def watch(self, jobs: Sequence[str], until: float | None) -> Iterator[list[Video]]:
         """Yield jobs as they change, until all are finished or `time.monotonic()` is `until`.
 
         Yields an empty list about once a second if nothing has changed.
         """
 
-    def cancel(self, job: str) -> Snapshot:
+    def cancel(self, job: str) -> Video:
         """Cancel a job, and return once its worker is free. A finished job stays as it is."""
 
-    def content(self, job: str, variant: Variant, index: int) -> bytes:
+    def content(self, job: str, artifact: ArtifactName, index: int) -> bytes:
         """A file of a completed job's clip; `index` counts clips in the order of their seeds."""
 
     def events(self, job: str, after: int) -> Iterator[LogEntry]:
@@ -89,7 +76,7 @@ class ClusterRemote:
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
 
-    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Snapshot:
+    def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Video:
         submission = submission_of(fields, picture_name=name)
         folder = Path(submission.model.name)
         if folder.is_dir():  # made absolute, because workers have another working directory
@@ -98,35 +85,35 @@ class ClusterRemote:
         patience = Patience()
         while True:
             try:
-                return _snapshot(self._farm.submit(submission, picture))
+                return video_of(self._farm.submit(submission, picture))
             except QueueFullError as error:
                 if not patience.pause(error.retry_after_s):
                     raise
 
-    def state(self, job: str) -> Snapshot:
-        return _snapshot(self._farm.show(job))
+    def state(self, job: str) -> Video:
+        return video_of(self._farm.show(job))
 
-    def watch(self, jobs: Sequence[str], until: float | None) -> Iterator[list[Snapshot]]:
+    def watch(self, jobs: Sequence[str], until: float | None) -> Iterator[list[Video]]:
         left = dict.fromkeys(jobs)
         tick = TICK_S if until is None else min(TICK_S, max(0.0, until - time.monotonic()))
         for views in self._farm.watch(jobs, tick):
             for view in views:
                 if not view.job.state.is_open:
                     left.pop(view.job.id, None)
-            yield [_snapshot(view) for view in views]
+            yield [video_of(view) for view in views]
             if until is not None and time.monotonic() >= until:
                 return
         for job in left:
             self.state(job)  # raises JobError if the job was deleted
 
-    def cancel(self, job: str) -> Snapshot:
+    def cancel(self, job: str) -> Video:
         try:
-            return _snapshot(self._farm.cancel(job))
+            return video_of(self._farm.cancel(job))
         except JobError:  # either it has just finished, or this raises JobError again
             return self.state(job)
 
-    def content(self, job: str, variant: Variant, index: int) -> bytes:
-        key, store = self._farm.show(job).job.results[index].key(variant), self._farm.store()
+    def content(self, job: str, artifact: ArtifactName, index: int) -> bytes:
+        key, store = self._farm.show(job).job.results[index].key(artifact), self._farm.store()
         stored = store.get(key)
         if stored is None:
             raise StoreError(f"{store.where(key)} is gone: submit with force to render again")
@@ -144,15 +131,3 @@ class ClusterRemote:
 
     def close(self) -> None:
         """Do nothing: Ray owns the connection."""
-
-
-def _snapshot(view: JobView) -> Snapshot:
-    job = view.job
-    return Snapshot(
-        id=job.id,
-        state=job.state,
-        progress=view.progress,
-        num_videos=job.request.num_videos,
-        fps=job.request.params.fps,
-        error=job.error,
-    )

@@ -58,7 +58,7 @@ class ClipStore:
         """Delete what an ended clip leaves in the store, except what its result names."""
         attempts, kept = list(clip.muxes), set[str]()
         if result is not None:
-            kept = {result.video, result.thumbnail, result.sprite_sheet}
+            kept = result.artifact_keys()
             if clip.recovered and not clip.force:  # a forced clip's former result is still a job's
                 attempts += await self._earlier_attempts(clip)
         steps = clip.request.params.steps

@@ -61,7 +61,7 @@ class Intake:
                 params=submission.params.resolve(facts.defaults),
                 num_videos=submission.num_videos,
             )
-            _check_size(request)
+            _check_clip_size(request)
         except ValidationError as error:
             fault = error.errors()[0]
             raise RequestError(f"{fault['msg']}, got {fault['input']!r}") from error
@@ -94,9 +94,9 @@ class Intake:
         return job.model_copy(update={"id": stands.job, "claim": name})
 
 
-def _check_size(request: RenderRequest) -> None:
+def _check_clip_size(request: RenderRequest) -> None:
     params = request.params
-    sides = params.width or 0, params.height or 0, params.num_frames or 0
+    sides = params.width or 0, params.height or 0, params.frames
     if prod(sides) > MAX_CLIP_PIXELS:
         raise SizeError(
             f"width x height x num_frames: {' x '.join(map(str, sides))} pixels in a clip, "

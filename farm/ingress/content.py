@@ -9,33 +9,29 @@ import anyio.to_thread
 from fastapi import Request
 from fastapi.responses import PlainTextResponse, Response
 
+from farm.artifacts import ARTIFACTS, ArtifactName
 from farm.ingress.errors import ApiError, bad_request
 from farm.ingress.middleware.head_requests import is_head
 from farm.ingress.scratch_file import ScratchResponse, not_modified
 from farm.model.farm_api import FarmApi
-from farm.model.job import ClipResult, JobView, State, Variant
+from farm.model.job import ClipResult, JobView, State
 from farm.settings import Settings
 from farm.store import Store
 
-TYPES: dict[Variant, str] = {
-    "video": "video/mp4",
-    "thumbnail": "image/jpeg",
-    "spritesheet": "image/jpeg",
-}
 URL_S = 3600  # how long a presigned URL is valid
 
 
 async def content_answer(
-    request: Request, farm: FarmApi, view: JobView, variant: Variant, index: int
+    request: Request, farm: FarmApi, view: JobView, artifact: ArtifactName, index: int
 ) -> Response:
     """The bytes, or a redirect to them if clients can reach the store; ApiError 404 without any.
 
     HEAD is never redirected: a URL that is signed for GET refuses it.
     """
     clip = _result(view, index)
-    key = clip.key(variant)
+    key = clip.key(artifact)
     store = await farm.store()
-    named = filename(view, clip, variant)
+    named = filename(view, clip, artifact)
     settings: Settings = request.app.state.settings
     endpoint = settings.s3_public_endpoint
     if endpoint is not None and not is_head(request):
@@ -50,24 +46,24 @@ async def content_answer(
         return there
     return ScratchResponse(
         partial(_read, store, key),
-        media_type=TYPES[variant],
+        media_type=ARTIFACTS[artifact].media_type,
         headers=headers,
         filename=named,
         content_disposition_type="inline",
     )
 
 
-async def read_whole(farm: FarmApi, view: JobView, variant: Variant, index: int) -> bytes:
+async def read_whole(farm: FarmApi, view: JobView, artifact: ArtifactName, index: int) -> bytes:
     """The bytes; ApiError 404 if they do not exist, or not yet."""
     store = await farm.store()
-    return await anyio.to_thread.run_sync(_read, store, _result(view, index).key(variant))
+    return await anyio.to_thread.run_sync(_read, store, _result(view, index).key(artifact))
 
 
-def filename(view: JobView, clip: ClipResult, variant: Variant) -> str:
+def filename(view: JobView, clip: ClipResult, artifact: ArtifactName) -> str:
     """The name under which a clip's file is saved: its picture's and its seed."""
     stem = f"{view.job.picture_name or view.job.id}-seed{clip.request.params.seed}"
-    what = "" if variant == "video" else f"-{variant}"
-    return f"{stem}{what}{PurePosixPath(clip.key(variant)).suffix}"
+    what = "" if artifact == "video" else f"-{artifact}"
+    return f"{stem}{what}{PurePosixPath(clip.key(artifact)).suffix}"
 
 
 def _redirect(url: str) -> Response:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
@@ -20,6 +19,7 @@ from farm.errors import (
     StoreError,
     WorkerError,
 )
+from farm.model.wire import ErrorBody, ErrorDetail
 
 log = logging.getLogger("farm")
 
@@ -27,21 +27,6 @@ RETRY_AFTER_S = 5  # suggested when the farm cannot tell how long a condition la
 MAX_MESSAGE = 1000  # characters: a message may quote what the client sent
 
 Shape = Callable[["ApiError"], JSONResponse]
-
-
-class ErrorDetail(BaseModel):
-    """What was wrong, with which parameter, and a code for programs."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-
-class ErrorBody(BaseModel):
-    """The body of every answer except 2xx and 3xx."""
-
-    error: ErrorDetail
 
 
 class ApiError(Exception):

@@ -1,4 +1,4 @@
-"""Fields of a request to a submission: names of several APIs for one thing, checked by name."""
+"""The fields of an HTTP request, read as parameters and made a submission."""
 
 import math
 import re
@@ -7,32 +7,31 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from farm.ingress.errors import ApiError, bad_request
-from farm.model.job import Submission
-from farm.model.parameters import OWN as ASKED
-from farm.model.parameters import ParameterError
+from farm.ingress.errors import bad_request
+from farm.model.job import JobOptions, Submission
+from farm.model.parameters import (
+    JOB,
+    MODEL,
+    VARIANT,
+    ParameterError,
+    UnknownParameterError,
+    by_full_name,
+    put,
+)
 from farm.model.parameters import submission_of as submission_of_parameters
+from farm.model.request import Model
+from svd_engine import reader
 from svd_engine.nearest import did_you_mean
 from svd_engine.params import RenderParams
 from svd_engine.values import is_given, number, shown
 
-ALIASES = {
-    "cond_aug": "noise_aug_strength",
-    "augmentation_level": "noise_aug_strength",
-    "video_frames": "num_frames",
-    "steps": "num_inference_steps",
-    "cfg_scale": "max_guidance_scale",
-    "guidance_scale": "max_guidance_scale",
+JOB_FIELDS = tuple(name for name in JOB if name != "tenant")  # the key says who the tenant is
+OPENAI = {  # fields that only OpenAI's API has
+    "size": "width and height, as in 1024x576",
+    "seconds": "the length of the video, which times fps is num_frames",
+    "prompt": "accepted and not used: SVD takes no text",
 }
-OWN = tuple(name for name in ASKED if name != "tenant")  # which is the key's
-NO_TEXT = ("prompt",)  # SVD has none; clients of other models send it
-NAMES = (
-    *RenderParams.model_fields,
-    *ALIASES,
-    *OWN,
-    *NO_TEXT,
-    *("model", "variant", "dtype", "size", "seconds"),
-)
+NAMES = (*reader.NAMES, *MODEL, *JOB_FIELDS, *OPENAI)
 
 
 def submission_of(
@@ -46,53 +45,65 @@ def submission_of(
 
     models: those that may be asked for, the default first.
     """
-    fields = _canonical({name: value for name, value in given.items() if is_given(value)})
-    model = fields.setdefault("model", models[0])
-    if model not in models:
-        near = did_you_mean(str(model), models)
-        raise bad_request("model", f"model: there is {', '.join(models)}; got {shown(model)}{near}")
     try:
+        fields = _parameters(given)
+        model = fields.setdefault("model", models[0])
+        if model not in models:
+            near = did_you_mean(str(model), models)
+            message = f"model: there is {', '.join(models)}; got {shown(model)}{near}"
+            raise ParameterError("model", message)
         return submission_of_parameters(
             fields, tenant=tenant, idempotency_key=idempotency_key, picture_name=picture_name
         )
+    except UnknownParameterError as error:
+        raise bad_request(error.name, str(error), "unknown_parameter") from error
     except ParameterError as error:
         raise bad_request(error.name, str(error)) from error
 
 
-def _canonical(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields under their canonical names."""
-    fields: dict[str, Any] = {}
+def field_schemas() -> dict[str, Any]:
+    """The fields of a request body for OpenAPI."""
+    params = RenderParams.model_json_schema()["properties"]
+    job = JobOptions.model_json_schema()["properties"]
+    model = Model.model_json_schema()["properties"]
+    aliases = {
+        alias: {**params[name], "title": alias, "description": f"another name of {name}"}
+        for alias, name in reader.ALIASES.items()
+    }
+    return {
+        **params,
+        **aliases,
+        **{name: job[name] for name in JOB_FIELDS},
+        "model": {"type": "string", "description": model["name"]["description"]},
+        "variant": {
+            "type": "string",
+            "pattern": f"^{VARIANT}$",
+            "description": model["variant"]["description"],
+        },
+        "dtype": model["dtype"],
+        **{name: {"type": "string", "description": told} for name, told in OPENAI.items()},
+    }
 
-    def put(name: str, value: Any, source: str) -> None:
-        if name in fields and number(fields[name]) != number(value):
-            other = f"{name} is {shown(fields[name])}"
-            raise bad_request(source, f"{source}: {shown(value)}, but {other}")
-        fields[name] = value
 
-    for name, value in given.items():
-        if name not in NAMES:
-            raise _unknown(name)
-        if name == "size":
-            for side, pixels in zip(("width", "height"), _size(value), strict=True):
-                put(side, pixels, name)
-        elif name not in (*NO_TEXT, "seconds"):
-            put(ALIASES.get(name, name), value, name)
-        elif name in NO_TEXT and not isinstance(value, str):
-            raise bad_request(name, f"{name}: give a text, got {shown(value)}")
-    if "seconds" in given:
-        fields.setdefault("num_frames", _frames(given["seconds"], fields.get("fps")))
+def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields as parameters under their full names; those of OpenAI's API are translated."""
+    fields = by_full_name({name: v for name, v in given.items() if is_given(v)}, NAMES)
+    size, seconds, prompt = (fields.pop(name, None) for name in OPENAI)
+    if size is not None:
+        for side, pixels in zip(("width", "height"), _size(size), strict=True):
+            put(fields, side, pixels, "size")
+    if seconds is not None:
+        fields.setdefault("num_frames", _frames(seconds, fields.get("fps")))
+    if prompt is not None and not isinstance(prompt, str):  # SVD has no use for a text
+        raise ParameterError("prompt", f"prompt: give a text, got {shown(prompt)}")
     return fields
-
-
-def _unknown(name: str) -> ApiError:
-    near = did_you_mean(name, NAMES)
-    return bad_request(name, f"{name}: there is no such parameter{near}", "unknown_parameter")
 
 
 def _size(text: Any) -> tuple[int, int]:
     found = re.fullmatch(r"\s*(\d{1,5})\s*x\s*(\d{1,5})\s*", str(text), re.ASCII | re.IGNORECASE)
     if not found:
-        raise bad_request("size", f"size: give WIDTHxHEIGHT, as in 1024x576; got {shown(text)}")
+        message = f"size: give WIDTHxHEIGHT, as in 1024x576; got {shown(text)}"
+        raise ParameterError("size", message)
     return int(found[1]), int(found[2])
 
 
@@ -100,10 +111,9 @@ def _frames(seconds: Any, fps: Any) -> int:
     try:
         rate = RenderParams.model_validate({} if fps is None else {"fps": fps}).fps
     except ValidationError:
-        rate = 1  # what is wrong with fps is said where all parameters are looked at
+        rate = 1  # what is wrong with fps is reported when all parameters are validated
     length = number(seconds)
     known = isinstance(length, int | float) and not isinstance(length, bool)
     if not known or not 0 < length * rate < math.inf:
-        message = f"seconds: give a number above 0, got {shown(length)}"
-        raise bad_request("seconds", message)
+        raise ParameterError("seconds", f"seconds: give a number above 0, got {shown(length)}")
     return max(1, round(length * rate))

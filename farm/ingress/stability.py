@@ -24,6 +24,7 @@ from farm.ingress.openai.videos import ID, TheFarm, find
 from farm.model.job import JobView, State
 from farm.settings import Settings
 from svd_engine.picture import check_picture
+from svd_engine.reader import unknown_parameter
 from svd_engine.values import is_given, number, shown, whole
 
 BELOW = "/v2beta"
@@ -31,11 +32,11 @@ PREFIX = f"{BELOW}/image-to-video"
 SIZES = ((1024, 576), (576, 1024), (768, 768))
 JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how their files begin
 MAX_SEED = 4_294_967_294
-# By Stability's name: the least value, the greatest, the default, and the farm's name.
+# What may be given: the least, the most, the default.
 NUMBERS = {
-    "seed": (0, MAX_SEED, "0", "seed"),
-    "cfg_scale": (0.0, 10.0, "1.8", "max_guidance_scale"),
-    "motion_bucket_id": (1, 255, "127", "motion_bucket_id"),
+    "seed": (0, MAX_SEED, "0"),
+    "cfg_scale": (0.0, 10.0, "1.8"),
+    "motion_bucket_id": (1, 255, "127"),
 }
 
 router = APIRouter(prefix=PREFIX, tags=["stability"])
@@ -137,10 +138,10 @@ async def start(request: Request, farm: TheFarm, tenant: Tenant) -> Started:
     )
     for name in body.fields:
         if name not in NUMBERS:
-            raise bad_request(name, f"{name}: there is no such parameter")
+            raise bad_request(name, unknown_parameter(name, NUMBERS))
     fields = {
-        ours: _number(name, body.fields[name] if is_given(body.fields.get(name)) else default)
-        for name, (_, _, default, ours) in NUMBERS.items()
+        name: _number(name, body.fields[name] if is_given(body.fields.get(name)) else default)
+        for name, (_, _, default) in NUMBERS.items()
     }
     # 0 stands for a random seed, which the result names.
     fields["seed"] = fields["seed"] or 1 + secrets.randbelow(MAX_SEED)
@@ -204,7 +205,7 @@ def _size(picture: bytes, max_pixels: int) -> tuple[int, int]:
 
 
 def _number(name: str, given: Any) -> float:
-    least, most, _, _ = NUMBERS[name]
+    least, most, _ = NUMBERS[name]
     value = number(given) if isinstance(least, float) else whole(given)
     if isinstance(value, bool) or not isinstance(value, type(least) | int):
         kind = "a number" if isinstance(least, float) else "a whole number"

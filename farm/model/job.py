@@ -3,10 +3,11 @@
 import secrets
 import time
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
+from farm.artifacts import ARTIFACTS, ArtifactName
 from farm.errors import ConflictError, JobError
 from farm.model.filenames import PictureName
 from farm.model.plan import Stage
@@ -66,7 +67,6 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 
 LOG_PAGE = 1000  # entries of a log; an answer with fewer has all there are
 
-Variant = Literal["video", "thumbnail", "spritesheet"]
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), BeforeValidator(number)]
 
 
@@ -91,30 +91,49 @@ class ClipResult(Record):
         counted = self.request.numerics != UNCOUNTED
         return result_key(self.request.digest) if counted else None
 
-    def key(self, variant: Variant) -> str:
-        """Where a file of it is in the store."""
-        if variant == "spritesheet":
-            return self.sprite_sheet
-        return self.video if variant == "video" else self.thumbnail
+    def key(self, name: ArtifactName) -> str:
+        """The store's key of one of its artifacts."""
+        key: str = getattr(self, ARTIFACTS[name].field)
+        return key
+
+    def artifact_keys(self) -> set[str]:
+        """The store's keys of all its artifacts."""
+        return {self.key(name) for name in ARTIFACTS}
 
 
-class Submission(BaseModel):
-    """What a client asks for; the picture goes beside it."""
+class JobOptions(BaseModel):
+    """The parameters that change no pixel of any clip: how many, for whom, when and how urgently.
+
+    All parameters that do change pixels are fields of `RenderParams` or of `Model`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    num_videos: Whole = Field(
+        1, ge=1, le=1000, description="number of clips, with consecutive seeds from `seed` on"
+    )
+    priority: Whole = Field(50, ge=0, le=100, description="higher goes first among a tenant's jobs")
+    force: Flag = Field(False, description="render again, even if the clips exist")
+    tenant: Name = Field("default", description="who asks; over HTTP the key says so")
+    start_within_s: Seconds | None = Field(
+        None, description="fail the job if it has not started by then, in seconds"
+    )
+    finish_within_s: Seconds | None = Field(
+        None, description="fail the job if it is not finished by then, in seconds"
+    )
+    webhook_url: str | None = Field(
+        None, max_length=2048, description="a URL that is called when the job has ended"
+    )
+
+
+class Submission(JobOptions):
+    """What a client asks for; the picture travels beside it."""
+
     id: Name = Field(default_factory=lambda: new_job_id())
-    tenant: Name = "default"
     model: Model = Model()
     params: RenderParams = RenderParams()
-    num_videos: Whole = Field(1, ge=1, le=1000)
-    priority: Whole = Field(50, ge=0, le=100)
-    force: Flag = False  # render anew, though the result is there
-    start_within_s: Seconds | None = None  # of its being created
-    finish_within_s: Seconds | None = None
-    webhook_url: str | None = Field(None, max_length=2048)  # told when it has ended
-    picture_name: PictureName = ""  # of its file, where it has one: what clips are saved as
-    # The same key is the same job; an empty one stands for the request itself, for a while.
+    picture_name: PictureName = ""  # of the picture's file; clips are saved under it
+    # The same key means the same job. An empty key stands for the request itself, for a while.
     idempotency_key: str | None = None
 
 

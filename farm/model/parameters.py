@@ -1,61 +1,52 @@
-"""The keywords of `farm.submit`: their names, and the submission they make. Pure."""
+"""A job's parameters by name, whichever way they come in, and the submission they make. Pure."""
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from farm.errors import RequestError
-from farm.model.job import Submission
-from farm.model.request import MAX_SEED
-from svd_engine.arguments import faults_of
-from svd_engine.nearest import did_you_mean
-from svd_engine.params import RenderParams
-from svd_engine.values import is_given, shown
+from farm.model.job import JobOptions, Submission
+from farm.model.request import check_seeds
+from svd_engine import reader
+from svd_engine.values import is_given, number, shown
 
 MODEL = ("model", "variant", "dtype")
-OWN = (
-    "num_videos",
-    "priority",
-    "force",
-    "tenant",
-    "start_within_s",
-    "finish_within_s",
-    "webhook_url",
-)
+JOB = tuple(JobOptions.model_fields)
+NAMES = (*reader.NAMES, *MODEL, *JOB)
 VARIANT = r"[A-Za-z0-9_-]{1,40}"
-NAMES = (*RenderParams.model_fields, *MODEL, *OWN)
 
 
 class ParameterError(RequestError):
-    """Parameters that cannot be had; `name` is the first of those at fault."""
+    """Parameters that are refused; `name` is the first one at fault."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
 
 
+class UnknownParameterError(ParameterError):
+    """A name that is no parameter."""
+
+
 def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those given, as the farm reads them; ParameterError names the one at fault."""
+    """The given parameters, validated and under their full names; ParameterError."""
     submission = submission_of(given)
     values = dict(submission) | dict(submission.params) | dict(submission.model)
     values["model"] = submission.model.name
-    return {name: values[name] for name, value in given.items() if is_given(value)}
+    return {name: values[name] for name in by_full_name(given)}
 
 
 def submission_of(given: Mapping[str, Any], **known: Any) -> Submission:
-    """The submission they ask for, under a new id; ParameterError names the one at fault.
+    """The submission that the parameters ask for, under a new id; ParameterError.
 
-    The one reading of parameters for all who ask the farm: Python, HTTP's forms and its JSON.
-    known: other fields of the submission, which nobody gives as parameters.
+    Everyone who asks the farm has their parameters read here: Python, and HTTP's forms and JSON.
+    known: fields of the submission that are no parameters.
     """
-    for name in given:
-        if name not in NAMES:
-            raise ParameterError(name, f"{name}: there is no such parameter{_near(name)}")
-    asked = {name: value for name, value in given.items() if is_given(value)}
-    own = {name: asked.pop(name) for name in OWN if name in asked}
+    asked = by_full_name(given)
+    own = {name: asked.pop(name) for name in JOB if name in asked}
     model = {name: asked.pop(name) for name in MODEL if name in asked}
     if "model" in model:
         name = model.pop("model")
@@ -63,24 +54,40 @@ def submission_of(given: Mapping[str, Any], **known: Any) -> Submission:
     try:
         submission = Submission.model_validate({**own, **known, "model": model, "params": asked})
     except ValidationError as error:
-        faults = faults_of(error)
+        faults = reader.faults_of(error)
         text = "; ".join(f"{name}: {fault}" for name, fault in faults)
         raise ParameterError(faults[0][0], text) from error
     _check_variant(submission.model.variant)
-    if submission.params.seed + submission.num_videos - 1 > MAX_SEED:
-        message = f"num_videos: seeds from {submission.params.seed} on would pass 2^64"
-        raise ParameterError("num_videos", message)
+    try:
+        check_seeds(submission.params.seed, submission.num_videos)
+    except ValueError as error:
+        raise ParameterError("num_videos", str(error)) from error
     return submission
+
+
+def by_full_name(given: Mapping[str, Any], known: Iterable[str] = NAMES) -> dict[str, Any]:
+    """The parameters that have a value, under their full names.
+
+    Raises UnknownParameterError for a name that is not known, and ParameterError where two names of
+    one parameter contradict each other.
+    """
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise UnknownParameterError(name, reader.unknown_parameter(name, known))
+        if is_given(value):
+            put(values, reader.ALIASES.get(name, name), value, name)
+    return values
+
+
+def put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
+    """Set a parameter that came under the name `source`; ParameterError if it has another value."""
+    if name in values and number(values[name]) != number(value):
+        other = f"{name} is {shown(values[name])}"
+        raise ParameterError(source, f"{source}: {shown(value)}, but {other}")
+    values[name] = value
 
 
 def _check_variant(variant: str | None) -> None:
     if variant is not None and not re.fullmatch(VARIANT, variant):
         raise ParameterError("variant", f"variant: give a name as fp16, got {shown(variant)}")
-
-
-def _near(name: str) -> str:
-    """The parameter that was meant, as far as its name tells."""
-    longer = [known for known in NAMES if name in known]  # as `steps`, of num_inference_steps
-    if longer:
-        return f"; did you mean {min(longer, key=len)}?"
-    return did_you_mean(name, NAMES) or f"; there is {', '.join(sorted(NAMES))}"

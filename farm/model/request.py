@@ -1,4 +1,4 @@
-"""What is asked: a picture, and parameters with nothing left open. Frozen, content-addressed."""
+"""What a client asks for: a picture and fully resolved parameters. Frozen and content-addressed."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ class Model(Lasting):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    name: str = "nano"
-    variant: str | None = None
-    dtype: Dtype = "float32"
+    name: str = Field("nano", description="the model, one of those that the farm offers")
+    variant: str | None = Field(None, description="which weights of the model, such as fp16")
+    dtype: Dtype = Field("float32", description="the type of the weights")
 
 
 class ModelFacts(BaseModel):
@@ -61,8 +61,7 @@ class RenderRequest(Lasting):
         params = self.params
         if any(getattr(params, name) is None for name in RenderDefaults.model_fields):
             raise ValueError("params are open: resolve them with the model's defaults first")
-        if params.seed + self.num_videos - 1 > MAX_SEED:
-            raise ValueError(f"num_videos: seeds from {params.seed} on would pass 2^64")
+        check_seeds(params.seed, self.num_videos)
         return self
 
     @cached_property
@@ -105,6 +104,12 @@ class RenderRequest(Lasting):
             )
             for seed in seeds
         )
+
+
+def check_seeds(first: int, count: int) -> None:
+    """ValueError where the last of `count` consecutive seeds would be too large."""
+    if first + count - 1 > MAX_SEED:
+        raise ValueError(f"num_videos: seeds from {first} on would pass 2^64")
 
 
 def _not_default(model: BaseModel) -> dict[str, Any]:

@@ -14,8 +14,8 @@ events/ID/SEQ.jsonl                 a piece of a job's event log; SEQ is its las
 checkpoints/DIGEST/STEP.safetensors latents of a clip that is being rendered
 previews/DIGEST.webp                the latest preview of a clip that is being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
-clips/DIGEST/ATTEMPT/video.mp4      the video that `clip.json` names, beside thumbnail.jpg and
-                                    sprites.jpg. ATTEMPT is the coordinator's fence and a counter
+clips/DIGEST/ATTEMPT/video.mp4      the video that `clip.json` names, beside the other `ARTIFACTS`.
+                                    ATTEMPT is the coordinator's fence and a counter
 answered/TENANT/DIGEST              marks a clip that answered a job of this tenant
 store.json                          the store's id, written once (`Identity`)
 lease.json                          the process that owns the store, and its clock (`lease.Record`)
@@ -32,6 +32,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from farm.artifacts import ARTIFACTS
+
 COORDINATOR = "coordinator.json"
 LEASE = "lease.json"
 PICTURES = "pictures/"
@@ -47,7 +49,6 @@ QUARANTINE = "quarantine/"
 _ID = r"[\w-][\w.-]{0,79}"
 _NAME_BYTES = 200  # in UTF-8; a file name may have 255 bytes, and keys add a prefix or a suffix
 _SHA256 = "[0-9a-f]{64}"
-ARTIFACTS = ("video.mp4", "thumbnail.jpg", "sprites.jpg")
 
 
 def check_name(text: str) -> str:
@@ -181,11 +182,8 @@ def answered_key(tenant: str, clip: str) -> str:
 
 
 def artifact_keys(clip: str, attempt: str) -> list[str]:
-    """The keys of an attempt's ARTIFACTS.
-
-    Each attempt at a clip writes under its own keys; the clip's result names those of one attempt.
-    """
-    return [f"{clip_prefix(clip)}{attempt}/{name}" for name in ARTIFACTS]
+    """The keys under which an attempt stores its artifacts; a result names those of one attempt."""
+    return [f"{clip_prefix(clip)}{attempt}/{artifact.file}" for artifact in ARTIFACTS.values()]
 
 
 def quarantined_key(key: str, data: bytes, name: str) -> str:

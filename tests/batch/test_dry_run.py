@@ -15,8 +15,9 @@ from farm.batch.progress import Reporter
 from farm.client.farm import Farm
 from farm.client.progress_bar import open_bar
 from farm.coordinator.views import progress_of
-from farm.model.job import Progress, State
+from farm.model.job import JobView, Progress, State
 from farm.model.plan import Stage
+from farm.model.wire import Video, video_of
 from farm.quantities import counted, lasting
 from farm.scheduling.estimate import Pace
 from tests.batch.test_batch_outputs import row
@@ -118,9 +119,9 @@ def test_what_a_lost_attempt_did_still_counts() -> None:
 
 @given(steps=st.lists(st.integers(0, 25), min_size=1))
 def test_a_bar_only_rises_and_is_whole_when_its_job_is(steps: list[int]) -> None:
-    def snapshot(step: int, state: State) -> Any:
-        return SimpleNamespace(
-            id="job", state=state, progress=Progress(step=step, steps=25, chunks=1)
+    def video(step: int, state: State) -> Video:
+        return video_of(
+            JobView(job=job(state=state), progress=Progress(step=step, steps=25, chunks=1))
         )
 
     shown: list[tuple[int, int]] = []
@@ -128,12 +129,12 @@ def test_a_bar_only_rises_and_is_whole_when_its_job_is(steps: list[int]) -> None
         bar = SimpleNamespace(n=0, total=25, close=lambda: None)
         bar.set_postfix_str = lambda _: shown.append((bar.n, bar.total))
         patch.setattr("farm.client.progress_bar.tqdm", lambda **_: bar)
-        with open_bar(snapshot(0, State.RUNNING), shown=True) as show:
+        with open_bar(video(0, State.RUNNING), shown=True) as show:
             for step in steps:
-                show(snapshot(step, State.RUNNING))
+                show(video(step, State.RUNNING))
             assert shown == sorted(shown)
             assert bar.n < 25
-            show(snapshot(25, State.COMPLETED))
+            show(video(25, State.COMPLETED))
     assert shown[-1] == (25, 25)
 
 

@@ -20,7 +20,10 @@ from farm.errors import RequestError
         ("", ["rows.csv has no rows"]),
         ("picture,fps\n", ["rows.csv has no rows"]),
         ("fps\n7", ["line 1: no column 'picture'"]),
-        ("picture,speed\na,1\nb,2", ["line 1: 'speed' is not one of picture, name, width, "]),
+        (
+            "picture,speed\na,1\nb,2",
+            [r"line 1: unknown parameter 'speed'; did you mean 'seed'\?"],
+        ),
         ("picture,steps,num_inference_steps\n", ["line 1: num_inference_steps: given twice"]),
         ("picture,fps\na,1,0", ["line 2: '0' is in a column without a name; put .*in quotes"]),
         ("picture,,fps\na,x,7", ["line 2: 'x' is in a column without a name"]),

@@ -90,10 +90,20 @@ def test_a_rows_own_parameters_do_not_vary() -> None:
     assert "sigmas" not in dict(sweep("--sigmas", "2,1").pin({"num_inference_steps": 3}).axes)
 
 
+def test_a_row_that_contradicts_the_sweep_is_refused() -> None:
+    swept = sweep("--tier", "exact,fast")
+    assert swept.pin({"fps": 9}).pin({"num_inference_steps": 3})
+    with pytest.raises(ValueError, match="--tier: the tier fast has sigmas of its own"):
+        swept.pin({"sigmas": (2.0, 1.0)})
+    with pytest.raises(ValueError, match=r"--reuse-interval: .*the tier exact"):
+        swept.pin({"reuse_interval": 2})
+
+
 def test_titles_are_short() -> None:
     assert title("cat", {"seed": 0}) == "cat-seed0"
     assert title("cat", {"seed": 0, "motion_bucket_id": 40}) == "cat-seed0-motion40"
     every = {"seed": 1, "max_guidance_scale": 3.0, "noise_aug_strength": 1e-05, "fit": "crop"}
+    assert title("cat", {"seed": 0, "some_flag": True}) == "cat-seed0-some_flagtrue"
     assert title("cat", every) == "cat-seed1-maxguidance3-noise1e-05-fitcrop"
 
 

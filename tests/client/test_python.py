@@ -130,7 +130,7 @@ def test_a_failed_job_says_why(asked: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_what_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="did you mean motion_bucket_id"):
+    with pytest.raises(RequestError, match="did you mean 'motion_bucket_id'"):
         farm.submit(PICTURE, motion_bucket=3)
     with pytest.raises(RequestError, match="not a picture"):
         farm.submit(b"rubbish", **asked)

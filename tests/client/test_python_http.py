@@ -15,7 +15,6 @@ import pytest
 
 import farm
 from farm.client.progress_bar import describe, in_notebook
-from farm.client.remote import Snapshot
 from farm.errors import (
     AccessError,
     JobCancelledError,
@@ -25,10 +24,11 @@ from farm.errors import (
     RequestError,
     ServerError,
 )
-from farm.model.job import Progress, State
+from farm.model.wire import Video
 from tests.support.farm_jobs import picture_bytes
 from tests.support.http_server import (
     FRAMES,
+    VIDEO,
     Videos,
     cut_the_events,
     lose_the_answer,
@@ -219,7 +219,7 @@ def test_waiting_has_an_end(server: Videos, connection: farm.Connection, tmp_pat
     server.jobs[other.id]["state"] = "cancelled"
     told = farm.as_completed([job, other], timeout=0.5)
     assert next(told) is other
-    with pytest.raises(TimeoutError, match=r"1 jobs are not finished.*job-0"):
+    with pytest.raises(TimeoutError, match=r"1 job still open.*job-0"):
         next(told)
 
 
@@ -332,9 +332,8 @@ def test_a_bar_is_for_who_can_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_where_a_job_is_in_words(state: str, progress: dict[str, Any], said: str) -> None:
-    told = Progress(steps=5, chunks=1, **progress)
-    snapshot = Snapshot(id="j", state=State(state), progress=told, num_videos=1, fps=7)
-    assert describe(snapshot) == said
+    video = Video.model_validate(VIDEO | {"state": state, "stage": None, "eta_s": None} | progress)
+    assert describe(video) == said
 
 
 @pytest.mark.parametrize("shown", [True, None])

@@ -9,6 +9,7 @@ import base64
 import csv
 import json
 import math
+import re
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -24,13 +25,15 @@ from farm.batch.sweep import parse_sweep
 from farm.client.http_remote import HttpRemote
 from farm.errors import RequestError
 from farm.model.job import Job, Submission
-from farm.model.parameters import OWN, check_parameters, submission_of
+from farm.model.parameters import JOB as OWN
+from farm.model.parameters import check_parameters, submission_of
 from farm.model.request import RenderRequest
 from svd_engine.__main__ import _parser
-from svd_engine.arguments import add_param_options, given_params, params_from
+from svd_engine.arguments import add_param_options, given_params, option, params_from
 from svd_engine.deviation_catalogue import CATALOGUE, SETS
 from svd_engine.params import RenderDefaults, RenderParams
-from svd_engine.values import spelt
+from svd_engine.reader import ALIASES, NAMES
+from svd_engine.values import as_text
 from tests.front_door import CheckingFarm
 from tests.support.asgi import bearer, client, still_app
 from tests.support.farm_jobs import picture_bytes
@@ -90,7 +93,7 @@ def http(**request: Any) -> Submission:
 
 
 def form(name: str, value: Any) -> Submission:
-    files = {"input_reference": ("a.png", PICTURE), name: (None, spelt(value))}
+    files = {"input_reference": ("a.png", PICTURE), name: (None, as_text(value))}
     return http(files=files)
 
 
@@ -123,7 +126,7 @@ def as_submission(params: RenderParams) -> Submission:
 
 
 def command_line(name: str, value: Any) -> Submission:
-    flag = f"--{name.replace('_', '-')}={spelt(value)}"
+    flag = f"{option(name)}={as_text(value)}"
     options = ENGINE_PARSER.parse_args(["render", "a.png", "--out", "a.mp4", flag])
     try:
         return as_submission(params_from(options))
@@ -132,7 +135,7 @@ def command_line(name: str, value: Any) -> Submission:
 
 
 def sweep(name: str, value: Any) -> Submission:
-    flag = f"--{name.replace('_', '-')}={once(name, value)}"
+    flag = f"{option(name)}={once(name, value)}"
     options = BATCH_PARSER.parse_args(["a.png", "--out", "out", flag])
     try:
         (combination,) = parse_sweep(given_params(options), "0").combinations()
@@ -143,12 +146,12 @@ def sweep(name: str, value: Any) -> Submission:
 
 def once(name: str, value: Any) -> str:
     """As one value of a sweep, in which commas are between several."""
-    return "+".join(value) if name == "deviations" else spelt(value)
+    return "+".join(value) if name == "deviations" else as_text(value)
 
 
 def csv_row(name: str, value: Any) -> Submission:
     text = StringIO()
-    csv.writer(text).writerows([["picture", name], ["a.png", spelt(value)]])
+    csv.writer(text).writerows([["picture", name], ["a.png", as_text(value)]])
     return manifest(text.getvalue(), "rows.csv")
 
 
@@ -275,6 +278,50 @@ def test_a_legal_value_is_the_same_request_at_every_door(name: str) -> None:
     each()
 
 
+@pytest.mark.parametrize("alias", ALIASES)
+def test_an_alias_is_its_parameter_at_every_door(alias: str) -> None:
+    name = ALIASES[alias]
+    assert agree(alias, 5) == agree(name, 5)
+
+
+def suggestion(door: str, name: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The name that a door suggests in the place of one that it refuses."""
+    with pytest.raises((RequestError, SystemExit)) as caught:
+        (FARM_DOORS | TEXT_DOORS)[door](name, 7)
+    said = f"{caught.value} {capsys.readouterr().err}"
+    found = re.search(r"did you mean '?-*([\w-]+)'?\?", said)
+    assert found is not None, said
+    return found[1].replace("-", "_")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("stesp", "steps"),
+        ("bucket", "motion_bucket_id"),
+        ("frames", "num_frames"),
+        ("guidence_scale", "guidance_scale"),
+        ("noise_aug_strenght", "noise_aug_strength"),
+    ],
+)
+def test_every_door_refuses_another_name_and_suggests_the_same(
+    name: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doors = FARM_DOORS | TEXT_DOORS
+    found = {door: suggestion(door, name, capsys) for door in doors}
+    assert found == dict.fromkeys(doors, meant)
+
+
+def test_a_name_that_is_like_no_other_is_refused_with_all_that_there_are() -> None:
+    for give in (python, form, json_body, csv_row, jsonl_row):
+        with pytest.raises(
+            RequestError, match="unknown parameter 'xyzzy'; the parameters are"
+        ) as e:
+            give("xyzzy", 7)
+        for name in NAMES:
+            assert name in str(e.value)
+
+
 ODD = [
     *(True, False, 0, 1, -1, 7.0, 7.5, 1e3, 1e19, 2**53 + 1, 2**64, -0.0, 1e-9, 1e308),
     *(math.nan, math.inf, -math.inf, 10**401, -(10**401)),
@@ -349,7 +396,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
         check_parameters(given)
     for name in given:
         assert f"{name}: Input should be" in str(caught.value)
-    files = {name: (None, spelt(value)) for name, value in given.items()}
+    files = {name: (None, as_text(value)) for name, value in given.items()}
     with pytest.raises(RequestError) as over_http:
         http(files={"input_reference": ("a.png", PICTURE), **files})
     assert str(over_http.value) == str(caught.value)
@@ -360,7 +407,7 @@ def test_parameters_that_contradict_are_refused_alike() -> None:
     words = "tier: the tier fast has sigmas of its own"
     with pytest.raises(RequestError, match=words):
         check_parameters(given)
-    files = {name: (None, spelt(value)) for name, value in given.items()}
+    files = {name: (None, as_text(value)) for name, value in given.items()}
     with pytest.raises(RequestError, match=words):
         http(files={"input_reference": ("a.png", PICTURE), **files})
     options = ["--tier", "fast", "--sigmas", "3,1,0"]

@@ -15,9 +15,10 @@ import farm
 from farm.client.picture import picture_bytes
 from farm.errors import RequestError
 from farm.model.job import Submission
-from farm.model.parameters import NAMES, OWN, check_parameters, submission_of
+from farm.model.parameters import JOB, MODEL, NAMES, check_parameters, submission_of
 from svd_engine.params import RenderParams
 from svd_engine.picture import open_picture
+from svd_engine.reader import ALIASES
 from tests.conftest import draw_picture
 
 
@@ -38,8 +39,14 @@ def test_importing_the_names_loads_neither_ray_nor_torch_nor_httpx() -> None:
 
 
 def test_every_field_is_a_keyword() -> None:
-    assert set(NAMES) == {*RenderParams.model_fields, "model", "variant", "dtype", *OWN}
-    assert set(OWN) < set(Submission.model_fields)
+    assert set(NAMES) == {*RenderParams.model_fields, *ALIASES, "model", "variant", "dtype", *JOB}
+    assert set(JOB) < set(Submission.model_fields)
+
+
+def test_the_docs_of_submit_name_every_parameter_that_is_none_of_a_clip() -> None:
+    said = farm.Connection.submit.__doc__
+    assert said is not None
+    assert all(name in said for name in (*MODEL, *JOB))
 
 
 def test_keywords_as_the_farm_reads_them() -> None:
@@ -64,11 +71,14 @@ def test_keywords_as_the_farm_reads_them() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"motion_bucket": 3}, "motion_bucket: .*did you mean motion_bucket_id?"),
-        ({"steps": 3}, "did you mean num_inference_steps?"),
-        ({"sed": 3}, "did you mean seed?"),
-        ({"xyzzy": 3}, "xyzzy: there is no such parameter; there is .*seed"),
-        ({"id": "mine"}, "id: there is no such parameter"),
+        ({"motion_bucket": 3}, "'motion_bucket'; did you mean 'motion_bucket_id'"),
+        ({"step": 3}, r"unknown parameter 'step'; did you mean 'steps'\?"),
+        ({"sed": 3}, r"unknown parameter 'sed'; did you mean 'seed'\?"),
+        ({"frames": 3}, r"unknown parameter 'frames'; did you mean 'num_frames'\?"),
+        ({"motion": 3}, r"unknown parameter 'motion'; did you mean 'motion_bucket_id'\?"),
+        ({"xyzzy": 3}, "unknown parameter 'xyzzy'; the parameters are .*seed"),
+        ({"id": "mine"}, "unknown parameter 'id'"),
+        ({"steps": 3, "num_inference_steps": 4}, "num_inference_steps: 4, but .* is 3"),
         ({"fps": 0}, "fps: .*got 0"),
         ({"fps": "fast", "seed": -1}, "fps: .*'fast'; seed: .*-1"),
         ({"priority": 101}, "priority: .*101"),

@@ -9,9 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from farm.ingress.fields import ALIASES
 from farm.model.job import Submission
 from svd_engine.params import RenderParams
+from svd_engine.reader import ALIASES
 from tests.conftest import draw_picture
 from tests.support.broken_pictures import encoded
 

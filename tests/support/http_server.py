@@ -15,7 +15,36 @@ import numpy as np
 from svd_engine.video import encode_video
 
 FRAMES = np.stack([np.full((48, 64, 3), 40 * n, np.uint8) for n in range(5)])
-# Answers a request in place of the server and returns True, or returns False to let it answer.
+# A job in progress as the first version of the server described it, and a field of the future.
+VIDEO: dict[str, Any] = {
+    "id": "job-0",
+    "object": "video",
+    "created_at": 1,
+    "completed_at": None,
+    "model": "tiny",
+    "progress": 33,
+    "seconds": "1",
+    "size": "64x48",
+    "status": "in_progress",
+    "error": None,
+    "state": "running",
+    "stage": "denoise",
+    "step": 2,
+    "steps": 5,
+    "chunk": 0,
+    "chunks": 1,
+    "queue_position": None,
+    "eta_s": 3.0,
+    "seed": 0,
+    "num_frames": 5,
+    "fps": 7,
+    "num_videos": 1,
+    "priority": 50,
+    "gpu_seconds": 0.0,
+    "attempts": 0,
+    "news": "a field to come",
+}
+# Answers a request in the server's place, or does nothing and lets it.
 Fault = Callable[["Door"], bool]
 
 
@@ -65,20 +94,12 @@ class Videos(ThreadingHTTPServer):
         job = self.jobs[name]
         state, fields = job["state"], job["fields"]
         done = state == "completed"
-        status = {"queued": "queued", "running": "in_progress", "completed": "completed"}
-        error = {"code": "failed", "message": self.fails_with, "param": None, "type": "x"}
-        progress = {"stage": None if done else "denoise", "step": 5 if done else 2, "steps": 5}
-        chunks = {"chunk": int(done), "chunks": 1, "queue_position": None, "eta_s": 3.0}
-        seen = {"status": status.get(state, "failed"), "progress": 100 if done else 30}
-        clip = {"seed": 0, "num_frames": 5, "fps": 7, "seconds": "1", "size": "64x48"}
-        record = {"object": "video", "created_at": 1, "model": "tiny", "news": "a field to come"}
-        return {
-            "id": name,
-            "state": state,
-            "error": error if state == "failed" else None,
-            "num_videos": int(fields.get("num_videos", 1)),
-            **(progress | chunks | seen | clip | record),
-        }
+        told = VIDEO | {"id": name, "state": state, "num_videos": int(fields.get("num_videos", 1))}
+        if state == "failed":
+            told["error"] = {"code": "failed", "message": self.fails_with}
+        if done:
+            told |= {"stage": None, "step": 5, "chunk": 1, "progress": 100}
+        return told
 
 
 class Door(BaseHTTPRequestHandler):

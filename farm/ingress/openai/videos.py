@@ -9,21 +9,20 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from farm.artifacts import ArtifactName
 from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
 from farm.ingress.access.authentication import Tenant, still_allowed
 from farm.ingress.bodies.body import PICTURE, read_body, threaded
 from farm.ingress.content import content_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
-from farm.ingress.fields import ALIASES, OWN, submission_of
+from farm.ingress.fields import field_schemas, submission_of
 from farm.ingress.openai.events import event_stream
-from farm.ingress.video import Check, Video, VideoDeleted, VideoList, video_of
 from farm.model.farm_api import FarmApi
-from farm.model.job import JobView, Progress, Submission, Variant
-from farm.model.parameters import VARIANT
+from farm.model.job import JobView, Progress, Submission
 from farm.model.request import digest_of
+from farm.model.wire import Check, Video, VideoDeleted, VideoList, video_of
 from farm.settings import Settings
-from svd_engine.params import RenderParams
 from svd_engine.picture import check_picture
 
 POLL_MS = 1000  # how often OpenAI's client is to poll
@@ -101,31 +100,10 @@ def _weights_named(submission: Submission) -> Iterator[None]:
         raise bad_request(param, f"{param}: {error}") from error
 
 
-def _fields() -> dict[str, Any]:
-    """The properties of the request body for OpenAPI: parameters and their aliases."""
-    params = RenderParams.model_json_schema()["properties"]
-    own = Submission.model_json_schema()["properties"]
-    aliases = {
-        alias: {**params[name], "title": alias, "description": f"another name of {name}"}
-        for alias, name in ALIASES.items()
-    }
-    return {
-        **params,
-        **aliases,
-        **{name: own[name] for name in OWN},
-        "model": {"type": "string", "description": "one of the models this farm offers"},
-        "variant": {"type": "string", "pattern": f"^{VARIANT}$", "description": "which weights"},
-        "dtype": {"type": "string", "enum": ["float32", "float16", "bfloat16"]},
-        "size": {"type": "string", "description": "width and height, as in 1024x576"},
-        "seconds": {"type": "string", "description": "num_frames divided by fps"},
-        "prompt": {"type": "string", "description": "accepted and ignored: SVD has no text input"},
-    }
-
-
 def _body(picture: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {PICTURE: picture, **_fields()},
+        "properties": {PICTURE: picture, **field_schemas()},
         "required": [PICTURE],
         "additionalProperties": False,
     }
@@ -250,7 +228,7 @@ async def content(
     request: Request,
     view: OwnView,
     farm: TheFarm,
-    variant: Variant = "video",
+    variant: ArtifactName = "video",
     index: Annotated[int, Query(ge=0, description="which of `num_videos`")] = 0,
     range_: Annotated[str | None, Header(alias="range")] = None,  # noqa: ARG001 - for OpenAPI
 ) -> Response:

@@ -82,7 +82,7 @@ function fill(card, video) {
   if (video.state !== "completed") put(well, words.title(video) + running);
   put(title, words.when(video.created_at));
   const failed = video.state === "failed" ? video.error?.message : "";
-  put(told, failed || `${video.size.replace("x", " × ")} · ${video.num_frames} frames · seed ${video.seed}`);
+  put(told, failed || `${video.size.replace("x", " × ")} · ${words.count(video.num_frames, "frame")} · seed ${video.seed}`);
   if (card.dataset.state === video.state) return;
   card.dataset.state = video.state;
   if (video.state === "completed") picture(well, video);

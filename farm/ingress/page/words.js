@@ -13,7 +13,7 @@ const TITLES = {
 
 export const isOpen = (video) => OPEN.has(video.state);
 export const title = (video) => TITLES[video.state] ?? video.state;
-const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+export const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 const joined = (...parts) => parts.filter(Boolean).join(" · ");
 
 export function progress(video) {

@@ -1,4 +1,7 @@
-"""A job as the Video of `/v1/videos`."""
+"""What `/v1/videos` answers: the server builds these models, and its client reads them.
+
+A client may be newer than its server, so a field that is added later needs a default.
+"""
 
 from typing import Literal
 
@@ -14,12 +17,27 @@ STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {
     State.CANCELLING: "in_progress",
     State.COMPLETED: "completed",
     State.FAILED: "failed",
-    State.CANCELLED: "failed",  # OpenAI's client waits on for any status it does not know
+    State.CANCELLED: "failed",  # OpenAI's client keeps waiting at any status it does not know
 }
 
 
+class ErrorDetail(BaseModel):
+    """What was wrong, which parameter, and a word for programs."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not 2xx or 3xx."""
+
+    error: ErrorDetail
+
+
 class VideoError(BaseModel):
-    """Why a video is not to be had."""
+    """Why there is no video."""
 
     message: str
     code: str
@@ -28,9 +46,9 @@ class VideoError(BaseModel):
 
 
 class Video(BaseModel):
-    """OpenAI's Video; from `state` on, what this farm says beside it."""
+    """A job: the fields of OpenAI's Video, and from `state` on those that this farm adds."""
 
-    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
     id: str
     object: Literal["video"] = "video"
@@ -50,17 +68,22 @@ class Video(BaseModel):
     chunks: int
     queue_position: int | None = None
     eta_s: float | None = None
-    blocked: str | None = None  # why no worker is there for it
+    blocked: str | None = None  # why no worker can take it
     seed: int
     num_frames: int
     fps: int
     num_videos: int
-    tier: str  # exact, or which approximation
-    reuse_interval: int
+    tier: str = "exact"  # or the name of an approximation
+    reuse_interval: int = 1
     deviations: tuple[str, ...] = ()  # known mistakes that were asked for
     priority: int
     gpu_seconds: float
     attempts: int
+
+    @property
+    def work(self) -> Progress:
+        """How far the job is, in steps and chunks; `progress` is the percentage."""
+        return Progress(**{name: getattr(self, name) for name in Progress.model_fields})
 
 
 class VideoList(BaseModel):
@@ -74,7 +97,7 @@ class VideoList(BaseModel):
 
 
 class VideoDeleted(BaseModel):
-    """A video that is no more."""
+    """The answer to a deletion."""
 
     id: str
     object: Literal["video.deleted"] = "video.deleted"
@@ -82,34 +105,33 @@ class VideoDeleted(BaseModel):
 
 
 class Check(BaseModel):
-    """What a request would be, and would take."""
+    """The job that a request would make, and the work it would take."""
 
     object: Literal["video.check"] = "video.check"
     video: Video
     unet_steps: int
-    videos_done: int  # of `num_videos`, in the store already
+    videos_done: int  # of `num_videos`, those that are in the store already
 
 
 def video_of(view: JobView) -> Video:
     """The video as it is now."""
     job, progress = view.job, view.progress
     params = job.request.params
-    frames = params.num_frames or 0
     ended = job.state is State.COMPLETED and job.finished_at is not None
     return Video(
         id=job.id,
         created_at=int(job.created_at),
         completed_at=int(job.finished_at or 0) if ended else None,
         model=job.model.name,
-        progress=percent(job, progress),
-        seconds=f"{frames / params.fps:g}",
+        progress=_percent(job, progress),
+        seconds=f"{params.frames / params.fps:g}",
         size=f"{params.width}x{params.height}",
         status=STATUS[job.state],
         error=_error(job),
         state=job.state,
         **progress.model_dump(),
         seed=params.seed,
-        num_frames=frames,
+        num_frames=params.frames,
         fps=params.fps,
         num_videos=job.request.num_videos,
         tier=params.tier,
@@ -121,8 +143,8 @@ def video_of(view: JobView) -> Video:
     )
 
 
-def percent(job: Job, progress: Progress) -> int:
-    """How much is done, by steps and chunks; 100 only when all of it is."""
+def _percent(job: Job, progress: Progress) -> int:
+    """The share of the steps and chunks that is done; 100 only once the job is completed."""
     if job.state is State.COMPLETED:
         return 100
     done, whole = progress.step + progress.chunk, progress.steps + progress.chunks
