@@ -1,4 +1,4 @@
-"""What one clip is asked to be. No torch here: the farm reads this without an engine."""
+"""The parameters of a clip. No torch: the farm reads this module without an engine."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -41,9 +41,9 @@ Deviations = Annotated[tuple[str, ...], AfterValidator(checked_names), BeforeVal
 
 
 class Lasting(BaseModel):
-    """What is written down and read again, perhaps by another version.
+    """A model that is stored, and perhaps read by another version of this package.
 
-    Validated with `extra="allow"`, it keeps what it does not know, and writes that again.
+    Validated with `extra="allow"`, it keeps fields that it does not know and writes them again.
     """
 
     @model_serializer(mode="wrap")
@@ -52,7 +52,7 @@ class Lasting(BaseModel):
 
 
 class RenderDefaults(BaseModel):
-    """What a checkpoint renders when the request does not say; read from `render_defaults.json`."""
+    """What a checkpoint renders if the request leaves it open; read from `render_defaults.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,7 +63,10 @@ class RenderDefaults(BaseModel):
 
 
 class RenderParams(Lasting):
-    """Parameters of one clip, named as `StableVideoDiffusionPipeline.__call__` names them."""
+    """The parameters of a clip, named as in `StableVideoDiffusionPipeline.__call__`.
+
+    To add one, add a field here and use it where it acts; the README lists the rest.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,42 +83,42 @@ class RenderParams(Lasting):
         25,
         ge=1,
         le=MAX_STEPS,
-        description="denoising steps, 10 in the tier `fast`; given sigmas take their place",
+        description="denoising steps, 10 in the tier `fast`; sigmas replace them",
     )
     sigmas: Annotated[tuple[Number, ...], BeforeValidator(listed)] | None = Field(
-        None, description="noise levels, falling, the last one where denoising ends (usually 0)"
+        None, description="falling noise levels; denoising ends at the last, which is usually 0"
     )
     tier: Tier = Field(
         "exact",
-        description="exact, or an approximation: fast (10 steps, placed by Align Your Steps) "
+        description="exact, or an approximation: fast (10 steps placed by Align Your Steps) "
         "or reuse (see reuse_interval)",
     )
     reuse_interval: Whole = Field(
         1,
         ge=1,
         le=MAX_INTERVAL,
-        description="compute every Nth step whole, and let those between reuse its deep features; "
-        "2 in the tier `reuse`",
+        description="compute only every Nth step in full; the steps between reuse its deep "
+        "features; 2 in the tier `reuse`",
     )
     min_guidance_scale: Guidance = Field(1.0, description="guidance of the first frame")
     max_guidance_scale: Guidance | None = Field(
         None, description="guidance of the last frame (default: the checkpoint's; SVD's is 3.0)"
     )
     fps: Whole = Field(
-        7, ge=1, le=240, description="frames per second, of the motion and of the video"
+        7, ge=1, le=240, description="frames per second of the motion and of the video"
     )
     motion_bucket_id: Whole = Field(
-        127, ge=0, le=1023, description="how much moves; trained on 0-255"
+        127, ge=0, le=1023, description="amount of motion; trained on 0-255"
     )
     noise_aug_strength: Number = Field(
         0.02, ge=0.0, le=100.0, description="noise added to the picture"
     )
     decode_chunk_size: Chunk | None = Field(
-        None, description="decode so many frames at a time, seams included (default: all as one)"
+        None, description="frames decoded at a time, which leaves seams (default: all)"
     )
     seed: Whole = Field(0, ge=0, lt=2**64, description="seed of all noise in the clip")
     fit: Fit = Field(
-        "stretch", description="how a picture of another shape is brought to the frame's"
+        "stretch", description="how a picture of another shape is fitted into the frame"
     )
 
     deviations: Deviations = Field(
@@ -137,7 +140,7 @@ class RenderParams(Lasting):
     def _interval_fits(cls, interval: int, info: ValidationInfo) -> int:
         known = info.data
         if not {"tier", "sigmas", "num_inference_steps"} <= known.keys():
-            return interval  # what is wrong with those is said already
+            return interval  # their own faults are reported already
         steps = _steps(known["sigmas"], known["num_inference_steps"])
         return check_interval(interval, known["tier"], steps)
 
@@ -165,7 +168,7 @@ class RenderParams(Lasting):
 
     @property
     def steps(self) -> int:
-        """Denoising steps that will be run."""
+        """The number of denoising steps that are run."""
         return _steps(self.sigmas, self.num_inference_steps)
 
     @property
@@ -177,7 +180,7 @@ class RenderParams(Lasting):
 
     @property
     def guidance(self) -> tuple[float, float]:
-        """Of the first frame and of the last; ValueError where it is open."""
+        """Guidance of the first and of the last frame; ValueError where it is open."""
         if self.max_guidance_scale is None:
             raise ValueError("max_guidance_scale is open: resolve the params first")
         return self.min_guidance_scale, self.max_guidance_scale
@@ -186,13 +189,13 @@ class RenderParams(Lasting):
     def guided(self) -> bool:
         """Whether any frame is guided, so that the UNet runs on a pair.
 
-        diffusers asks this twice in two ways and crashes where they differ (minimum above 1,
-        maximum not); here a frame above 1 is enough.
+        diffusers decides this in two places in two ways, and crashes where they differ (a minimum
+        above 1 and a maximum that is not); here a single frame above 1 is enough.
         """
         return max(self.guidance) > 1.0
 
     def resolve(self, defaults: RenderDefaults) -> Self:
-        """The same parameters with the checkpoint's where they are open."""
+        """The same parameters, with the checkpoint's defaults where they are open."""
         own = {name: value for name, value in defaults if getattr(self, name) is None}
         return self.model_copy(update=own)
 

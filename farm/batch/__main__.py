@@ -1,4 +1,4 @@
-"""`python -m farm.batch`: many pictures in, many clips out; run again, it does what is missing."""
+"""`python -m farm.batch` renders clips of many pictures; another run renders what is missing."""
 
 import argparse
 import logging
@@ -42,14 +42,14 @@ examples:
   python -m farm.batch s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
   ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips
 
-a row of a manifest (.csv, .jsonl) is a picture, and parameters of its own
-a model that is a folder must be there on every node of the cluster
+each row of a manifest (.csv, .jsonl) names a picture and its own parameters
+a model that is a folder must exist on every node of the cluster
 exit status: 0 every clip is done, 1 some failed, 2 wrong usage, 130 stopped
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a batch; 0 every clip is done, 1 some failed, 2 wrong usage."""
+    """Run a batch; its exit status is described in EXAMPLES."""
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
@@ -93,24 +93,37 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, metavar="DEST", help="a folder, file:///folder or s3://bucket/...")
     add("--store", metavar="URL", help="where the farm keeps its jobs (default: FARM_STORE)")
     add_model_options(parser)
-    add("--seeds", default="0", metavar="N-M,...", help="a clip of each picture for each (0)")
+    add(
+        "--seeds",
+        default="0",
+        metavar="N-M,...",
+        help="a clip of each picture for each seed (default: 0)",
+    )
     add("--priority", default="50", metavar="N", help="0 to 100 (default: 50)")
-    add("--force", action="store_true", help="render anew, though the clips are there")
-    add("--verify", action="store_true", help="read the clips that are there, by their digests")
-    add("--dry-run", action="store_true", help="say what would be done, fail, and take")
-    add("--detach", action="store_true", help="hand all over to a farm that goes on, and return")
+    add("--force", action="store_true", help="render again, even if the clips exist")
+    add("--verify", action="store_true", help="read existing clips and compare their digests")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="only report what would be done or fail, and how long it would take",
+    )
+    add(
+        "--detach",
+        action="store_true",
+        help="submit to a farm that outlives this program, and return",
+    )
     add(
         "--workers",
         type=positive,
         metavar="N",
-        help="how many, where this starts the farm (default: one per GPU, or one per node)",
+        help="how many, if this starts the farm (default: one per GPU, or one per node)",
     )
     add_param_options(parser, leave_out=("seed",), several=True)
     return parser
 
 
 def _batch_of(options: argparse.Namespace) -> Batch:
-    """The parsed options, checked; ValueError or a FarmError says which one is wrong."""
+    """The validated options; ValueError or a FarmError names the one at fault."""
     sweep = parse_sweep(given_params(options), options.seeds)
     try:
         priority = submission_of({"priority": options.priority}).priority
@@ -120,9 +133,9 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     out = open_store(options.out)
     if any(picture.origin.folder == out.where().rstrip("/") for picture in inputs.pictures):
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
-    with suppress(ConditionsError):  # clips are written plainly; the farm's own store needs them
+    with suppress(ConditionsError):  # only the farm's own store needs conditional writes
         out.check()
-    # A worker's working directory is not this one.
+    # Workers have another working directory.
     name = str(Path(options.model).absolute()) if _is_path(options.model) else options.model
     model = Model(name=name, variant=options.variant, dtype=options.dtype)
     summary = Summary(out)
@@ -161,7 +174,7 @@ def _inputs_of(given: Sequence[str], sweep: Sweep) -> Inputs:
 def _is_path(model: str) -> bool:
     try:
         return Path(model).exists()
-    except OSError:  # longer than a path may be; whoever looks for the model says so
+    except OSError:  # too long for a path; loading the model reports it
         return False
 
 
@@ -193,7 +206,7 @@ def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:
 
 
 def _todo(batch: Batch, clips: Sequence[Clip]) -> dict[str, str]:
-    """The titles that are not done, and what is wrong with their files where they are there."""
+    """The titles of clips to be made, and what is wrong with the files of those that exist."""
     if batch.force:
         return {clip.title: "" for clip in clips}
     known = {clip.title: clip.digest for clip in clips if clip.digest}
@@ -214,7 +227,7 @@ def _dry_run(farm: Farm, batch: Batch, clips: Sequence[Clip], settings: Settings
 
 
 def _hand_over(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
-    """Submit what is to be done, and say how to look, to fetch and to end."""
+    """Submit the missing clips, and print how to watch, fetch and stop them."""
     whys = _todo(batch, clips)
     todo = [clip for clip in clips if clip.title in whys]
     run = BatchRun(farm, batch, Reporter(len(clips), len(clips) - len(todo), 0, terminal=False))
@@ -237,7 +250,7 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
         if why:
             print(f"{title}: {why}: it is fetched again", file=sys.stderr)
     steps = sum(clip.params.steps for clip in todo)
-    # Former rows must not name files that change, should this end between the two.
+    # If this program is killed, no row of an earlier run may name a file that has changed since.
     batch.summary.remove(*(clip.title for clip in todo))
     with open_reporter(len(clips), len(clips) - len(todo), steps) as reporter:
         run = BatchRun(farm, batch, reporter)

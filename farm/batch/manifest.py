@@ -1,4 +1,4 @@
-"""Manifests: a picture per row, in JSONL or CSV, with a name and parameters of its own. Pure."""
+"""Manifests: CSV or JSONL with a picture in each row, and its name and parameters. Pure."""
 
 import csv
 import json
@@ -14,12 +14,12 @@ from farm.batch.table import decode, read_table
 from farm.errors import RequestError
 from svd_engine.reader import ALIASES, LISTS, NAMES, faults_of, parse_params, unknown_parameter
 
-TABLES = (".csv", ".tsv", ".txt")  # Excel calls its table of UTF-16 and tabs .txt
+TABLES = (".csv", ".tsv", ".txt")  # Excel saves a tab-separated UTF-16 table as .txt
 MANIFESTS = (".jsonl", *TABLES)
-FOUND = (".jsonl", ".csv", ".tsv")  # in a folder they look like one; a text need not be one
-EXCEL = "cp1252"  # what Excel writes of a table in western Europe and America, if it is not UTF-8
-MAX_FAULTS = 100  # told of at once
-MAX_NAME = 120  # bytes; clips' titles are longer, and file systems stop at 255
+FOUND = (".jsonl", ".csv", ".tsv")  # taken for manifests in a folder, where .txt is not
+EXCEL = "cp1252"  # Excel's encoding in western Europe and America if not UTF-8
+MAX_FAULTS = 100  # reported at once
+MAX_NAME = 120  # bytes; titles of clips are longer, and file names end at 255
 _OWN = ("picture", "name")
 _COLUMNS = (*_OWN, *NAMES)
 _DECIMAL = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
@@ -27,7 +27,7 @@ _DECIMAL = re.compile(r"^\s*(-?\d+),(\d+)\s*$")
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of a manifest, checked; `params` are the fields of RenderParams that it gives."""
+    """A validated row of a manifest; `params` are the fields of RenderParams that it gives."""
 
     line: int
     picture: str
@@ -37,7 +37,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row as it was read, its fields under their full names; or why it could not be."""
+    """A row with its fields under their full names, or why it cannot be read."""
 
     line: int
     given: dict[str, Any] = field(default_factory=dict)
@@ -45,16 +45,16 @@ class _Row:
 
 
 class _Object(list[tuple[str, Any]]):
-    """A JSON object, with a key that was written twice in it twice."""
+    """The pairs of a JSON object, in which a key may occur twice."""
 
 
 def parse_manifest(
     data: bytes, where: str, locate: Callable[[str], object] = lambda _picture: None
 ) -> list[Entry]:
-    """The rows of a manifest; `where` is its name, whose suffix says of which kind it is.
+    """The rows of a manifest. where: its name, whose suffix tells its format.
 
-    locate: raises RequestError for what a picture cannot be called.
-    Raises RequestError, which tells of every row's faults by its line.
+    locate: raises RequestError for a text that cannot name a picture.
+    Raises RequestError, which lists the faults of all rows by line.
     """
     table = where.lower().endswith(TABLES)
     try:
@@ -82,7 +82,7 @@ def parse_manifest(
 
 
 def refuse(faults: list[str]) -> None:
-    """Raise RequestError for faults, if there are any: with the first, and how many more."""
+    """Raise RequestError if there are faults: it has the first ones, and the number of the rest."""
     if faults:
         more = len(faults) - MAX_FAULTS
         rest = [f"and {more} more"] if more > 0 else []
@@ -90,7 +90,7 @@ def refuse(faults: list[str]) -> None:
 
 
 def is_name(text: str) -> bool:
-    """Whether clips may be called so, in folders and in stores."""
+    """Whether this can be the name of clips in folders and in stores."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -119,21 +119,21 @@ def _table_rows(text: str) -> Iterator[_Row]:
 
 
 def _table_row(line: int, keys: list[str], cells: list[str], delimiter: str) -> _Row:
-    """A row whose last cells may be missing, as Excel leaves out empty ones, or blank and many."""
+    """A row, which may end early or in many blank cells: Excel writes both."""
     beyond = [cell for cell in cells[len(keys) :] if cell.strip()]
     beyond += [cell for key, cell in zip(keys, cells, strict=False) if not key and cell.strip()]
     if beyond:
         hint = f"; put a value with {delimiter!r} in quotes" if len(cells) > len(keys) else ""
         return _Row(line, faults=[f"{beyond[0]!r} is in a column without a name{hint}"])
     given = {key: cell for key, cell in zip(keys, cells, strict=False) if cell.strip()}
-    if delimiter != ",":  # where that is not the delimiter, it is most often the decimal point
+    if delimiter != ",":  # then the comma is usually the decimal point
         for key in given.keys() - {*_OWN, *LISTS}:
             given[key] = _DECIMAL.sub(r"\1.\2", given[key])
     return _Row(line, given)
 
 
 def _json_rows(text: str) -> Iterator[_Row]:
-    # Not splitlines: to that, more ends a line than to JSON.
+    # `splitlines` would also split at characters that JSON allows in a line.
     for line, content in enumerate(text.split("\n"), 1):
         if not content.strip():
             continue
@@ -152,7 +152,7 @@ def _json_rows(text: str) -> Iterator[_Row]:
 
 
 def _keys(columns: list[str]) -> tuple[list[str], list[str]]:
-    """The fields' full names, and what is wrong with the columns; a blank one has no name."""
+    """The full names of the columns, empty for a blank one, and what is wrong with them."""
     keys = [_key(column) for column in columns]
     keys = [ALIASES.get(key, key) for key in keys]
     faults = [
@@ -169,7 +169,7 @@ def _key(column: str) -> str:
 
 
 def _check(row: _Row, locate: Callable[[str], object]) -> tuple[Entry, list[str]]:
-    """A row's picture, name and parameters, and what is wrong with them."""
+    """The picture, name and parameters of a row, and what is wrong with them."""
     if row.faults:
         return Entry(row.line, ""), row.faults
     given = dict(row.given)
@@ -187,13 +187,13 @@ def _check(row: _Row, locate: Callable[[str], object]) -> tuple[Entry, list[str]
             f"name: give one that is fit for a file, without '/', '..' and a dot in front, "
             f"of at most {MAX_NAME} bytes, got {name!r}"
         )
-    # Two names that only Unicode tells apart would be one file on a Mac.
+    # Two names that differ only in Unicode normalization would be one file on a Mac.
     name = unicodedata.normalize("NFC", str(name or ""))
     return Entry(row.line, str(picture), name, params), faults
 
 
 def _params(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The parameters that a row gives, as RenderParams has them, and their faults."""
+    """The parameters of a row as RenderParams has them, and their faults."""
     try:
         params = parse_params(given)
     except ValidationError as error:
@@ -202,5 +202,5 @@ def _params(given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it is Unicode; JSON may hold halves of characters."""
+    """Whether the text is valid Unicode: JSON can contain lone surrogates."""
     return text.encode(errors="replace").decode() == text

@@ -1,4 +1,4 @@
-"""A batch on its way: its clips submitted, watched, and fetched as they are finished."""
+"""Runs a batch: submits its clips, watches them, and fetches each one that is finished."""
 
 import logging
 import sys
@@ -20,18 +20,18 @@ from farm.model.request import Model
 from farm.store import Store
 from svd_engine.params import RenderParams
 
-SUBMITTERS = 8  # submissions under way at once
-ROOM_S = 30.0  # at most, between two tries to submit to a farm that is full
+SUBMITTERS = 8  # concurrent submissions
+ROOM_S = 30.0  # the longest wait before submitting again to a full farm
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip of the batch: a picture, and parameters with nothing left open."""
+    """A clip of the batch: a picture, and fully resolved parameters."""
 
     picture: Picture
     params: RenderParams
     variation: dict[str, Any]
-    digest: str  # of its request; empty where the picture cannot be read
+    digest: str  # of its request; empty if the picture cannot be read
 
     @property
     def title(self) -> str:
@@ -40,13 +40,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Batch:
-    """What was asked for on the command line."""
+    """The validated command line."""
 
     out: Store
     summary: Summary
     model: Model
     pictures: Sequence[Picture]
-    listings: Mapping[str, Listing]  # of folders and globs, with what was left out of them
+    listings: Mapping[str, Listing]  # of folders and globs, and what they leave out
     sweep: Sweep
     priority: int
     force: bool
@@ -54,22 +54,22 @@ class Batch:
 
 
 class BatchRun:
-    """The clips of a batch on their way: submitted, watched, fetched."""
+    """Submits, watches and fetches the clips of a batch."""
 
     def __init__(self, farm: Farm, batch: Batch, reporter: Reporter) -> None:
         self._farm, self._batch, self._reporter = farm, batch, reporter
         self._store = farm.store()
-        self._clips: dict[str, Clip] = {}  # by job, those under way
-        self._full = False  # said once
+        self._clips: dict[str, Clip] = {}  # unfinished, by job
+        self._full = False  # reported once
         self._given_up = threading.Event()
 
     @property
     def open(self) -> int:
-        """Clips that are under way."""
+        """The number of unfinished clips."""
         return len(self._clips)
 
     def render(self, clips: Sequence[Clip]) -> None:
-        """Submit all, then take each as it is finished. WorkerError where the farm is gone."""
+        """Submit all clips, then fetch each that is finished; WorkerError if the farm is gone."""
         self.submit(clips)
         for views in self._farm.watch(list(self._clips)):
             for view in views:
@@ -78,7 +78,7 @@ class BatchRun:
             self._finish(self._row(clip, status="failed", error=f"its job {job} was deleted"))
 
     def submit(self, clips: Sequence[Clip]) -> None:
-        """Hand all to the farm; those that it does not take have failed."""
+        """Submit all clips; those that the farm refuses have failed."""
         with ThreadPoolExecutor(SUBMITTERS) as submitters:
             try:
                 for clip, error in zip(clips, submitters.map(self._submit, clips), strict=True):
@@ -90,7 +90,7 @@ class BatchRun:
                 raise
 
     def interrupted(self, ends: bool) -> None:
-        """Ask once what is to become of the jobs. ends: the farm does, with this program."""
+        """Ask what is to happen to the jobs. ends: the farm ends with this program."""
         question = "let the farm go on (d, detach) or stop it (c, cancel)? [d] "
         otherwise = "detached; run it again to fetch the clips and go on"
         if ends:
@@ -115,11 +115,11 @@ class BatchRun:
     def _cancel(self, job: str) -> None:
         try:
             self._farm.cancel(job)
-        except FarmError as error:  # finished just now
+        except FarmError as error:  # it has just finished
             logging.getLogger("farm").info("%s", error)
 
     def _submit(self, clip: Clip) -> FarmError | None:
-        """Into `_clips`; or why not."""
+        """Submit a clip and record its job; the error where the farm refuses it."""
         batch = self._batch
         submission = Submission(
             model=batch.model,
@@ -140,7 +140,7 @@ class BatchRun:
                     self._full = True
                     if self._given_up.wait(min(ROOM_S, error.retry_after_s)):
                         return error
-        except WorkerError:  # the farm is gone, for all clips alike
+        except WorkerError:  # the farm is gone for all clips
             raise
         except FarmError as error:
             return error
@@ -161,7 +161,7 @@ class BatchRun:
             self._finish(self._row(clip, job, status="failed", error=str(error)))
 
     def _fetched(self, clip: Clip, job: Job) -> Row:
-        """Put the clip's files where the batch is to have them; the row that names them."""
+        """Copy the clip's files to the destination; the row that names them."""
         (result,) = job.results
         row = self._row(
             clip,

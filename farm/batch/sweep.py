@@ -1,4 +1,4 @@
-"""Sweeps: parameters with several values, a clip for every combination; and clips' titles. Pure."""
+"""Sweeps: parameters of several values, a clip for each combination, and clips' titles. Pure."""
 
 import argparse
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from svd_engine.reader import LISTS
 from svd_engine.values import as_label, is_given
 
 MAX_CLIPS = 100_000  # of one picture
-# Short names, where the parameter's own is long. None may contain `seed`: see `title`.
+# Short names of parameters. None may contain `seed`: see `title`.
 LABELS = {
     "num_frames": "frames",
     "num_inference_steps": "steps",
@@ -24,28 +24,28 @@ LABELS = {
     "decode_chunk_size": "chunk",
     "reuse_interval": "reuse",
 }
-# Where one of the two is asked for, the other has nothing to say.
+# A row that gives one of the two overrides the other.
 _RIVALS = {"sigmas": "num_inference_steps", "num_inference_steps": "sigmas"}
-# What may contradict one another, though each is right alone.
+# Parameters that can contradict one another although each is valid alone.
 _TOGETHER = ("num_inference_steps", "sigmas", "tier", "reuse_interval", "deviations")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The parameters that were given, each with its values: the seed, then in RenderParams' order.
+    """The parameters that were given and their values: the seed first, then in RenderParams' order.
 
-    Its combinations are the clips of a picture.
+    Each combination of values is a clip of each picture.
     """
 
     axes: tuple[tuple[str, tuple[Any, ...]], ...]
 
     @property
     def varied(self) -> tuple[str, ...]:
-        """The parameters that tell a picture's clips apart, and the seed in any case."""
+        """The parameters that distinguish the clips of a picture; always includes the seed."""
         return tuple(name for name, values in self.axes if name == "seed" or len(values) > 1)
 
     def pin(self, params: Mapping[str, Any]) -> "Sweep":
-        """The sweep of a picture that has parameters of its own, which then vary no more.
+        """The sweep of a picture with parameters of its own, which then have one value each.
 
         Raises ValueError where they contradict the other parameters.
         """
@@ -62,12 +62,12 @@ class Sweep:
         return [dict(zip(names, v, strict=True)) for v in product(*(v for _, v in self.axes))]
 
     def variation(self, combination: Mapping[str, Any]) -> dict[str, Any]:
-        """What tells that combination from the others: its values of the varied parameters."""
+        """The values that distinguish this combination from the others."""
         return {name: combination[name] for name in self.varied}
 
 
 def parse_sweep(options: Mapping[str, str], seeds: str) -> Sweep:
-    """The sweep of options' texts, such as `{"fps": "7,12"}`; ValueError names the one at fault."""
+    """The sweep of option texts such as `{"fps": "7,12"}`; ValueError names the option at fault."""
     axes: dict[str, tuple[Any, ...]] = {"seed": tuple(parse_seeds(seeds))}
     for name, text in options.items():
         # The commas of a list separate its items, so it is a single value.
@@ -90,7 +90,7 @@ def parse_sweep(options: Mapping[str, str], seeds: str) -> Sweep:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Seeds of `3`, `0-3` or `0-3,7`, each once, in order; ValueError for anything else."""
+    """The seeds of `3`, `0-3` or `0-3,7`, in order and each once; ValueError."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
@@ -106,9 +106,9 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def title(name: str, variation: Mapping[str, Any]) -> str:
-    """What a clip is called in files and logs: `cat-seed0`, or `cat-seed0-motion40` of a sweep.
+    """The name of a clip in files and logs: `cat-seed0`, or `cat-seed0-motion40` in a sweep.
 
-    No two clips share one: the last `-seed` ends the name, and each part is a label and a value.
+    Titles are unique: the last `-seed` ends the picture's name, and a part is a label and a value.
     """
     parts = (
         f"{label(axis).replace(' ', '')}{as_label(value)}" for axis, value in variation.items()
@@ -117,12 +117,12 @@ def title(name: str, variation: Mapping[str, Any]) -> str:
 
 
 def label(axis: str) -> str:
-    """A parameter's short name."""
+    """The short name of a parameter."""
     return LABELS.get(axis, axis)
 
 
 def _check_together(axes: Mapping[str, tuple[Any, ...]]) -> None:
-    """ValueError names the option whose values contradict those of others."""
+    """ValueError names an option whose values contradict those of others."""
     together = {name: values for name, values in axes.items() if name in _TOGETHER}
     for combination in _sweep(together).combinations():
         params_from(argparse.Namespace(), **combination)

@@ -1,4 +1,4 @@
-"""A farm over HTTP: its server's /v1/videos. What may be repeated is, until an answer comes."""
+"""A farm behind an HTTP server with /v1/videos. Requests are retried until they are answered."""
 
 import json
 import time
@@ -26,21 +26,21 @@ from farm.model.job import LogEntry
 from farm.model.wire import ErrorBody, Video
 from svd_engine.values import as_text
 
-PASSING = (429, 502, 503, 504)  # what a later try may not get
+RETRYABLE = (429, 502, 503, 504)
 CONNECT_S = 10.0
 READ_S = 30.0
-SLOW_S = 600.0  # a submit may read a model's weights, a cancel waits for the end of a step
-SILENCE_S = 90.0  # of an event stream, which is kept alive
-HELD_S = 5.0  # an event stream that was open for so long was answered
-POLL_S = 0.1  # the first pause between two looks at a job; they grow to TICK_S
-SHOWN = 300  # characters of an answer that is not JSON
+SLOW_S = 600.0  # a submit may read the weights of a model, a cancel waits for a step to end
+SILENCE_S = 90.0  # of an event stream, in which the server sends keep-alive comments
+HELD_S = 5.0  # an event stream that stayed open this long counts as answered
+POLL_S = 0.1  # the first pause between two polls of a job; pauses grow to TICK_S
+SHOWN = 300  # characters of an unexpected answer in a message
 
 
 class HttpRemote:
-    """The farm behind a server."""
+    """A farm, reached through its HTTP server."""
 
     def __init__(self, url: str, api_key: str | None = None) -> None:
-        """url: as http://host:8000. RequestError where it is none."""
+        """url: such as http://host:8000. Raises RequestError for anything else."""
         self._url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         try:
@@ -56,14 +56,16 @@ class HttpRemote:
     def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Video:
         if "tenant" in fields:
             raise RequestError("tenant: over HTTP it is the key's own")
-        named = name.encode(errors="replace").decode() or "picture"  # without one it is no file
+        named = (
+            name.encode(errors="replace").decode() or "picture"
+        )  # a part without a file name is no file
         answer = self._send(
             "POST",
             "/v1/videos",
             read_s=SLOW_S,
             data={name: as_text(value) for name, value in fields.items()},
             files={"input_reference": (named, picture)},
-            # The same for all tries: a lost answer never renders twice.
+            # All attempts use the same key, so that a lost answer does not render twice.
             headers={"Idempotency-Key": str(uuid.uuid4())},
         )
         return self._video(answer)
@@ -102,7 +104,7 @@ class HttpRemote:
     def events(self, job: str, after: int) -> Iterator[LogEntry]:
         patience = Patience()
         while True:
-            open_still = self.state(job).state.is_open  # asked first: none is then missed
+            open_still = self.state(job).state.is_open  # asked first, so that no event is missed
             began = time.monotonic()
             try:
                 for entry in self._stream(job, after):
@@ -111,7 +113,7 @@ class HttpRemote:
                     yield entry
                 failure = None
             except httpx.SSEError as error:
-                raise ServerError(f"{self._url} sent events that are none: {error}") from error
+                raise ServerError(f"{self._url} sent invalid events: {error}") from error
             except httpx.RequestError as error:
                 failure = self._silent(error)
             if failure is None and not open_still:
@@ -119,13 +121,13 @@ class HttpRemote:
             if time.monotonic() - began > HELD_S:
                 patience = Patience()
             if not patience.pause():
-                raise failure or ServerError(f"{self._url}: the events of {job} come to no end")
+                raise failure or ServerError(f"{self._url}: the events of {job} do not end")
 
     def close(self) -> None:
         self._client.close()
 
     def _look(self, job: str, until: float | None) -> Video | None:
-        """The job now; None where no answer came until then."""
+        """The job as it is now; None if there was no answer until then."""
         seconds = max(0.1, min(PATIENCE_S, _left(until)))
         patience = Patience(seconds)
         try:
@@ -133,7 +135,7 @@ class HttpRemote:
         except (ServerError, QueueFullError):
             if not patience.spent or seconds == PATIENCE_S:
                 raise
-            time.sleep(max(0.0, _left(until)))  # the next try would be later than that
+            time.sleep(max(0.0, _left(until)))  # there is no time for another attempt
             return None
         return self._video(answer)
 
@@ -144,7 +146,7 @@ class HttpRemote:
             answer = source.response
             if not answer.is_success:
                 answer.read()
-                if answer.status_code in PASSING:
+                if answer.status_code in RETRYABLE:
                     raise httpx.RemoteProtocolError(f"{answer.status_code} {_said(answer)}")
                 raise self._error_of(answer)
             for event in source:
@@ -154,7 +156,7 @@ class HttpRemote:
                     yield LogEntry(job=job, seq=seq, at=at, event=event.event, data=data)
                 except (ValueError, LookupError, TypeError, AttributeError) as error:
                     raise ServerError(
-                        f"{self._url} sent an event that is none: {event.data[:SHOWN]}"
+                        f"{self._url} sent an invalid event: {event.data[:SHOWN]}"
                     ) from error
 
     def _send(
@@ -165,7 +167,7 @@ class HttpRemote:
         read_s: float = READ_S,
         **options: Any,
     ) -> httpx.Response:
-        """The answer, once it is a good one. Raises the FarmError that a bad one stands for."""
+        """The first successful answer; the FarmError of one that is not worth a retry."""
         patience = patience or Patience()
         timeout = httpx.Timeout(read_s, connect=min(CONNECT_S, read_s))
         while True:
@@ -178,7 +180,7 @@ class HttpRemote:
                 if answer.is_success:
                     return answer
                 failure = self._error_of(answer)
-                if answer.status_code not in PASSING:
+                if answer.status_code not in RETRYABLE:
                     raise failure
                 pause = _retry_after(answer)
             if not patience.pause(pause):
@@ -204,7 +206,7 @@ class HttpRemote:
             return Video.model_validate_json(answer.content)
         except ValidationError as error:
             raise ServerError(
-                f"{answer.url} answered what is no video of a farm: {answer.text[:SHOWN]}"
+                f"{answer.url} answered with something that is no video: {answer.text[:SHOWN]}"
             ) from error
 
 
@@ -224,7 +226,7 @@ def _said(answer: httpx.Response) -> str:
 
 
 def _retry_after(answer: httpx.Response) -> float | None:
-    """Seconds, which the header says as such or as a date."""
+    """The seconds in a Retry-After header, which may also have a date."""
     text = answer.headers.get("Retry-After", "")
     try:
         return max(0.0, float(text))
@@ -232,5 +234,5 @@ def _retry_after(answer: httpx.Response) -> float | None:
         pass
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # none, or a date without a zone
+    except (ValueError, TypeError):  # no date, or one without a time zone
         return None

@@ -1,4 +1,4 @@
-"""The job record, its states, and the one table of what may become of it. Pure."""
+"""The record of a job, its states, and the table of transitions between them. Pure."""
 
 import secrets
 import time
@@ -19,12 +19,12 @@ from svd_engine.values import Flag, Whole, number
 
 
 class State(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
-    QUEUED = "queued"  # no worker has begun it
+    QUEUED = "queued"  # no worker has started it
     RUNNING = "running"
     PAUSED = "paused"
-    CANCELLING = "cancelling"  # asked to stop; a worker is still at its step or chunk
+    CANCELLING = "cancelling"  # it was asked to stop; a worker is still busy with a step or chunk
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -35,16 +35,16 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a job."""
+    """An event that changes the state of a job."""
 
-    START = "start"  # a worker has begun
+    START = "start"  # a worker has started
     PAUSE = "pause"
     RESUME = "resume"
     CANCEL = "cancel"
-    STOPPED = "stopped"  # no worker is at it any more, after a cancel
-    COMPLETE = "complete"  # every clip is in the store
+    STOPPED = "stopped"  # after a cancel, the last worker has left it
+    COMPLETE = "complete"  # all its clips are in the store
     FAIL = "fail"
-    RECOVER = "recover"  # a new coordinator found it open; no worker is at it
+    RECOVER = "recover"  # a new coordinator found it open, with no worker
 
 
 _OPEN = (State.QUEUED, State.RUNNING, State.PAUSED)
@@ -65,13 +65,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 
 
-LOG_PAGE = 1000  # entries of a log; an answer with fewer has all there are
+LOG_PAGE = 1000  # log entries in an answer; one with fewer is the last
 
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), BeforeValidator(number)]
 
 
 class ClipResult(Record):
-    """A clip that is in the store: what was made, how, and under which keys."""
+    """A clip in the store: how it was made, and the keys of its artifacts."""
 
     request: RenderRequest  # of one video
     sha256: str = Sha256  # of the frames' bytes, (F, H, W, 3) uint8
@@ -79,7 +79,7 @@ class ClipResult(Record):
     thumbnail: str
     sprite_sheet: str
     seconds: dict[Stage, float]
-    gpu_seconds: float  # a worker's time, lost attempts included
+    gpu_seconds: float  # of worker time, lost attempts included
     attempts: int
     worker: str  # the last renderer, as name@address:pid
     fence: int
@@ -87,7 +87,7 @@ class ClipResult(Record):
 
     @property
     def own_key(self) -> str | None:
-        # Before numerics were counted, clips had other names.
+        # Before numerics were counted, clips were named in another way.
         counted = self.request.numerics != UNCOUNTED
         return result_key(self.request.digest) if counted else None
 
@@ -138,7 +138,7 @@ class Submission(JobOptions):
 
 
 class Job(Record):
-    """The record of a job, as it is in the store. Times are seconds since 1970."""
+    """The record of a job in the store. Times are in seconds since 1970."""
 
     id: str
     tenant: str = "default"
@@ -150,14 +150,14 @@ class Job(Record):
     finish_within_s: float | None = None
     webhook_url: str | None = None
     picture_name: str = ""
-    claim: str | None = None  # the store's key of what its idempotency key names
+    claim: str | None = None  # the store's key of the claim of its idempotency key
     state: State = State.QUEUED
     created_at: float
-    created_on: float | None = None  # by the farm's clock, which deadlines go by (`FarmClock`)
+    created_on: float | None = None  # by the farm's clock, which deadlines use (`FarmClock`)
     started_at: float | None = None
     finished_at: float | None = None
-    fence: int = 0  # of the coordinator that wrote this
-    results: tuple[ClipResult, ...] = ()  # clips that are done, in the order of their seeds
+    fence: int = 0  # of the coordinator that wrote this record
+    results: tuple[ClipResult, ...] = ()  # of finished clips, in the order of their seeds
     error: str | None = None
     attempts: int = 0
     gpu_seconds: float = 0.0
@@ -168,7 +168,7 @@ class Job(Record):
         return job_key(self.id)
 
     def due(self) -> tuple[float, str] | None:
-        """The next deadline, by the farm's clock, and what is said after it; None without one."""
+        """The next deadline by the farm's clock, and the error once it has passed; None without."""
         deadlines = []
         begin = self.created_at if self.created_on is None else self.created_on
         if self.start_within_s is not None and self.started_at is None:
@@ -181,7 +181,7 @@ class Job(Record):
 
 
 class Opened(Record):
-    """An entry of the index of open jobs; its key is what counts."""
+    """An entry of the index of open jobs, of which only the key matters."""
 
     job: str
     tenant: str
@@ -192,22 +192,22 @@ class Opened(Record):
 
 
 class Progress(BaseModel):
-    """How far a job under way is, over all its clips."""
+    """How far a job is, over all its clips."""
 
     model_config = ConfigDict(frozen=True)
 
-    stage: Stage | None = None  # the latest that any of its clips is in
+    stage: Stage | None = None  # the latest stage of any of its clips
     step: int = 0
     steps: int
     chunk: int = 0
     chunks: int
-    queue_position: int | None = None  # jobs before it; None once it is started
-    eta_s: float | None = None  # until it is finished; None where nothing was timed yet
-    blocked: str | None = None  # why no worker is there for it
+    queue_position: int | None = None  # jobs ahead of it; None once it has started
+    eta_s: float | None = None  # until it is finished; None while nothing was timed
+    blocked: str | None = None  # why no worker can take it
 
     @classmethod
     def of(cls, job: "Job", step: int = 0, chunk: int = 0, **more: Any) -> "Progress":
-        """A job's, by its results; step, chunk: what its clips under way are at, in all."""
+        """The progress of a job; step and chunk are the sums over its unfinished clips."""
         params, count, done = job.request.params, job.request.num_videos, len(job.results)
         frames = params.num_frames or 0
         chunks = -(-frames // (params.decode_chunk_size or frames or 1))
@@ -221,12 +221,12 @@ class Progress(BaseModel):
 
     @property
     def fraction(self) -> float:
-        """How much of the work is done, 0 to 1, by steps and chunks."""
+        """The share of steps and chunks that is done, from 0 to 1."""
         return (self.step + self.chunk) / max(1, self.steps + self.chunks)
 
 
 class JobView(BaseModel):
-    """A job and how far it is."""
+    """A job and its progress."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -235,9 +235,9 @@ class JobView(BaseModel):
 
 
 class LogEntry(Record):
-    """One line of a job's event log; `seq` counts from 1."""
+    """An entry of a job's event log; `seq` counts from 1."""
 
-    job: str = ""  # whose log it is; entries of earlier versions do not say
+    job: str = ""  # empty in entries of earlier versions
     seq: int
     at: float
     event: str
@@ -245,15 +245,15 @@ class LogEntry(Record):
 
 
 def new_job_id() -> str:
-    """An id nobody else has; ids sort by the time they were made."""
+    """A unique id; ids sort by the time they were made."""
     return f"job-{int(time.time() * 1000):011x}{secrets.token_hex(5)}"
 
 
 def advance(job: Job, event: Event, now: float, fence: int, **changes: Any) -> Job:
-    """The job after an event. `fence`: of who says so.
+    """The job after an event. fence: that of the coordinator that reports the event.
 
-    Raises JobError where the job's state has no such event, ConflictError where a later
-    coordinator has the job.
+    Raises JobError where the job's state does not allow the event, and ConflictError where the job
+    belongs to a later coordinator.
     """
     if fence < job.fence:
         raise ConflictError(f"{job.id} belongs to coordinator {job.fence}, this is {fence}")

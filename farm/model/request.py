@@ -13,11 +13,11 @@ from svd_engine.params import Dtype, Lasting, RenderDefaults, RenderParams
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 MAX_SEED = 2**64 - 1
-UNCOUNTED = 0  # numerics of records that do not say: other than all that are counted
+UNCOUNTED = 0  # numerics of records from before they were counted; equal to no counted ones
 
 
 class Model(Lasting):
-    """Which weights, in which type."""
+    """The weights to render with, and their type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -27,17 +27,17 @@ class Model(Lasting):
 
 
 class ModelFacts(BaseModel):
-    """What a worker that can see a model says of it."""
+    """What a worker that has access to a model reports about it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     digest: str = Sha256  # of its configs and weights
     defaults: RenderDefaults
-    warnings: tuple[str, ...] = ()  # for people: what its files say that has no meaning
+    warnings: tuple[str, ...] = ()  # settings in its files that have no effect
 
 
 class RenderRequest(Lasting):
-    """Clips of one picture, told by all that decides their pixels and by nothing else."""
+    """Clips of one picture: everything that determines their pixels, and nothing else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +51,7 @@ class RenderRequest(Lasting):
     @model_validator(mode="before")
     @classmethod
     def _of_a_version(cls, given: Any) -> Any:
-        """Records from before numerics were counted have the package's version in their place."""
+        """Records from before numerics were counted have the package's version instead."""
         if isinstance(given, dict) and "engine" in given:
             return {"numerics": UNCOUNTED} | {k: v for k, v in given.items() if k != "engine"}
         return given
@@ -66,21 +66,23 @@ class RenderRequest(Lasting):
 
     @cached_property
     def digest(self) -> str:
-        """The name of the result: equal requests have equal frames.
+        """The name of the result: requests of equal digest have equal frames.
 
-        A parameter that a later version adds does not change it where it has its default.
+        A parameter that has its default is left out, so that a later version can add one without
+        renaming the clips in the store. Hence a default may change only together with NUMERICS,
+        which are always included.
         """
         return _digest({**self._given, "numerics": self.numerics})
 
     @cached_property
     def asked(self) -> str:
-        """The digest of what is asked, by whichever numerics it is rendered."""
+        """The digest of what is asked for, whichever numerics it is rendered with."""
         return _digest(self._given)
 
     def model_copy(
         self, *, update: Mapping[str, Any] | None = None, deep: bool = False
     ) -> "RenderRequest":
-        """As pydantic's, which would copy the digests as well."""
+        """Like pydantic's method, which would also copy the cached digests."""
         copied = super().model_copy(update=update, deep=deep)
         for name in ("digest", "asked"):
             copied.__dict__.pop(name, None)
@@ -88,7 +90,7 @@ class RenderRequest(Lasting):
 
     @property
     def _given(self) -> dict[str, Any]:
-        """What is not as it is by default."""
+        """All fields but the numerics that differ from their defaults."""
         given = _not_default(self) | {"params": _not_default(self.params)}
         given.pop("numerics", None)
         return given
@@ -127,5 +129,5 @@ def _digest(values: dict[str, Any]) -> str:
 
 
 def digest_of(data: bytes) -> str:
-    """sha256 as the farm writes it everywhere: 64 hex digits."""
+    """The sha256 in the form that the farm uses everywhere: 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
