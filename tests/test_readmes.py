@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from farm.settings import Address, Settings
+from farm.batch.manifest import parse_manifest
+from farm.settings import KEYS, Address, Settings
 from tests.support.commands import CommandError, all_options, check_command
 from tests.support.http_samples import SampleError, check_request, check_sample, samples
 from tests.support.names import NameFault, check_names
@@ -173,6 +174,17 @@ def test_wrong_requests_are_found(words: str) -> None:
 
 def test_the_readme_for_newcomers_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+def test_keys_and_manifests_are_such_as_the_farm_reads() -> None:
+    keys = [block for each in PAGES for block in each.blocks if "SHA256_OF_THE_KEY" in block.code]
+    for block in keys:
+        assert KEYS.validate_json(block.code.replace("SHA256_OF_THE_KEY", "0" * 64)), str(block)
+    tables = [block for each in PAGES for block in each.blocks if block.language == "csv"]
+    for block in tables:
+        assert len(parse_manifest(block.code.encode(), "rows.csv")) == block.code.count("\n") - 1
+    assert keys
+    assert tables
 
 
 # What takes a GPU, a download, or minutes.
