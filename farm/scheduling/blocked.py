@@ -1,4 +1,4 @@
-"""Why no worker is there for those who wait. Pure."""
+"""The reason why no worker can take the waiting tasks, for people. Pure."""
 
 from collections.abc import Collection, Mapping
 
@@ -12,10 +12,10 @@ def why_blocked(
     troubles: Mapping[str, str],
     drained: Collection[str],
 ) -> str:
-    """Why clips cannot go on; empty where they can, or will in a moment.
+    """Why clips cannot be rendered; empty if they can, or will be in a moment.
 
-    up: workers that can be given tasks, but for `drained`, which an operator took out.
-    troubles: why others are not up.
+    up: the workers that are running. drained: those that an operator has excluded from new tasks.
+    troubles: why other workers are not up, by name.
     """
     if not slots:
         return "no node of the Ray cluster has a GPU or a CPU for a worker"

@@ -1,26 +1,26 @@
-"""How long work will take, from how long it took: seconds per step, frame and pixel. Pure."""
+"""Estimates of how long work will take, from the times of earlier tasks. Pure."""
 
 from collections.abc import Mapping
 
 from farm.model.plan import Stage, Task
 from farm.model.request import RenderRequest
 
-WEIGHT = 0.2  # of the newest observation
+WEIGHT = 0.2  # the weight of the newest observation in the moving average
 
 
 class Pace:
-    """A moving average for each stage of each model, and for each interval of reuse."""
+    """Moving averages of seconds per unit of work, by model, stage and reuse interval."""
 
     def __init__(self) -> None:
         self._pace: dict[tuple[str, Stage, int], float] = {}
 
     def observe(self, task: Task, request: RenderRequest, seconds: float) -> None:
-        """Take note of a task that took so long."""
+        """Record how long a task took."""
         start, stop = task.span
         self._note(task.stage, request, stop - start, seconds)
 
     def observe_clip(self, request: RenderRequest, seconds: Mapping[str, float]) -> None:
-        """Take note of a whole clip, by the seconds of its stages."""
+        """Record how long the stages of a whole clip took."""
         amounts = {Stage.DENOISE: request.params.steps, Stage.DECODE: request.params.num_frames}
         for stage in Stage:
             if seconds.get(stage):
@@ -33,9 +33,9 @@ class Pace:
         self._pace[key] = former + WEIGHT * (pace - former)
 
     def left(self, request: RenderRequest, step: int = 0, frames: int = 0) -> float | None:
-        """Seconds of one worker that a clip still needs; None where a stage before it is untimed.
+        """The seconds of one worker that a clip still needs; None if a remaining stage is untimed.
 
-        step, frames: denoised and decoded already.
+        step, frames: the steps that are denoised and the frames that are decoded already.
         """
         amounts = {
             Stage.ENCODE: int(step == 0),
@@ -45,7 +45,7 @@ class Pace:
         }
         total = 0.0
         for stage, amount in amounts.items():
-            if not amount:  # done: a clip that goes on after a restart is never encoded again
+            if not amount:  # the stage is done, and its time does not matter
                 continue
             pace = self._of(request, stage)
             if pace is None:
@@ -54,7 +54,7 @@ class Pace:
         return total
 
     def _of(self, request: RenderRequest, stage: Stage) -> float | None:
-        """The pace of a stage; a video is written at the same one whichever model has made it."""
+        """The pace of a stage. For MUX, which does not depend on the model, any model's will do."""
         pace = self._pace.get(_key(request, stage))
         if pace is None and stage is Stage.MUX:
             return next((pace for (_, of, _), pace in self._pace.items() if of is stage), None)
@@ -62,13 +62,13 @@ class Pace:
 
 
 def _key(request: RenderRequest, stage: Stage) -> tuple[str, Stage, int]:
-    """What has a pace of its own: steps that reuse features are faster than whole ones."""
+    """The key of a pace. Steps that reuse features are faster, so each interval has its own."""
     interval = request.params.reuse_interval if stage is Stage.DENOISE else 1
     return request.weights, stage, interval
 
 
 def _work(stage: Stage, request: RenderRequest, amount: int) -> float:
-    """Pixels that a task goes over. amount: steps or frames; of no matter to encode and mux."""
+    """The pixels that a task processes. amount: steps or frames; not used for ENCODE and MUX."""
     params = request.params
     pixels = (params.width or 0) * (params.height or 0)
     frames = params.num_frames or 0

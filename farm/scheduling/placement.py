@@ -1,4 +1,4 @@
-"""Which workers a cluster should have, and where. A pure function of its nodes."""
+"""The workers that a cluster should have, and their nodes. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from farm.model.plan import Kind
 
 RENDERERS_PER_DECODER = 8  # a decode takes about an eighth of the time of 25 denoising steps
-DECODER_SHARE = 0.2  # of a GPU, for a decoder beside a renderer
+DECODER_SHARE = 0.2  # the share of a GPU for a decoder beside a renderer
 
 
 @dataclass(frozen=True)
@@ -20,22 +20,24 @@ class Node:
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one worker: where, and what it reserves there."""
+    """A place for one worker: its node, and the resources that it reserves there."""
 
     kind: Kind
     node: str
     gpus: float
     cpus: float
-    spins: bool = True  # its threads wait awake for more work; else they sleep
+    spins: bool = True  # whether its threads wait for work in a busy loop, instead of sleeping
 
 
 def place_workers(nodes: Sequence[Node], workers: int | None = None) -> list[Slot]:
-    """A renderer and a decoder for each worker; a worker for each GPU, or `workers` of them.
+    """Place a renderer and a decoder on each GPU, or on each node of a cluster without GPUs.
 
-    From nine GPUs on there are some to spare, and every ninth is a decoder's own. Without GPUs
-    there is one worker per node, since each computes with all threads of its node: the thread
-    count changes the last bits. Of those that share cores at most one may spin: two that do slow
-    each other down fivefold, while one that sleeps takes twice its time alone.
+    workers: on GPUs, the most GPUs to use; on CPUs, the number of pairs to spread over the nodes.
+
+    From nine GPUs on, decoders get GPUs of their own: every ninth one. Without GPUs the default is
+    one pair per node, because a worker computes with all threads of its node: the number of threads
+    changes the last bits of results. Of workers that share cores at most one may spin: two that
+    spin slow each other down fivefold, while one that sleeps takes twice as long as alone.
     """
     nodes = sorted(nodes, key=lambda node: node.id)
     gpus = [node for node in nodes for _ in range(node.gpus)]

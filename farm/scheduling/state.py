@@ -22,11 +22,11 @@ class Reason(StrEnum):
 
 
 class Fault(StrEnum):
-    """Why a task was not done."""
+    """Why a task failed."""
 
     REQUEST = "request"  # no attempt can succeed
     ERROR = "error"
-    LOST = "lost"  # its worker died
+    LOST = "lost"  # the worker died
     MEMORY = "memory"  # out of GPU memory
     STORE = "store"  # neither the worker's fault nor the request's
     STOPPED = "stopped"  # it was asked to stop
@@ -71,7 +71,7 @@ class Run:
     running: dict[str, "Assignment[Any]"] = field(default_factory=dict)  # by worker
     since: int = 0  # assignments up to this number are stale
     attempts: Counter[str] = field(default_factory=Counter)  # by task
-    avoid: dict[str, set[str]] = field(default_factory=dict)  # workers that failed it, by task
+    avoid: dict[str, set[str]] = field(default_factory=dict)  # the workers that failed each task
     lean: set[str] = field(default_factory=set)  # tasks that ran out of memory
     alone: set[str] = field(default_factory=set)  # tasks that no several workers share any more
 
@@ -101,7 +101,7 @@ class Assignment(Generic[R]):
 
     @property
     def members(self) -> tuple[str, ...]:
-        """All workers that are at it."""
+        """All workers of the task."""
         return (self.worker, *self.helpers)
 
 

@@ -9,7 +9,7 @@ from farm.scheduling.state import Reason, Run, Worker
 
 PASSING = 5  # frames that a decode needs room for beside those that it holds; see decoded_bytes
 
-Idle = Mapping[Hashable, dict[str, None]]  # workers of one kind, by the model they hold
+Idle = Mapping[Hashable, dict[str, None]]  # idle workers of one kind, by their loaded model
 
 
 def choose(
