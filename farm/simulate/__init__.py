@@ -1,1 +1,1 @@
-"""`python -m farm.simulate`: the farm's scheduler on a simulated clock and simulated GPUs."""
+"""`python -m farm.simulate`: run the farm's scheduler on a simulated clock and simulated GPUs."""

@@ -1,9 +1,9 @@
-"""`python -m farm.simulate`: the farm's own scheduler, on a simulated clock and simulated GPUs.
+"""`python -m farm.simulate`: run the farm's scheduler on a simulated clock and simulated GPUs.
 
-Jobs of three tenants arrive faster than the farm can render; tasks fail, workers die, and spot
-GPUs are taken away and come back. Utilisation is the time of work over the time of all GPUs that
-are there, loading ones too, counted for each kind of worker while a ready task of that kind waits.
-Work that comes to nothing counts; the way from a decision to the work, and back, does not.
+Jobs of three tenants arrive faster than the farm can render them; tasks fail, workers die, and spot
+GPUs are taken away and come back. Utilisation is the share of time that GPUs work, including those
+that load a model, counted for each kind of worker while a ready task of that kind waits. Failed
+work counts as work; the delay between a decision and its task does not.
 """
 
 import heapq
@@ -28,23 +28,23 @@ from svd_engine.params import RenderDefaults, RenderParams
 
 T = TypeVar("T")
 SEGMENT = 5
-# Seconds of a task: of a step, and of a whole clip's other stages; about an A100's.
+# Seconds of a denoising step, and of the other stages for a whole clip; about those of an A100.
 SECONDS = {Stage.ENCODE: 0.3, Stage.DENOISE: 0.8, Stage.DECODE: 1.8, Stage.MUX: 0.4}
-SPREAD = 0.15  # of the logarithm of a task's time
-DISPATCH_S = 0.005  # from a decision to the work, and from its end to the news of it
+SPREAD = 0.15  # the standard deviation of the logarithm of a task's time
+DISPATCH_S = 0.005  # the total delay before a task starts and after it ends
 TENANTS = {"large": 0.5, "middle": 0.35, "small": 0.15}  # shares of the jobs
 PRIORITIES = {10: 0.3, 50: 0.5, 90: 0.2}
-LOAD = 1.3  # work that arrives, over what can be done meanwhile
-P_ERROR, P_LOST = 0.004, 0.001  # of a task
-PREEMPTED_S = 7200.0  # mean time until a GPU is taken away
-BACK_S = (60.0, 300.0)  # until it is given back
-LOADING_S = 20.0  # of a worker, before its first task
-SAMPLES = 400  # of the plot
+LOAD = 1.3  # the work that arrives, divided by what the farm can do in that time
+P_ERROR, P_LOST = 0.004, 0.001  # the probabilities that a task fails, and that its worker dies
+PREEMPTED_S = 7200.0  # the mean time until a GPU is taken away
+BACK_S = (60.0, 300.0)  # the least and the most time until it comes back
+LOADING_S = 20.0  # how long a worker loads before its first task
+SAMPLES = 400  # points in the plot
 
 
 @dataclass
 class Report:
-    """What came of it. Times are simulated seconds, unless it says real."""
+    """The results of a simulation. Times are in simulated seconds, except for real_s."""
 
     gpus: int
     jobs: int
@@ -54,7 +54,7 @@ class Report:
     real_s: float = 0.0
     simulated_s: float = 0.0
     preempted: int = 0
-    resumed: int = 0  # clips that gave way to a better one, or lost their worker, and went on
+    resumed: int = 0  # how often a clip continued on another worker
     waits: dict[tuple[str, int], list[float]] = field(default_factory=lambda: defaultdict(list))
     gave_way_s: dict[int, float] = field(default_factory=lambda: dict.fromkeys(PRIORITIES, 0.0))
     busy_s: dict[Kind, float] = field(default_factory=lambda: dict.fromkeys(Kind, 0.0))
@@ -64,15 +64,15 @@ class Report:
 
     @property
     def utilisation(self) -> float:
-        """Busy over available time, of all workers, while work waited for them."""
+        """The share of time that all workers were busy while work waited for them."""
         return sum(self.busy_s.values()) / max(1e-9, sum(self.there_s.values()))
 
     def waits_of(self, one: str | int) -> list[float]:
-        """A tenant's or a priority's waits until the first task, sorted."""
+        """The sorted waits until the first task, of a tenant's jobs or of a priority's."""
         return sorted(w for whose, waits in self.waits.items() if one in whose for w in waits)
 
     def lines(self) -> Iterator[str]:
-        """The report, for people."""
+        """The report as text, line by line."""
         yield f"{self.gpus:,} GPUs, {self.jobs:,} jobs: {self.done:,} done, {self.failed:,} failed"
         yield (
             f"{self.decisions:,} decisions in {self.real_s:.0f} s, with all of the simulation: "
@@ -101,7 +101,7 @@ def _waits(name: str, waits: Sequence[float]) -> str:
 
 
 class Simulation:
-    """One run of the scheduler against chance."""
+    """One run of the scheduler with random events. An event returns how many jobs it has ended."""
 
     def __init__(self, gpus: int, jobs: int, seed: int) -> None:
         self._chance = random.Random(seed)
@@ -109,9 +109,9 @@ class Simulation:
         self._tasks = tuple(plan(_request(), SEGMENT))
         self._events: list[tuple[float, int, Callable[[float, Any], int], Any]] = []
         self._number = 0
-        self._queued: Counter[str] = Counter()  # jobs not begun, by tenant
-        self._youngest = dict.fromkeys(TENANTS, 0.0)  # when the last of those begun was submitted
-        self._there: dict[str, Kind] = {}  # GPUs, loading ones too
+        self._queued: Counter[str] = Counter()  # jobs that have not started, by tenant
+        self._youngest = dict.fromkeys(TENANTS, 0.0)  # submission time of the youngest started job
+        self._there: dict[str, Kind] = {}  # the present workers, including those that load
         self._counts: Counter[Kind] = Counter()
         self._busy: Counter[Kind] = Counter()
         self.report = Report(gpus, jobs)
@@ -121,19 +121,19 @@ class Simulation:
             self._scheduler.join(f"{slot.kind}-{number}", slot.kind)
         renderers = self._counts[Kind.RENDERER]
         clip = SECONDS[Stage.ENCODE] + 25 * SECONDS[Stage.DENOISE]
-        self._span = jobs * clip / max(1, renderers) / LOAD  # in which all jobs arrive
+        self._span = jobs * clip / max(1, renderers) / LOAD  # the time in which all jobs arrive
         for number in range(jobs):
             self._at(self._chance.uniform(0, self._span), self._arrive, number)
 
     def run(self) -> Report:
-        """Until every job is done or has failed."""
+        """Simulate until every job is done or has failed."""
         began, clock, left = time.perf_counter(), 0.0, self.report.jobs
         every = self._span / SAMPLES
         while left:
             now, _, event, what = heapq.heappop(self._events)
             self._count(now - clock, now, every)
             clock = now
-            left -= event(now, what)  # the jobs that end with it
+            left -= event(now, what)
             for assignment in self._scheduler.assign(now):
                 self._begin(assignment, now)
         self.report.real_s = time.perf_counter() - began
@@ -181,7 +181,7 @@ class Simulation:
         assignment, fault = what
         worker = self._scheduler.workers.get(assignment.worker)
         if worker is None or worker.task is not assignment:
-            return 0  # its GPU was taken away
+            return 0  # the worker's GPU was taken away meanwhile
         self._busy[worker.kind] -= 1
         if fault is None:
             self._scheduler.finish(worker.name)
@@ -197,9 +197,9 @@ class Simulation:
         return over
 
     def _gone(self, now: float, name: str) -> int:
-        """A GPU is taken away, for a while."""
+        """A GPU is taken away for a while."""
         worker, over = self._scheduler.workers.get(name), 0
-        if worker is None:  # it is loading: let it be
+        if worker is None:  # the worker is loading: try again later
             self._at(now + LOADING_S, self._gone, name)
             return 0
         if worker.task is not None:
@@ -222,7 +222,7 @@ class Simulation:
         return 0
 
     def _retry(self, _now: float, _what: None) -> int:
-        return 0  # `assign` comes after every event
+        return 0  # nothing to do, because `assign` is called after every event
 
     def _fail(self, assignment: Assignment[Run], fault: Fault, now: float) -> int:
         verdict = self._scheduler.fail(assignment.worker, fault, now)
@@ -247,7 +247,7 @@ class Simulation:
         return self._chance.choices(list(shares), list(shares.values()))[0]
 
     def _count(self, seconds: float, now: float, every: float) -> None:
-        """Add up the time since the last event, in which nothing changed."""
+        """Account for the time since the last event, during which nothing changed."""
         for kind in Kind:
             if self._scheduler.waits(kind):
                 self.report.busy_s[kind] += seconds * self._busy[kind]
@@ -258,13 +258,13 @@ class Simulation:
 
 
 def _request() -> RenderRequest:
-    # Of one chunk: nobody shares a decode here.
+    # One chunk per clip, so that workers do not share decodes.
     params = RenderParams(decode_chunk_size=25).resolve(RenderDefaults(num_frames=25))
     return RenderRequest(picture="0" * 64, weights="0" * 64, dtype="float16", params=params)
 
 
 def decision_rate(tasks: int = 100_000) -> float:
-    """Decisions a second of the scheduler alone, with so many tasks queued."""
+    """Measure the scheduler's decisions per second with `tasks` tasks queued."""
     per_clip = tuple(plan(_request(), SEGMENT))
     scheduler = Scheduler[Run]()
     for number in range(tasks // len(per_clip)):
@@ -283,7 +283,7 @@ def decision_rate(tasks: int = 100_000) -> float:
 
 
 def plot(report: Report, path: Path) -> None:
-    """A picture of the run: utilisation, jobs that wait, and for how long."""
+    """Draw a run: utilisation, waiting jobs, and waiting times."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -317,18 +317,18 @@ def plot(report: Report, path: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Simulate, print the report, draw the picture."""
+    """Simulate, print the report, and draw it if asked to. Returns 0."""
     parser = Parser(
         "python -m farm.simulate",
-        description="The farm's scheduler on a simulated clock.",
+        description="Run the farm's scheduler on a simulated clock and simulated GPUs.",
         epilog=STATUSES,
     )
     for name, default in (("--gpus", 10_000), ("--jobs", 200_000)):
         parser.add_argument(
             name, type=positive, default=default, metavar="N", help=f"(default: {default})"
         )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of chance (default: 0)")
-    parser.add_argument("--out", metavar="PNG", help="where to draw it (needs matplotlib)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default: 0)")
+    parser.add_argument("--out", metavar="PNG", help="draw the run there (needs matplotlib)")
     options = parser.parse_args(arguments)
     if options.out and not find_spec("matplotlib"):
         parser.error("--out needs matplotlib: pip install matplotlib")
