@@ -1,4 +1,4 @@
-"""Ray: join or start a cluster, look at its nodes, ask it about a model."""
+"""Ray clusters: join or start one, list its nodes, and have it read the facts of models."""
 
 import asyncio
 import logging
@@ -27,30 +27,32 @@ from farm.workers.faults import last_line
 from farm.workers.lifeline import lifeline
 from svd_engine.variants import Variants, variants_of
 
-ANSWER_S = 2.0  # for what listens on this machine to answer
-FACTS_S = 300.0  # a model may be changed under the farm
-LOOKS = 4  # at models at once: each is a process that loads torch
-REFUSED_S = 30.0  # for which a model that is not there is remembered
-REFUSED_KEPT = 1000  # such models
+ANSWER_S = 2.0  # how long a server on this machine may take to accept a connection
+FACTS_S = 300.0  # facts older than this are read again, because a model's files may change
+LOOKS = 4  # models read at once; each takes a process that loads torch
+REFUSED_S = 30.0  # how long a missing model is remembered
+REFUSED_KEPT = 1000  # how many missing models are remembered
 
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING}
 
 
 def join_cluster(prefer: str = "") -> bool:
-    """Join the cluster of RAY_ADDRESS or one that runs on this machine; False where none does.
+    """Join the cluster at RAY_ADDRESS, or one that runs on this machine; False if there is none.
 
-    prefer: the address of the one to join where several run. WorkerError where RAY_ADDRESS cannot
-    be joined.
+    prefer: the address of the cluster to join if several run. Raises WorkerError if the cluster
+    cannot be joined.
     """
     if session():
         return True
-    if ray.is_initialized():  # to a cluster that is gone
+    if ray.is_initialized():  # in a cluster that is gone
         ray.shutdown()
     named = ray_address()
     address = running_cluster(prefer) if named in ("", "auto") else named
     if address == "local" or not (address or named):
         return False
-    if not address or ("://" not in address and not answers(address)):  # Ray would try for minutes
+    if not address or (
+        "://" not in address and not answers(address)
+    ):  # fail now; Ray retries for minutes
         raise WorkerError(
             f"no Ray cluster answers at {named}: start one there, or unset RAY_ADDRESS"
         )
@@ -59,25 +61,25 @@ def join_cluster(prefer: str = "") -> bool:
 
 
 def start_cluster() -> None:
-    """Start a cluster that ends with this process. WorkerError."""
+    """Start a cluster that ends with this process. Raises WorkerError."""
     _init("local", "cannot start a Ray cluster")
 
 
 def running_cluster(prefer: str = "") -> str:
-    """The address of a cluster that runs on this machine, `prefer` first; empty where none does."""
+    """The address of a cluster that runs on this machine, if possible `prefer`; empty if none."""
     found = {prefer} if prefer else set()
     with suppress(ConnectionError):
         found.add(services.canonicalize_bootstrap_address("auto") or "")
     found |= services.find_gcs_addresses()
-    # What Ray remembers of a cluster that has died would be tried for two minutes.
+    # Ray may remember the address of a dead cluster, and would try to join it for two minutes.
     running = next((a for a in sorted(found, key=lambda a: a != prefer) if answers(a)), "")
-    if running:  # as Ray itself does for a cluster that it finds
+    if running:  # Ray does the same for clusters that it finds by itself
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     return running
 
 
 def answers(address: str) -> bool:
-    """Whether somebody listens at `host:port`."""
+    """Whether a server listens at `host:port`."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):
@@ -95,7 +97,7 @@ def _init(address: str, otherwise: str) -> None:
 
 
 def own_actor() -> tuple[str, str]:
-    """The id of the actor that this process is, and its cluster's address; empty without Ray."""
+    """The id of this process's actor, and the address of its cluster; both empty without Ray."""
     if not ray.is_initialized():
         return "", ""
     context = ray.get_runtime_context()
@@ -103,7 +105,7 @@ def own_actor() -> tuple[str, str]:
 
 
 def session() -> str:
-    """The node that this process has joined a cluster by; empty where it is in none, or it died."""
+    """The id of this process's node in its Ray cluster; empty if there is none, or it died."""
     if not ray.is_initialized():
         return ""
     try:
@@ -114,79 +116,80 @@ def session() -> str:
 
 
 def check_token() -> None:
-    """RequestError where this process's Ray serves whoever reaches it.
+    """Raise RequestError if this process's Ray cluster accepts anybody.
 
-    It listens at the machine's own address, and would run anything for them, whatever keys the
-    farm has.
+    Ray listens at the machine's own address, and without a token it runs any code for anybody who
+    can connect, no matter which keys the farm has.
     """
     if not is_token_auth_enabled():
         raise RequestError(
-            "Ray asks for no token, and runs anything for whoever reaches its ports: start it, and "
-            "what joins it, with RAY_AUTH_MODE=token (`ray get-auth-token --generate` makes a "
-            "token; every node must have it)"
+            "Ray asks for no token, and runs any code for anybody who reaches its ports: start it, "
+            "and everything that joins it, with RAY_AUTH_MODE=token (`ray get-auth-token "
+            "--generate` makes a token; every node must have it)"
         )
 
 
 def live_nodes() -> list[Node]:
-    """The nodes that are there now, with what they have in all."""
+    """The cluster's live nodes, with their total resources."""
     nodes = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
     return [Node(i, int(has.get("GPU", 0)), float(has.get("CPU", 0))) for i, has in nodes]
 
 
 class Models:
-    """What is known of models: asked once, then known; and asked again behind the answer.
+    """A cache of the facts of models, refreshed in the background.
 
-    To look at one is a process that loads torch, and reads all of the weights. What a model has no
-    weights for is refused without, and each tenant has one look at a time: nobody waits for what
-    another invents.
+    Reading a model's facts takes a process that loads torch and reads all weights. To bound that, a
+    variant that a model does not have is refused without a process, missing models are remembered
+    for a while, and each tenant has one process at a time, so that no tenant waits for models that
+    another has made up.
     """
 
     def __init__(self, background: Background, load_s: float) -> None:
-        """load_s: for a process to look at a model."""
+        """load_s: how long reading a model may take."""
         self._background, self._load_s = background, load_s
         self._known: dict[Model, asyncio.Task[ModelFacts]] = {}
         self._asked_at: dict[Model, float] = {}
-        self._refused = Recent[Model, tuple[float, str]](REFUSED_KEPT)  # until when, and why
-        self._lists = Background(LOOKS)  # a hub that hangs is to keep nothing else waiting
+        self._refused = Recent[Model, tuple[float, str]](REFUSED_KEPT)  # until when, and the reason
+        self._lists = Background(LOOKS)  # apart, because a hub may hang
         self._variants = Recent[str, tuple[float, asyncio.Task[Variants]]](REFUSED_KEPT)
         self._at_once = asyncio.Semaphore(LOOKS)
         self._of_tenants = WeakValueDictionary[str, asyncio.Semaphore]()
 
     async def facts(self, model: Model, tenant: str = "") -> ModelFacts:
-        """A model's digest and defaults; RequestError where there is no such model."""
-        model = model.model_copy(update={"dtype": "float32"})  # facts are of all types
-        known = self._told(model)
+        """A model's digest and defaults. Raises RequestError if there is no such model."""
+        model = model.model_copy(update={"dtype": "float32"})  # facts do not depend on the type
+        known = self._cached(model)
         if known is None:
             self._check_refused(model)
             await self._check_variant(model)
-            # Another may have asked meanwhile: one process looks, however many ask.
-            known = self._known[model] = self._told(model) or self._ask(model, tenant)
+            # Another call may have started a process meanwhile: then share it.
+            known = self._known[model] = self._cached(model) or self._ask(model, tenant)
         elif time.monotonic() - self._asked_at.get(model, 0.0) > FACTS_S:
             again = self._ask(model, tenant)
             again.add_done_callback(lambda told: self._known.update({model: told}))
         try:
             return await asyncio.shield(known)
-        except FarmError as error:  # many names of no model are not to be kept
+        except FarmError as error:  # do not keep the names of missing models, which may be many
             self._known.pop(model, None)
             self._asked_at.pop(model, None)
             if isinstance(error, RequestError):
                 self._refused[model] = time.monotonic() + REFUSED_S, str(error)
             raise
 
-    def _told(self, model: Model) -> "asyncio.Task[ModelFacts] | None":
-        """What was told of it, or will be."""
+    def _cached(self, model: Model) -> "asyncio.Task[ModelFacts] | None":
+        """The task that has read a model's facts or is reading them; None if none, or it failed."""
         known = self._known.get(model)
         failed = known is not None and known.done() and (known.cancelled() or known.exception())
         return None if failed else known
 
     def _check_refused(self, model: Model) -> None:
-        """RequestError for what was asked for just now, and is not there."""
+        """Raise RequestError if the model was found missing within the last REFUSED_S."""
         until, why = self._refused.get(model, (0.0, ""))
         if time.monotonic() < until:
             raise RequestError(why)
 
     async def _check_variant(self, model: Model) -> None:
-        """RequestError for a variant that a list of the model's files says it has not."""
+        """Raise RequestError if the list of the model's files has no such variant."""
         if model.variant is None:
             return
         until, listed = self._variants.get(model.name, (0.0, None))
@@ -213,7 +216,10 @@ class Models:
 
 
 async def describe_model(model: Model, limit_s: float) -> ModelFacts:
-    """Ask a process of the cluster for a model's digest and defaults; RequestError if none."""
+    """Read a model's digest and defaults in a process of the cluster.
+
+    Raises RequestError if there is no such model, and WorkerError if it cannot be read in time.
+    """
     look = ray.remote(num_cpus=0, max_calls=1)(_describe).remote(model)
     try:
         async with asyncio.timeout(limit_s):
@@ -227,7 +233,7 @@ async def describe_model(model: Model, limit_s: float) -> ModelFacts:
         raise RequestError(str(cause) if own else f"{type(cause).__name__}: {cause}") from error
     except RayError as error:
         raise WorkerError(
-            f"no process to look at the model: {without_places(last_line(error))}"
+            f"no process could read the model: {without_places(last_line(error))}"
         ) from error
     return facts
 

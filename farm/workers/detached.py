@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine that outlives the program which starts it."""
+"""Start of a Ray cluster on this machine that outlives the program which starts it."""
 
 import socket
 import subprocess
@@ -14,26 +14,27 @@ from farm.errors import WorkerError
 from farm.settings import ray_address, ray_environment, set_ray_address
 from farm.workers.cluster import running_cluster
 
-START_S = 180.0  # for Ray to start
+START_S = 180.0  # how long Ray may take to start
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 
 
 def ends_with_this_process() -> bool:
-    """Whether the cluster that this process is in was started by it, and so ends with it."""
+    """Whether this process has started its cluster, which therefore ends with it."""
     node: Any = ray._private.worker._global_node
     return node is not None and bool(node.is_head())
 
 
 def ensure_lasting_cluster() -> bool:
-    """See to it that this process joins a cluster that goes on without it; whether one was started.
+    """Start a cluster that outlives this process, unless one is running; returns whether it did.
 
-    It listens to this machine alone, and asks for Ray's token. WorkerError where it does not start.
+    The cluster accepts connections only from this machine, and asks for Ray's token. Raises
+    WorkerError if it does not start.
     """
     address = ray_address()
     if (address and address != "local") or (not address and running_cluster()):
         return False
     port = _free_port()
-    _ray("get-auth-token", "--generate")  # kept where Ray has it; one that is there stays
+    _ray("get-auth-token", "--generate")  # in Ray's own file; an existing one is kept
     _ray(
         *("start", "--head", "--node-ip-address", "127.0.0.1", "--port", str(port)),
         *("--include-dashboard", "false", "--disable-usage-stats"),
@@ -44,7 +45,7 @@ def ensure_lasting_cluster() -> bool:
 
 
 def _ray(*arguments: str) -> None:
-    """Run Ray's own command. It is not in this terminal's session, so Ctrl-C does not reach it."""
+    """Run Ray's command line in a session of its own, so that Ctrl-C does not end the cluster."""
     try:
         done = subprocess.run(
             [*_RAY, *arguments],

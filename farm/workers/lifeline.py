@@ -1,6 +1,6 @@
-"""Whether a process is still in a living Ray cluster.
+"""A watch on a process's Ray cluster, which notices when the cluster is lost.
 
-Ray does not say: a call whose node has died is waited for without end, or ends the process.
+Ray itself does not report it: when its node has died, a call waits for ever or ends the process.
 """
 
 import socket
@@ -22,7 +22,7 @@ Address = tuple[str, int]
 
 
 class Lifeline:
-    """Looks after the node and the GCS of the cluster that this process has joined."""
+    """Watches the node and the GCS of the cluster that this process has joined, in a thread."""
 
     def __init__(
         self, raylet: Address, gcs: Address, on_dead: Callable[[str], None] | None = None
@@ -36,7 +36,7 @@ class Lifeline:
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def check(self) -> None:
-        """Raise ClusterLostError where the cluster is lost."""
+        """Raise ClusterLostError if the cluster is lost."""
         if lost := self._dead or self._without_gcs:
             raise ClusterLostError(lost)
 
@@ -55,9 +55,9 @@ class Lifeline:
 
 
 def lifeline(on_dead: Callable[[str], None] | None = None) -> Lifeline:
-    """The one of the cluster that this process is in.
+    """The lifeline of the cluster that this process is in.
 
-    Raises ClusterLostError where its node is not in the cluster any more.
+    Raises ClusterLostError if its node is no longer in the cluster.
     """
     context = ray.get_runtime_context()
     return _lifeline(context.get_node_id(), context.gcs_address, on_dead)
@@ -82,7 +82,7 @@ def _answers(address: Address) -> bool:
 
 
 def _refuses(address: Address) -> bool:
-    """Whether nobody listens there; one who is only late does not count."""
+    """Whether the connection is refused; one that times out does not count."""
     try:
         with socket.create_connection(address, CONNECT_S):
             return False
