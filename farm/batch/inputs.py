@@ -11,7 +11,7 @@ from typing import Any
 
 from farm.batch.listing import Listing, list_source
 from farm.batch.manifest import MANIFESTS, MAX_NAME, parse_manifest, refuse
-from farm.batch.source import Places, Source
+from farm.batch.source import Source, SourceLocator
 from farm.errors import RequestError
 from farm.model.request import digest_of
 
@@ -63,14 +63,14 @@ def find_pictures(inputs: Iterable[str]) -> Inputs:
     its `error`. Raises RequestError, which lists all inputs that match nothing and all wrong rows,
     and StoreError if S3 cannot be reached.
     """
-    places = Places()
+    locator = SourceLocator()
     found: dict[object, _Found] = {}
     listings: dict[str, Listing] = {}
     faults: list[str] = []
     for text in inputs:
         try:
-            listings[text] = list_source(places.locate(text))
-            for each in _find(text, listings[text], places):
+            listings[text] = list_source(locator.locate(text))
+            for each in _find(text, listings[text], locator):
                 found.setdefault((each.origin, each.name, each.asks), each)
         except RequestError as error:
             faults.append(str(error))
@@ -89,24 +89,24 @@ def read(picture: Picture) -> bytes:
     return data
 
 
-def _find(text: str, listing: Listing, places: Places) -> Iterator[_Found]:
+def _find(text: str, listing: Listing, locator: SourceLocator) -> Iterator[_Found]:
     if not listing.sources:
         left_out = listing.say_left_out()
         raise RequestError(f"no pictures at {text!r}" + (f": {left_out}" if left_out else ""))
     for source in listing.sources:
         if source.path.lower().endswith(MANIFESTS):
-            yield from _rows(source, places)
+            yield from _rows(source, locator)
         else:
             yield _Found(source)
 
 
-def _rows(manifest: Source, places: Places) -> Iterator[_Found]:
+def _rows(manifest: Source, locator: SourceLocator) -> Iterator[_Found]:
     data = manifest.fetch()
     if data is None:
         raise RequestError(f"there is no manifest at {manifest}")
 
     def locate(picture: str) -> Source:
-        return places.locate(picture, manifest)
+        return locator.locate(picture, manifest)
 
     for entry in parse_manifest(data, str(manifest), locate):
         row = f"{manifest} line {entry.line}"

@@ -44,7 +44,7 @@ def list_source(origin: Source) -> Listing:
         return _list_objects(origin)
     path = Path(origin.path)
     if path.is_dir():
-        return _sort(Source(str(each)) for each in sorted(path.iterdir()))
+        return _partition(Source(str(each)) for each in sorted(path.iterdir()))
     if path.exists():
         return Listing([Source(str(path))] if path.is_file() else [])
     return _list_glob(origin.path)
@@ -59,7 +59,7 @@ def _list_objects(origin: Source) -> Listing:
     folder = key.rstrip("/") + "/" if key else ""
     names = (each[len(folder) :].partition("/") for each in store.list(folder))
     below = dict.fromkeys(f"{folder}{name}{slash}" for name, slash, _ in names if name)
-    return _sort(Source(each, store) for each in below)
+    return _partition(Source(each, store) for each in below)
 
 
 def _list_glob(pattern: str) -> Listing:
@@ -72,10 +72,10 @@ def _list_glob(pattern: str) -> Listing:
     suffix = PurePosixPath(pattern).suffix
     asked_for = bool(suffix) and not glob.has_magic(suffix)
     found = [Source(str(Path(match))) for match in sorted(matches) if not Path(match).is_dir()]
-    return _sort(found, frozenset(PurePosixPath(pattern).parts), asked_for)
+    return _partition(found, frozenset(PurePosixPath(pattern).parts), asked_for)
 
 
-def _sort(
+def _partition(
     sources: Iterable[Source],
     asked: frozenset[str] = frozenset(),
     any_suffix: bool = False,

@@ -85,7 +85,7 @@ class Source:
             raise RequestError(f"cannot read {self}: {reason}") from error
 
 
-class Places:
+class SourceLocator:
     """Turns paths and URLs into sources, and opens each bucket once."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.batch import __main__ as batch
-from farm.batch.source import Places
+from farm.batch.source import SourceLocator
 from farm.errors import ConditionsError, StoreError
 from farm.store import open_store
 from farm.store.s3 import S3Store
@@ -48,7 +48,7 @@ def test_every_bucket_that_boto3_takes(bucket: str, prefix: str) -> None:
     assert store.url == f"s3://{bucket}/{prefix}".rstrip("/")
     assert open_store(store.url).where("a/b") == store.where("a/b")
     if prefix:
-        source = Places().locate(f"s3://{bucket}/{prefix}")
+        source = SourceLocator().locate(f"s3://{bucket}/{prefix}")
         assert (source.path, str(source)) == (prefix, f"s3://{bucket}/{prefix}")
 
 
