@@ -98,7 +98,7 @@ class JobError(FarmError):
     """There is no such job, or its state does not allow the call."""
 
     def __init__(self, message: str = "", *, suggestion: str | None = None) -> None:
-        """suggestion: `; did you mean ...?`, ends the message; None where nobody has looked."""
+        """suggestion: `; did you mean ...?` to append, or empty; None if none was searched for."""
         super().__init__(message)
         self.suggestion = suggestion
 

@@ -1,8 +1,8 @@
-"""Figures of the house: `python -m tests.house` prints a table.
+"""`python -m tests.house`: measure the structure of the code.
 
-Files, floors of imports, the longest file and function, tests over sources; and the trip of one
-`submit` through the coordinator, traced as it runs (a whole coordinator in this process): the files
-it enters, and how often it comes back to one.
+Prints the numbers of files and of import layers, the longest file and function, and the ratio of
+tests to sources. Also traces a `submit` through a whole coordinator in this process: the files that
+it enters, and how often it returns to one.
 """
 
 import ast
@@ -26,18 +26,18 @@ PACKAGES = ("farm", "svd_engine")
 
 
 class Trip(NamedTuple):
-    """What a call entered, in order: an entry for each time it moved to another file."""
+    """The files that a call entered, in order, with an entry for each change of file."""
 
     files: list[str]
 
     @property
     def returns(self) -> int:
-        """Moves into a file that had been left before."""
+        """How often the call returned to a file that it had left."""
         return len(self.files) - len(set(self.files))
 
 
 def sources(package: str) -> dict[str, ast.Module]:
-    """A package's files, parsed, by the dotted names of their modules."""
+    """The parsed files of a package, by the full names of their modules."""
     found = {}
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -86,7 +86,7 @@ def lines_in(path: Path) -> int:
 
 
 def longest_function(trees: dict[str, ast.Module]) -> tuple[int, str]:
-    """Its lines, and its name."""
+    """The longest function's number of lines and name."""
     return max(
         ((node.end_lineno or 0) - node.lineno + 1, f"{module}.{node.name}")
         for module, tree in trees.items()
@@ -96,7 +96,7 @@ def longest_function(trees: dict[str, ast.Module]) -> tuple[int, str]:
 
 
 async def trip_of_a_submit(folder: Path) -> Trip:
-    """A job's way through an idle farm, from the coordinator's `submit` until it answers."""
+    """Trace the coordinator's `submit` of a job to an idle farm until it returns."""
     trip, seen = Trip([]), list[FrameType]()
     ours = ContextVar("ours", default=False)  # tasks that a task starts inherit it
 

@@ -1,4 +1,4 @@
-"""The engine's modules stand on floors: each imports only from those below it."""
+"""The engine's modules form layers: each imports only from lower layers."""
 
 import ast
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
     if path.name != "__init__.py"
 }
-# What the command line and the farm read before anything heavy is loaded.
+# Modules that the command line and the farm import without loading heavy libraries.
 PURE = {
     "arguments",
     "call_sites",
@@ -31,7 +31,7 @@ PURE = {
 
 
 def imports(source: str) -> Iterator[str]:
-    """The engine's modules that a source imports anywhere, inside functions too."""
+    """The engine's modules that a source imports, at the top or in functions."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             inside = (f"{node.module}.{alias.name}" for alias in node.names)
@@ -53,7 +53,7 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 def test_a_package_above_is_imported_by_none_below() -> None:
-    """`conformance` and `bench` measure the engine; nothing but the command line knows them."""
+    """`conformance` and `bench` measure the engine; only the command line may import them."""
     commands = {"svd_engine.__main__", "svd_engine.memory_table"}
     for name, path in MODULES.items():
         for package in ("svd_engine.conformance.", "svd_engine.bench."):
@@ -70,7 +70,7 @@ def test_pure_modules_import_pure_modules(name: str) -> None:
 
 
 def outside(source: str) -> Iterator[str]:
-    """The packages that a source imports, by their first name."""
+    """The top-level names of the packages that a source imports."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
             yield node.module.partition(".")[0]

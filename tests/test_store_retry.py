@@ -1,4 +1,4 @@
-"""Work that must reach the store is retried until the store answers, and no other error is."""
+"""`retry_until_stored` retries after errors of the store until they end, and after no others."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from farm.store.retry import retry_until_stored
 
 
 def retried(monkeypatch: pytest.MonkeyPatch, errors: Iterable[Exception]) -> tuple[str, list[int]]:
-    """The result of work that raises the errors in turn before it succeeds; and its attempts."""
+    """The result and the attempts of work that raises the errors in turn and then succeeds."""
     monkeypatch.setattr(farm.store.retry, "RETRY_S", 0.0)
     left, attempts = iter(errors), list[int]()
 
