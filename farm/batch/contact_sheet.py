@@ -81,6 +81,7 @@ def contact_sheet(rows: Sequence[Row]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.globals["playing"] = done <= AUTOPLAY_UP_TO
     return environment.get_template("contact_sheet.html").render(
