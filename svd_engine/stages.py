@@ -60,7 +60,6 @@ def encode(
     return Conditioning(embedding, latent, recipe.time_ids(params).to(embedding))
 
 
-@torch.no_grad()
 def denoise(
     unet: UNet,
     schedule: ScheduleConfig,
@@ -85,24 +84,26 @@ def denoise(
     reuse = Reuse(interval) if interval > 1 else None
     weights = next(unet.parameters())
     frames = latents.shape[1]
-    sigmas = recipe.sigmas(schedule, params.steps, params.sigmas)
-    timesteps = recipe.timesteps(sigmas).to(weights.device)
-    latents = latents.to(weights)
-    if start == 0:
-        latents = recipe.initial_latents(latents, schedule, sigmas)
-    context, image_latents, time_ids = recipe.pair(
-        conditioning.to(weights.device), frames, params.guided
-    )
-    constants = recipe.constants(unet, timesteps, context, time_ids, frames)
-    guidance = recipe.guidance_scales(*params.guidance, frames, params.steps).to(weights)
+    with torch.no_grad():
+        sigmas = recipe.sigmas(schedule, params.steps, params.sigmas)
+        timesteps = recipe.timesteps(sigmas).to(weights.device)
+        latents = latents.to(weights)
+        if start == 0:
+            latents = recipe.initial_latents(latents, schedule, sigmas)
+        context, image_latents, time_ids = recipe.pair(
+            conditioning.to(weights.device), frames, params.guided
+        )
+        constants = recipe.constants(unet, timesteps, context, time_ids, frames)
+        guidance = recipe.guidance_scales(*params.guidance, frames, params.steps).to(weights)
     for step in range(start, params.steps):
-        sigma, sigma_next = sigmas[step], sigmas[step + 1]
-        sample = recipe.join(recipe.scale_input(latents, sigma), image_latents)
-        v = recipe.predict(unet, sample, constants[step], reuse)
-        v = recipe.guide(v, guidance[step]) if params.guided else v
-        result = recipe.euler_step(latents, v, sigma, sigma_next)
-        latents = result.latents
-        yield result
+        with torch.no_grad():  # as a decorator it would hold a step's result during the next one
+            sigma, sigma_next = sigmas[step], sigmas[step + 1]
+            sample = recipe.join(recipe.scale_input(latents, sigma), image_latents)
+            v = recipe.predict(unet, sample, constants[step], reuse)
+            v = recipe.guide(v, guidance[step]) if params.guided else v
+            latents, denoised = recipe.euler_step(latents, v, sigma, sigma_next)
+        yield StepResult(latents, denoised)
+        del denoised
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Planned memory compared with the memory that tensors took while small clips were rendered."""
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable
 from math import inf
 from pathlib import Path
@@ -68,7 +69,7 @@ class Real:
         conditioning = self._engine.encode(picture, noise, self._params)
         held = (noise.latents, *vars(conditioning).values())
         steps = self._engine.denoise(conditioning, noise.latents, self._params)
-        return self._of([self._engine.unet], held, lambda: list(steps))
+        return self._of([self._engine.unet], held, lambda: deque(steps, maxlen=0))
 
     def decode(self, slices: int | None = None) -> int:
         latents = stages.draw_noise(self._params, self._engine.unet.dtype).latents[0]
