@@ -1,10 +1,12 @@
 # `make demo` and `make test` need Python 3.11 or newer and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c deploy/constraints.txt
+# Most modules of torch and transformers are never imported, so compiling them all is in vain.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
+  -c deploy/constraints.txt
 DEPENDENCIES := pyproject.toml deploy/constraints.txt
 
-.PHONY: demo serve test check clean
+.PHONY: demo serve test check mutants clean
 
 demo: .venv/.run ## render the example pictures with the `nano` model
 	$(BIN)/python -m farm.batch examples/pictures --out demo --store demo/store --seeds 0-1 \
@@ -13,16 +15,24 @@ demo: .venv/.run ## render the example pictures with the `nano` model
 serve: .venv/.run ## the farm over HTTP at http://127.0.0.1:8000, with a page to use it by
 	$(BIN)/serve run farm.ingress.serve_app:app
 
+# Tests that start Ray run one after another, and with all cores: frames depend on the threads.
 test: .venv/.test ## all tests that need no GPU and no long time
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup \
+	  -m "not ray and not slow and not gpu"
+	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
 check: .venv/.dev ## lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+mutants: .venv/bin/python ## which faults, planted in core modules, no test notices; it takes long
+	$(PIP) -e '.[mutation]'
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo mutants
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -39,4 +49,4 @@ clean:
 
 .venv/.dev: .venv/bin/python $(DEPENDENCIES)
 	$(PIP) -e '.[dev]'
-	@touch $@
+	@touch $@ .venv/.test

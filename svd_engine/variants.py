@@ -6,6 +6,7 @@ The UNet's weights are `diffusion_pytorch_model.safetensors` or, for the variant
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 HUB_NAMES = {
@@ -44,11 +45,9 @@ def _on_the_hub(hub_id: str) -> Variants:
     """The variants that the hub lists or, if it does not answer, those downloaded before."""
     from huggingface_hub import HfApi, snapshot_download
 
-    try:
+    with suppress(Exception):  # the hub's client raises its own, requests' and httpx's errors
         listed = HfApi().model_info(hub_id, timeout=HUB_S).siblings or ()
         return _named(each.rfilename for each in listed)
-    except Exception:  # the client raises errors of its own, of requests and of httpx
-        pass
     try:
         return _in_folder(Path(snapshot_download(hub_id, local_files_only=True)))
     except Exception:

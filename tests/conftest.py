@@ -1,5 +1,6 @@
 import os
 import secrets
+from collections.abc import Iterator
 
 # The hub's client and Ray read these at import. Tests must not use the network, and must not write
 # a token to the home folder.
@@ -16,10 +17,42 @@ os.environ.setdefault("TRITON_INTERPRET", "0" if Path("/dev/nvidiactl").exists()
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
     from svd_engine.engine import Engine
+settings.register_profile("farm", deadline=None)  # a busy machine is no failure
+settings.load_profile("farm")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks, and pytest-xdist reads groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests that start Ray one after another.
+
+    They take longest: pytest-xdist begins with them, while pytest alone has the quick tests first.
+    The other tests of a file run in one process, so that they share its fixtures.
+    """
+
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
+        group = "ray" if _starts_ray(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_starts_ray, reverse="PYTEST_XDIST_WORKER" in os.environ)
+
+
+def _starts_ray(item: pytest.Item) -> bool:
+    return item.get_closest_marker("ray") is not None
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray cluster for a module's tests."""
+    from tests.support.ray_cluster import local_cluster
+
+    with local_cluster():
+        yield
 
 
 @pytest.fixture(scope="session")

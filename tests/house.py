@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.farm_jobs import picture_bytes, submission
-from tests.support.inline_farm import coordinator, replace_ray
+from tests.support.inline_farm import coordinator, replace_video
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("farm", "svd_engine")
@@ -136,7 +136,7 @@ def main() -> None:
     tests = sum(map(lines_in, (ROOT / "tests").rglob("*.py")))
     print(f"lines of tests over lines of sources: {tests / code:.2f}")
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        replace_ray(patch)
+        replace_video(patch)
         trip = asyncio.run(trip_of_a_submit(Path(folder)))
     print(
         f"a submit enters {len(set(trip.files))} files, moves {len(trip.files)} times between "

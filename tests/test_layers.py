@@ -1,13 +1,11 @@
 """Rules for imports: which package may import which, and which libraries an import may not load."""
 
 import ast
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.support.fresh_imports import loaded_after
 
 ROOT = Path(__file__).parent.parent
 HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
@@ -15,7 +13,7 @@ HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
 # The packages and single files of the farm in layers, the lowest first. Each may import only from
 # lower layers, not from its own.
 FLOORS: list[set[str]] = [
-    {"errors", "background", "clock", "quantities"},
+    {"artifacts", "background", "clock", "errors", "quantities", "recent"},
     {"net", "store"},
     {"model"},
     {"scheduling", "settings"},
@@ -169,29 +167,14 @@ def test_homes(library: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, list[str]]:
-    """The modules that are loaded after each import, tried in a fork of one bare process."""
-    code = """
-import importlib, json, os, sys
-for module in json.loads(sys.argv[1]):
-    if not (child := os.fork()):
-        importlib.import_module(module)
-        print(json.dumps([module, sorted({m.split(".")[0] for m in sys.modules})]), flush=True)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0, module
-"""
-    command = [sys.executable, "-c", code, json.dumps(list(UNLOADED))]
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env=environ, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(line) for line in done.stdout.splitlines())
+def loaded() -> dict[str, set[str]]:
+    """What each module loads when it is imported."""
+    return loaded_after(list(UNLOADED))
 
 
 @pytest.mark.parametrize("module", UNLOADED)
-def test_importing_leaves_unloaded(module: str, loaded: dict[str, list[str]]) -> None:
-    assert not set(loaded[module]) & UNLOADED[module]
+def test_importing_leaves_unloaded(module: str, loaded: dict[str, set[str]]) -> None:
+    assert not loaded[module] & UNLOADED[module]
 
 
 def test_the_environment_is_read_in_few_places() -> None:

@@ -18,16 +18,15 @@ from imageio_ffmpeg import count_frames_and_secs
 from farm.batch import __main__ as batch
 from svd_engine import Engine, RenderParams
 from tests.conftest import draw_picture
-from tests.support.ray_cluster import local_cluster
 
 SMALL = {"width": 64, "height": 48, "num_frames": 5, "num_inference_steps": 3}
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def store(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Iterator[Path]:
     store = tmp_path_factory.mktemp("store")
-    with local_cluster(num_cpus=2), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FARM_STORE", str(store))
         yield store
 
@@ -195,6 +194,7 @@ def test_a_sweep_and_a_manifest(tiny: Path, pictures: Path, tmp_path: Path, caps
     assert "2 done; 0 to render, 0 UNet steps" in capsys.readouterr().out
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_ctrl_c_stops_and_run_again_it_goes_on(tiny: Path, pictures: Path, tmp_path: Path) -> None:
     """In a process of its own, with a cluster of its own, which ends with it."""

@@ -13,7 +13,7 @@ import pytest
 from farm.errors import WorkerError
 from tests.conftest import draw_picture
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SMALL = ("--width=64", "--height=48", "--num-frames=5", "--steps=40")
 PATIENCE_S = 240.0  # generous: a start, and two clips
 

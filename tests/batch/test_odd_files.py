@@ -92,6 +92,7 @@ def test_the_front_door_takes_what_a_folder_takes(folder: Path) -> None:
     asyncio.run(test())
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_each_ends_in_its_own_row(folder: Path) -> None:
     ended = run_batch(folder)

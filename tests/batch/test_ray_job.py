@@ -18,6 +18,8 @@ import pytest
 from svd_engine import Engine, RenderParams
 from tests.conftest import draw_picture
 
+pytestmark = pytest.mark.ray
+
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
 

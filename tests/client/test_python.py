@@ -26,7 +26,6 @@ from farm.model.farm_api import FarmApi
 from svd_engine import Engine
 from tests.conftest import draw_picture
 from tests.support.farm_jobs import SMALL, open_farm, picture_bytes, wait_for
-from tests.support.ray_cluster import local_cluster
 
 PICTURE = picture_bytes()
 LONG = {"num_inference_steps": 1000, "num_frames": 8}
@@ -39,9 +38,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster(store: Path) -> Iterator[None]:
-    """One that has a farm, which `submit` is to find."""
-    with local_cluster(num_cpus=2), pytest.MonkeyPatch.context() as patch:
+def cluster(store: Path, ray_cluster: None) -> Iterator[None]:
+    """A cluster with a farm, which `submit` is to find."""
+    with pytest.MonkeyPatch.context() as patch:
         for name in ("FARM_URL", "FARM_API_KEY", "FARM_STORE"):
             patch.delenv(name, raising=False)
         open_farm(store)
@@ -208,6 +207,7 @@ assert other.wait(progress=False).id != job.id
 """
 
 
+@pytest.mark.ray
 def test_without_a_cluster_it_starts_its_own(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PICTURE)
     unwanted = {"FARM_URL", "FARM_API_KEY"}

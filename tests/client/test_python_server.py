@@ -11,6 +11,8 @@ from farm.errors import JobCancelledError, JobError, JobFailedError, RequestErro
 from tests.support.farm_jobs import SMALL, picture_bytes, wait_for
 from tests.support.ingress_server import serving
 
+pytestmark = pytest.mark.ray
+
 PICTURE = picture_bytes()
 
 

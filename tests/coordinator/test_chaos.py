@@ -32,6 +32,8 @@ from tests.support.programs import kill_family
 from tests.support.ray_cluster import local_cluster
 from tests.support.s3_server import s3_server
 
+pytestmark = pytest.mark.ray
+
 PICTURE = picture_bytes()
 STEPS = 12
 
@@ -101,7 +103,7 @@ import sys, time
 from pathlib import Path
 from tests.coordinator.test_chaos import open_farm, submit
 from tests.support.ray_cluster import local_cluster
-with local_cluster(num_cpus=2):
+with local_cluster():
     farm = open_farm(sys.argv[2])
     print(*submit(farm, Path(sys.argv[1]), 6), flush=True)
     time.sleep(600)
@@ -122,7 +124,7 @@ def test_everything_killed_at_once_and_started_anew(tiny: Path, tmp_path: Path) 
     kill_family(driver)
     driver.stdout.close()
     assert list(store.glob("open/*"))
-    with local_cluster(num_cpus=2):
+    with local_cluster():
         farm = open_farm(store)
         finish(farm, *jobs)
         check(farm, tiny, jobs)
@@ -139,7 +141,7 @@ def environment(values: dict[str, str]) -> Iterator[None]:
 
 @pytest.mark.slow
 def test_the_s3_server_away_for_20_seconds_at_work(tiny: Path, tmp_path: Path) -> None:
-    with s3_server(tmp_path / "s3") as server, environment(server.env), local_cluster(num_cpus=2):
+    with s3_server(tmp_path / "s3") as server, environment(server.env), local_cluster():
         store: Store = open_store(server.url)
         farm = open_farm(server.url)
         jobs = submit(farm, tiny, 4)
@@ -166,7 +168,7 @@ def test_the_s3_server_away_for_20_seconds_at_work(tiny: Path, tmp_path: Path) -
 
 def test_a_job_on_s3(tiny: Path, tmp_path: Path) -> None:
     """The whole way on a real S3 server, the coordinator killed in the midst of it."""
-    with s3_server(tmp_path / "s3") as server, environment(server.env), local_cluster(num_cpus=2):
+    with s3_server(tmp_path / "s3") as server, environment(server.env), local_cluster():
         farm = open_farm(server.url)
         jobs = submit(farm, tiny, 2)
         while not list(farm.store().list("checkpoints/")):

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from tests.support.farm_jobs import (
     submission,
     wait_for,
 )
-from tests.support.ray_cluster import local_cluster
 
 PICTURE = picture_bytes()
 
@@ -35,9 +33,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def farm(store: Path) -> Iterator[Farm]:
-    with local_cluster(num_cpus=2):
-        yield open_farm(store, max_jobs=60)
+def farm(store: Path, ray_cluster: None) -> Farm:
+    return open_farm(store, max_jobs=60)
 
 
 def under_way(farm: Farm, job: str, step: int = 1) -> JobView:
@@ -339,13 +336,9 @@ def test_a_stale_coordinator_cannot_commit(farm: Farm, tiny: Path) -> None:
 
 
 def test_no_cluster_to_look_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    import ray
-
     from farm.client.ray_link import connect
     from farm.settings import load_settings
 
-    if ray.is_initialized():
-        ray.shutdown()
     monkeypatch.setenv("RAY_ADDRESS", "local")  # others may run on this machine
     with pytest.raises(WorkerError, match="no Ray cluster runs here"):
         connect(load_settings(store="/tmp"), start=False)

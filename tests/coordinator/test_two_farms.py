@@ -89,6 +89,7 @@ def jobs_of(store: Path) -> set[str]:
     return {path.stem for path in (store / "jobs").iterdir()}
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_second_program_joins_the_first_ones_farm_and_a_second_farm_is_refused(
     files: list[Path], tmp_path: Path
@@ -120,6 +121,7 @@ def test_a_second_program_joins_the_first_ones_farm_and_a_second_farm_is_refused
         assert {one, other} < jobs_of(store)
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_programs_that_start_at_the_same_time_share_a_farm(
     files: list[Path], tmp_path: Path
@@ -133,6 +135,7 @@ def test_programs_that_start_at_the_same_time_share_a_farm(
         assert (store / "coordinator.json").read_text() == "1"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_a_paused_farm_that_another_replaced_commits_nothing(
     files: list[Path], tmp_path: Path
@@ -155,6 +158,7 @@ def test_a_paused_farm_that_another_replaced_commits_nothing(
             assert (store / "coordinator.json").read_text() == "2"
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_the_page_shows_what_a_script_in_another_terminal_asked_for(
     files: list[Path], tmp_path: Path

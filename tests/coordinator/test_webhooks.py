@@ -140,6 +140,7 @@ def status(http: httpx2.Client, video: str) -> str:
     return str(http.get(f"/v1/videos/{video}").json()["status"])
 
 
+@pytest.mark.ray
 def test_a_receiver_that_fails_twice(http: httpx2.Client, receiver: Receiver, folder: Path) -> None:
     receiver.answers = [500, None]
     video = create(http, receiver.url, seed="1")
@@ -153,6 +154,7 @@ def test_a_receiver_that_fails_twice(http: httpx2.Client, receiver: Receiver, fo
     assert len(receiver.told) == 3
 
 
+@pytest.mark.ray
 def test_what_was_cancelled_has_failed(http: httpx2.Client, receiver: Receiver) -> None:
     video = create(http, receiver.url, seed="2", steps="900")
     http.post(f"/v1/videos/{video}/cancel")
@@ -162,6 +164,7 @@ def test_what_was_cancelled_has_failed(http: httpx2.Client, receiver: Receiver) 
     assert [event.data.id for event in receiver.events()] == [video, late]
 
 
+@pytest.mark.ray
 def test_a_coordinator_killed_before_the_delivery(
     http: httpx2.Client, receiver: Receiver, folder: Path
 ) -> None:
@@ -186,6 +189,7 @@ def coordinator() -> int:
     return connect(load_settings()).ready()["pid"]
 
 
+@pytest.mark.ray
 def test_urls_that_are_refused(http: httpx2.Client) -> None:
     form = {**SMALL, "webhook_url": "file:///x"}
     for path in ("/v1/videos", "/v1/videos/check"):

@@ -19,6 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")  #
 INTERPRETED = os.environ["TRITON_INTERPRET"] == "1"
 
 
+norms: ModuleType = pytest.importorskip("svd_engine.kernels.norms", exc_type=ImportError)
+# The interpreter walks through a program step by step: two are enough to see one follow another.
+ROWS: int = 2 * norms.STEP if INTERPRETED else norms.ROWS
 HALF = [torch.float16, pytest.param(torch.bfloat16, marks=pytest.mark.gpu)]  # numpy has no bfloat16
 
 if INTERPRETED:
@@ -60,12 +63,23 @@ def assert_close(given: Tensor, right: Tensor, tolerance: float = 1e-6) -> None:
 
 @pytest.mark.parametrize(
     ("samples", "length", "channels", "shifts"),
-    [(3, 70, 96, 3), (2, 1100, 320, 0), (4, 5, 64, 2), (1, 1, 2560, 1), (2, 513, 32, 1)],
+    [
+        (3, 70, 96, 3),
+        (2, 2 * ROWS + 76, 320, 0),
+        (4, 5, 64, 2),
+        (1, 1, 2560, 1),
+        (2, ROWS + 1, 32, 1),
+    ],
 )
-@pytest.mark.parametrize("silu", [True, False])
 def test_group_norm(
-    device: torch.device, samples: int, length: int, channels: int, shifts: int, silu: bool
+    device: torch.device,
+    samples: int,
+    length: int,
+    channels: int,
+    shifts: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(norms, "ROWS", ROWS)
     draw = Draw(device)
     x, weight, bias = draw(samples, length, channels, mean=30), draw(channels), draw(channels)
     shift = draw(shifts, channels) if shifts else None
@@ -79,17 +93,22 @@ def test_group_norm(
         [torch.ones_like(grouped).sum((1, 3)), grouped.sum((1, 3)), grouped.square().sum((1, 3))], 1
     )
     assert_close(sums, right)
-    right = F.group_norm(shifted.transpose(1, 2), GROUPS, weight.double(), bias.double(), 1e-5)
-    right = (F.silu(right) if silu else right).transpose(1, 2)
-    # A factor times x and a summand, both about 30 times the result: so much of float32 is lost.
-    normed = kernels.apply_factors(x, factors, silu, torch.empty_like(x))
-    assert_close(normed, right, 1e-5)
-    if channels > 32:  # the same in two tensors, joined within a group
-        parts = [part.contiguous() for part in x.split((channels - 24, 24), dim=-1)]
-        assert kernels.group_sums(parts[0], GROUPS, shift, parts[1]).equal(sums)
-        joined = kernels.apply_factors(parts[0], factors, silu, torch.empty_like(x), parts[1])
-        assert joined.equal(normed)
-    assert kernels.apply_factors(x, factors, silu, x).equal(normed)
+    # The same in two tensors, joined within a group.
+    parts = [part.contiguous() for part in x.split((channels - 24, 24), dim=-1)]
+    joins = channels > 32
+    assert not joins or kernels.group_sums(parts[0], GROUPS, shift, parts[1]).equal(sums)
+    norm = F.group_norm(shifted.transpose(1, 2), GROUPS, weight.double(), bias.double(), 1e-5)
+    for silu in (True, False):
+        right = (F.silu(norm) if silu else norm).transpose(1, 2)
+        # x by a factor and a summand, both about 30 times the result: so much of float32 is lost.
+        normed = kernels.apply_factors(x, factors, silu, torch.empty_like(x))
+        assert_close(normed, right, 1e-5)
+        if joins:
+            into = torch.empty_like(x)
+            joined = kernels.apply_factors(parts[0], factors, silu, into, parts[1])
+            assert joined.equal(normed)
+        own = x.clone()
+        assert kernels.apply_factors(own, factors, silu, own).equal(normed)
 
 
 @pytest.mark.parametrize(("rows", "channels"), [(36, 96), (7, 320), (300, 32)])

@@ -14,17 +14,26 @@ from svd_engine import Engine, RenderParams
 from svd_engine.image import clip_pixels, vae_pixels
 from tests.nano import TRAINING, held_out, training_module
 
+IN_TURN = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+folder, scripts, sys.argv = sys.argv[1], sys.argv[2].split(), sys.argv[2:]
+for script in scripts:
+    runpy.run_path(f"{folder}/{script}.py", run_name="__main__")
+"""
 
-def run(script: str, out: Path, recipe: str = "trial") -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        str(TRAINING / f"{script}.py"),
-        "--recipe",
-        recipe,
-        "--out",
-        str(out),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200)
+
+def options(out: Path, recipe: str = "trial") -> list[str]:
+    return ["--recipe", recipe, "--out", str(out)]
+
+
+def refused(script: str, out: Path, monkeypatch: pytest.MonkeyPatch, recipe: str = "trial") -> str:
+    """Why a script ends at once."""
+    monkeypatch.setattr(sys, "argv", [script, *options(out, recipe)])
+    with pytest.raises(SystemExit) as caught:
+        training_module(script).main()
+    assert isinstance(caught.value.code, str)  # the shell is told 1
+    return caught.value.code
 
 
 @pytest.fixture
@@ -33,18 +42,19 @@ def training() -> Any:
     return training_module("loop"), training_module("train_unet")
 
 
-def test_from_pictures_to_a_checkpoint_that_renders(tmp_path: Path) -> None:
-    for script in ("draw_pictures", "train_code", "train_vae", "train_unet", "export"):
-        done = run(script, tmp_path)
-        assert done.returncode == 0, done.stderr
+def test_from_pictures_to_a_checkpoint_that_renders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = "draw_pictures train_code train_vae train_unet export"
+    command = [sys.executable, "-c", IN_TURN, str(TRAINING), scripts, *options(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
     assert "unet: step 3 of 3" in done.stdout
     clip = Engine.from_pretrained(tmp_path / "checkpoint").render(
         held_out()["coffee"], RenderParams(num_inference_steps=1, num_frames=2)
     )
     assert clip.frames.shape == (2, 128, 128, 3)
-    other = run("train_unet", tmp_path, recipe="cpu")
-    assert other.returncode == 1
-    assert "was begun with another recipe" in other.stderr
+    assert "was begun with another recipe" in refused("train_unet", tmp_path, monkeypatch, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -54,10 +64,10 @@ def test_from_pictures_to_a_checkpoint_that_renders(tmp_path: Path) -> None:
         ("train_vae", "step 0 of 4; run train_code.py first"),
     ],
 )
-def test_nothing_is_built_on_what_is_half_learned(script: str, words: str, tmp_path: Path) -> None:
-    done = run(script, tmp_path)
-    assert done.returncode == 1
-    assert words in done.stderr
+def test_nothing_is_built_on_what_is_half_learned(
+    script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert words in refused(script, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

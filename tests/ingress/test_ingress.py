@@ -17,6 +17,8 @@ from PIL import Image
 from tests.support.farm_jobs import picture_bytes, wait_for
 from tests.support.ingress_server import serving
 
+pytestmark = pytest.mark.ray
+
 PICTURE = ("a.png", picture_bytes(), "image/png")
 SMALL = {"size": "64x48", "num_frames": "5", "steps": "5", "model": "tiny"}
 DATA_URL = "data:image/png;base64," + base64.b64encode(PICTURE[1]).decode()

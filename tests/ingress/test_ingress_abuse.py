@@ -19,6 +19,8 @@ from tests.support.broken_pictures import mutated_pictures
 from tests.support.farm_jobs import wait_for
 from tests.support.ingress_server import serving
 
+pytestmark = pytest.mark.ray
+
 MOST_GROWN = 30e6  # bytes, from half of the load to all of it
 THREADS = 8
 BOUND_S = 120.0  # until jobs of half of the pictures have ended

@@ -18,7 +18,7 @@ import farm
 from tests.support.farm_jobs import picture_bytes, wait_for
 from tests.support.ingress_server import serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SMALL = {"width": 64, "height": 48, "num_frames": 5, "model": "tiny"}
 POLLERS, STREAMS, JOBS = 200, 50, 5

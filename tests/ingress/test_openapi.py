@@ -26,7 +26,7 @@ from farm.ingress.app import make_app
 from farm.model.farm_api import FarmApi
 from farm.settings import Settings
 from tests.support.farm_jobs import picture_bytes, wait_for
-from tests.support.ingress_server import serving
+from tests.support.inline_door import inline_serving
 
 MAX_JOBS = 6
 PICTURE = picture_bytes()
@@ -51,7 +51,7 @@ CREATE, CHECK = "POST /v1/videos", "POST /v1/videos/check"
 def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     store = tmp_path_factory.mktemp("store")
     with (
-        serving(store, models=["tiny"], max_jobs=MAX_JOBS, max_body=2**20) as url,
+        inline_serving(store, models=["tiny"], max_jobs=MAX_JOBS, max_body=2**20) as url,
         httpx2.Client(base_url=url, timeout=60) as client,
     ):
         yield client

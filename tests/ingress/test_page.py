@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, Request, Route, expect, sync_play
 from tests.support.farm_jobs import picture_bytes
 from tests.support.ingress_server import serving
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.ray]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),

@@ -12,7 +12,7 @@ from tests.support.farm_jobs import picture_bytes
 from tests.support.ingress_server import serving
 from tests.support.s3_server import s3_environment, s3_server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_curl_and_openais_client_get_whole_files(tmp_path: Path) -> None:

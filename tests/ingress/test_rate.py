@@ -24,3 +24,19 @@ def test_no_more_than_the_rate_and_a_burst(per_minute: float, gaps: list[float])
 def test_a_calm_key_never_waits() -> None:
     rate = Rate(60, 0.0)
     assert not any(rate.wait_s(float(second)) for second in range(100))
+
+
+def test_a_key_saves_up_no_more_than_a_burst() -> None:
+    """However long it was silent."""
+    rate, now = Rate(60, 0.0), 3600.0
+    passed = sum(not rate.wait_s(now) for _ in range(100))
+    assert passed == BURST_S  # one a second
+    assert rate.wait_s(now) == 1.0
+    assert rate.wait_s(now + 0.25) == 0.75
+    assert rate.wait_s(now + 1.0) == 0.0
+    assert rate.wait_s(now + 1.0) == 1.0
+
+
+def test_a_slow_key_may_ask_once_at_once() -> None:
+    rate = Rate(1, 0.0)
+    assert [rate.wait_s(0.0), rate.wait_s(0.0), rate.wait_s(30.0)] == [0.0, 60.0, 30.0]

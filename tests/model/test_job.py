@@ -7,8 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from farm.errors import ConflictError, JobError
-from farm.model.job import Event, Job, State, Submission, advance, new_job_id
+from farm.model.job import ClipResult, Event, Job, Progress, State, Submission, advance, new_job_id
+from farm.model.plan import Stage
 from farm.model.request import Model
+from farm.store.keys import artifact_keys
 from tests.model.test_plan import request
 
 # What becomes of a job; a dot where the event is refused.
@@ -30,6 +32,24 @@ PAIRS = list(itertools.product(State, Event))
 def job(state: State = State.QUEUED, **changes: object) -> Job:
     base = {"id": "job-1", "model": Model(), "request": request(), "created_at": 100.0}
     return Job(**base | {"state": state} | changes)
+
+
+def result(attempt: str = "1-1") -> ClipResult:
+    """Of a clip that an attempt rendered."""
+    video, thumbnail, sprites = artifact_keys(request().digest, attempt)
+    return ClipResult(
+        request=request(),
+        sha256="0" * 64,
+        video=video,
+        thumbnail=thumbnail,
+        sprite_sheet=sprites,
+        seconds={},
+        gpu_seconds=1.0,
+        attempts=1,
+        worker="renderer-0",
+        fence=1,
+        finished_at=1.0,
+    )
 
 
 def after(one: Job, *events: Event, start: float = 200.0) -> Job:
@@ -98,6 +118,8 @@ def test_a_job_is_finished_where_it_is_closed(state: State, event: Event) -> Non
 
 def test_deadlines() -> None:
     assert job().due() is None
+    by_the_farms_clock = job(created_on=500.0, start_within_s=10)
+    assert by_the_farms_clock.due() == (510.0, "not started within 10 s")
     assert job(start_within_s=10).due() == (110.0, "not started within 10 s")
     assert job(finish_within_s=60.5).due() == (160.5, "not finished within 60.5 s")
     both = job(start_within_s=10, finish_within_s=60)
@@ -145,3 +167,25 @@ def test_ids_are_unique_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ids == sorted(ids)
     assert {len(one) for one in ids} == {25}
     assert job(id=ids[-1]).id == ids[-1]
+
+
+def test_progress_counts_steps_and_chunks_of_all_clips() -> None:
+    """Of three clips with five steps and seven frames in chunks of three, one is done."""
+    asked = request(num_videos=3, num_inference_steps=5, num_frames=7, decode_chunk_size=3)
+    one = job(request=asked, results=(result(),))
+    told = Progress.of(one, step=4, chunk=1, stage=Stage.DECODE)
+    assert (told.step, told.steps, told.chunk, told.chunks) == (9, 15, 4, 9)
+    assert told.stage is Stage.DECODE
+    assert told.fraction == 13 / 24
+    begun = Progress.of(job(request=asked))
+    assert (begun.step, begun.steps, begun.chunk, begun.chunks, begun.fraction) == (0, 15, 0, 9, 0)
+    whole = Progress.of(job(request=request(num_frames=7, decode_chunk_size=None)))
+    assert (whole.chunk, whole.chunks) == (0, 1)
+
+
+def test_a_result_names_each_of_its_files() -> None:
+    made = result()
+    assert made.key("video") == made.video
+    assert made.key("thumbnail") == made.thumbnail
+    assert made.key("spritesheet") == made.sprite_sheet
+    assert len({made.video, made.thumbnail, made.sprite_sheet}) == 3

@@ -64,6 +64,7 @@ def test_a_request_has_nothing_open() -> None:
 def test_a_clip_for_each_seed() -> None:
     clips = request(seed=5, num_videos=3).clips()
     assert clips == tuple(request(seed=seed) for seed in (5, 6, 7))
+    assert [clip.params.seed for clip in request(num_videos=2).clips()] == [0, 1]
     assert request(seed=MAX_SEED).clips() == (request(seed=MAX_SEED),)
 
 

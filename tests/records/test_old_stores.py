@@ -67,10 +67,11 @@ def test_a_store_of_an_earlier_version(folder: Path, inline: Any) -> None:
     assert not list(open_store(str(folder)).list(QUARANTINE))
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_what_it_left_is_rendered_to_its_end(folder: Path) -> None:
     """On Ray, from whatever checkpoints it left."""
-    with local_cluster(num_cpus=2):
+    with local_cluster():
         farm = open_farm(folder)
         left = by_seed(farm.jobs(limit=100))[SEEDS[State.QUEUED]]
         (view,) = finish(farm, left.id).values()

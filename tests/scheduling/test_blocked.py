@@ -1,6 +1,5 @@
 """The reason why no worker is up is shown with every job until one is."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from farm.scheduling.placement import Slot
 from farm.store import Store
 from tests.support.failing import MODE
 from tests.support.farm_jobs import finish, kill, open_farm, picture_bytes, submission, wait_for
-from tests.support.ray_cluster import local_cluster
 
 PICTURE = picture_bytes()
 SLOTS = {
@@ -59,10 +57,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def farm(folder: Path) -> Iterator[Farm]:
+def farm(folder: Path, ray_cluster: None) -> Farm:
     (folder / MODE).write_text("raise")
-    with local_cluster(num_cpus=2):
-        yield open_farm(folder, engine="tests.support.failing", load_s=20.0)
+    return open_farm(folder, engine="tests.support.failing", load_s=20.0)
 
 
 @pytest.fixture(scope="module")

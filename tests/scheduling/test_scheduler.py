@@ -224,3 +224,40 @@ def test_a_draining_worker_ends_its_task_and_gets_no_other() -> None:
     assert not start(scheduler)
     scheduler.drain("r0", False)
     assert len(start(scheduler)) == 1
+
+
+# Clips that change hands, workers that leave
+
+
+def test_a_clip_that_is_given_away_queues_and_counts_as_its_new_tenants() -> None:
+    scheduler = farm(renderers=2, you=1)
+    mine = add(scheduler, "mine", tenant="me", at=5.0)
+    start(scheduler)
+    scheduler.give(mine, "you", 1.0)
+    assert (mine.tenant, mine.submitted) == ("you", 1.0)
+    assert (scheduler.busy["me"], scheduler.busy["you"]) == (0, 1)
+    add(scheduler, "another", tenant="you")
+    assert not start(scheduler)  # it has its one worker
+    finish_all(scheduler)
+    assert started(scheduler) == [("another", "conditioning")]  # submitted at 0.0, before 1.0
+
+
+def test_a_worker_that_left_gets_no_task() -> None:
+    scheduler = farm(renderers=2)
+    scheduler.leave("r1")
+    assert list(scheduler.workers) == ["r0"]
+    for name in ("a", "b"):
+        add(scheduler, name)
+    assert [one.worker for one in start(scheduler)] == ["r0"]
+    assert scheduler.waits(Kind.RENDERER)
+    assert not scheduler.waits(Kind.DECODER)
+    scheduler.finish("r0")
+    scheduler.leave("r0")  # it holds a model by now
+    assert not start(scheduler)
+
+
+def test_nothing_waits_where_every_task_has_a_worker() -> None:
+    scheduler = farm(renderers=1)
+    add(scheduler, "a")
+    start(scheduler)
+    assert not scheduler.waits(Kind.RENDERER)

@@ -21,7 +21,7 @@ def serving(store: Path | str, prefix: str = "", **settings: Any) -> Iterator[st
         for name, value in values.items():
             text = value if isinstance(value, str) else json.dumps(value)
             patch.setenv(f"FARM_{name.upper()}", text)
-        with local_cluster(num_cpus=2), _served(prefix) as url:
+        with local_cluster(), _served(prefix) as url:
             yield url
 
 

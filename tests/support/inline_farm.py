@@ -120,20 +120,21 @@ class KnownModel:
 
 
 class InlineRuntime:
-    """This process in the place of Ray. It does not end: why it should is in `failures`."""
+    """This process instead of Ray. It never ends: `failures` says why it should have."""
 
     def __init__(
         self,
         working: bool = True,
         models: Callable[[Background, float], ModelFinder] = KnownModel,
+        worker: Callable[[Kind, str, Store], workers.Worker] = QuickWorker,
     ) -> None:
-        """working: with a renderer and a decoder."""
+        """working: whether there are a renderer and a decoder, made by `worker`."""
         self.failures: list[str] = []
-        self.models = models
+        self.models, self._worker = models, worker
         self._nodes = [Node("here", cpus=1.0)] if working else []
 
     def owner(self) -> tuple[str, str]:
-        # As Ray names it, so that one that is started anew has the store at once.
+        # With Ray's id of the actor, a restarted coordinator gets the store at once.
         return "coordinator", ""
 
     def watch_node(self) -> None: ...
@@ -148,14 +149,14 @@ class InlineRuntime:
         report: Callable[[WorkerReport], None],
         settings: Settings,
     ) -> InlineWorkers:
-        def make(slot: Slot) -> QuickWorker:
-            return QuickWorker(slot.kind, "cpu", store)
+        def make(slot: Slot) -> workers.Worker:
+            return self._worker(slot.kind, "cpu", store)
 
         return InlineWorkers(make, report, self._nodes)
 
 
 def replace_video(patch: pytest.MonkeyPatch) -> None:
-    """Encoding takes longer than all the rest."""
+    """Leave out the encoding of videos, which takes longer than all the rest."""
     patch.setattr(video, "encode_video", lambda *_: b"a video")
 
 
@@ -172,12 +173,16 @@ async def coordinator(
     folder: Path,
     working: bool = True,
     models: Callable[[Background, float], ModelFinder] = KnownModel,
+    worker: Callable[[Kind, str, Store], workers.Worker] = QuickWorker,
     **settings: Any,
 ) -> AsyncIterator[Coordinator]:
-    """One that has begun, and in which nothing fails. working: with a renderer and a decoder."""
+    """A coordinator that has started, and in which nothing may fail unnoticed.
+
+    working: whether it has a renderer and a decoder, which `worker` makes.
+    """
     settings = {"webhook_secret": SECRET, "segment_steps": 2, **settings}
     store = identify(open_store(str(folder)))
-    runtime = InlineRuntime(working, models)
+    runtime = InlineRuntime(working, models, worker)
     one = Coordinator(load_settings(store=str(folder), **settings), "none", store, runtime)
     await one.ready()
     try:
@@ -194,7 +199,7 @@ async def parts(one: Coordinator) -> Parts:
 
 
 async def hang_after(one: Coordinator, steps: int) -> None:
-    """Let renderers hang instead of denoising further than that."""
+    """Let renderers hang at tasks that go beyond step `steps`."""
     workers = (await one._parts()).rendering.workers
     assert isinstance(workers, InlineWorkers)
     workers.most_steps = steps

@@ -1,6 +1,5 @@
 """Several workers on one clip: their number and losses do not change the frames (law 1)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from tests.support.farm_jobs import (
     wait_for,
 )
 from tests.support.ganging import DEADLY
-from tests.support.ray_cluster import local_cluster
 
 DECODE = Task("frames", Stage.DECODE, span=(0, 5), most=5)
 CHUNK = Task("chunk", Stage.DECODE, span=(0, 5))
@@ -125,10 +123,8 @@ def test_withdrawn_all_its_workers_are_named() -> None:
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    with local_cluster(num_cpus=2):
-        store = tmp_path_factory.mktemp("store")
-        yield open_farm(store, workers=3, engine="tests.support.ganging")
+def farm(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Farm:
+    return open_farm(tmp_path_factory.mktemp("store"), workers=3, engine="tests.support.ganging")
 
 
 def gangs(farm: Farm, digest: str) -> list[int]:

@@ -156,6 +156,7 @@ print("again", farm.submit(picture, model=tiny).status, flush=True)
 """
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 def test_every_wait_ends_where_the_node_dies(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,6 +180,7 @@ def test_every_wait_ends_where_the_node_dies(
         assert "again queued\n" in lines
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize(
     "part",
     [

@@ -21,7 +21,6 @@ from farm.workers.pool import _task_error
 from tests.conftest import draw_picture
 from tests.picture_memory import encoded
 from tests.support.farm_jobs import finish, open_farm, picture_bytes, submission, wait_for
-from tests.support.ray_cluster import local_cluster
 
 NAMES = st.text(alphabet="abcXYZ019_.-", min_size=1, max_size=9)
 
@@ -69,37 +68,35 @@ def with_bad_exif() -> bytes:
 
 
 @pytest.mark.slow
-def test_a_request_is_no_strike_against_a_worker(tiny: Path, tmp_path: Path) -> None:
+def test_a_request_is_no_strike_against_a_worker(
+    tiny: Path, tmp_path: Path, ray_cluster: None
+) -> None:
     quick = {"num_inference_steps": 1, "num_frames": 2}
-    with local_cluster(num_cpus=2):
-        farm = open_farm(tmp_path)
-        wait_for(lambda: all(places(farm).values()), 120)
-        before = places(farm)
-        farm.drain("renderer-0", True)  # nothing begins while pictures are damaged
-        damaged, broken = (
-            [
-                farm.submit(submission(tiny, **quick), make(seed)).job.id
-                for seed in range(MAX_STRIKES)
-            ]
-            for make in (picture_bytes, truncated)
-        )
-        fine = farm.submit(submission(tiny, **quick), with_bad_exif()).job.id
-        for seed in range(MAX_STRIKES):
-            path = tmp_path / picture_key(digest_of(picture_bytes(seed)))
-            path.write_bytes(path.read_bytes()[:-9])
-        farm.drain("renderer-0", False)
-        views = finish(farm, *damaged, *broken, fine)
-        assert views[fine].job.state is State.COMPLETED, views[fine].job.error
-        for job in (*damaged, *broken):
-            error = views[job].job.error or ""
-            assert views[job].job.state is State.FAILED
-            assert ("was damaged: send it again" if job in damaged else "is broken") in error
-            assert str(tmp_path) not in error
-        for job in views:
-            events = farm.events(job)
-            assert "retry" not in {entry.event for entry in events}
-            assert str(tmp_path) not in str([entry.data for entry in events])
-        assert places(farm) == before
+    farm = open_farm(tmp_path)
+    wait_for(lambda: all(places(farm).values()), 120)
+    before = places(farm)
+    farm.drain("renderer-0", True)  # nothing begins while pictures are damaged
+    damaged, broken = (
+        [farm.submit(submission(tiny, **quick), make(seed)).job.id for seed in range(MAX_STRIKES)]
+        for make in (picture_bytes, truncated)
+    )
+    fine = farm.submit(submission(tiny, **quick), with_bad_exif()).job.id
+    for seed in range(MAX_STRIKES):
+        path = tmp_path / picture_key(digest_of(picture_bytes(seed)))
+        path.write_bytes(path.read_bytes()[:-9])
+    farm.drain("renderer-0", False)
+    views = finish(farm, *damaged, *broken, fine)
+    assert views[fine].job.state is State.COMPLETED, views[fine].job.error
+    for job in (*damaged, *broken):
+        error = views[job].job.error or ""
+        assert views[job].job.state is State.FAILED
+        assert ("was damaged: send it again" if job in damaged else "is broken") in error
+        assert str(tmp_path) not in error
+    for job in views:
+        events = farm.events(job)
+        assert "retry" not in {entry.event for entry in events}
+        assert str(tmp_path) not in str([entry.data for entry in events])
+    assert places(farm) == before
 
 
 def places(farm: Farm) -> dict[str, str]:
