@@ -17,7 +17,7 @@ serve: .venv/.run ## the farm over HTTP at http://127.0.0.1:8000, with a page to
 
 # Tests that start Ray run one after another, and with all cores: frames depend on the threads.
 test: .venv/.test ## all tests that need no GPU and no long time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile \
 	  -m "not ray and not slow and not gpu"
 	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 

@@ -26,24 +26,13 @@ settings.register_profile("farm", deadline=None)  # a busy machine is no failure
 settings.load_profile("farm")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks, and pytest-xdist reads groups
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that start Ray one after another.
-
-    They take longest: pytest-xdist begins with them, while pytest alone has the quick tests first.
-    The other tests of a file run in one process, so that they share its fixtures.
-    """
-
+    """Mark the tests that start Ray by a fixture, and run all that start Ray last."""
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()):
             item.add_marker("ray")
-        group = "ray" if _starts_ray(item) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=_starts_ray, reverse="PYTEST_XDIST_WORKER" in os.environ)
-
-
-def _starts_ray(item: pytest.Item) -> bool:
-    return item.get_closest_marker("ray") is not None
+    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,7 @@ HOMES = {
         "farm/client/ray_link",
         "farm/coordinator/metrics",
         "farm/ingress/serve_app",
+        "farm/workers/actor",
         "farm/workers/cluster",
         "farm/workers/detached",
         "farm/workers/lifeline",
@@ -188,5 +189,5 @@ def test_the_environment_is_read_in_few_places() -> None:
         for name, path in modules(package).items()
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
-    permitted = {"svd_engine/tiny", "farm/workers/pool", "farm/settings"}
+    permitted = {"svd_engine/tiny", "farm/workers/actor", "farm/settings"}
     assert readers - {"farm/bench/http"} == permitted

@@ -183,7 +183,7 @@ def test_without_a_farm_it_is_told_where_jobs_can_be_seen(
     assert main(command) == 1
     said = capsys.readouterr().err
     assert f"no Ray cluster answers at {no_farm}: start one there, or unset RAY_ADDRESS" in said
-    assert said.endswith("are in its store: python -m farm jobs --all --store URL\n")
+    assert said.endswith("the jobs of an earlier farm: python -m farm jobs --all --store URL\n")
     assert "--address" not in said
     Path("demo").mkdir()
     folder.rename("demo/store")
