@@ -183,7 +183,12 @@ def test_what_excel_writes_is_read(
             ]
             out.getvalue().encode("cp1252").decode()
             return
-    assert read == [(picture.lstrip(" "), fps) for picture, fps in rows]
+    expected = [
+        # A space at the beginning counts only within quotes, which the writer sets where needed.
+        (picture if {'"', delimiter} & set(picture) else picture.lstrip(" "), fps)
+        for picture, fps in rows
+    ]
+    assert read == expected
 
 
 @given(data=st.binary(max_size=200), suffix=st.sampled_from(["csv", "jsonl"]))
