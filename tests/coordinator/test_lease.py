@@ -203,7 +203,7 @@ def test_the_id_is_written_once(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     assert identify(store) == identify(store)
     (tmp_path / "store.json").write_bytes(b"")
-    with pytest.raises(StoreError, match=r"store\.json is not readable"):
+    with pytest.raises(StoreError, match=r"store\.json does not hold a valid store id"):
         identify(store)
 
 

@@ -85,7 +85,7 @@ def test_who_is_told_changes_no_pixel() -> None:
     [
         ("nonsense", "not a URL of the web"),
         ("ftp://a.example/", "not a URL of the web"),
-        ("http://user:word@a.example/", "a user or a password"),
+        ("http://user:word@a.example/", "a user name or a password"),
         ("http://0x7f.1/", "0x7f.1 is no public address; its operator may allow those with FARM_"),
         ("http://localhost:80/", "localhost is no public address"),
         ("http://[fd00:ec2::254]/", "no public address"),

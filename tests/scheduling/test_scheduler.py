@@ -233,8 +233,8 @@ def test_a_clip_that_is_given_away_queues_and_counts_as_its_new_tenants() -> Non
     scheduler = farm(renderers=2, you=1)
     mine = add(scheduler, "mine", tenant="me", at=5.0)
     start(scheduler)
-    scheduler.give(mine, "you", 1.0)
-    assert (mine.tenant, mine.submitted) == ("you", 1.0)
+    scheduler.set_urgency(mine, Urgency("you", 1.0))
+    assert mine.urgency == Urgency("you", 1.0)
     assert (scheduler.busy["me"], scheduler.busy["you"]) == (0, 1)
     add(scheduler, "another", tenant="you")
     assert not start(scheduler)  # it has its one worker
