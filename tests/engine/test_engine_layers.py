@@ -23,6 +23,7 @@ PURE = {
     "deviation_catalogue",
     "nearest",
     "params",
+    "reader",
     "sizes",
     "tiers",
     "values",
