@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from farm.ingress.keys import Keys
-from farm.ingress.protocol import Farm
 from starlette.datastructures import Headers
 
 from farm.errors import RequestError
-from farm.ingress import access
-from farm.ingress.access import caller_of, check_host
+from farm.ingress.access import authentication as access
+from farm.ingress.access.authentication import caller_of, check_host
+from farm.ingress.access.keys import Keys
 from farm.ingress.app import make_app
+from farm.model.farm_api import FarmApi
 from farm.settings import Key, Settings
 from tests.support.asgi import StillFarm, client
 
@@ -34,7 +34,7 @@ SETTINGS = Settings(
 
 
 def app(replicas: int = 1) -> Any:
-    return make_app(cast("Farm", StillFarm()), SETTINGS, replicas)
+    return make_app(cast("FarmApi", StillFarm()), SETTINGS, replicas)
 
 
 def asked(
@@ -50,10 +50,10 @@ def asked(
 @pytest.mark.parametrize(
     ("header", "code", "message"),
     [
-        ("", "missing_api_key", "no key: send 'Authorization: Bearer KEY'"),
-        ("Bearer", "missing_api_key", "no key: send 'Authorization: Bearer KEY'"),
-        ("Bearer   ", "missing_api_key", "no key: send 'Authorization: Bearer KEY'"),
-        ("Basic user", "missing_api_key", "no key: send 'Authorization: Bearer KEY'"),
+        ("", "missing_api_key", "no key was given: send 'Authorization: Bearer KEY'"),
+        ("Bearer", "missing_api_key", "no key was given: send 'Authorization: Bearer KEY'"),
+        ("Bearer   ", "missing_api_key", "no key was given: send 'Authorization: Bearer KEY'"),
+        ("Basic user", "missing_api_key", "no key was given: send 'Authorization: Bearer KEY'"),
         ("Bearer wrong", "invalid_api_key", "the key is not known here"),
     ],
 )
@@ -76,7 +76,7 @@ def test_operators_alone_reach_the_workers() -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "operators_only")
     assert refused.json()["error"]["message"]
     assert asked(app(), "", *call).status_code == 401
-    without_keys = make_app(cast("Farm", StillFarm()), Settings())
+    without_keys = make_app(cast("FarmApi", StillFarm()), Settings())
     assert asked(without_keys, "", *call).status_code == 404  # whoever is at the machine
 
 
@@ -114,14 +114,14 @@ def test_a_key_may_ask_so_often(
         if answer.status_code == 429:
             error = answer.json()["error"]
             times = {"slow": "60", "slower": "0.5"}[key]
-            assert error["message"] == f"the key may ask {times} times a minute"
+            assert error["message"] == f"this key may send {times} requests a minute"
             assert error["code"] == "rate_limit_exceeded"
     assert told == waits
     assert asked(one, "user").status_code == 200  # another's key is another's
 
 
 def test_a_farm_without_keys_listens_to_its_own_machine() -> None:
-    words = r"would listen at 10\.0\.0\.1 and has no keys: set FARM_KEYS or FARM_KEYS_FILE, or let"
+    words = r"would listen at 10\.0\.0\.1 and has no keys: set FARM_KEYS or FARM_KEYS_FILE, or have"
     with pytest.raises(RequestError, match=words):
         check_host("10.0.0.1", Settings())
     check_host("127.0.0.1", Settings())

@@ -27,7 +27,10 @@ NAMES: list[tuple[str, str]] = [
     (keys.clip_prefix(CLIP), f"clips/{CLIP}/"),
     (keys.result_key(CLIP), f"clips/{CLIP}/clip.json"),
     (keys.answered_key("acme", CLIP), f"answered/acme/{CLIP}"),
-    (keys.quarantined_key("jobs/x.json", "0f", "object"), "quarantine/jobs/x.json/0f/object"),
+    (
+        keys.quarantined_key("jobs/x.json", b"", "object"),
+        "quarantine/jobs/x.json/e3b0c44298fc1c14/object",
+    ),
 ]
 
 
