@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -96,11 +96,12 @@ class Nano:
     engine: Engine
     steps: int = 10
     side: int = SIDE  # the side of the clips, in pixels
+    count: int = 8  # of the pictures
     _clips: dict[tuple[str, int], Clip] = field(default_factory=dict)
 
     @cached_property
     def pictures(self) -> dict[str, Image.Image]:
-        return held_out()
+        return dict(islice(held_out().items(), self.count))
 
     @cached_property
     def shown(self) -> dict[str, Frames]:

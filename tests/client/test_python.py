@@ -23,6 +23,7 @@ from farm.errors import (
     StoreError,
 )
 from farm.model.farm_api import FarmApi
+from farm.model.parameters import submission_of
 from svd_engine import Engine
 from tests.conftest import draw_picture
 from tests.support.farm_jobs import SMALL, open_farm, picture_bytes, wait_for
@@ -67,7 +68,7 @@ def test_pictures_in_every_form_are_one_clip(
     assert (job.progress.step, job.progress.steps) == (5, 5)
     frames = job.frames()
     assert (frames.shape, frames.dtype) == ((5, 48, 64, 3), np.uint8)
-    params = farm.parameters.submission_of({**SMALL, "seed": 3}).params
+    params = submission_of({**SMALL, "seed": 3}).params
     rendered = Engine.from_pretrained(tiny).render(image, params).frames
     assert np.abs(frames.astype(int) - rendered).mean() < 12  # of noise, through a lossy codec
     assert job.thumbnail()[:2] == b"\xff\xd8"

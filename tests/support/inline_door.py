@@ -51,7 +51,7 @@ def inline_serving(store: Path, **settings: Any) -> Iterator[str]:
 async def _serve(
     listener: socket.socket, store: Path, settings: dict[str, Any], started: Future[uvicorn.Server]
 ) -> None:
-    async with coordinator(store, models=Models, worker=Worker, **settings) as one:
+    async with coordinator(store, finder=Models, worker=Worker, **settings) as one:
         app = make_app(one, load_settings(store=str(store), **settings))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         started.set_result(server)

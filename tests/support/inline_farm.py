@@ -172,7 +172,7 @@ def inline() -> Any:
 async def coordinator(
     folder: Path,
     working: bool = True,
-    models: Callable[[Background, float], ModelFinder] = KnownModel,
+    finder: Callable[[Background, float], ModelFinder] = KnownModel,
     worker: Callable[[Kind, str, Store], workers.Worker] = QuickWorker,
     **settings: Any,
 ) -> AsyncIterator[Coordinator]:
@@ -182,7 +182,7 @@ async def coordinator(
     """
     settings = {"webhook_secret": SECRET, "segment_steps": 2, **settings}
     store = identify(open_store(str(folder)))
-    runtime = InlineRuntime(working, models, worker)
+    runtime = InlineRuntime(working, finder, worker)
     one = Coordinator(load_settings(store=str(folder), **settings), "none", store, runtime)
     await one.ready()
     try:
