@@ -24,7 +24,7 @@ from farm.model.job import Submission
 from farm.model.request import Model
 from farm.quantities import counted
 from farm.settings import load_settings
-from farm.simulate.__main__ import decision_rate
+from farm.simulate.simulation import decision_rate
 from farm.store import open_store
 from svd_engine.command_line import STATUSES, Parser, one_line, positive
 from svd_engine.nearest import no_such

@@ -7,7 +7,9 @@ import pytest
 import farm.simulate.__main__
 from farm.model.plan import Kind
 from farm.scheduling.state import AGING_S
-from farm.simulate.__main__ import PRIORITIES, TENANTS, Simulation, decision_rate, main
+from farm.simulate.__main__ import main
+from farm.simulate.report import PRIORITIES, TENANTS
+from farm.simulate.simulation import Simulation, decision_rate
 
 
 def test_all_jobs_end_and_none_starves() -> None:
