@@ -34,7 +34,10 @@ PLACED = 100  # jobs at once whose places in the queue are looked up
 
 
 class Coordinator(FarmApi):
-    """The farm's one writer. Callers repeat calls, since each can be lost with the process."""
+    """The farm's one writer. FarmApi documents its calls.
+
+    Callers repeat calls, since each can be lost with the process.
+    """
 
     def __init__(
         self, settings: Settings, engine: str, store_id: str, runtime: Runtime | None = None
@@ -60,7 +63,6 @@ class Coordinator(FarmApi):
         """Answer at once, whatever else is being done: the coordinator is alive."""
 
     async def ready(self) -> Ready:
-        """Wait until open jobs are taken over; the identity and the version of this farm."""
         parts = await self._parts()
         return {
             "version": svd_engine.__version__,
@@ -82,26 +84,15 @@ class Coordinator(FarmApi):
         return self._begun.result()
 
     async def describe(self, model: Model) -> ModelFacts:
-        """A model's digest and defaults; RequestError where there is no such model."""
         return await self._models.facts(model)
 
     @writes
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
-        """Take a job on: once this returns, it is in the store and will be finished.
-
-        The same submission again (by its id) is the same job. Raises RequestError, QueueFullError,
-        StoreError, or JobError where the id is another job's.
-        """
         digest = await (await self._parts()).intake.digest_of_picture(picture)
         return await self._take_on(submission, digest, picture)
 
     @writes
     async def submit_stored(self, submission: Submission, digest: str) -> JobView:
-        """As `submit`, for a front door, which checks pictures and writes them to the store itself.
-
-        Raises PictureMissingError, once all else is in order, if the store lacks the picture: the
-        front door then writes it, and submits again.
-        """
         return await self._take_on(submission, digest)
 
     async def _take_on(
@@ -120,29 +111,22 @@ class Coordinator(FarmApi):
 
     @reads
     async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
-        """The job that `submit` would make, and how many of its clips are in the store already.
-
-        digest: of a picture that was checked; it need not be in the store.
-        """
         parts = await self._parts()
         job = await parts.intake.job_of(submission, digest)
         parts.admission.check_work(job.request)
         return job, await parts.sharing.done_already(job)
 
     async def find(self, job: str) -> JobView | None:
-        """A job, and how far it is; None where there is none."""
         (view,) = await self.find_all([job])
         return view
 
     @reads
     async def find_all(self, jobs: Sequence[str]) -> list[JobView | None]:
-        """As `find`, for several."""
         parts = await self._parts()
         records = await asyncio.gather(*(parts.book.read(job) for job in jobs))
         return [None if record is None else _view(record, parts) for record in records]
 
     async def show(self, job: str) -> JobView:
-        """A job, and how far it is. JobError where there is none."""
         view = await self.find(job)
         if view is None:
             raise JobError(f"there is no job {job!r}")
@@ -150,7 +134,6 @@ class Coordinator(FarmApi):
 
     @reads
     async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
-        """Jobs, oldest first: the open ones, or all there ever were, those after id `after`."""
         book = (await self._parts()).book
         if open_only:
             ids = sorted(job for job in book.open if job > after)[:limit]
@@ -160,7 +143,6 @@ class Coordinator(FarmApi):
 
     @reads
     async def views(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[JobView]:
-        """A tenant's jobs, those that come after id `after`."""
         parts, found = await self._parts(), list[Job]()
         ids_of = parts.book.ids_of
         while len(found) < limit and (ids := await ids_of(tenant, after, limit, newest_first)):
@@ -171,10 +153,6 @@ class Coordinator(FarmApi):
     async def watch(
         self, jobs: Sequence[str], after: int, timeout_s: float = 10.0
     ) -> tuple[int, list[JobView]]:
-        """The version now, and those of `jobs` that changed after version `after`; waits for some.
-
-        After a restart all jobs count as changed: versions are above all earlier ones.
-        """
         parts = await self._parts()
         version, ids = await parts.news.wait(jobs, after, timeout_s)
         # A place in the queue depends on many other jobs: thousands at once would take long.
@@ -183,13 +161,11 @@ class Coordinator(FarmApi):
 
     @reads
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """A job's written log from after entry `after` on: at least LOG_PAGE entries, or all."""
         await self.show(job)
         return await (await self._parts()).book.logs.entries(job, after)
 
     @writes
     async def cancel(self, job: str) -> JobView:
-        """Stop a job; returns when no worker is at it, with the GPU seconds that it took."""
         parts = await self._parts()
         record = await parts.book.read(job)
         if record is None or record.state is State.CANCELLED:
@@ -203,7 +179,6 @@ class Coordinator(FarmApi):
 
     @writes
     async def delete(self, job: str) -> None:
-        """Stop a job, and forget it. Its clips stay: others may ask for the same."""
         parts = await self._parts()
         if job in parts.book.open:
             with suppress(JobError):  # finished meanwhile
@@ -217,7 +192,6 @@ class Coordinator(FarmApi):
 
     @writes
     async def pause(self, job: str) -> JobView:
-        """Start none of a job's tasks. Those that run are left to end, and their results kept."""
         parts = await self._parts()
         await parts.book.transition(job, Event.PAUSE)
         parts.sharing.update_urgency(job)
@@ -225,7 +199,6 @@ class Coordinator(FarmApi):
 
     @writes
     async def resume(self, job: str) -> JobView:
-        """Go on with a paused job."""
         parts = await self._parts()
         await parts.book.transition(job, Event.RESUME)
         parts.sharing.update_urgency(job)
@@ -233,7 +206,6 @@ class Coordinator(FarmApi):
 
     @writes
     async def set_priority(self, job: str, priority: int) -> JobView:
-        """Change an open job's priority (0-100); it counts at once."""
         parts = await self._parts()
         if not 0 <= priority <= 100:
             raise RequestError(f"priority: must be from 0 to 100, got {priority}")
@@ -246,12 +218,10 @@ class Coordinator(FarmApi):
         return await self.show(job)
 
     async def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:
-        """Give a worker no more tasks, or some again; it finishes the one it has."""
         (await self._parts()).maintenance.drain(worker, draining)
         return await self.status()
 
     async def status(self) -> dict[str, Any]:
-        """Workers and what each does, and how many jobs of each tenant are in which state."""
         ready, parts = await self.ready(), await self._parts()
         await parts.quarantine.look()
         return {**ready} | status_of(

@@ -52,7 +52,10 @@ class FarmApi(Protocol):
         ...
 
     async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
-        """The job that `submit` would make, and how many of its clips are in the store already."""
+        """The job that `submit` would make, and how many of its clips are in the store already.
+
+        digest: of a picture that was checked; it need not be in the store.
+        """
         ...
 
     async def find(self, job: str) -> JobView | None:
@@ -89,7 +92,10 @@ class FarmApi(Protocol):
         ...
 
     async def cancel(self, job: str) -> JobView:
-        """Stop a job at its next step or chunk. Returns when no worker is at it any more."""
+        """Stop a job at its next step or chunk.
+
+        Returns when no worker is at it any more, with the GPU seconds that it took.
+        """
         ...
 
     async def delete(self, job: str) -> None:
