@@ -155,7 +155,8 @@ def refuse(http: httpx2.Client, abuse: Abuse) -> int:
     told = answer.json()
     if abuse.path.startswith(STABILITY):
         assert told.keys() == {"id", "name", "errors"}, said
-        assert abuse.param is None or told["errors"][0].startswith(f"{abuse.param}: "), said
+        named = (f"{abuse.param}: ", f"unknown parameter '{abuse.param}'")
+        assert abuse.param is None or told["errors"][0].startswith(named), said
     else:
         error = told["error"]
         assert error.keys() == {"message", "type", "param", "code"}, said
