@@ -103,7 +103,7 @@ def test_shares_are_the_clip(frames: int, size: int) -> None:
 
 
 def test_slices_are_of_a_clip_that_is_decoded_as_one(vaes: dict[str, VAE]) -> None:
-    with pytest.raises(ValueError, match="leave decode_chunk_size out"):
+    with pytest.raises(ValueError, match="leave out decode_chunk_size"):
         stages.decode(vaes["narrow"], draw_latents(4), chunk_size=2, slices=2)
 
 
