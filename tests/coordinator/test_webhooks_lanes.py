@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import farm.coordinator.webhooks
 from farm.background import Background
 from farm.coordinator.webhooks import AT_ONCE, SLOW_AT_ONCE, Lanes, Webhooks
 from farm.errors import OutboundError
@@ -141,7 +140,7 @@ def test_a_resolver_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    monkeypatch.setattr(farm.resolver, "LOOKUP_S", 0.1)
+    monkeypatch.setattr("farm.net.resolver.LOOKUP_S", 0.1)
 
     async def run() -> None:
         resolver = Resolver(most=3)

@@ -10,7 +10,7 @@ from farm.coordinator.clips import Clip
 from farm.model.job import ClipResult
 from farm.model.request import Model
 from farm.model.task_order import Made
-from farm.scheduling.state import Run
+from farm.scheduling.state import Urgency
 from farm.store.keys import artifact_keys
 from tests.model.test_plan import request
 
@@ -18,7 +18,9 @@ from tests.model.test_plan import request
 def result() -> ClipResult:
     asked = request()
     made = Made("0" * 64, *artifact_keys(asked.digest, "3-1"))
-    return Clip(asked, Model(), Run(asked.digest, "default", Model(), 0.0), "job").result(made, 3)
+    urgency = Urgency("default", 0.0)
+    clip = Clip(asked.digest, Model(), urgency, request=asked, source=Model(), label="job")
+    return clip.result(made, 3, now=0.0)
 
 
 def test_every_artifact_has_a_place_in_what_is_made_and_in_the_record() -> None:

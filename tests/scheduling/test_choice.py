@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 
 from farm.model.plan import Kind, Stage, Task
-from farm.scheduling.state import Reason, Run, Worker
+from farm.scheduling.state import Reason, Run, Urgency, Worker
 from farm.scheduling.worker_choice import PASSING, choose, choose_helpers
 
 DENOISE = Task("latents/0002", Stage.DENOISE, span=(0, 2))
@@ -11,7 +11,7 @@ DECODE = Task("frames", Stage.DECODE, span=(0, 12), most=12, frame_bytes=10)
 
 
 def run(model: str = "svd", home: str = "", **avoid: set[str]) -> Run:
-    made = Run("clip", "acme", model, 0.0)
+    made = Run("clip", model, Urgency("acme", 0.0))
     made.home = home
     made.avoid = {DENOISE.key: avoid.get("denoise", set()), DECODE.key: avoid.get("decode", set())}
     return made

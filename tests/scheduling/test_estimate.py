@@ -62,7 +62,7 @@ class TwoModels(inline_farm.KnownModel):
 
 def test_a_job_behind_one_of_an_unknown_model_has_an_eta(inline: Any, tmp_path: Path) -> None:
     async def test() -> None:
-        async with coordinator(tmp_path, models=TwoModels) as one:
+        async with coordinator(tmp_path, finder=TwoModels) as one:
 
             async def submit(model: str, seed: int) -> str:
                 params = RenderParams(num_inference_steps=4, seed=seed)
