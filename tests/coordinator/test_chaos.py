@@ -84,7 +84,7 @@ def test_thirty_jobs_while_anybody_is_killed(tiny: Path, tmp_path: Path) -> None
             if what == "worker":
                 kill(workers[chance.choice(up)]["place"])
             elif what == "coordinator":
-                kill(f":{farm._call('ready')['pid']}")
+                kill(f":{farm.ready()['pid']}")
             else:
                 cluster.remove_node(nodes.pop(0), allow_graceful=False)
                 nodes.append(cluster.add_node(num_cpus=2))
