@@ -225,6 +225,8 @@ def test_make_knows_how_to_do_what_the_readme_says() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")  # OpenAI closed its own
 def test_three_ways_give_the_same_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.support.ingress_server import serving
 
