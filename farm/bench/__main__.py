@@ -195,7 +195,7 @@ def _busy(counts: Sequence[int]) -> None:
         ended = max(job.finished_at or 0 for job in done)
         slept = CLIP_S * len(done)
         print(
-            f"{count:3} workers, {counted(len(done), 'clip')} of {CLIP_S:g} s: "
+            f"{counted(count, 'worker')}, {counted(len(done), 'clip')} of {CLIP_S:g} s: "
             f"busy {slept / (count * (ended - began)):.1%} of {ended - began:.1f} s"
         )
 
