@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 log = logging.getLogger("farm")
@@ -98,3 +99,18 @@ class Background:
 
 def _name_of(task: "asyncio.Task[Any]") -> str:
     return getattr(task.get_coro(), "__qualname__", task.get_name())
+
+
+def in_daemon_thread(work: Callable[[], T]) -> Future[T]:
+    """Run blocking work in a thread that, unlike a pool's, keeps no process from ending."""
+    future = Future[T]()
+    future.set_running_or_notify_cancel()  # from now on nobody cancels it
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future

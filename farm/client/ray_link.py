@@ -4,9 +4,9 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from collections.abc import Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
@@ -18,6 +18,7 @@ from ray.exceptions import (
 )
 
 import svd_engine
+from farm.background import in_daemon_thread
 from farm.client.farm import Farm
 from farm.client.proxy import FarmProxy
 from farm.coordinator.coordinator import Coordinator
@@ -71,9 +72,7 @@ class RayLink:
             self._lifeline.check()
             try:
                 if self._actor is None:
-                    self._actor = await self._outlast(
-                        _in_thread(start_coordinator, self._settings, self._engine)
-                    )
+                    self._actor = await self._outlast(_found(self._settings, self._engine))
                     self._pulse = Pulse(self._actor, self._patience_s)
                 call = getattr(self._actor, method).remote(*arguments, **keywords)
                 return await self._outlast(_answer(call), self._pulse)
@@ -126,22 +125,13 @@ class Pulse:
                 log.warning("the coordinator has not answered for %.0f s; still waiting", silent)
 
 
+async def _found(settings: Settings, engine: str) -> Any:
+    """The coordinator, looked for in a daemon thread: without a GCS the call never returns."""
+    return await asyncio.wrap_future(in_daemon_thread(partial(start_coordinator, settings, engine)))
+
+
 async def _answer(ref: Any) -> Any:
     return await ref
-
-
-async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
-    """Like `asyncio.to_thread`, but in a daemon thread, so that a stuck call delays no exit."""
-    done = Future[T]()
-
-    def run() -> None:
-        try:
-            done.set_result(function(*arguments))
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return await asyncio.wrap_future(done)
 
 
 def _raise_unless_retryable(error: RayError, method: str, until: float) -> None:

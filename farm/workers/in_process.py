@@ -1,15 +1,14 @@
 """Workers in threads of this process: a farm without Ray, for tests."""
 
 import asyncio
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+from farm.background import in_daemon_thread
 from farm.model.task_order import Order, Ref, Step
 from farm.scheduling.placement import Node, Slot
 from farm.scheduling.state import Fault
@@ -101,7 +100,7 @@ class InProcessWorkers:
         def step(step: Step) -> None:
             loop.call_soon_threadsafe(on_step, step)
 
-        result = asyncio.wrap_future(_in_thread(partial(_run, hosted, order, values, step)))
+        result = asyncio.wrap_future(in_daemon_thread(partial(_run, hosted, order, values, step)))
         ended = asyncio.ensure_future(hosted.ended.wait())
         await asyncio.wait({result, ended}, return_when=asyncio.FIRST_COMPLETED)
         ended.cancel()
@@ -129,21 +128,6 @@ class InProcessWorkers:
     def _end(self, name: str) -> None:
         self.places.pop(name, None)
         self._hosted.pop(name).ended.set()
-
-
-def _in_thread(work: Callable[[], Any]) -> Future[Any]:
-    """Run it in a thread that keeps no process from ending."""
-    future = Future[Any]()
-    future.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def _run(
