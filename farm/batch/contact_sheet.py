@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from farm.batch.summary import Row
 from farm.batch.sweep import label
 from farm.quantities import counted
 from svd_engine.params import RenderDefaults, RenderParams
+from svd_engine.templates import templates_in
 from svd_engine.values import as_label
 
 # A browser that plays hundreds of clips does nothing else; above this many, none plays by itself.
@@ -75,14 +74,7 @@ def contact_sheet(rows: Sequence[Row]) -> str:
     pictures: dict[str, list[Row]] = {}
     for row in rows:
         pictures.setdefault(row.name, []).append(row)
-    environment = Environment(
-        autoescape=True,
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates_in(TEMPLATES)
     environment.globals["playing"] = done <= AUTOPLAY_UP_TO
     return environment.get_template("contact_sheet.html").render(
         title=", ".join(parts),

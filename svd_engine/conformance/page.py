@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
 from svd_engine.conformance.compare import Comparison
 from svd_engine.conformance.traces import OF_STEP, Trace, align, split_key
+from svd_engine.templates import templates_in
 
 TEMPLATES = Path(__file__).with_name("templates")
 SIDE = 256  # pixels of a map's longer side, at least
@@ -62,13 +62,7 @@ def comparison_page(
     comparison: Comparison, first: Trace, second: Trace, names: tuple[str, str]
 ) -> str:
     """The file's text."""
-    environment = Environment(
-        autoescape=True,
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates_in(TEMPLATES)
     return environment.get_template("comparison.html").render(
         comparison=comparison,
         names=names,
