@@ -1,7 +1,8 @@
 """The files made of every clip: their names over HTTP and in the store, and their types. Pure.
 
-A new one is a row here, its field in `ClipResult`, with a default for clips made before, and in
-`Made`, and the call in `farm/workers/worker.py` that makes it.
+A new one is a row here; its field in `Made`, in the same order, and in `ClipResult`, with a default
+for clips made before, for which `farm/ingress/content.py` must have an answer; the call in
+`farm/workers/clip_files.py` that makes it; and its media type in `farm/ingress/openai/videos.py`.
 """
 
 from dataclasses import dataclass
