@@ -15,11 +15,9 @@ demo: .venv/.run ## render the example pictures with the `nano` model
 serve: .venv/.run ## the farm over HTTP at http://127.0.0.1:8000, with a page to use it by
 	$(BIN)/serve run farm.ingress.serve_app:app
 
-# Tests that start Ray run one after another, and with all cores: frames depend on the threads.
+# One process runs the tests that start Ray, one after another, while the others run the rest.
 test: .venv/.test ## all tests that need no GPU and no long time
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile \
-	  -m "not ray and not slow and not gpu"
-	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 check: .venv/.dev ## lint and types
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 
 # The hub's client and Ray read these at import. Tests must not use the network, and must not write
 # a token to the home folder.
@@ -26,22 +27,78 @@ settings.register_profile("farm", deadline=None)  # a busy machine is no failure
 settings.load_profile("farm")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks
+# With pytest-xdist each process computes with one thread. The workers of a farm take all cores, and
+# the last bits of frames depend on that, so tests that compare with these take all cores, too.
+ALL_THREADS = 0
+if "PYTEST_XDIST_WORKER" in os.environ:
+    import torch
+
+    ALL_THREADS = torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start
+
+SHARED_CLUSTER = pytest.StashKey[ExitStack]()
+
+
+def _shares_cluster(item: pytest.Item | None) -> bool:
+    return "ray_cluster" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks, and pytest-xdist reads groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start Ray by a fixture, and run all that start Ray last."""
+    """Run the tests that start Ray one after another, and those that share a cluster in a row.
+
+    They take longest: pytest-xdist begins with them, while pytest alone has the quick tests first.
+    The other tests of a file run in one process, so that they share its fixtures.
+    """
+
+    def rank(item: pytest.Item) -> int:
+        return _shares_cluster(item) + (item.get_closest_marker("ray") is not None)
+
     for item in items:
-        if "ray_cluster" in getattr(item, "fixturenames", ()):
+        if _shares_cluster(item):
             item.add_marker("ray")
-    items.sort(key=lambda item: item.get_closest_marker("ray") is not None)
+        group = "ray" if rank(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=rank, reverse="PYTEST_XDIST_WORKER" in os.environ)
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures compute anything
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Set the number of threads, where pytest-xdist runs several processes."""
+    if ALL_THREADS:
+        torch.set_num_threads(ALL_THREADS if item.get_closest_marker("ray") else 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """End the shared cluster once the next test has no use for it."""
+    try:
+        yield
+    finally:
+        stash = item.config.stash
+        if SHARED_CLUSTER in stash and not _shares_cluster(nextitem):
+            stash[SHARED_CLUSTER].close()
+            del stash[SHARED_CLUSTER]
 
 
 @pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    """A local Ray cluster for a module's tests."""
-    from tests.support.ray_cluster import local_cluster
+def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A local Ray cluster for all modules that ask for it; a module's farm ends with the module.
 
-    with local_cluster():
-        yield
+    The cluster's processes inherit the environment of the test that comes first, so a farm's
+    settings must be passed to it.
+    """
+    from tests.support.ray_cluster import end_farm, local_cluster
+
+    stash = request.config.stash
+    if SHARED_CLUSTER not in stash:
+        stack = ExitStack()
+        stack.enter_context(local_cluster())
+        stash[SHARED_CLUSTER] = stack
+        request.config.add_cleanup(stack.close)  # where pytest stops before the last test
+    yield
+    if SHARED_CLUSTER in stash:
+        end_farm()
 
 
 @pytest.fixture(scope="session")

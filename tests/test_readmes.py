@@ -225,9 +225,10 @@ def test_make_knows_how_to_do_what_the_readme_says() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 @pytest.mark.filterwarnings("ignore:The Sora API:DeprecationWarning")  # OpenAI closed its own
-def test_three_ways_give_the_same_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_ways_give_the_same_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
+) -> None:
     from tests.support.ingress_server import serving
 
     monkeypatch.chdir(tmp_path)

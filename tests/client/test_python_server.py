@@ -11,13 +11,13 @@ from farm.errors import JobCancelledError, JobError, JobFailedError, RequestErro
 from tests.support.farm_jobs import SMALL, picture_bytes, wait_for
 from tests.support.ingress_server import serving
 
-pytestmark = pytest.mark.ray
-
 PICTURE = picture_bytes()
 
 
 @pytest.fixture(scope="module")
-def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[farm.Connection]:
+def server(
+    tiny: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None
+) -> Iterator[farm.Connection]:
     with (
         serving(tmp_path_factory.mktemp("store"), models=[str(tiny)]) as url,
         farm.connect(url) as connection,

@@ -110,6 +110,7 @@ with local_cluster():
 """
 
 
+@pytest.mark.slow
 def test_everything_killed_at_once_and_started_anew(tiny: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     command = [sys.executable, "-c", DRIVER, str(tiny), str(store)]
@@ -170,7 +171,7 @@ def test_a_job_on_s3(tiny: Path, tmp_path: Path) -> None:
     """The whole way on a real S3 server, the coordinator killed in the midst of it."""
     with s3_server(tmp_path / "s3") as server, environment(server.env), local_cluster():
         farm = open_farm(server.url)
-        jobs = submit(farm, tiny, 2)
+        jobs = submit(farm, tiny, 1)
         while not list(farm.store().list("checkpoints/")):
             time.sleep(0.1)
         os.kill(farm.ready()["pid"], signal.SIGKILL)

@@ -20,8 +20,8 @@ from farm.model.request import RenderRequest
 from farm.settings import load_settings
 from farm.store import open_store
 from farm.store.keys import WEBHOOKS
-from tests.support.farm_jobs import picture_bytes, wait_for
-from tests.support.ingress_server import serving
+from tests.support.farm_jobs import finish, open_farm, picture_bytes, submission, wait_for
+from tests.support.inline_door import inline_serving
 from tests.support.receiver import SECRET, Receiver, ended
 
 PICTURE = ("a.png", picture_bytes(), "image/png")
@@ -123,7 +123,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def http(folder: Path) -> Iterator[httpx2.Client]:
     with (
-        serving(folder, webhook_secret=SECRET, webhook_private=True) as url,
+        inline_serving(folder, webhook_secret=SECRET, webhook_private=True) as url,
         httpx2.Client(base_url=url, timeout=120) as client,
     ):
         yield client
@@ -140,7 +140,6 @@ def status(http: httpx2.Client, video: str) -> str:
     return str(http.get(f"/v1/videos/{video}").json()["status"])
 
 
-@pytest.mark.ray
 def test_a_receiver_that_fails_twice(http: httpx2.Client, receiver: Receiver, folder: Path) -> None:
     receiver.answers = [500, None]
     video = create(http, receiver.url, seed="1")
@@ -154,7 +153,6 @@ def test_a_receiver_that_fails_twice(http: httpx2.Client, receiver: Receiver, fo
     assert len(receiver.told) == 3
 
 
-@pytest.mark.ray
 def test_what_was_cancelled_has_failed(http: httpx2.Client, receiver: Receiver) -> None:
     video = create(http, receiver.url, seed="2", steps="900")
     http.post(f"/v1/videos/{video}/cancel")
@@ -164,34 +162,27 @@ def test_what_was_cancelled_has_failed(http: httpx2.Client, receiver: Receiver) 
     assert [event.data.id for event in receiver.events()] == [video, late]
 
 
-@pytest.mark.ray
-def test_a_coordinator_killed_before_the_delivery(
-    http: httpx2.Client, receiver: Receiver, folder: Path
-) -> None:
-    receiver.answers = [503] * 1000
-    video = create(http, receiver.url, seed="4")
-    wait_for(lambda: receiver.told and status(http, video) == "completed")
-    assert len(left(folder)) == 1
-    killed = coordinator()
-    os.kill(killed, signal.SIGKILL)
-    receiver.answers = []
-    wait_for(lambda: not left(folder))
-    assert coordinator() != killed
-    assert len(receiver.ids()) == 1
-    assert receiver.events()[-1].data.id == video
-    assert status(http, video) == "completed"
-
-
-def coordinator() -> int:
-    """The coordinator's process."""
-    from farm.client.ray_link import connect
-
-    return connect(load_settings()).ready()["pid"]
-
-
-@pytest.mark.ray
 def test_urls_that_are_refused(http: httpx2.Client) -> None:
     form = {**SMALL, "webhook_url": "file:///x"}
     for path in ("/v1/videos", "/v1/videos/check"):
         answer = http.post(path, data=form, files={"input_reference": PICTURE})
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "webhook_url")
+
+
+def test_a_coordinator_killed_before_the_delivery(
+    receiver: Receiver, tiny: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    receiver.answers = [503] * 1000
+    farm = open_farm(tmp_path, webhook_secret=SECRET, webhook_private=True)
+    job = farm.submit(submission(tiny, webhook_url=receiver.url), PICTURE[1]).job.id
+    assert finish(farm, job)[job].job.state is State.COMPLETED
+    wait_for(lambda: receiver.told)
+    assert len(left(tmp_path)) == 1
+    killed = farm.ready()["pid"]
+    os.kill(killed, signal.SIGKILL)
+    receiver.answers = []
+    wait_for(lambda: not left(tmp_path))
+    assert farm.ready()["pid"] != killed
+    assert len(receiver.ids()) == 1
+    assert receiver.events()[-1].data.id == job
+    assert farm.show(job).job.state is State.COMPLETED

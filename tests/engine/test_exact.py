@@ -59,12 +59,20 @@ def levels_off(ours: Tensor, theirs: Tensor) -> Tensor:
     return (stages.to_uint8(ours).int() - stages.to_uint8(theirs).int()).abs().flatten()
 
 
-@names
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        *((name, (1, 2, 5)) for name in WIDTHS),
+        ("narrow", (9, 25)),
+        pytest.param("published-depth", (9, 25), marks=pytest.mark.slow),
+        pytest.param("deep", (9, 25), marks=pytest.mark.slow),
+    ],
+)
 def test_slices_against_whole_and_diffusers(
-    name: str, vaes: dict[str, VAE], theirs: dict[str, Any]
+    name: str, counts: tuple[int, ...], vaes: dict[str, VAE], theirs: dict[str, Any]
 ) -> None:
     off = []
-    for frames in (1, 2, 5, 9, 25):
+    for frames in counts:
         latents = draw_latents(frames)
         with torch.no_grad():
             whole = vaes[name].decode(latents)
@@ -81,7 +89,7 @@ def test_slices_against_whole_and_diffusers(
 
 @names
 def test_half_precision_is_no_further_off_than_whole(name: str, vaes: dict[str, VAE]) -> None:
-    latents = draw_latents(5)
+    latents = draw_latents(3)
     with torch.no_grad():
         exact = vaes[name].decode(latents)
         half = VAE(vaes[name].config).eval()

@@ -23,11 +23,14 @@ def distance(one: Frames, other: Frames) -> float:
 
 
 @pytest.fixture(
-    scope="module", params=[2, pytest.param(8, marks=pytest.mark.slow)], ids="{} pictures".format
+    scope="module",
+    params=[(2, 64), pytest.param((8, 128), marks=pytest.mark.slow)],
+    ids=["two small pictures", "eight pictures"],
 )
 def nano(request: pytest.FixtureRequest) -> Nano:
-    """Over some of the pictures; over all eight in the slow tests."""
-    return Nano(Engine.from_pretrained("nano"), steps=5, count=request.param)
+    """Over two pictures at a quarter of their size; over all eight in the slow tests."""
+    count, side = request.param
+    return Nano(Engine.from_pretrained("nano"), steps=5, side=side, count=count)
 
 
 @pytest.fixture(scope="module")

@@ -123,6 +123,7 @@ def test_constants_are_those_of_a_step_alone() -> None:
     assert all(hasattr(module, "time_emb_proj") for module in unguided)
 
 
+@pytest.mark.slow
 def test_a_worker_compiles_before_its_first_step(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tiny: Path
 ) -> None:

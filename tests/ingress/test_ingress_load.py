@@ -18,14 +18,14 @@ import farm
 from tests.support.farm_jobs import picture_bytes, wait_for
 from tests.support.ingress_server import serving
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 SMALL = {"width": 64, "height": 48, "num_frames": 5, "model": "tiny"}
 POLLERS, STREAMS, JOBS = 200, 50, 5
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Iterator[str]:
     with serving(tmp_path_factory.mktemp("store")) as url:
         yield url
 

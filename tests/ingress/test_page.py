@@ -1,4 +1,4 @@
-"""The web page at `/` in the system's Chromium, with a farm on real Ray Serve."""
+"""The web page at `/` in the system's Chromium, with a farm in this process."""
 
 import re
 import shutil
@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
 
 from tests.support.farm_jobs import picture_bytes
-from tests.support.ingress_server import serving
+from tests.support.inline_door import inline_serving
 
-pytestmark = [pytest.mark.browser, pytest.mark.ray]
+pytestmark = pytest.mark.browser
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -28,7 +28,7 @@ PLAYING = "const v = document.getElementById('video'); return v.readyState >= 2 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("store")) as base:
+    with inline_serving(tmp_path_factory.mktemp("store")) as base:
         yield base
 
 

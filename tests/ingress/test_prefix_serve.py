@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.farm_jobs import picture_bytes
 from tests.support.ingress_server import serving
+from tests.support.ray_cluster import local_cluster
 from tests.support.s3_server import s3_environment, s3_server
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -19,6 +20,7 @@ def test_curl_and_openais_client_get_whole_files(tmp_path: Path) -> None:
     with (
         s3_server(tmp_path / "s3") as server,
         s3_environment(server),
+        local_cluster(),  # a new one: its processes inherit the credentials
         serving(server.url, "/farm/here") as url,
         warnings.catch_warnings(),
     ):

@@ -15,7 +15,7 @@ from svd_engine import NUMERICS
 from tests.old_stores import STORES, VERSIONS
 from tests.support.farm_jobs import expected_sha256, finish, open_farm, picture_bytes
 from tests.support.inline_farm import coordinator, inline
-from tests.support.ray_cluster import local_cluster
+from tests.support.ray_cluster import end_farm
 
 __all__ = ["inline"]
 ARCHIVES = sorted(STORES.glob("*.tar.gz"))
@@ -67,14 +67,13 @@ def test_a_store_of_an_earlier_version(folder: Path, inline: Any) -> None:
     assert not list(open_store(str(folder)).list(QUARANTINE))
 
 
-@pytest.mark.ray
 @pytest.mark.slow
-def test_what_it_left_is_rendered_to_its_end(folder: Path) -> None:
+def test_what_it_left_is_rendered_to_its_end(folder: Path, ray_cluster: None) -> None:
     """On Ray, from whatever checkpoints it left."""
-    with local_cluster():
-        farm = open_farm(folder)
-        left = by_seed(farm.jobs(limit=100))[SEEDS[State.QUEUED]]
-        (view,) = finish(farm, left.id).values()
-        assert view.job.state is State.COMPLETED
-        (made,) = view.job.results
-        assert [made.sha256] == expected_sha256(Path("tiny"), picture_bytes(), view)
+    farm = open_farm(folder)
+    left = by_seed(farm.jobs(limit=100))[SEEDS[State.QUEUED]]
+    (view,) = finish(farm, left.id).values()
+    assert view.job.state is State.COMPLETED
+    (made,) = view.job.results
+    assert [made.sha256] == expected_sha256(Path("tiny"), picture_bytes(), view)
+    end_farm()  # the next store's farm begins on the same cluster

@@ -10,32 +10,49 @@ from typing import Any
 import pytest
 from ray import serve
 
-from tests.support.ray_cluster import local_cluster
+from farm.ingress import serve_app
+
+NAME = "farm"
 
 
 @contextmanager
 def serving(store: Path | str, prefix: str = "", **settings: Any) -> Iterator[str]:
-    """Serve a farm on a store, and yield its base URL. settings: farm settings, as in FARM_*."""
+    """Serve a farm on a store, on the cluster that this process has joined; yield its base URL.
+
+    settings: farm settings, as in FARM_*.
+    """
     values = {"store": str(store), "segment_steps": 2, "models": ["tiny", "svd"], **settings}
+    environment = {
+        f"FARM_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in values.items()
+    }
+    plain = serve_app._deployment
+
+    def configured(app: Any) -> Any:
+        # The cluster is older than these settings: its processes have not inherited them.
+        options = {"num_cpus": 0, "runtime_env": {"env_vars": environment}}
+        return plain(app).options(ray_actor_options=options)
+
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            patch.setenv(f"FARM_{name.upper()}", text)
-        with local_cluster(), _served(prefix) as url:
-            yield url
+        for name, text in environment.items():
+            patch.setenv(name, text)
+        patch.setattr(serve_app, "_deployment", configured)
+        port = _start_serve()
+        try:
+            serve.run(serve_app.app({}), name=NAME, route_prefix=prefix or "/")
+            yield f"http://127.0.0.1:{port}{prefix}"
+        finally:
+            serve.delete(NAME)
 
 
-@contextmanager
-def _served(prefix: str) -> Iterator[str]:
-    from farm.ingress.serve_app import app
-
-    port = _free_port()
-    serve.start(http_options={"port": port}, logging_config={"log_level": "ERROR"})
-    try:
-        serve.run(app({}), route_prefix=prefix or "/")
-        yield f"http://127.0.0.1:{port}{prefix}"
-    finally:
-        serve.shutdown()
+def _start_serve() -> int:
+    """Serve's port; Serve stays for as long as the cluster does."""
+    client: Any = serve.context._get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        options = {"port": _free_port()}
+        serve.start(http_options=options, logging_config={"log_level": "ERROR"})
+        client = serve.context._get_global_client()
+    return int(client.http_config.port)
 
 
 def _free_port() -> int:
