@@ -10,6 +10,7 @@ import httpx2
 import openai
 import pytest
 
+from tests.support.farm_jobs import wait_for
 from tests.support.ingress_server import serving
 from tests.support.video_client import PICTURE, create, finished, openai_client
 
@@ -141,6 +142,7 @@ def test_health_models_and_workers(http: httpx2.Client) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
     assert http.get("/readyz").json() == {"status": "ok", "workers": 2}
     assert http.get("/v1/models").json()["data"][0]["id"] == "tiny"
+    wait_for(lambda: http.get("/v1/farm").json()["workers"]["decoder-0"]["state"] == "idle")
     for call, state in (("drain", "drained"), ("undrain", "idle")):
         told = http.post(f"/v1/farm/workers/decoder-0/{call}").json()
         assert told["workers"]["decoder-0"]["state"] == state
