@@ -7,7 +7,7 @@
 import torch
 
 from svd_engine import RenderParams, open_checkpoint, stages
-from svd_engine.picture import open_picture
+from svd_engine.picture_files import open_picture
 
 checkpoint = open_checkpoint("nano")
 place = torch.device("cpu"), torch.float32

@@ -19,7 +19,7 @@ from farm.errors import (
     WorkerError,
 )
 from farm.model.farm_api import FarmApi
-from farm.model.job import Job, JobView
+from farm.model.job import JobRecord, JobView
 from farm.quantities import counted
 from farm.records.stored import StoredJobs
 from farm.settings import load_settings
@@ -158,7 +158,7 @@ def _jobs(farm: Farm, options: argparse.Namespace) -> None:
         print("no jobs" if options.all else "no open jobs; --all shows the finished ones too")
 
 
-def _line(job: Job) -> str:
+def _line(job: JobRecord) -> str:
     created = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.created_at))
     size = f"{job.request.params.width} x {job.request.params.height}"
     what = f"{len(job.results)}/{counted(job.request.num_videos, 'clip')} of {size}"

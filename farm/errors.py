@@ -29,7 +29,7 @@ import re
 _PLACE = re.compile(r"(?<![\w.:/-])(?:file://)?/(?:[^\s'\"/]+/+)+")
 
 
-def without_places(text: str) -> str:
+def strip_directories(text: str) -> str:
     """Shorten the paths in a message to their file names, to show it to clients."""
     return _PLACE.sub("", text)
 

@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from farm.errors import RequestError
 from farm.model.request import Sha256
 from farm.store.keys import Name
-from svd_engine.picture import MAX_PIXELS
+from svd_engine.picture_files import MAX_PIXELS
 
 
 def _data_folder() -> str:

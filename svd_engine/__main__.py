@@ -132,7 +132,7 @@ def _bench(options: argparse.Namespace) -> int:
 def _tiers(options: argparse.Namespace) -> int:
     params = params_from(options)
     from svd_engine.bench.tier_comparison import compare, table
-    from svd_engine.picture import open_picture
+    from svd_engine.picture_files import open_picture
 
     with reading():
         pictures = [open_picture(path) for path in options.pictures]
@@ -176,7 +176,7 @@ def _render(options: argparse.Namespace) -> int:
     params = _check(options)
     from tqdm import tqdm
 
-    from svd_engine.picture import open_picture
+    from svd_engine.picture_files import open_picture
 
     out = Path(options.out)
     with reading():

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from svd_engine.conditioning import Conditioning, Noise, frame_shape, latent_shape, posterior
 from svd_engine.config import ScheduleConfig
-from svd_engine.image import CLIP_SIDE, Kernel, Taps, View
 from svd_engine.layers import Blend, Constants, TimestepEmbedding
 from svd_engine.params import RenderParams
+from svd_engine.picture_pixels import CLIP_SIDE, Kernel, Taps, View
 from svd_engine.recipe import FAST, REFERENCE, Recipe, Rgb, RunDecoder, Sigmas
 from svd_engine.reuse import Reuse
 from svd_engine.schedule import StepResult

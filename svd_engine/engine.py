@@ -18,7 +18,7 @@ from svd_engine.memory_plan import MemoryPlan, memory_plan
 from svd_engine.meta_stages import Shapes
 from svd_engine.optimize import optimize
 from svd_engine.params import RenderDefaults, RenderParams
-from svd_engine.picture import Picture, open_picture
+from svd_engine.picture_files import Picture, open_picture
 from svd_engine.recipe import Recipe
 from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet

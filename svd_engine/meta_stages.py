@@ -20,8 +20,8 @@ from svd_engine.conditioning import Conditioning, frame_shape, latent_shape
 from svd_engine.config import ScheduleConfig, UNetConfig, VAEConfig
 from svd_engine.config_files import read_json
 from svd_engine.deviations import recipe_of
-from svd_engine.image import CLIP_SIDE
 from svd_engine.params import RenderParams
+from svd_engine.picture_pixels import CLIP_SIDE
 from svd_engine.recipe import Recipe, RunDecoder
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE

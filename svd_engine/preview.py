@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from svd_engine.image import vae_pixels, view_picture
 from svd_engine.params import RenderParams
+from svd_engine.picture_pixels import vae_pixels, view_picture
 from svd_engine.recipe import to_uint8
 from svd_engine.sizes import LATENT_SCALE
 

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from svd_engine import clip, conditioning, image, schedule
+from svd_engine import clip, conditioning, picture_pixels, schedule
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import ScheduleConfig
-from svd_engine.image import Kernel, Taps, View
 from svd_engine.layers import Constants
 from svd_engine.params import RenderParams
+from svd_engine.picture_pixels import Kernel, Taps, View
 from svd_engine.reuse import Reuse
 from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet
@@ -71,9 +71,11 @@ class Recipe:
     """
 
     draw_noise: Callable[[RenderParams, torch.dtype, int], Noise] = conditioning.draw_noise
-    blur: Kernel = image.blur
-    shrink: Taps = image.shrink
-    clip_pixels: Callable[[Image.Image | View, Rgb, Rgb, Kernel, Taps], Tensor] = image.clip_pixels
+    blur: Kernel = picture_pixels.blur
+    shrink: Taps = picture_pixels.shrink
+    clip_pixels: Callable[[Image.Image | View, Rgb, Rgb, Kernel, Taps], Tensor] = (
+        picture_pixels.clip_pixels
+    )
     embed: "Callable[[CLIPVisionModelWithProjection, Tensor], Tensor]" = clip.embed
     augment: Callable[[Tensor, Tensor, float], Tensor] = conditioning.augment
     encode_latent: Callable[[VAE, Tensor], Tensor] = conditioning.encode_latent

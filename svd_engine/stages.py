@@ -14,8 +14,8 @@ from torch import Tensor
 from svd_engine.conditioning import Conditioning, Noise, frame_shape
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
 from svd_engine.exact import Seam, decode_slices
-from svd_engine.image import vae_pixels, view_picture
 from svd_engine.params import RenderParams
+from svd_engine.picture_pixels import vae_pixels, view_picture
 from svd_engine.recipe import REFERENCE, Recipe
 from svd_engine.reuse import Reuse
 from svd_engine.schedule import StepResult

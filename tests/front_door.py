@@ -21,7 +21,7 @@ import httpx2
 import uvicorn
 from PIL import Image
 
-from farm.model.job import Job, Submission
+from farm.model.job import JobRecord, Submission
 from farm.model.request import Model, RenderRequest
 from tests.engine.test_picture_heads import HEADS, SIZE
 from tests.picture_memory import encoded, plain
@@ -35,9 +35,11 @@ STREAMS = 2000
 class CheckingFarm(StillFarm):
     """A StillFarm whose `check` accepts everything."""
 
-    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
+    async def check(self, submission: Submission, digest: str) -> tuple[JobRecord, int]:
         request = RenderRequest(picture=digest, weights=digest, dtype="float32", params=PARAMS)
-        job = Job(id="job", tenant=submission.tenant, model=Model(), request=request, created_at=1)
+        job = JobRecord(
+            id="job", tenant=submission.tenant, model=Model(), request=request, created_at=1
+        )
         return job, 0
 
 

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from svd_engine import Clip, Engine, RenderParams
-from svd_engine.image import fit_picture, vae_pixels
+from svd_engine.picture_pixels import fit_picture, vae_pixels
 from svd_engine.recipe import to_uint8
 
 ROOT = Path(__file__).parent.parent

@@ -214,8 +214,8 @@ SLOW: dict[str, Case] = {
 
 def use(data: bytes, fit: Any) -> str:
     """Open a picture and convert it as a render does; returns the reason if it is refused."""
-    from svd_engine.image import clip_pixels, vae_pixels, view_picture
-    from svd_engine.picture import open_picture
+    from svd_engine.picture_files import open_picture
+    from svd_engine.picture_pixels import clip_pixels, vae_pixels, view_picture
 
     try:
         image = open_picture(data)

@@ -31,7 +31,7 @@ from weights import APPEARANCE, FRAMES, initialise, unet_config
 
 from svd_engine.clip import build_image_encoder, embed
 from svd_engine.config import UNetConfig
-from svd_engine.image import CLIP_SIDE
+from svd_engine.picture_pixels import CLIP_SIDE
 from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR
 from svd_engine.unet import UNet
 

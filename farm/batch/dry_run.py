@@ -9,7 +9,7 @@ from farm.model.request import RenderRequest, digest_of
 from farm.quantities import counted, lasting
 from farm.scheduling.estimate import Pace
 from svd_engine.params import RenderParams
-from svd_engine.picture import open_picture
+from svd_engine.picture_files import open_picture
 
 
 def dry_run(

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from farm.batch.manifest import FOUND
 from farm.batch.source import Source
 from farm.quantities import counted
-from svd_engine.picture import suffixes
+from svd_engine.picture_files import suffixes
 
 HIDDEN, MANIFEST, OTHER, FOLDER = "hidden", "a manifest", "not a picture", "a folder"
 # Names that systems create for themselves: thumbnails of a Synology, parts of zips and of drives.

@@ -15,7 +15,7 @@ from farm.batch.summary import Content, Row, Summary
 from farm.batch.sweep import Sweep, title
 from farm.client.farm import Farm, fetch
 from farm.errors import FarmError, QueueFullError, StoreError, WorkerError
-from farm.model.job import Job, JobView, State, Submission
+from farm.model.job import JobRecord, JobView, State, Submission
 from farm.model.request import Model
 from farm.store import Store
 from svd_engine.params import RenderParams
@@ -160,7 +160,7 @@ class BatchRun:
         except StoreError as error:
             self._finish(self._row(clip, job, status="failed", error=str(error)))
 
-    def _fetched(self, clip: Clip, job: Job) -> Row:
+    def _fetched(self, clip: Clip, job: JobRecord) -> Row:
         """Copy the clip's files to the destination; the row that names them."""
         (result,) = job.results
         row = self._row(
@@ -178,7 +178,7 @@ class BatchRun:
         contents = {key: Content.of(data) for key, data in files.items()}
         return row.model_copy(update={"files": contents})
 
-    def _row(self, clip: Clip, job: Job | None = None, **values: Any) -> Row:
+    def _row(self, clip: Clip, job: JobRecord | None = None, **values: Any) -> Row:
         spent = {}
         if job is not None:
             spent = {"job": job.id, "attempts": job.attempts, "gpu_seconds": job.gpu_seconds}

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from farm.bench import sleeper
 from farm.client.farm import Farm
 from farm.client.ray_link import connect
-from farm.model.job import Job, Opened, State
+from farm.model.job import JobRecord, Opened, State
 from farm.model.request import Model, RenderRequest
 from farm.settings import load_settings
 from farm.store import Store, open_store
@@ -48,7 +48,7 @@ def _list(farm: Farm) -> float:
 
 
 def _fill(store: Store) -> None:
-    def write(job: Job) -> None:
+    def write(job: JobRecord) -> None:
         store.put(tenant_key(job.tenant, job.id), b"")
         store.put(use_key(job.request.picture, job.id), b"")
         store.put(job_key(job.id), job.model_dump_json().encode())
@@ -61,7 +61,7 @@ def _fill(store: Store) -> None:
         list(threads.map(write, _jobs()))
 
 
-def _jobs() -> Iterator[Job]:
+def _jobs() -> Iterator[JobRecord]:
     for number in range(PAST + OPEN):
         request = RenderRequest(
             picture=f"{number % 100:064x}",
@@ -69,7 +69,7 @@ def _jobs() -> Iterator[Job]:
             dtype="float32",
             params=RenderParams(seed=number).resolve(DEFAULTS),
         )
-        yield Job(
+        yield JobRecord(
             id=f"job-{number:05}",
             tenant=f"tenant-{number % TENANTS}",
             model=Model(name="tiny"),

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from farm.client.job import Job
-from farm.client.picture import Picture, picture_bytes, picture_name
+from farm.client.picture_argument import PictureLike, picture_bytes, picture_name
 from farm.client.remote import ClusterRemote, Remote
 from farm.errors import FarmError, QueueFullError, RequestError
 from farm.model.parameters import check_parameters
@@ -28,7 +28,7 @@ class Connection:
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
 
-    def submit(self, picture: Picture, /, **parameters: Any) -> Job:
+    def submit(self, picture: PictureLike, /, **parameters: Any) -> Job:
         """Submit a picture and return its job, which is in the farm's store by then.
 
         picture: a PIL image, a path, a file's bytes, or an array (H, W, 3) of uint8.
@@ -44,7 +44,7 @@ class Connection:
         data, name = picture_bytes(picture), picture_name(picture)
         return Job(self._remote, self._remote.submit(data, fields, name))
 
-    def submit_many(self, pictures: Iterable[Picture], /, **parameters: Any) -> list[Job]:
+    def submit_many(self, pictures: Iterable[PictureLike], /, **parameters: Any) -> list[Job]:
         """Submit many pictures with the same parameters; returns their jobs in the same order.
 
         Waits while the farm is full. All or nothing: if a picture cannot be submitted, the jobs of
@@ -92,7 +92,7 @@ class Connection:
         self.close()
 
     def _submit_one(
-        self, number: int, picture: Picture, fields: dict[str, Any], stop: Event
+        self, number: int, picture: PictureLike, fields: dict[str, Any], stop: Event
     ) -> Job:
         try:
             data = picture_bytes(picture)
@@ -122,7 +122,7 @@ def connect(url: str | None = None, api_key: str | None = None) -> Connection:
     return _join(load_settings())
 
 
-def submit(picture: Picture, /, **parameters: Any) -> Job:
+def submit(picture: PictureLike, /, **parameters: Any) -> Job:
     """Submit a picture to the default farm; `Connection.submit` describes the parameters.
 
     The default farm is the first of these:
@@ -133,7 +133,7 @@ def submit(picture: Picture, /, **parameters: Any) -> Job:
     return _default().submit(picture, **parameters)
 
 
-def submit_many(pictures: Iterable[Picture], /, **parameters: Any) -> list[Job]:
+def submit_many(pictures: Iterable[PictureLike], /, **parameters: Any) -> list[Job]:
     """Submit many pictures to the default farm, as `Connection.submit_many` does."""
     return _default().submit_many(pictures, **parameters)
 

@@ -11,7 +11,7 @@ from farm.model.job import JobView, Submission
 from farm.model.request import digest_of
 from farm.records.pictures import write_picture
 from farm.store import KnownStore, Store, open_store
-from svd_engine.picture import check_picture
+from svd_engine.picture_files import check_picture
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -22,7 +22,7 @@ from farm.background import in_daemon_thread
 from farm.client.farm import Farm
 from farm.client.proxy import FarmProxy
 from farm.coordinator.coordinator import Coordinator
-from farm.errors import FarmError, LeaseError, StoreError, WorkerError, without_places
+from farm.errors import FarmError, LeaseError, StoreError, WorkerError, strip_directories
 from farm.ownership.lease import owner_of
 from farm.ownership.owner import is_dead
 from farm.settings import Settings, ray_address
@@ -142,7 +142,7 @@ def _raise_unless_retryable(error: RayError, method: str, until: float) -> None:
         raise WorkerError(f"the coordinator failed at {method}: {error.cause!r}") from error
     retryable = isinstance(error, (ActorDiedError, ActorUnavailableError))
     if not retryable or time.monotonic() > until:
-        raise WorkerError(f"no coordinator: {without_places(last_line(error))}") from error
+        raise WorkerError(f"no coordinator: {strip_directories(last_line(error))}") from error
 
 
 def start_coordinator(settings: Settings, engine: str = "farm.workers.worker") -> Any:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from farm.errors import QueueFullError, SizeError
-from farm.model.job import Job
+from farm.model.job import JobRecord
 from farm.model.request import RenderRequest
-from farm.records.job_book import Book
+from farm.records.job_book import JobBook
 from farm.records.open_jobs import Tally, factors_of, work_of
 from farm.settings import Settings
 
@@ -24,12 +24,12 @@ class Admission:
     FARM_MAX_JOBS x (1 + ln n) jobs at work, and none is ever shut out.
     """
 
-    def __init__(self, settings: Settings, book: Book) -> None:
+    def __init__(self, settings: Settings, book: JobBook) -> None:
         self._settings, self._book, self._open = settings, book, book.open
         self._coming: dict[str, Tally] = {}  # jobs that are being written
 
     @contextmanager
-    def room_for(self, job: Job) -> Iterator[None]:
+    def room_for(self, job: JobRecord) -> Iterator[None]:
         """Room for a job while it is written. One that is open already needs none.
 
         Raises SizeError for more work than its tenant may ever have open, QueueFullError for
@@ -59,7 +59,7 @@ class Admission:
                 f"than a tenant may have open, which is {most:,} (FARM_MAX_WORK)"
             )
 
-    def _check_room(self, job: Job) -> None:
+    def _check_room(self, job: JobRecord) -> None:
         settings, mine = self._settings, self._tally(job.tenant)
         limit = settings.max_jobs_per_tenant or settings.max_jobs
         asked, most = work_of(job.request), settings.max_work

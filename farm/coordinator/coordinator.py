@@ -17,7 +17,7 @@ from farm.coordinator.parts import Parts, make_parts, start_loops, take_over
 from farm.coordinator.views import progress_of, status_of
 from farm.errors import FarmError, JobError, RequestError, StoreError
 from farm.model.farm_api import FarmApi, Ready
-from farm.model.job import Event, Job, JobView, LogEntry, State, Submission
+from farm.model.job import Event, JobRecord, JobView, LogEntry, State, Submission
 from farm.model.request import Model, ModelFacts
 from farm.ownership.renewal import Ownership, reads, writes
 from farm.records.commits import unclaim
@@ -110,7 +110,7 @@ class Coordinator(FarmApi):
         return await self.show(job.id)
 
     @reads
-    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
+    async def check(self, submission: Submission, digest: str) -> tuple[JobRecord, int]:
         parts = await self._parts()
         job = await parts.intake.job_of(submission, digest)
         parts.admission.check_work(job.request)
@@ -133,7 +133,9 @@ class Coordinator(FarmApi):
         return view
 
     @reads
-    async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
+    async def jobs(
+        self, after: str = "", limit: int = 100, open_only: bool = False
+    ) -> list[JobRecord]:
         book = (await self._parts()).book
         if open_only:
             ids = sorted(job for job in book.open if job > after)[:limit]
@@ -143,7 +145,7 @@ class Coordinator(FarmApi):
 
     @reads
     async def views(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[JobView]:
-        parts, found = await self._parts(), list[Job]()
+        parts, found = await self._parts(), list[JobRecord]()
         ids_of = parts.book.ids_of
         while len(found) < limit and (ids := await ids_of(tenant, after, limit, newest_first)):
             after = ids[-1]
@@ -211,9 +213,9 @@ class Coordinator(FarmApi):
             raise RequestError(f"priority: must be from 0 to 100, got {priority}")
         if job not in parts.book.open:
             raise JobError(f"{job} is finished, or there is no such job")
-        parts.book.change(job, priority=priority)
-        parts.book.log(job, "priority", priority=priority)
-        await parts.book.save(job)
+        parts.book.update_in_memory(job, priority=priority)
+        parts.book.log_event(job, "priority", priority=priority)
+        await parts.book.save_in_background(job)
         parts.sharing.update_urgency(job)
         return await self.show(job)
 
@@ -230,7 +232,7 @@ class Coordinator(FarmApi):
             parts.book,
             parts.quarantine,
             parts.sharing.blocked,
-            self._ownership.trouble(),
+            self._ownership.write_error(),
         )
 
     async def store(self) -> Store:
@@ -267,6 +269,6 @@ async def _cancel(job: str, parts: Parts) -> None:
     await parts.book.transition(job, Event.STOPPED, gpu_seconds=spent)
 
 
-def _view(job: Job, parts: Parts, placed: bool = True) -> JobView:
+def _view(job: JobRecord, parts: Parts, placed: bool = True) -> JobView:
     progress = progress_of(job, parts.sharing, parts.rendering.scheduler, placed)
     return JobView(job=job, progress=progress)

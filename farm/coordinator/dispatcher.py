@@ -195,9 +195,9 @@ class Dispatcher:
         clip, current = assignment.run, self._scheduler.is_current(assignment)
         verdict = self._scheduler.fail(name, error.fault, self._clock.monotonic())
         _note_stopped(clip)
-        if verdict.set_aside:
+        if verdict.restart_worker:
             log.warning("%s failed several clips in a row and is restarted", name)
-        if verdict.set_aside or error.fault is Fault.LOST:
+        if verdict.restart_worker or error.fault is Fault.LOST:
             self._scheduler.drain(name, True)  # until it is reported to have left
             self._workers.restart(name)
         if not current:

@@ -8,15 +8,15 @@ from farm.background import Background
 from farm.clock import Clock
 from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
-from farm.model.job import Job, State, Submission
+from farm.model.job import JobRecord, State, Submission
 from farm.model.request import RenderRequest, digest_of
 from farm.records.commits import Claim, claim
-from farm.records.job_book import Book
+from farm.records.job_book import JobBook
 from farm.settings import Settings
 from farm.store import Store
 from farm.store.keys import idempotency_key
 from farm.workers.runtime import ModelFinder
-from svd_engine.picture import check_picture
+from svd_engine.picture_files import check_picture
 
 KEY_S = 24 * 3600.0  # for which an idempotency key names its job
 REPEAT_S = 600.0  # for which the same request without a key is the same job
@@ -32,7 +32,7 @@ class Intake:
         store: Store,
         background: Background,
         models: ModelFinder,
-        book: Book,
+        book: JobBook,
         clock: Clock,
     ) -> None:
         self._settings, self._store, self._background = settings, store, background
@@ -46,7 +46,7 @@ class Intake:
             raise RequestError(str(error)) from error
         return digest_of(picture)
 
-    async def job_of(self, submission: Submission, picture: str) -> Job:
+    async def job_of(self, submission: Submission, picture: str) -> JobRecord:
         """The job that is asked for; RequestError for one that can never be rendered.
 
         picture: the digest of a picture that was checked.
@@ -68,7 +68,7 @@ class Intake:
         except ValueError as error:
             raise RequestError(str(error)) from error
         own = submission.model_dump(exclude={"params", "num_videos", "model", "idempotency_key"})
-        return Job(
+        return JobRecord(
             **own,
             model=submission.model,
             request=request,
@@ -76,7 +76,7 @@ class Intake:
             created_on=self._clock.now(),
         )
 
-    async def once(self, job: Job, key: str) -> Job:
+    async def once(self, job: JobRecord, key: str) -> JobRecord:
         """The job, under the id of the one that its key named before. Empty: the request is it.
 
         A request without a key that failed, or was cancelled, may be sent again.

@@ -9,7 +9,7 @@ from farm.coordinator.dispatcher import Dispatcher
 from farm.coordinator.sharing import Sharing
 from farm.errors import JobError
 from farm.model.job import TRANSITIONS, Event
-from farm.records.job_book import Book
+from farm.records.job_book import JobBook
 from farm.scheduling.blocked import why_blocked
 from farm.scheduling.placement import place_workers
 from farm.scheduling.scheduler import Scheduler
@@ -33,7 +33,7 @@ class Maintenance:
         scheduler: Scheduler[Clip],
         dispatcher: Dispatcher,
         sharing: Sharing,
-        book: Book,
+        book: JobBook,
         clock: Clock,
     ) -> None:
         self._settings, self._workers, self._scheduler = settings, workers, scheduler

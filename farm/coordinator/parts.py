@@ -19,11 +19,11 @@ from farm.coordinator.reports import Report
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
 from farm.coordinator.webhooks import Webhooks
-from farm.model.job import Job, State
+from farm.model.job import JobRecord, State
 from farm.ownership.renewal import Ownership
 from farm.records.cleanup import clear_orphans
 from farm.records.commits import take_fence
-from farm.records.job_book import Book
+from farm.records.job_book import JobBook
 from farm.records.pictures import Pictures, list_older
 from farm.scheduling.scheduler import Scheduler
 from farm.settings import Settings
@@ -51,7 +51,7 @@ class Parts:
 
     fence: int  # the coordinator's fencing token
     news: News
-    book: Book
+    book: JobBook
     admission: Admission
     pictures: Pictures
     intake: Intake
@@ -78,7 +78,7 @@ async def make_parts(
     webhooks = Webhooks(settings, store, background)
     on_end = partial(_end_job, pictures, webhooks)
     on_superseded = partial(runtime.end_process, "another coordinator has written its jobs")
-    book = Book(store, background, fence, news.publish, on_end, on_superseded)
+    book = JobBook(store, background, fence, news.publish, on_end, on_superseded)
     rendering = _make_rendering(settings, runtime, ownership, background, fence)
     scheduler, workers, dispatcher = rendering.scheduler, rendering.workers, rendering.dispatcher
     sharing = Sharing(store, background, book, dispatcher, news.publish)
@@ -123,7 +123,7 @@ def start_loops(parts: Parts, background: Background) -> None:
         background.run_forever(loop)
 
 
-async def _end_job(pictures: Pictures, webhooks: Webhooks, job: Job) -> None:
+async def _end_job(pictures: Pictures, webhooks: Webhooks, job: JobRecord) -> None:
     """Do what follows a job's end, as it is in the store. Raises StoreError."""
     if job.state is State.FAILED:
         pictures.doubt(job.request.picture)  # it may be the cause

@@ -16,10 +16,10 @@ from farm.coordinator.clips import (
 )
 from farm.coordinator.dispatcher import Dispatcher
 from farm.coordinator.finished_clips import FinishedClips
-from farm.model.job import TRANSITIONS, ClipResult, Event, Job, State
+from farm.model.job import TRANSITIONS, ClipResult, Event, JobRecord, State
 from farm.model.request import RenderRequest
-from farm.records.job_book import Book
-from farm.scheduling.job_queue import Places
+from farm.records.job_book import JobBook
+from farm.scheduling.job_queue import JobQueue
 from farm.scheduling.state import Urgency
 from farm.store import Store
 
@@ -33,13 +33,13 @@ class Sharing:
         self,
         store: Store,
         background: Background,
-        book: Book,
+        book: JobBook,
         dispatcher: Dispatcher,
         publish: Callable[[str], None],
     ) -> None:
         """publish: called with a job whose progress has changed."""
         self.dispatcher = dispatcher
-        self.queue = Places()  # of the jobs that wait for clips
+        self.queue = JobQueue()  # of the jobs that wait for clips
         self.blocked = ""  # why no worker is there for them; empty where there is one
         self._book, self._publish = book, publish
         self._finished = FinishedClips(store, background)
@@ -47,7 +47,7 @@ class Sharing:
 
     # Jobs come and go
 
-    async def take_over(self, jobs: Sequence[Job], steps: Mapping[str, int]) -> None:
+    async def take_over(self, jobs: Sequence[JobRecord], steps: Mapping[str, int]) -> None:
         """Admit jobs that an earlier coordinator left open.
 
         steps: the last checkpoint of each clip that has any.
@@ -69,7 +69,7 @@ class Sharing:
                     self._wait_for(job, request, steps.get(request.digest, 0), recovered=True)
             self._complete_admission(job)
 
-    async def admit(self, job: Job) -> None:
+    async def admit(self, job: JobRecord) -> None:
         """Answer a job's clips from the store, share those under way, render the others."""
         missing = _missing_clips(job)
         for start in range(0, len(missing), LOOKUPS):
@@ -112,9 +112,9 @@ class Sharing:
             record = self._book.open.get(job)
             if clips and record and record.state in (State.QUEUED, State.RUNNING):
                 if why:
-                    self._book.log(job, "blocked", why=why)
+                    self._book.log_event(job, "blocked", why=why)
                 else:
-                    self._book.log(job, "unblocked")
+                    self._book.log_event(job, "unblocked")
                 self._publish(job)
 
     # What is known of jobs' clips
@@ -123,7 +123,7 @@ class Sharing:
         """The clips that a job waits for."""
         return list(self._clips_of.get(job, ()))
 
-    async def done_already(self, job: Job) -> int:
+    async def done_already(self, job: JobRecord) -> int:
         """How many of a job's clips are finished, and were answers to jobs of its tenant.
 
         A tenant is not told what others have rendered.
@@ -162,13 +162,13 @@ class Sharing:
                     self._book.transition(job, Event.START)
             case Progressed():
                 progress = {"stage": clip.stage, "step": clip.step, "chunks": clip.chunks}
-                self._book.log(job, "progress", seed=seed, **progress)
+                self._book.log_event(job, "progress", seed=seed, **progress)
                 self._publish(job)
             case Previewed():
-                self._book.log(job, "preview", seed=seed, step=clip.previewed, clip=clip.id)
+                self._book.log_event(job, "preview", seed=seed, step=clip.previewed, clip=clip.id)
             case Retried():
-                self._book.change(job, attempts=record.attempts + 1)
-                self._book.log(job, "retry", seed=seed, why=event.why)
+                self._book.update_in_memory(job, attempts=record.attempts + 1)
+                self._book.log_event(job, "retry", seed=seed, why=event.why)
 
     def _finish(self, clip: Clip, result: ClipResult) -> None:
         self._finished.add(result)
@@ -177,7 +177,7 @@ class Sharing:
             self._add_result(job, result if number == 0 else _free_of_charge(result))
             self._close_if_done(job)
             if self._wants_clips(job):
-                self._book.save(job)
+                self._book.save_in_background(job)
 
     def _fail(self, clip: Clip, error: str) -> None:
         """Fail the jobs that wait for a clip, and cancel clips that only they wait for."""
@@ -206,7 +206,7 @@ class Sharing:
     async def _result(self, digest: str) -> ClipResult | None:
         return None if digest in self.dispatcher.clips else await self._finished.find(digest)
 
-    def _usable(self, digest: str, stored: ClipResult | None, job: Job) -> ClipResult | None:
+    def _usable(self, digest: str, stored: ClipResult | None, job: JobRecord) -> ClipResult | None:
         """A finished clip that answers the job; None where it is to be rendered, or shared."""
         result = self._finished.in_memory(digest) or stored  # it may have finished meanwhile
         if digest in self.dispatcher.clips or result is None:
@@ -214,7 +214,7 @@ class Sharing:
         return None if job.force and result.finished_at < job.created_at else result
 
     def _wait_for(
-        self, job: Job, request: RenderRequest, step: int = 0, recovered: bool = False
+        self, job: JobRecord, request: RenderRequest, step: int = 0, recovered: bool = False
     ) -> None:
         """Let a job wait for a clip, which is rendered from `step` on if it is not under way."""
         clip = self.dispatcher.clips.get(request.digest)
@@ -234,10 +234,10 @@ class Sharing:
         self._clips_of.setdefault(job.id, []).append(clip)
         self._update_place(job.id)
 
-    def _complete_admission(self, job: Job) -> None:
+    def _complete_admission(self, job: JobRecord) -> None:
         self.update_urgency(job.id)
         if self.blocked and self._clips_of.get(job.id):
-            self._book.log(job.id, "blocked", why=self.blocked)
+            self._book.log_event(job.id, "blocked", why=self.blocked)
         self._close_if_done(job.id)
 
     def _add_result(self, job: str, result: ClipResult) -> None:
@@ -249,7 +249,7 @@ class Sharing:
         seconds = dict(record.seconds)
         for stage, spent in result.seconds.items():
             seconds[stage] = round(seconds.get(stage, 0.0) + spent, 4)
-        self._book.change(
+        self._book.update_in_memory(
             job,
             results=tuple(results),
             seconds=seconds,
@@ -271,14 +271,14 @@ class Sharing:
         if self._clips_of.get(job):
             self.queue.put(job, urgency_of([self._book.open[job]]).rank)
         else:
-            self.queue.take(job)
+            self.queue.remove(job)
 
     def _update_clip(self, clip: Clip) -> None:
         jobs = [self._book.open[job] for job in clip.jobs]
         self.dispatcher.set_urgency(clip, urgency_of(jobs))
 
 
-def urgency_of(jobs: Sequence[Job]) -> Urgency:
+def urgency_of(jobs: Sequence[JobRecord]) -> Urgency:
     """The urgency of one job, or of a clip that several wait for, first come first.
 
     Such a clip has the highest priority of any of them. It goes on the account of the first that is
@@ -290,7 +290,7 @@ def urgency_of(jobs: Sequence[Job]) -> Urgency:
     return Urgency(owner.tenant, owner.created_at, priority, held=not at_work)
 
 
-def _missing_clips(job: Job) -> Sequence[RenderRequest]:
+def _missing_clips(job: JobRecord) -> Sequence[RenderRequest]:
     """The clips that a job has not been answered with yet."""
     if not job.results:
         return job.request.clips()

@@ -26,7 +26,7 @@ from farm.coordinator.reports import (
     TaskStarted,
     TaskStepped,
 )
-from farm.errors import without_places
+from farm.errors import strip_directories
 from farm.model.job import ClipResult
 from farm.model.plan import Stage
 from farm.model.task_order import Made, Order, Step
@@ -58,7 +58,7 @@ class TaskRunner:
         """Run a task on its workers; reports its start, its steps and its end."""
         clip, task = assignment.run, assignment.task
         attempt = self._clip_store.attempt(assignment.number)
-        order = Order(clip.request, clip.source, task, attempt, assignment.lean)
+        order = Order(clip.request, clip.source, task, attempt, assignment.low_memory)
         clip.begin(assignment, order, self._workers.places.get(assignment.worker, ""))
         self._inbox.put(TaskStarted(assignment))
         self._background.start(self._run(assignment, order))
@@ -101,7 +101,7 @@ class TaskRunner:
         except Exception as error:
             if not isinstance(error, TaskError):
                 log.exception("%s: %s on %s", clip.label, task.key, assignment.worker)
-                error = TaskError(Fault.ERROR, without_places(repr(error)))
+                error = TaskError(Fault.ERROR, strip_directories(repr(error)))
             took = (self._clock.monotonic() - began) * len(assignment.members)
             self._inbox.put(TaskFailed(assignment, error, took))
         else:
@@ -118,7 +118,7 @@ class TaskRunner:
                 report = await work()
             except Exception as error:
                 log.exception("%s: the farm failed at clip %s", clip.label, clip.id)
-                report = ClipBroken(clip, without_places(f"the farm failed at it: {error!r}"))
+                report = ClipBroken(clip, strip_directories(f"the farm failed at it: {error!r}"))
             self._inbox.put(report)
 
         self._background.start(guarded())

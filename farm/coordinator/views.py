@@ -6,9 +6,9 @@ from typing import Any
 from farm.coordinator.clips import Clip
 from farm.coordinator.sharing import Sharing
 from farm.errors import StoreError
-from farm.model.job import Job, Progress, State
+from farm.model.job import JobRecord, Progress, State
 from farm.model.plan import Kind, Stage
-from farm.records.job_book import Book
+from farm.records.job_book import JobBook
 from farm.scheduling.scheduler import Scheduler
 from farm.store.quarantine import Quarantine
 from farm.workers.protocol import Workers
@@ -17,7 +17,7 @@ SAMPLE = 32  # clips of a job, and jobs ahead of it, that an ETA is estimated fr
 
 
 def progress_of(
-    job: Job, sharing: Sharing, scheduler: Scheduler[Clip], placed: bool = True
+    job: JobRecord, sharing: Sharing, scheduler: Scheduler[Clip], placed: bool = True
 ) -> Progress:
     """How far a job is, over all its clips. placed: with its place in the queue and an ETA."""
     under_way = sharing.under_way(job.id)
@@ -27,18 +27,18 @@ def progress_of(
         step=sum(max(clip.step, clip.furthest[0]) for clip in under_way),
         chunk=sum(max(clip.chunks, clip.furthest[1]) for clip in under_way),
         stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
-        queue_position=sharing.queue.before(job.id) if waits else None,
+        queue_position=sharing.queue.position(job.id) if waits else None,
         eta_s=_eta(job, waits, sharing, scheduler) if placed else None,
         blocked=_blocked(job, sharing),
     )
 
 
-def _blocked(job: Job, sharing: Sharing) -> str | None:
+def _blocked(job: JobRecord, sharing: Sharing) -> str | None:
     waits = job.state in (State.QUEUED, State.RUNNING) and sharing.under_way(job.id)
     return sharing.blocked or None if waits else None
 
 
-def _eta(job: Job, waits: bool, sharing: Sharing, scheduler: Scheduler[Clip]) -> float | None:
+def _eta(job: JobRecord, waits: bool, sharing: Sharing, scheduler: Scheduler[Clip]) -> float | None:
     """Seconds until a job is finished, after the jobs that are ahead of it in the queue."""
     workers = sum(worker.kind is Kind.RENDERER for worker in scheduler.workers.values())
     mine = _left(sharing, job.id)
@@ -46,10 +46,10 @@ def _eta(job: Job, waits: bool, sharing: Sharing, scheduler: Scheduler[Clip]) ->
         return None
     longest, total = mine
     if waits:
-        ahead = [_left(sharing, name) for name in sharing.queue.sample(job.id, SAMPLE)]
+        ahead = [_left(sharing, name) for name in sharing.queue.sample_before(job.id, SAMPLE)]
         # A job of a model that was never timed is taken to need as long as the others.
         known = [seconds for _, seconds in filter(None, ahead)] or [total]
-        total += sum(known) * sharing.queue.before(job.id) / len(known)
+        total += sum(known) * sharing.queue.position(job.id) / len(known)
     return round(max(longest, total / workers), 1)
 
 
@@ -73,7 +73,7 @@ def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
 def status_of(
     scheduler: Scheduler[Clip],
     workers: Workers,
-    book: Book,
+    book: JobBook,
     quarantine: Quarantine,
     blocked: str,
     trouble: StoreError | None,

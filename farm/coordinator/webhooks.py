@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from farm.background import Background
 from farm.clock import uptime
 from farm.errors import OutboundError, RequestError
-from farm.model.job import Job, State
+from farm.model.job import JobRecord, State
 from farm.net.outbound import is_private_literal, parse_url, post
 from farm.net.resolver import Resolver
 from farm.recent import Recent
@@ -80,7 +80,7 @@ class Owed(Record):
         return json.dumps(event).encode()
 
 
-def owed_for(job: Job) -> Owed | None:
+def owed_for(job: JobRecord) -> Owed | None:
     """The event of a job that has ended; None where nobody asked for one."""
     if job.webhook_url is None or job.finished_at is None:
         return None
@@ -157,7 +157,7 @@ class Webhooks:
         self._under_way: set[Owed] = set()
         self._lanes: dict[str, Lanes] = {}  # by tenant
 
-    async def owe(self, job: Job) -> None:
+    async def owe(self, job: JobRecord) -> None:
         """Store the event of a job that has ended; from then on it will be delivered.
 
         May be called again for the same end, as after a restart. Raises StoreError.

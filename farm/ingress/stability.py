@@ -23,7 +23,7 @@ from farm.ingress.fields import submission_of
 from farm.ingress.openai.videos import ID, TheFarm, find
 from farm.model.job import JobView, State
 from farm.settings import Settings
-from svd_engine.picture import check_picture
+from svd_engine.picture_files import check_picture
 from svd_engine.reader import unknown_parameter
 from svd_engine.values import is_given, number, shown, whole
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, TypedDict
 
-from farm.model.job import Job, JobView, LogEntry, Submission
+from farm.model.job import JobRecord, JobView, LogEntry, Submission
 from farm.model.request import Model, ModelFacts
 from farm.store import Store
 
@@ -51,7 +51,7 @@ class FarmApi(Protocol):
         """
         ...
 
-    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
+    async def check(self, submission: Submission, digest: str) -> tuple[JobRecord, int]:
         """The job that `submit` would make, and how many of its clips are in the store already.
 
         digest: of a picture that was checked; it need not be in the store.
@@ -70,7 +70,9 @@ class FarmApi(Protocol):
         """A job and its progress. JobError: there is no such job."""
         ...
 
-    async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
+    async def jobs(
+        self, after: str = "", limit: int = 100, open_only: bool = False
+    ) -> list[JobRecord]:
         """Jobs of all tenants, oldest first, from the one after id `after` on."""
         ...
 

@@ -137,7 +137,7 @@ class Submission(JobOptions):
     idempotency_key: str | None = None
 
 
-class Job(Record):
+class JobRecord(Record):
     """The record of a job in the store. Times are in seconds since 1970."""
 
     id: str
@@ -206,7 +206,7 @@ class Progress(BaseModel):
     blocked: str | None = None  # why no worker can take it
 
     @classmethod
-    def of(cls, job: "Job", step: int = 0, chunk: int = 0, **more: Any) -> "Progress":
+    def of(cls, job: "JobRecord", step: int = 0, chunk: int = 0, **more: Any) -> "Progress":
         """The progress of a job; step and chunk are the sums over its unfinished clips."""
         params, count, done = job.request.params, job.request.num_videos, len(job.results)
         frames = params.num_frames or 0
@@ -230,7 +230,7 @@ class JobView(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    job: Job
+    job: JobRecord
     progress: Progress
 
 
@@ -249,7 +249,7 @@ def new_job_id() -> str:
     return f"job-{int(time.time() * 1000):011x}{secrets.token_hex(5)}"
 
 
-def advance(job: Job, event: Event, now: float, fence: int, **changes: Any) -> Job:
+def advance(job: JobRecord, event: Event, now: float, fence: int, **changes: Any) -> JobRecord:
     """The job after an event. fence: that of the coordinator that reports the event.
 
     Raises JobError where the job's state does not allow the event, and ConflictError where the job

@@ -27,7 +27,7 @@ class Order:
     model: Model
     task: Task
     attempt: str  # a unique name; what the attempt stores is named by it
-    lean: bool = False  # with as little memory as the same pixels need
+    low_memory: bool = False  # with as little memory as the same pixels need
     part: Part | None = None  # None where one worker does it alone
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from farm.model.job import Job, JobView, Progress, State
+from farm.model.job import JobRecord, JobView, Progress, State
 from farm.model.plan import Stage
 
 STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {
@@ -143,7 +143,7 @@ def video_of(view: JobView) -> Video:
     )
 
 
-def _percent(job: Job, progress: Progress) -> int:
+def _percent(job: JobRecord, progress: Progress) -> int:
     """The share of the steps and chunks that is done; 100 only once the job is completed."""
     if job.state is State.COMPLETED:
         return 100
@@ -151,7 +151,7 @@ def _percent(job: Job, progress: Progress) -> int:
     return min(99, 100 * done // max(1, whole))
 
 
-def _error(job: Job) -> VideoError | None:
+def _error(job: JobRecord) -> VideoError | None:
     if job.state is State.CANCELLED:
         return VideoError(message="the job was cancelled", code="cancelled")
     if job.state is State.FAILED:

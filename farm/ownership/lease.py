@@ -29,7 +29,7 @@ PADDING = b" " * 2**15  # if there is room for this, there is room for a job's r
 TAKE_S = 15.0  # how long the beat must be unchanged before another process takes the store
 
 
-class Record(BaseModel):
+class LeaseRecord(BaseModel):
     """The content of `lease.json`."""
 
     version: Literal[1] = 1
@@ -82,7 +82,7 @@ class Lease:
         with self._lock:
             self._try_to_renew()
 
-    def trouble(self) -> StoreError | None:
+    def write_error(self) -> StoreError | None:
         """Why the store cannot be written to now; None if it can."""
         silent = self._now() - self._renewed
         if self._trouble is None and silent >= TRUST_S:
@@ -174,14 +174,14 @@ class Lease:
         )
 
     def _data(self) -> bytes:
-        record = Record(owner=self._me, beat=self._beat, clock=self._clock.read())
+        record = LeaseRecord(owner=self._me, beat=self._beat, clock=self._clock.read())
         return record.model_dump_json().encode() + PADDING
 
 
-def _parse(data: bytes) -> Record | None:
+def _parse(data: bytes) -> LeaseRecord | None:
     """Parse a lease; None if it is damaged."""
     try:
-        return Record.model_validate_json(data)
+        return LeaseRecord.model_validate_json(data)
     except ValidationError:
         return None
 

@@ -58,7 +58,7 @@ class Ownership:
         """Renew the lease, for ever."""
         while True:
             await asyncio.sleep(BEAT_S)
-            former = self.trouble()
+            former = self.write_error()
             try:
                 await self._in_thread(self._lease.renew)
             except StoreError as error:
@@ -68,13 +68,13 @@ class Ownership:
                 if former:
                     log.warning("the store can be written to again")
 
-    def trouble(self) -> StoreError | None:
+    def write_error(self) -> StoreError | None:
         """Why the store cannot be written to now; None if it can."""
-        return self._lease.trouble() if self._taken else self._obstacle
+        return self._lease.write_error() if self._taken else self._obstacle
 
     def check(self) -> None:
         """Raise StoreError if the store cannot be written to now."""
-        if trouble := self.trouble():
+        if trouble := self.write_error():
             raise type(trouble)(str(trouble), reason=trouble.reason)
 
     async def bounded(self, background: Background, work: Coroutine[Any, Any, R]) -> R:
@@ -89,7 +89,7 @@ class Ownership:
             await asyncio.wait({task}, timeout=WATCH_S)
             if task.done():
                 return task.result()
-            trouble = self.trouble() or self.store.failure()
+            trouble = self.write_error() or self.store.recent_write_error()
             since = (since or loop.time()) if trouble else 0.0
             if trouble and loop.time() - since >= GRACE_S:
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -16,7 +16,7 @@ from sortedcontainers import SortedSet
 
 from farm.background import Background
 from farm.errors import ConflictError, JobError, StoreError
-from farm.model.job import Event, Job, Opened, advance
+from farm.model.job import Event, JobRecord, Opened, advance
 from farm.records.event_logs import EventLogs
 from farm.records.open_jobs import OpenJobs
 from farm.records.salvage import log_keys, read_job
@@ -32,7 +32,7 @@ WRITERS = 4  # records written at once by `save_recovered`
 CLOSED_KEPT = 10_000  # finished jobs that are kept in memory
 
 
-class Book:
+class JobBook:
     """The records and event logs of all jobs."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Book:
         background: Background,
         fence: int,
         changed: Callable[[str], None],
-        ended: Callable[[Job], Awaitable[None]],
+        ended: Callable[[JobRecord], Awaitable[None]],
         superseded: Callable[[], None],
     ) -> None:
         """changed: called with a job's id when readers see a new state of it.
@@ -54,7 +54,7 @@ class Book:
         self._fence, self._changed = fence, changed
         self._ended, self._superseded = ended, superseded
         self._store, self._background = store, background
-        self._shown: OrderedDict[str, Job] = OrderedDict()
+        self._shown: OrderedDict[str, JobRecord] = OrderedDict()
         self._ids: SortedSet[str] | None = None  # of all jobs; None until first needed
         self._tenants: dict[str, str] = {}  # the tenants of jobs that were read
         self._etags: dict[str, str] = {}
@@ -62,7 +62,7 @@ class Book:
         self.logs = EventLogs(store, changed)
         self.tenants = TenantIndex(store, background)
 
-    async def create(self, job: Job) -> tuple[Job, bool]:
+    async def create(self, job: JobRecord) -> tuple[JobRecord, bool]:
         """Write a new job, and return it and True.
 
         If the job was already written by an earlier call, return the stored one and False. Raises
@@ -71,7 +71,7 @@ class Book:
         async with self._locks.setdefault(job.id, asyncio.Lock()):
             return await self._create(job.model_copy(update={"fence": self._fence}))
 
-    async def _create(self, job: Job) -> tuple[Job, bool]:
+    async def _create(self, job: JobRecord) -> tuple[JobRecord, bool]:
         opened = Opened(job=job.id, tenant=job.tenant).model_dump_json().encode()
         await asyncio.gather(
             self._background.call(self._store.put, open_key(job.id), opened),
@@ -102,10 +102,10 @@ class Book:
         self.logs.begin(job.id)
         self.open[job.id] = job
         self._show(job)
-        self.log(job.id, "submitted", tenant=job.tenant)
+        self.log_event(job.id, "submitted", tenant=job.tenant)
         return job, True
 
-    def transition(self, job: str, event: Event, **changes: Any) -> "asyncio.Task[Job]":
+    def transition(self, job: str, event: Event, **changes: Any) -> "asyncio.Task[JobRecord]":
         """Apply an event to an open job; the returned task ends once the change is stored.
 
         Raises JobError if the job is not open, or the event is not allowed in its state.
@@ -113,24 +113,24 @@ class Book:
         if job not in self.open:
             raise JobError(f"{job} is finished, or there is no such job: it cannot {event}")
         self._advance(job, event, **changes)
-        return self.save(job)
+        return self.save_in_background(job)
 
-    def _advance(self, job: str, event: Event, **changes: Any) -> Job:
+    def _advance(self, job: str, event: Event, **changes: Any) -> JobRecord:
         return self._enter(
             advance(self.open[job], event, time.time(), self._fence, **changes), event
         )
 
-    def _enter(self, job: Job, event: Event) -> Job:
+    def _enter(self, job: JobRecord, event: Event) -> JobRecord:
         self.open[job.id] = job
         data = {"state": job.state} | ({"error": job.error} if job.error else {})
-        self.log(job.id, event, **data)
+        self.log_event(job.id, event, **data)
         return job
 
-    def change(self, job: str, **changes: Any) -> None:
+    def update_in_memory(self, job: str, **changes: Any) -> None:
         """Change fields of an open job; they are stored with its next event."""
         self.open[job] = self.open[job].model_copy(update=changes)
 
-    def save(self, job: str) -> "asyncio.Task[Job]":
+    def save_in_background(self, job: str) -> "asyncio.Task[JobRecord]":
         """Store an open job's current state; retried until the store accepts it."""
         return self._background.start(self._save(job))
 
@@ -143,7 +143,7 @@ class Book:
         )
         return sorted(islice(jobs, count))
 
-    async def read(self, job: str) -> Job | None:
+    async def read(self, job: str) -> JobRecord | None:
         """A job from memory or from the store; None if there is no such job."""
         if job in self._shown:
             return self._shown[job]
@@ -155,12 +155,12 @@ class Book:
             stored = await self._background.read(read_job, self._store, job)
         return stored[0] if stored else None
 
-    async def read_all(self, jobs: Iterable[str]) -> list[Job]:
+    async def read_all(self, jobs: Iterable[str]) -> list[JobRecord]:
         """Read several jobs; ids that do not exist are left out."""
         found = await asyncio.gather(*(self.read(job) for job in jobs))
         return [job for job in found if job is not None]
 
-    async def read_of(self, tenant: str, jobs: Iterable[str]) -> list[Job]:
+    async def read_of(self, tenant: str, jobs: Iterable[str]) -> list[JobRecord]:
         """Read those of the jobs that belong to a tenant; another's is read once at most."""
         found = await self.read_all(j for j in jobs if self._tenants.get(j, tenant) == tenant)
         self._tenants.update((job.id, job.tenant) for job in found)
@@ -196,7 +196,7 @@ class Book:
         self._locks.pop(job, None)
         self._changed(job)
 
-    async def recover(self) -> list[Job]:
+    async def recover(self) -> list[JobRecord]:
         """Read the jobs that an earlier coordinator left open, and take them over.
 
         Nothing is stored yet: call `save_recovered` afterwards.
@@ -222,11 +222,11 @@ class Book:
             if name in self.open:
                 await self._save(name)
 
-    def log(self, job: str, event: str, **data: Any) -> None:
+    def log_event(self, job: str, event: str, **data: Any) -> None:
         """Add an entry to a job's event log, as `EventLogs.add` does."""
         self.logs.add(job, event, data)
 
-    async def _take_over(self, name: str, stored: tuple[Job, str] | None) -> Job | None:
+    async def _take_over(self, name: str, stored: tuple[JobRecord, str] | None) -> JobRecord | None:
         if stored is None or not stored[0].state.is_open:
             if stored is not None:
                 await self._ended(stored[0])
@@ -240,7 +240,7 @@ class Book:
         recovered = advance(job, Event.RECOVER, time.time(), self._fence, **changes)
         return self._enter(recovered, Event.RECOVER)
 
-    async def _save(self, name: str) -> Job:
+    async def _save(self, name: str) -> JobRecord:
         async with self._locks.setdefault(name, asyncio.Lock()):
             job = self.open.get(name)
             if job is None or job == self._shown.get(name):
@@ -256,7 +256,7 @@ class Book:
             self._show(job)
             return job
 
-    async def _write(self, job: Job) -> None:
+    async def _write(self, job: JobRecord) -> None:
         """Write a job's record over the version that this coordinator wrote or read last."""
         put = partial(self._store.put, job_key(job.id), job.model_dump_json().encode())
         try:
@@ -277,7 +277,7 @@ class Book:
         except StoreError as error:
             log.warning("%s: stays in the index of open jobs until a restart: %s", name, error)
 
-    def _show(self, job: Job) -> None:
+    def _show(self, job: JobRecord) -> None:
         self._shown[job.id] = job
         self._shown.move_to_end(job.id)
         while len(self._shown) > len(self.open) + CLOSED_KEPT:
@@ -287,10 +287,12 @@ class Book:
         self._changed(job.id)
 
 
-def _read_jobs(store: Store, names: Sequence[str]) -> list[tuple[str, tuple[Job, str] | None]]:
+def _read_jobs(
+    store: Store, names: Sequence[str]
+) -> list[tuple[str, tuple[JobRecord, str] | None]]:
     return [(name, read_job(store, name)) for name in names]
 
 
-def _is_same(job: Job, other: Job) -> bool:
+def _is_same(job: JobRecord, other: JobRecord) -> bool:
     """Whether two jobs of one id are the same request of the same tenant."""
     return (job.request.asked, job.tenant) == (other.request.asked, other.tenant)

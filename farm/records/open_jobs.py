@@ -4,7 +4,7 @@ from collections import UserDict
 from dataclasses import dataclass
 from math import prod
 
-from farm.model.job import Job, State
+from farm.model.job import JobRecord, State
 from farm.model.request import RenderRequest
 
 
@@ -33,21 +33,21 @@ class Tally:
     paused: int = 0
     work: int = 0
 
-    def count(self, job: Job, sign: int = 1) -> None:
+    def count(self, job: JobRecord, sign: int = 1) -> None:
         """Add a job, or subtract it with sign=-1."""
         self.jobs += sign
         self.paused += sign * (job.state is State.PAUSED)
         self.work += sign * work_of(job.request)
 
 
-class OpenJobs(UserDict[str, Job]):
+class OpenJobs(UserDict[str, JobRecord]):
     """A dictionary of open jobs by id, which keeps a tally for each tenant."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tallies: dict[str, Tally] = {}  # only of tenants that have open jobs
 
-    def __setitem__(self, name: str, job: Job) -> None:
+    def __setitem__(self, name: str, job: JobRecord) -> None:
         self._forget(name)
         super().__setitem__(name, job)
         self.tallies.setdefault(job.tenant, Tally()).count(job)

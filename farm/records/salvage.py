@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from farm.errors import UnreadableError
-from farm.model.job import Job, LogEntry, Opened, State
+from farm.model.job import JobRecord, LogEntry, Opened, State
 from farm.model.request import UNCOUNTED, Model, RenderRequest
 from farm.store import Store
 from farm.store.keys import events_key, events_prefix, job_key, last_entry_of, open_key
@@ -21,7 +21,7 @@ from farm.store.records import SCHEMA, parse_record
 from svd_engine.params import RenderDefaults, RenderParams
 
 
-def read_job(store: Store, job: str) -> tuple[Job, str] | None:
+def read_job(store: Store, job: str) -> tuple[JobRecord, str] | None:
     """Read a job's record and its etag; None if there is none.
 
     A damaged record is replaced as described above; if its tenant is unknown, it is deleted. Raises
@@ -32,7 +32,7 @@ def read_job(store: Store, job: str) -> tuple[Job, str] | None:
     if stored is None:
         return None
     try:
-        return parse_record(Job, key, stored.data), stored.etag
+        return parse_record(JobRecord, key, stored.data), stored.etag
     except UnreadableError as error:
         reason = str(error)
     place = copy_aside(store, key, stored.data, reason)
@@ -111,7 +111,7 @@ def _tenant_of(store: Store, job: str) -> str | None:
     return next((tenant for tenant in tenants if isinstance(tenant, str)), None)
 
 
-def _salvaged(job: str, tenant: str | None, data: bytes, error: str) -> Job | None:
+def _salvaged(job: str, tenant: str | None, data: bytes, error: str) -> JobRecord | None:
     """A failed job with the readable fields of a damaged record; None if its tenant is unknown."""
     try:
         document = from_json(data, allow_partial=True)
@@ -131,10 +131,10 @@ def _salvaged(job: str, tenant: str | None, data: bytes, error: str) -> Job | No
     }
     for name, value in found.items():
         with suppress(ValidationError):
-            Job.model_validate(fields | {name: value}, extra="allow")
+            JobRecord.model_validate(fields | {name: value}, extra="allow")
             fields[name] = value
     fields |= {"tenant": tenant} if tenant else {}
     if "tenant" not in fields:
         return None
     fields |= {"state": State.FAILED, "error": error, "schema_version": SCHEMA}
-    return Job.model_validate({"finished_at": now} | fields, extra="allow")
+    return JobRecord.model_validate({"finished_at": now} | fields, extra="allow")

@@ -7,7 +7,7 @@ import logging
 from typing import NoReturn
 
 from farm.errors import JobError, StoreError, UnreadableError, WorkerError
-from farm.model.job import LOG_PAGE, Job, JobView, LogEntry, Progress
+from farm.model.job import LOG_PAGE, JobRecord, JobView, LogEntry, Progress
 from farm.records.salvage import entries_of, log_keys
 from farm.store import IDENTITY, is_key, open_store
 from farm.store.keys import JOBS, OPEN, job_key, job_of, open_job_of
@@ -36,9 +36,11 @@ class StoredJobs:
         """Raise WorkerError for the other methods of FarmApi: they need a running farm."""
         raise WorkerError(f"{self._store.where()} was opened read-only: this needs a running farm")
 
-    async def jobs(self, after: str = "", limit: int = 100, open_only: bool = False) -> list[Job]:
+    async def jobs(
+        self, after: str = "", limit: int = 100, open_only: bool = False
+    ) -> list[JobRecord]:
         """Like FarmApi's; an unreadable record is left out with a warning."""
-        found: list[Job] = []
+        found: list[JobRecord] = []
         for name in self._ids(open_only):
             if len(found) >= limit:
                 break
@@ -57,7 +59,7 @@ class StoredJobs:
             message = f"there is no job {name!r} in {self._store.where()}"
             raise JobError(message, suggestion=self._near(name))
         try:
-            job = parse_record(Job, job_key(name), stored.data)
+            job = parse_record(JobRecord, job_key(name), stored.data)
         except UnreadableError as error:
             raise UnreadableError(f"{self._store.where(job_key(name))}: {error}") from error
         return JobView(job=job, progress=Progress.of(job))
@@ -88,7 +90,7 @@ class StoredJobs:
         prefix, name_of = (OPEN, open_job_of) if open_only else (JOBS, job_of)
         return sorted(filter(None, map(name_of, self._store.list(prefix))))
 
-    def _read(self, name: str) -> Job | None:
+    def _read(self, name: str) -> JobRecord | None:
         """Read a job; None if it is gone, or unreadable, of which a warning is logged."""
         try:
             return self._show(name).job

@@ -3,7 +3,7 @@
 from sortedcontainers import SortedList
 
 
-class Places:
+class JobQueue:
     """Jobs sorted by rank, and within a rank by id, which sorts by age."""
 
     def __init__(self) -> None:
@@ -12,22 +12,22 @@ class Places:
 
     def put(self, job: str, rank: float) -> None:
         """Add a job, or change its rank."""
-        self.take(job)
+        self.remove(job)
         self._ranks[job] = rank
         self._sorted.add((rank, job))
 
-    def take(self, job: str) -> None:
+    def remove(self, job: str) -> None:
         """Remove a job, if it is in the queue."""
         rank = self._ranks.pop(job, None)
         if rank is not None:
             self._sorted.remove((rank, job))
 
-    def before(self, job: str) -> int:
+    def position(self, job: str) -> int:
         """How many jobs are before this one, which must be in the queue."""
         return self._sorted.bisect_left((self._ranks[job], job))
 
-    def sample(self, job: str, most: int) -> list[str]:
+    def sample_before(self, job: str, most: int) -> list[str]:
         """At most `most` of the jobs before this one, evenly spread."""
-        count = self.before(job)
+        count = self.position(job)
         every = max(1, -(-count // most))
         return [name for _, name in self._sorted[:count:every]]

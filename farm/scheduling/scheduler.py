@@ -20,8 +20,8 @@ from farm.scheduling.state import (
     Reason,
     Urgency,
     Verdict,
-    Worker,
-    counts,
+    WorkerState,
+    may_start,
 )
 from farm.scheduling.worker_choice import choose, choose_helpers
 
@@ -38,7 +38,7 @@ class Scheduler(Generic[R]):
 
     def __init__(self, max_gpus: Mapping[str, int] | None = None) -> None:
         self.runs: dict[str, R] = {}
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[str, WorkerState] = {}
         self.busy: Counter[str] = Counter()  # how many workers, by tenant
         self._max_gpus = max_gpus or {}
         self._idle: dict[Kind, dict[Hashable, dict[str, None]]] = {kind: {} for kind in Kind}
@@ -91,7 +91,7 @@ class Scheduler(Generic[R]):
 
     def join(self, name: str, kind: Kind, memory: int | None = None) -> None:
         """Add a worker, which is idle. memory: bytes of its GPU that it may use."""
-        self.workers[name] = worker = Worker(name, kind, memory)
+        self.workers[name] = worker = WorkerState(name, kind, memory)
         self._free(worker)
 
     def leave(self, name: str) -> None:
@@ -148,7 +148,7 @@ class Scheduler(Generic[R]):
             del run.attempts[task.key]  # should its result be lost, attempts are counted anew
             run.unfinished.discard(task.key)
             if task.kind is Kind.RENDERER:
-                run.home = name
+                run.last_renderer = name
             self._unfold(run)
         return assignment
 
@@ -156,15 +156,15 @@ class Scheduler(Generic[R]):
         """Whether the clip still waits for it. The result of a stale attempt is discarded."""
         run = assignment.run
         at_work = run.running.get(assignment.worker) is assignment
-        return at_work and not run.gone and assignment.number > run.since
+        return at_work and not run.gone and assignment.number > run.stale_up_to
 
     def fail(self, name: str, fault: Fault, now: float) -> Verdict:
         """End a worker's attempt, which failed: the task is retried, or the clip fails."""
         assignment, current = self._release(name)
         run, task = assignment.run, assignment.task
-        aside = fault in (Fault.ERROR, Fault.LOST) and self._strike(name, run.id)
+        restart = fault in (Fault.ERROR, Fault.LOST) and self._strike(name, run.id)
         if not current:
-            return Verdict(failed=False, set_aside=aside)
+            return Verdict(failed=False, restart_worker=restart)
         tries = run.attempts[task.key]
         if fault in (Fault.STORE, Fault.STOPPED, Fault.STALE):
             run.attempts[task.key] -= 1
@@ -172,24 +172,24 @@ class Scheduler(Generic[R]):
                 self._drop(run)
                 return Verdict(failed=False)
             at = now + (STORE_BACKOFF_S if fault is Fault.STORE else 0)
-        elif fault is Fault.MEMORY and task.key not in run.lean and tries < MAX_ATTEMPTS:
-            run.lean.add(task.key)
+        elif fault is Fault.MEMORY and task.key not in run.low_memory and tries < MAX_ATTEMPTS:
+            run.low_memory.add(task.key)
             at = now
         elif fault in (Fault.ERROR, Fault.LOST, Fault.GANG) and tries < MAX_ATTEMPTS:
             if fault is Fault.GANG:
-                run.alone.add(task.key)
+                run.unshared.add(task.key)
             else:
                 run.avoid.setdefault(task.key, set()).add(name)
             at = now + BACKOFF_S * 4 ** (tries - 1)
         else:
-            return Verdict(failed=True, set_aside=aside)
+            return Verdict(failed=True, restart_worker=restart)
         self._number += 1
         run.ready[task.key] = (self._number, task)
         heapq.heappush(self._later, (at, self._number, run, task))
         self._delayed.add(self._number)
         run.delayed += 1
         self._unfold(run)
-        return Verdict(failed=False, retry_at=at, set_aside=aside)
+        return Verdict(failed=False, retry_at=at, restart_worker=restart)
 
     # Internals
 
@@ -214,7 +214,7 @@ class Scheduler(Generic[R]):
         run.attempts.subtract(assignment.task.key for assignment in current)
         run.ready.clear()
         run.delayed = 0
-        run.since = self._number
+        run.stale_up_to = self._number
 
     def _make_ready(self, run: R, task: Task) -> None:
         self._number += 1
@@ -235,7 +235,7 @@ class Scheduler(Generic[R]):
         least = (0, 0.0)
         idle = ""
         for tenant, heap in self._ready[kind].items():
-            while heap and not counts(heap[0]):
+            while heap and not may_start(heap[0]):
                 heapq.heappop(heap)
             if not heap:
                 idle = tenant
@@ -260,7 +260,7 @@ class Scheduler(Generic[R]):
             task,
             self._number,
             run.attempts[task.key],
-            task.key in run.lean,
+            task.key in run.low_memory,
             reason,
             self._helpers(run, task, name),
             progressed_at=now,
@@ -277,7 +277,7 @@ class Scheduler(Generic[R]):
         entries = (entry for heap in self._ready[task.kind].values() for entry in heap)
         busy = self.busy[run.urgency.tenant] + 1
         allowed = self._max_gpus.get(run.urgency.tenant, len(self.workers)) - busy
-        if allowed <= 0 or any(map(counts, entries)):
+        if allowed <= 0 or any(map(may_start, entries)):
             return ()  # idle workers are about to get tasks of their own
         return choose_helpers(run, task, name, self._idle[task.kind], self.workers, allowed)
 
@@ -295,7 +295,7 @@ class Scheduler(Generic[R]):
                 self._free(worker)
         return assignment, current
 
-    def _free(self, worker: Worker) -> None:
+    def _free(self, worker: WorkerState) -> None:
         self._idle[worker.kind].setdefault(worker.model, {})[worker.name] = None
 
     def _strike(self, name: str, run: str) -> bool:

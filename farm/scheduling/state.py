@@ -62,18 +62,18 @@ class Run:
     order: int = 0  # clips of the same rank go in the order in which they were added
     gone: bool = False  # withdrawn or finished
     rewinds: int = 0
-    home: str = ""  # the renderer that had it last
+    last_renderer: str = ""  # by name
     plan: Iterator[Task] = field(default_factory=lambda: iter(()))  # tasks not drawn yet
     next: Task | None = None  # drawn last; it waits for tasks that are unfinished
     unfinished: set[str] = field(default_factory=set)  # tasks that were drawn and are not done
     ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # with the number of its entry
     delayed: int = 0  # how many of those that are ready wait for a retry to be due
     running: dict[str, "Assignment[Any]"] = field(default_factory=dict)  # by worker
-    since: int = 0  # assignments up to this number are stale
+    stale_up_to: int = 0  # assignments up to this number are stale
     attempts: Counter[str] = field(default_factory=Counter)  # by task
     avoid: dict[str, set[str]] = field(default_factory=dict)  # the workers that failed each task
-    lean: set[str] = field(default_factory=set)  # tasks that ran out of memory
-    alone: set[str] = field(default_factory=set)  # tasks that no several workers share any more
+    low_memory: set[str] = field(default_factory=set)  # tasks that ran out of memory
+    unshared: set[str] = field(default_factory=set)  # tasks that workers no longer share
 
     @property
     def done(self) -> bool:
@@ -93,7 +93,7 @@ class Assignment(Generic[R]):
     task: Task
     number: int  # unique among a scheduler's assignments
     attempt: int  # at this task, from 1
-    lean: bool  # with as little memory as the same pixels need
+    low_memory: bool  # with as little memory as the same pixels need
     reason: Reason
     helpers: tuple[str, ...]  # the workers that share the task
     progressed_at: float  # when it was assigned, or last seen to get on
@@ -109,14 +109,14 @@ class Assignment(Generic[R]):
 Entry = tuple[float, int, int, R, Task]
 
 
-def counts(entry: Entry[Any]) -> bool:
+def may_start(entry: Entry[Any]) -> bool:
     """Whether a heap's entry is the latest of its task, and the task may start."""
     _, _, number, run, task = entry
     return not run.urgency.held and run.ready.get(task.key, (0,))[0] == number
 
 
 @dataclass(slots=True, eq=False)
-class Worker:
+class WorkerState:
     """What the scheduler knows of a worker. One with no task is idle, unless it is draining."""
 
     name: str
@@ -133,4 +133,4 @@ class Verdict:
 
     failed: bool  # the clip fails
     retry_at: float | None = None
-    set_aside: bool = False  # the worker has failed too many clips in a row
+    restart_worker: bool = False  # the worker has failed too many clips in a row

@@ -5,7 +5,7 @@ from itertools import chain, islice
 from math import ceil, inf
 
 from farm.model.plan import Stage, Task
-from farm.scheduling.state import Reason, Run, Worker
+from farm.scheduling.state import Reason, Run, WorkerState
 
 PASSING = 5  # frames that a decode needs room for beside those that it holds; see decoded_bytes
 
@@ -13,13 +13,13 @@ Idle = Mapping[Hashable, dict[str, None]]  # idle workers of one kind, by their 
 
 
 def choose(
-    run: Run, task: Task, idle: Idle, workers: Mapping[str, Worker]
+    run: Run, task: Task, idle: Idle, workers: Mapping[str, WorkerState]
 ) -> tuple[str, Reason] | None:
     """An idle worker for a task, and why it; None to wait for a busy one instead."""
     avoid: Collection[str] = run.avoid.get(task.key, ())
     same = idle.get(run.model, {})
-    if task.stage is Stage.DENOISE and run.home in same and run.home not in avoid:
-        return run.home, Reason.STAYS
+    if task.stage is Stage.DENOISE and run.last_renderer in same and run.last_renderer not in avoid:
+        return run.last_renderer, Reason.STAYS
     for names, reason in ((same, Reason.MODEL), *((n, Reason.NEXT) for n in idle.values())):
         for name in reversed(names):
             if name not in avoid:
@@ -31,11 +31,11 @@ def choose(
 
 
 def choose_helpers(
-    run: Run, task: Task, name: str, idle: Idle, workers: Mapping[str, Worker], allowed: int
+    run: Run, task: Task, name: str, idle: Idle, workers: Mapping[str, WorkerState], allowed: int
 ) -> tuple[str, ...]:
     """Idle workers that have the memory to share a task with `name`, at most `allowed`."""
     most = min(task.most - 1, allowed)
-    if most <= 0 or task.key in run.alone:
+    if most <= 0 or task.key in run.unshared:
         return ()
     avoid, loaded = run.avoid.get(task.key, ()), idle.get(run.model, {})
     others = (other for names in idle.values() if names is not loaded for other in names)

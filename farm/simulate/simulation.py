@@ -75,7 +75,7 @@ class Simulation:
         self._busy[task.kind] += 1
         if task.stage is Stage.ENCODE and assignment.attempt == 1:
             self._first(run, now)
-        elif task.stage is Stage.DENOISE and run.home not in ("", assignment.worker):
+        elif task.stage is Stage.DENOISE and run.last_renderer not in ("", assignment.worker):
             self.report.resumed += 1
         steps = task.span[1] - task.span[0] if task.stage is Stage.DENOISE else 1
         seconds = steps * SECONDS[task.stage] * self._chance.lognormvariate(0, SPREAD)

@@ -18,7 +18,7 @@ clips/DIGEST/ATTEMPT/video.mp4      the video that `clip.json` names, beside the
                                     ATTEMPT is the coordinator's fence and a counter
 answered/TENANT/DIGEST              marks a clip that answered a job of this tenant
 store.json                          the store's id, written once (`Identity`)
-lease.json                          the process that owns the store, and its clock (`lease.Record`)
+lease.json                          the process that owns the store, and its clock (`LeaseRecord`)
 coordinator.json                    the fence: the number of coordinators there have been so far
 quarantine/KEY/DIGEST/object        an unreadable object that was found at KEY, beside reason.json
 

@@ -83,7 +83,7 @@ class KnownStore:
             )
         self._confirmed = asked
 
-    def failure(self) -> StoreError | None:
+    def recent_write_error(self) -> StoreError | None:
         """The error of a write that failed within the last RECENT_S seconds, if there is one."""
         failed = self._failed
         return failed[0] if failed and time.monotonic() - failed[1] < RECENT_S else None

@@ -17,7 +17,7 @@ from ray._private.authentication.authentication_utils import is_token_auth_enabl
 from ray.exceptions import RayError, RayTaskError
 
 from farm.background import Background
-from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError, without_places
+from farm.errors import ClusterLostError, FarmError, RequestError, WorkerError, strip_directories
 from farm.model.request import Model, ModelFacts
 from farm.recent import Recent
 from farm.scheduling.placement import Node
@@ -233,7 +233,7 @@ async def describe_model(model: Model, limit_s: float) -> ModelFacts:
         raise RequestError(str(cause) if own else f"{type(cause).__name__}: {cause}") from error
     except RayError as error:
         raise WorkerError(
-            f"no process could read the model: {without_places(last_line(error))}"
+            f"no process could read the model: {strip_directories(last_line(error))}"
         ) from error
     return facts
 

@@ -25,7 +25,7 @@ from svd_engine.memory_plan import plan_stage
 from svd_engine.meta_stages import Shapes, StageName
 from svd_engine.optimize import optimize, warm_up
 from svd_engine.params import RenderParams
-from svd_engine.picture import open_picture
+from svd_engine.picture_files import open_picture
 
 MEET_S = 600.0  # for a gang to assemble; its members may have to load their model first
 EXCHANGE_S = 120.0  # for one exchange: the slowest member may be a layer behind

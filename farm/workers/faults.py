@@ -9,7 +9,7 @@ from farm.errors import (
     RequestError,
     StoreError,
     WorkerError,
-    without_places,
+    strip_directories,
 )
 from farm.scheduling.state import Fault
 
@@ -46,8 +46,8 @@ def task_error(cause: BaseException) -> TaskError:
     if isinstance(cause, StoreError) and fault is not None:
         return TaskError(fault, f"the farm's store: {cause.reason}")
     if fault is None:
-        return TaskError(Fault.ERROR, without_places(f"{type(cause).__name__}: {cause}"))
-    return TaskError(fault, without_places(str(cause)))
+        return TaskError(Fault.ERROR, strip_directories(f"{type(cause).__name__}: {cause}"))
+    return TaskError(fault, strip_directories(str(cause)))
 
 
 def last_line(error: BaseException) -> str:

@@ -34,7 +34,7 @@ def what_fits(order: Order, gpu: Gpu | None) -> str:
     frames = params.num_frames or 0
     size = f"{params.width} x {params.height}"
     text = f"out of GPU memory at {stage} of {frames} frames of {size} in {order.request.dtype}"
-    if order.lean:
+    if order.low_memory:
         text += ", with everything else moved off the GPU"
     fits = frames // 2
     if gpu is not None:

@@ -12,7 +12,7 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from farm.background import Background
-from farm.errors import WorkerError, without_places
+from farm.errors import WorkerError, strip_directories
 from farm.model.plan import Kind
 from farm.model.task_order import Order, Ref, Step
 from farm.scheduling.placement import Node, Slot
@@ -139,11 +139,11 @@ class RayPool:
             log.warning("%s is not up: %s", name, why)
             self._kill(name)
             self.places.pop(name, None)
-            self._report(WorkerLeft(name, without_places(why)))  # jobs that wait show it
+            self._report(WorkerLeft(name, strip_directories(why)))  # jobs that wait show it
             if up_at is not None and time.monotonic() - up_at > SETTLED_S:
                 backoff = 0.0
             else:
-                self.troubles[name] = without_places(why)
+                self.troubles[name] = strip_directories(why)
                 backoff = min(LONGEST_BACKOFF_S, max(0.5, 2 * backoff))
 
     async def _begin(self, name: str, actor: Any) -> None:
@@ -234,5 +234,5 @@ def _task_error(error: RayError) -> TaskError:
         return task_error(cause)
     log.warning("a worker: %s: %s", type(cause).__name__, cause)
     if isinstance(cause, ObjectLostError):
-        return TaskError(Fault.STALE, without_places(str(cause)))
-    return TaskError(Fault.LOST, without_places(last_line(cause)))
+        return TaskError(Fault.STALE, strip_directories(str(cause)))
+    return TaskError(Fault.LOST, strip_directories(last_line(cause)))

@@ -11,7 +11,7 @@ from farm.model.request import RenderRequest
 from farm.model.task_order import Step
 from farm.store import Store
 from farm.store.keys import picture_key, preview_key
-from svd_engine.picture import open_picture
+from svd_engine.picture_files import open_picture
 from svd_engine.preview import draw_preview, fit_colours
 
 log = logging.getLogger("farm")

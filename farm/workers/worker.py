@@ -83,7 +83,7 @@ class Worker:
         except ValueError as error:
             raise RequestError(str(error)) from error
         finally:
-            if order.lean:
+            if order.low_memory:
                 self._empty_cache()
 
     def _encode(
@@ -136,14 +136,14 @@ class Worker:
                 log.error("cannot load %s: %s", order.model.name, error)
                 raise WorkerError(f"cannot load {order.model.name} here: {error}") from error
             self._loaded = wanted
-            if not order.lean and (self._compiled or self._device.type == "cuda"):
+            if not order.low_memory and (self._compiled or self._device.type == "cuda"):
                 self._engine.warm_up(order.request.params)
         return self._engine
 
     def _make_room(self, engine: Renderer | Decoder, order: Order) -> None:
         """Move the task's networks to the device and, in a lean task, all others off it."""
         needed = engine.needs(order.task.stage)
-        if order.lean:
+        if order.low_memory:
             for network in engine.networks:
                 if network not in needed:
                     network.to("cpu")

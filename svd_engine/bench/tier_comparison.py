@@ -18,7 +18,7 @@ from svd_engine.bench.measure import Call, synchronize
 from svd_engine.bench.quality import psnr, ssim
 from svd_engine.engine import Engine
 from svd_engine.params import RenderParams
-from svd_engine.picture import Picture
+from svd_engine.picture_files import Picture
 from svd_engine.tiers import whole_steps
 from svd_engine.unet import UNet
 from svd_engine.video import Frames

@@ -89,7 +89,7 @@ def trace(options: argparse.Namespace) -> int:
     from svd_engine.conformance import record, reference
     from svd_engine.conformance.traces import Trace
     from svd_engine.engine import Engine
-    from svd_engine.picture import open_picture
+    from svd_engine.picture_files import open_picture
 
     out = Path(options.out)
     if out.suffix != ".safetensors":
@@ -172,8 +172,8 @@ def diagnose(options: argparse.Namespace) -> int:
     from svd_engine.conformance.replay import Case
     from svd_engine.conformance.traces import open_trace
     from svd_engine.engine import Engine
-    from svd_engine.image import fit_picture
-    from svd_engine.picture import open_picture
+    from svd_engine.picture_files import open_picture
+    from svd_engine.picture_pixels import fit_picture
 
     _keep_float32()
     with reading():

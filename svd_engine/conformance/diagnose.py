@@ -21,7 +21,7 @@ from svd_engine.conformance.replay import STAGES, Case, MissingTensorError, repl
 from svd_engine.conformance.traces import Trace, align, split_key
 from svd_engine.deviation_catalogue import CATALOGUE
 from svd_engine.deviations import recipe_of
-from svd_engine.image import vae_pixels
+from svd_engine.picture_pixels import vae_pixels
 from svd_engine.sizes import LATENT_SCALE
 
 EXACT = 1e-6  # of the right tensor's RMS: float32, summed in another order

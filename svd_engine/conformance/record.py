@@ -18,7 +18,7 @@ from svd_engine.conformance.traces import step_key
 from svd_engine.deviations import recipe_of
 from svd_engine.engine import Clip, Engine
 from svd_engine.params import RenderParams
-from svd_engine.picture import Picture
+from svd_engine.picture_files import Picture
 from svd_engine.recipe import Recipe
 from svd_engine.schedule import StepResult
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from svd_engine.conditioning import frame_shape
 from svd_engine.conformance.record import Recorder
 from svd_engine.conformance.traces import TraceError
-from svd_engine.image import fit_picture
 from svd_engine.params import RenderParams
+from svd_engine.picture_pixels import fit_picture
 from svd_engine.schedule import aligned_sigmas
 
 PIPELINE = "diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion"

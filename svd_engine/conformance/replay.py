@@ -16,8 +16,8 @@ from svd_engine.conditioning import Conditioning, frame_shape, latent_shape
 from svd_engine.conformance.traces import Trace, align, split_key, step_key
 from svd_engine.deviations import recipe_of
 from svd_engine.engine import Engine
-from svd_engine.image import CLIP_SIDE, vae_pixels
 from svd_engine.params import RenderParams
+from svd_engine.picture_pixels import CLIP_SIDE, vae_pixels
 from svd_engine.recipe import Recipe
 from svd_engine.reuse import Reuse
 

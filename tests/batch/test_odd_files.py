@@ -11,8 +11,8 @@ from farm.batch.inputs import find_pictures, read
 from farm.batch.listing import list_source
 from farm.batch.source import Source
 from farm.client.farm import Farm
-from farm.model.job import Job, Submission
-from svd_engine.picture import open_picture
+from farm.model.job import JobRecord, Submission
+from svd_engine.picture_files import open_picture
 from tests.odd_files import DONE, FILES, LEFT_OUT, ROWS, run_batch, write_odd_files
 from tests.support.asgi import StillFarm, client, still_app
 from tests.support.inline_batch import inline_batch, run
@@ -73,7 +73,7 @@ def test_a_dry_run_says_the_same(farm: Farm, folder: Path, tmp_path: Path, capsy
 
 
 class Checking(StillFarm):
-    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
+    async def check(self, submission: Submission, digest: str) -> tuple[JobRecord, int]:
         view = await self.find("acme")
         assert view is not None
         return view.job, 0

@@ -17,28 +17,28 @@ from farm.background import Background
 from farm.coordinator.admission import Admission
 from farm.errors import QueueFullError, SizeError
 from farm.ingress.errors import api_error
-from farm.model.job import Event, Job, State
-from farm.records.job_book import Book
+from farm.model.job import Event, JobRecord, State
+from farm.records.job_book import JobBook
 from farm.records.open_jobs import work_of
 from farm.settings import load_settings
 from farm.store.local import LocalStore
 from tests.model.test_job import job
 from tests.model.test_plan import request
 
-Ask = Callable[..., Job]
+Ask = Callable[..., JobRecord]
 
 
-def admission(folder: Path, **settings: Any) -> tuple[Admission, Book, Ask]:
+def admission(folder: Path, **settings: Any) -> tuple[Admission, JobBook, Ask]:
     """Admission over a book of jobs, and a way to open one more."""
 
-    async def ended(_: Job) -> None: ...
+    async def ended(_: JobRecord) -> None: ...
 
     nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-    book = Book(LocalStore(str(folder)), Background(1), 1, nothing, ended, nothing)
+    book = JobBook(LocalStore(str(folder)), Background(1), 1, nothing, ended, nothing)
     admission = Admission(load_settings(**settings), book)
     numbers = count()
 
-    def ask(tenant: str, **changes: Any) -> Job:
+    def ask(tenant: str, **changes: Any) -> JobRecord:
         new = job(id=f"job-{next(numbers)}", tenant=tenant, **changes)
         with admission.room_for(new):
             pass

@@ -11,7 +11,7 @@ import pytest
 
 from farm.clock import FarmClock
 from farm.errors import LeaseError, StoreError, VanishedError
-from farm.ownership.lease import TAKE_S, TRUST_S, Lease, Record
+from farm.ownership.lease import TAKE_S, TRUST_S, Lease, LeaseRecord
 from farm.ownership.owner import Owner, is_dead, process_table, this_process
 from farm.store import KnownStore, identify, open_store
 from farm.store.keys import LEASE
@@ -76,9 +76,9 @@ def test_a_paused_owner_that_nobody_replaced_goes_on(tmp_path: Path) -> None:
     first = Host(tmp_path)
     assert first.lease.take()
     first.time += 10 * TAKE_S
-    assert first.lease.trouble()
+    assert first.lease.write_error()
     first.store.put("a", b"")
-    assert not first.lease.trouble()
+    assert not first.lease.write_error()
 
 
 def test_an_owner_trusts_its_lease_for_less_time_than_others_wait() -> None:
@@ -141,7 +141,7 @@ def test_a_damaged_lease_is_mended_by_its_owner_or_taken_after_a_while(
     first.lease.renew()
     with pytest.raises(LeaseError):
         second.lease.take()
-    assert Record.model_validate_json((tmp_path / LEASE).read_bytes()).owner == ELSEWHERE
+    assert LeaseRecord.model_validate_json((tmp_path / LEASE).read_bytes()).owner == ELSEWHERE
 
 
 def test_beats_that_could_not_be_watched_count_for_nothing(tmp_path: Path) -> None:
@@ -181,13 +181,13 @@ def test_a_store_that_vanishes_is_not_made_anew(how: str, tmp_path: Path) -> Non
     for call in calls:
         with pytest.raises(VanishedError, match="Bring the folder"):
             call()
-    assert isinstance(host.lease.trouble(), VanishedError)
+    assert isinstance(host.lease.write_error(), VanishedError)
     assert sorted(tmp_path.rglob("*")) == before
     assert not host.superseded
     shutil.rmtree(folder, ignore_errors=True)
     away.rename(folder)
     host.lease.renew()
-    assert host.lease.trouble() is None
+    assert host.lease.write_error() is None
     assert host.store.get("jobs/a")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from farm.coordinator.clips import Clip, Failed, Finished, Started
 from farm.coordinator.sharing import urgency_of
-from farm.model.job import ClipResult, Event, Job, State
+from farm.model.job import ClipResult, Event, JobRecord, State
 from farm.model.plan import Kind
 from farm.scheduling.state import Urgency
 from farm.store.keys import result_key
@@ -84,7 +84,7 @@ def test_a_job_and_its_clip_have_the_same_place(tmp_path: Path) -> None:
             params = request.params.model_copy(update={"seed": number})
             request = request.model_copy(update={"params": params})
             await core.admit(f"job-{number}", priority=priority, request=request)
-        places = {job: core.sharing.queue.before(job) for job in core.sharing._clips_of}
+        places = {job: core.sharing.queue.position(job) for job in core.sharing._clips_of}
         order = sorted(core.dispatcher.clips.values(), key=lambda clip: clip.urgency.rank)
         assert {clip.jobs[0]: place for place, clip in enumerate(order)} == places
         assert places["job-2"] == 0
@@ -143,7 +143,7 @@ def test_a_check_tells_no_tenant_what_another_has_rendered(tmp_path: Path) -> No
     run(tmp_path, test)
 
 
-async def told(core: Core, job: Job, **expected: int) -> None:
+async def told(core: Core, job: JobRecord, **expected: int) -> None:
     """What each tenant is told of a request."""
     await asyncio.sleep(0.2)  # what is written behind is there
     for tenant, count in expected.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farm.coordinator.sharing import LOOKUPS
-from farm.model.job import Job
+from farm.model.job import JobRecord
 from farm.model.plan import Kind, Stage, Task, plan
 from farm.scheduling.scheduler import NEAR, Scheduler
 from farm.scheduling.state import Run, Urgency
@@ -47,7 +47,7 @@ class Slow(LocalStore):
             self.at_once -= 1
 
 
-def admit(store: LocalStore, asked: Job) -> int:
+def admit(store: LocalStore, asked: JobRecord) -> int:
     """How many clips are to be rendered."""
     admitted: list[int] = []
 

@@ -15,7 +15,7 @@ import pytest
 
 from farm.coordinator.webhooks import check_webhook, owed_for, signed
 from farm.errors import RequestError
-from farm.model.job import Job, State
+from farm.model.job import JobRecord, State
 from farm.model.request import RenderRequest
 from farm.settings import load_settings
 from farm.store import open_store
@@ -66,7 +66,7 @@ def test_what_has_no_video_has_failed(state: State) -> None:
 def test_ids_of_events() -> None:
     """The same for the same end; a job deleted and made anew under its id ends another time."""
     one = ended(id="größe")
-    assert owed_for(one) == owed_for(Job.model_validate_json(one.model_dump_json()))
+    assert owed_for(one) == owed_for(JobRecord.model_validate_json(one.model_dump_json()))
     again = one.model_copy(update={"finished_at": (one.finished_at or 0) + 1})
     first, second = owed_for(one), owed_for(again)
     assert first is not None

@@ -14,8 +14,8 @@ import farm.store.retry
 from farm.background import Background
 from farm.coordinator.webhooks import Owed, Webhooks, owed_for
 from farm.errors import OutboundError, StoreError
-from farm.model.job import Event, Job, State
-from farm.records.job_book import Book
+from farm.model.job import Event, JobRecord, State
+from farm.records.job_book import JobBook
 from farm.settings import load_settings
 from farm.store import Store, open_store
 from farm.store.keys import WEBHOOKS, job_key, open_key
@@ -27,7 +27,7 @@ def left(store: Store) -> list[str]:
     return list(store.list(WEBHOOKS))
 
 
-def owing(store: Store, *jobs: Job, seconds: float = 0.0, until: Any = None) -> Webhooks:
+def owing(store: Store, *jobs: JobRecord, seconds: float = 0.0, until: Any = None) -> Webhooks:
     """Owe for jobs, and deliver for a while, or until it is so."""
 
     async def run() -> Webhooks:
@@ -124,18 +124,18 @@ def test_an_end_that_was_written_is_told_though_the_coordinator_died(tmp_path: P
         store.put(job_key(each.id), each.model_dump_json().encode())
         store.put(open_key(each.id), b"")
 
-    async def recover(ended: Callable[[Job], Any]) -> list[Job]:
-        book = Book(store, Background(4), 1, lambda _: None, ended, lambda: None)
+    async def recover(ended: Callable[[JobRecord], Any]) -> list[JobRecord]:
+        book = JobBook(store, Background(4), 1, lambda _: None, ended, lambda: None)
         return await book.recover()
 
-    async def fail(_: Job) -> None:
+    async def fail(_: JobRecord) -> None:
         raise StoreError("down")
 
     with pytest.raises(StoreError, match="down"):
         asyncio.run(recover(fail))
     assert store.exists(open_key(done.id))  # for the next start
 
-    async def owe() -> list[Job]:
+    async def owe() -> list[JobRecord]:
         webhooks = Webhooks(load_settings(webhook_secret=SECRET), store, Background(4))
         return await recover(webhooks.owe)
 
@@ -154,16 +154,16 @@ def test_an_end_is_passed_on_before_the_index_forgets_it(
     monkeypatch.setattr(farm.store.retry, "RETRY_S", 0.01)
     seen: list[bool] = []
 
-    async def passed_on(one: Job) -> None:
+    async def passed_on(one: JobRecord) -> None:
         stored = store.get(job_key(one.id))
         assert stored is not None
-        assert Job.model_validate_json(stored.data).state is State.COMPLETED
+        assert JobRecord.model_validate_json(stored.data).state is State.COMPLETED
         seen.append(store.exists(open_key(one.id)))
         if len(seen) == 1:
             raise StoreError("down for a moment")
 
     async def run() -> None:
-        book = Book(store, Background(4), 1, lambda _: None, passed_on, lambda: None)
+        book = JobBook(store, Background(4), 1, lambda _: None, passed_on, lambda: None)
         await book.create(job())
         await book.transition("job-1", Event.COMPLETE)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_engine.picture import check_picture, open_picture, suffixes
+from svd_engine.picture_files import check_picture, open_picture, suffixes
 from tests.conftest import draw_picture
 from tests.picture_memory import TURNED, encoded, plain
 from tests.support.heic import _encode, _file, _ispe, heic

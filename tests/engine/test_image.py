@@ -16,8 +16,8 @@ from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion 
 from PIL import Image
 
 from svd_engine import Engine, RenderParams
-from svd_engine.image import clip_pixels, fit_picture, vae_pixels, view_picture
-from svd_engine.picture import MAX_PIXELS, check_picture, open_picture
+from svd_engine.picture_files import MAX_PIXELS, check_picture, open_picture
+from svd_engine.picture_pixels import clip_pixels, fit_picture, vae_pixels, view_picture
 from tests.conftest import draw_picture
 from tests.support.reference import load_pipeline, record, relative_difference
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from farm.background import Background
 from farm.errors import WorkerError
-from farm.model.job import Job
+from farm.model.job import JobRecord
 from farm.model.plan import Kind, plan
 from farm.model.request import UNCOUNTED, Model, RenderRequest
 from farm.model.task_order import Order
-from farm.records.job_book import Book
+from farm.records.job_book import JobBook
 from farm.store import Store, open_store
 from farm.store.keys import job_key, open_key
 from farm.workers.pool import _check_numerics
@@ -29,12 +29,12 @@ from tests.model.test_plan import request
 DEFAULTS = RenderDefaults(width=64, height=48, num_frames=7)
 
 
-def with_book(store: Store, work: Callable[[Book], Awaitable[None]], fence: int = 1) -> None:
-    async def ended(_: Job) -> None: ...
+def with_book(store: Store, work: Callable[[JobBook], Awaitable[None]], fence: int = 1) -> None:
+    async def ended(_: JobRecord) -> None: ...
 
     async def run() -> None:
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-        await work(Book(store, Background(4), fence, nothing, ended, nothing))
+        await work(JobBook(store, Background(4), fence, nothing, ended, nothing))
 
     asyncio.run(run())
 
@@ -136,9 +136,9 @@ def test_a_job_of_another_version_is_finished_under_this_ones_numerics(
     record["request"] |= spelt
     store.put(job_key(name), json.dumps(record).encode())
     store.put(open_key(name), b"")
-    assert Job(**record).request.numerics == spelt.get("numerics", UNCOUNTED)
+    assert JobRecord(**record).request.numerics == spelt.get("numerics", UNCOUNTED)
 
-    async def work(book: Book) -> None:
+    async def work(book: JobBook) -> None:
         (found,) = await book.recover()
         assert found.request == request()
         again, new = await book.create(job())  # sent again, its answer was lost
@@ -148,7 +148,7 @@ def test_a_job_of_another_version_is_finished_under_this_ones_numerics(
     with_book(store, work)
     stored = store.get(job_key(name))
     assert stored is not None
-    assert Job.model_validate_json(stored.data).request.digest == request().digest
+    assert JobRecord.model_validate_json(stored.data).request.digest == request().digest
 
 
 def test_a_finished_job_of_another_version_is_the_same_job(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_finished_job_of_another_version_is_the_same_job(tmp_path: Path) -> No
     theirs = job(state="completed", request=request(numerics=NUMERICS + 1))
     store.put(job_key(theirs.id), theirs.model_dump_json().encode())
 
-    async def work(book: Book) -> None:
+    async def work(book: JobBook) -> None:
         assert await book.create(job()) == (theirs, False)
 
     with_book(store, work)

@@ -11,7 +11,7 @@ from PIL import Image
 from svd_engine import Engine, RenderParams
 from svd_engine.clip import embed
 from svd_engine.conditioning import encode_latent
-from svd_engine.image import clip_pixels
+from svd_engine.picture_pixels import clip_pixels
 from svd_engine.schedule import euler_step, guidance_scales, guide, make_sigmas, make_timesteps
 from svd_engine.stages import decode, to_uint8
 from tests.support.reference import (

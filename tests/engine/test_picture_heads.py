@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from svd_engine.picture import check_picture
+from svd_engine.picture_files import check_picture
 from tests.engine.test_picture_metadata import chunk
 from tests.picture_memory import encoded, plain
 from tests.support.heic import heic

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svd_engine.picture import check_picture, open_picture
+from svd_engine.picture_files import check_picture, open_picture
 from tests.conftest import draw_picture
 from tests.picture_memory import LIMIT, QUICK, SLOW, TURNED, encoded, huge_webp, measure
 from tests.support.heic import heic

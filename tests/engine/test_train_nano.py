@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svd_engine import Engine, RenderParams
-from svd_engine.image import clip_pixels, vae_pixels
+from svd_engine.picture_pixels import clip_pixels, vae_pixels
 from tests.nano import TRAINING, held_out, training_module
 
 IN_TURN = """

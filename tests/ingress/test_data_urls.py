@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.model.job import Job, Submission
+from farm.model.job import JobRecord, Submission
 from farm.model.request import digest_of
 from tests.front_door import CheckingFarm
 from tests.support.asgi import client, still_app
@@ -29,7 +29,7 @@ class Keeping(CheckingFarm):
     got = ""
     name = ""
 
-    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
+    async def check(self, submission: Submission, digest: str) -> tuple[JobRecord, int]:
         self.got, self.name = digest, submission.picture_name
         return await super().check(submission, digest)
 

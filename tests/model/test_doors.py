@@ -24,7 +24,7 @@ from farm.batch.manifest import parse_manifest
 from farm.batch.sweep import parse_sweep
 from farm.client.http_remote import HttpRemote
 from farm.errors import RequestError
-from farm.model.job import Job, Submission
+from farm.model.job import JobRecord, Submission
 from farm.model.parameters import JOB as OWN
 from farm.model.parameters import check_parameters, submission_of
 from farm.model.request import RenderRequest
@@ -52,7 +52,7 @@ class Keeping(CheckingFarm):
         self.got = submission
         return await self.find("acme")
 
-    async def check(self, submission: Submission, digest: str) -> tuple[Job, int]:
+    async def check(self, submission: Submission, digest: str) -> tuple[JobRecord, int]:
         self.got = submission
         return await super().check(submission, digest)
 

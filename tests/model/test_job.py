@@ -7,7 +7,16 @@ import pytest
 from pydantic import ValidationError
 
 from farm.errors import ConflictError, JobError
-from farm.model.job import ClipResult, Event, Job, Progress, State, Submission, advance, new_job_id
+from farm.model.job import (
+    ClipResult,
+    Event,
+    JobRecord,
+    Progress,
+    State,
+    Submission,
+    advance,
+    new_job_id,
+)
 from farm.model.plan import Stage
 from farm.model.request import Model
 from farm.store.keys import artifact_keys
@@ -29,9 +38,9 @@ EXPECTED = {(row[0], event): row[i] for row in _ROWS for i, event in enumerate(_
 PAIRS = list(itertools.product(State, Event))
 
 
-def job(state: State = State.QUEUED, **changes: object) -> Job:
+def job(state: State = State.QUEUED, **changes: object) -> JobRecord:
     base = {"id": "job-1", "model": Model(), "request": request(), "created_at": 100.0}
-    return Job(**base | {"state": state} | changes)
+    return JobRecord(**base | {"state": state} | changes)
 
 
 def result(attempt: str = "1-1") -> ClipResult:
@@ -52,7 +61,7 @@ def result(attempt: str = "1-1") -> ClipResult:
     )
 
 
-def after(one: Job, *events: Event, start: float = 200.0) -> Job:
+def after(one: JobRecord, *events: Event, start: float = 200.0) -> JobRecord:
     """The job after events that are a second apart."""
     for number, event in enumerate(events):
         one = advance(one, event, start + number, fence=1)

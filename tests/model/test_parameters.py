@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 import farm
-from farm.client.picture import picture_bytes
+from farm.client.picture_argument import picture_bytes
 from farm.errors import RequestError
 from farm.model.job import Submission
 from farm.model.parameters import JOB, MODEL, NAMES, check_parameters, submission_of
 from svd_engine.params import RenderParams
-from svd_engine.picture import open_picture
+from svd_engine.picture_files import open_picture
 from svd_engine.reader import ALIASES
 from tests.conftest import draw_picture
 

@@ -10,8 +10,8 @@ import pytest
 
 from farm.background import Background
 from farm.errors import StoreError
-from farm.model.job import Job
-from farm.records.job_book import Book
+from farm.model.job import JobRecord
+from farm.records.job_book import JobBook
 from farm.store.keys import JOBS, events_prefix
 from farm.store.local import LocalStore
 from tests.model.test_job import job
@@ -30,19 +30,19 @@ class Troubled(LocalStore):
         return etag
 
 
-def with_book(folder: Path, work: Callable[[Book, Troubled], Awaitable[None]]) -> None:
-    async def ended(_: Job) -> None: ...
+def with_book(folder: Path, work: Callable[[JobBook, Troubled], Awaitable[None]]) -> None:
+    async def ended(_: JobRecord) -> None: ...
 
     async def run() -> None:
         store = Troubled(str(folder))
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-        await work(Book(store, Background(4), 1, nothing, ended, nothing), store)
+        await work(JobBook(store, Background(4), 1, nothing, ended, nothing), store)
 
     asyncio.run(run())
 
 
 def test_a_job_whose_answer_was_lost_is_taken_on_when_it_is_sent_again(tmp_path: Path) -> None:
-    async def work(book: Book, store: Troubled) -> None:
+    async def work(book: JobBook, store: Troubled) -> None:
         store.prefix = JOBS
         with pytest.raises(StoreError):
             await book.create(job())
@@ -56,7 +56,7 @@ def test_a_job_whose_answer_was_lost_is_taken_on_when_it_is_sent_again(tmp_path:
 
 
 def test_a_log_is_written_in_order(tmp_path: Path) -> None:
-    async def work(book: Book, store: Troubled) -> None:
+    async def work(book: JobBook, store: Troubled) -> None:
         await book.create(job())
         name, late = job().id, store.put
 
@@ -69,7 +69,7 @@ def test_a_log_is_written_in_order(tmp_path: Path) -> None:
         store.put = slow  # type: ignore[method-assign]
         first = asyncio.create_task(book.logs.flush(name))
         await asyncio.sleep(0.05)
-        book.log(name, "later")
+        book.log_event(name, "later")
         await book.logs.flush(name)
         assert first.done()
         assert [entry.seq for entry in await book.logs.entries(name, 0)] == [1, 2]

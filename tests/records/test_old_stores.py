@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from farm.model.job import Job, State
+from farm.model.job import JobRecord, State
 from farm.store import open_store
 from farm.store.keys import QUARANTINE, picture_key, result_key
 from svd_engine import NUMERICS
@@ -33,7 +33,7 @@ def test_every_version_left_one() -> None:
     assert [path.name.split(".")[0].partition("-")[2] for path in ARCHIVES] == list(VERSIONS)
 
 
-def by_seed(jobs: list[Job]) -> dict[int, Job]:
+def by_seed(jobs: list[JobRecord]) -> dict[int, JobRecord]:
     return {job.request.params.seed: job for job in jobs}
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.coordinator.coordinator import Coordinator
-from farm.model.job import Job, State, Submission
+from farm.model.job import JobRecord, State, Submission
 from farm.model.request import digest_of
 from farm.store import Store, open_store
 from farm.store.keys import preview_key
@@ -38,7 +38,7 @@ async def until(told: Callable[[], Any], seconds: float = 30.0) -> None:
             await asyncio.sleep(0.002)
 
 
-async def ended(farm: Coordinator, job: str) -> Job:
+async def ended(farm: Coordinator, job: str) -> JobRecord:
     async with asyncio.timeout(30):
         while True:
             view = await farm.find(job)

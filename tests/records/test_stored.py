@@ -13,7 +13,7 @@ import pytest
 from farm.__main__ import main
 from farm.client.farm import Farm
 from farm.errors import FarmError, StoreError, WorkerError
-from farm.model.job import Job, State
+from farm.model.job import JobRecord, State
 from farm.records.event_logs import EventLogs
 from farm.records.stored import StoredJobs
 from farm.store import open_store
@@ -103,7 +103,7 @@ def test_beside_a_farm_that_runs(tmp_path: Path, inline: Any) -> None:
     async def work() -> None:
         async with coordinator(tmp_path) as farm:
             stored = Farm(StoredJobs(str(tmp_path)))
-            seen: list[Job] = []
+            seen: list[JobRecord] = []
             for seed in range(5):
                 asked = submission(Path("nano"), seed=seed, width=32, height=16, num_frames=2)
                 job = (await farm.submit(asked, picture_bytes())).job

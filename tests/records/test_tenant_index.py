@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from farm.background import Background
-from farm.model.job import Job, State
-from farm.records.job_book import Book
+from farm.model.job import JobRecord, State
+from farm.records.job_book import JobBook
 from farm.store import Stored
 from farm.store.keys import JOBS, TENANTS_WHOLE, job_key, tenant_prefix
 from farm.store.local import LocalStore
@@ -23,29 +23,29 @@ class Counting(LocalStore):
         return super().get(key)
 
 
-def run(folder: Path, work: Callable[[Book, Counting], Awaitable[None]]) -> None:
-    async def ended(_: Job) -> None: ...
+def run(folder: Path, work: Callable[[JobBook, Counting], Awaitable[None]]) -> None:
+    async def ended(_: JobRecord) -> None: ...
 
     async def begin() -> None:
         store = Counting(str(folder))
         nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-        await work(Book(store, Background(8), 1, nothing, ended, nothing), store)
+        await work(JobBook(store, Background(8), 1, nothing, ended, nothing), store)
 
     asyncio.run(begin())
 
 
-async def listed(book: Book, tenant: str, after: str = "", *, newest: bool = False) -> list[str]:
+async def listed(book: JobBook, tenant: str, after: str = "", *, newest: bool = False) -> list[str]:
     ids = await book.ids_of(tenant, after, 100, newest)
     return [each.id for each in await book.read_of(tenant, ids)]
 
 
 def test_a_tenant_without_jobs_reads_nobodys(tmp_path: Path) -> None:
-    async def past(book: Book, _: Counting) -> None:
+    async def past(book: JobBook, _: Counting) -> None:
         await book.tenants.complete()
         for number in range(60):
             await book.create(job(id=f"job-{number:02}", tenant=f"tenant-{number % 3}"))
 
-    async def now(book: Book, store: Counting) -> None:
+    async def now(book: JobBook, store: Counting) -> None:
         await book.tenants.complete()
         assert await listed(book, "nobody") == []
         assert store.reads == 0
@@ -61,7 +61,7 @@ def test_a_tenant_without_jobs_reads_nobodys(tmp_path: Path) -> None:
 
 
 def test_jobs_that_come_and_go(tmp_path: Path) -> None:
-    async def work(book: Book, store: Counting) -> None:
+    async def work(book: JobBook, store: Counting) -> None:
         await book.tenants.complete()
         names = [f"job-{number}" for number in range(5)]
         creates = [book.create(job(id=name, tenant="acme")) for name in names[:3]]
@@ -87,13 +87,13 @@ def test_a_store_of_an_older_farm_is_indexed_once(tmp_path: Path) -> None:
     (tmp_path / JOBS / "broken.json").write_text("{")
     (tmp_path / JOBS / ".DS_Store").write_text("")
 
-    async def first(book: Book, _: Counting) -> None:
+    async def first(book: JobBook, _: Counting) -> None:
         before = await book.ids_of("tenant-1", "", 100, newest_first=False)
         assert len(before) == 100  # of anybody's, until it is done
         await book.tenants.complete()
         assert len(await book.ids_of("tenant-1", "", 1000, newest_first=False)) == 125
 
-    async def second(book: Book, store: Counting) -> None:
+    async def second(book: JobBook, store: Counting) -> None:
         await book.tenants.complete()
         assert store.reads == 0
         assert len(await book.ids_of("tenant-0", "", 1000, newest_first=False)) == 125

@@ -3,16 +3,16 @@
 from collections.abc import Hashable
 
 from farm.model.plan import Kind, Stage, Task
-from farm.scheduling.state import Reason, Run, Urgency, Worker
+from farm.scheduling.state import Reason, Run, Urgency, WorkerState
 from farm.scheduling.worker_choice import PASSING, choose, choose_helpers
 
 DENOISE = Task("latents/0002", Stage.DENOISE, span=(0, 2))
 DECODE = Task("frames", Stage.DECODE, span=(0, 12), most=12, frame_bytes=10)
 
 
-def run(model: str = "svd", home: str = "", **avoid: set[str]) -> Run:
+def run(model: str = "svd", last_renderer: str = "", **avoid: set[str]) -> Run:
     made = Run("clip", model, Urgency("acme", 0.0))
-    made.home = home
+    made.last_renderer = last_renderer
     made.avoid = {DENOISE.key: avoid.get("denoise", set()), DECODE.key: avoid.get("decode", set())}
     return made
 
@@ -22,21 +22,24 @@ def idle(**names: str) -> dict[Hashable, dict[str, None]]:
     return {model: dict.fromkeys(text.split()) for model, text in names.items()}
 
 
-def renderers(*names: str) -> dict[str, Worker]:
-    return {name: Worker(name, Kind.RENDERER) for name in names}
+def renderers(*names: str) -> dict[str, WorkerState]:
+    return {name: WorkerState(name, Kind.RENDERER) for name in names}
 
 
 def test_a_clip_stays_where_it_is() -> None:
     given = idle(svd="a b", xt="c")
-    assert choose(run(home="a"), DENOISE, given, {}) == ("a", Reason.STAYS)
-    assert choose(run(home="c"), DENOISE, given, {}) == ("b", Reason.MODEL)  # it forgot the model
-    assert choose(run(home="gone"), DENOISE, given, {}) == ("b", Reason.MODEL)
-    failed = run(home="b", denoise={"b"})
+    assert choose(run(last_renderer="a"), DENOISE, given, {}) == ("a", Reason.STAYS)
+    assert choose(run(last_renderer="c"), DENOISE, given, {}) == (
+        "b",
+        Reason.MODEL,
+    )  # it forgot the model
+    assert choose(run(last_renderer="gone"), DENOISE, given, {}) == ("b", Reason.MODEL)
+    failed = run(last_renderer="b", denoise={"b"})
     assert choose(failed, DENOISE, given, {}) == ("a", Reason.ELSEWHERE)
 
 
 def test_only_denoising_stays() -> None:
-    assert choose(run(home="a"), DECODE, idle(svd="a b"), {}) == ("b", Reason.MODEL)
+    assert choose(run(last_renderer="a"), DECODE, idle(svd="a b"), {}) == ("b", Reason.MODEL)
 
 
 def test_a_loaded_model_comes_before_the_next_in_order() -> None:
@@ -51,7 +54,7 @@ def test_where_all_idle_ones_failed_it_waits_for_one_that_is_busy() -> None:
     assert choose(failed, DENOISE, idle(svd="a"), workers) is None
     workers["b"].draining = True
     assert choose(failed, DENOISE, idle(svd="a"), workers) == ("a", Reason.ONLY)
-    workers["b"] = Worker("b", Kind.DECODER)
+    workers["b"] = WorkerState("b", Kind.DECODER)
     assert choose(failed, DENOISE, idle(svd="a"), workers) == ("a", Reason.ONLY)
     both = run(denoise={"a", "b"})
     found = choose(both, DENOISE, idle(other="", svd="a b"), renderers("a", "b"))
@@ -66,7 +69,7 @@ def helpers(
     **memory: int | None,
 ) -> tuple[str, ...]:
     names = [name for names in given.values() for name in names]
-    workers = {name: Worker(name, Kind.DECODER, memory.get(name)) for name in names}
+    workers = {name: WorkerState(name, Kind.DECODER, memory.get(name)) for name in names}
     return choose_helpers(of or run(), task, "a", given, workers, allowed)
 
 
@@ -91,7 +94,7 @@ def test_who_failed_it_does_not_help() -> None:
 
 def test_a_task_that_broke_when_it_was_shared_is_not_shared_again() -> None:
     broken = run()
-    broken.alone.add(DECODE.key)
+    broken.unshared.add(DECODE.key)
     assert helpers(idle(svd="a b c"), broken) == ()
 
 

@@ -66,7 +66,7 @@ def test_a_clip_from_first_to_last() -> None:
     while not run.done:
         (one,) = start(scheduler)
         stages.append(one.task.stage)
-        assert (one.attempt, one.lean) == (1, False)
+        assert (one.attempt, one.low_memory) == (1, False)
         scheduler.finish(one.worker)
     assert stages == (
         [Stage.ENCODE] + [Stage.DENOISE] * SEGMENTS + [Stage.DECODE] * CHUNKS + [Stage.MUX]

@@ -79,9 +79,9 @@ def test_what_counts_as_no_attempt(fault: Fault, delay: float) -> None:
 def test_out_of_memory_is_tried_once_more_with_less() -> None:
     scheduler = farm(renderers=1)
     add(scheduler, "a")
-    assert [one.lean for one in start(scheduler)] == [False]
+    assert [one.low_memory for one in start(scheduler)] == [False]
     assert scheduler.fail("r0", Fault.MEMORY, 7.0) == Verdict(failed=False, retry_at=7.0)
-    assert [(one.lean, one.attempt) for one in start(scheduler, 7.0)] == [(True, 2)]
+    assert [(one.low_memory, one.attempt) for one in start(scheduler, 7.0)] == [(True, 2)]
     assert scheduler.fail("r0", Fault.MEMORY, 8.0) == Verdict(failed=True)
 
 
@@ -111,7 +111,7 @@ def strike(scheduler: Scheduler[Run], name: str) -> bool:
     verdict = scheduler.fail("r0", Fault.ERROR, 0.0)
     if verdict.failed or name != "same":
         scheduler.withdraw(run)
-    return verdict.set_aside
+    return verdict.restart_worker
 
 
 def test_a_worker_that_fails_three_clips_in_a_row_is_set_aside() -> None:

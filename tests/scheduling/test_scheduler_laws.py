@@ -174,7 +174,7 @@ class Farm(FarmModel, RuleBasedStateMachine):
         assert name in idle
         assert busy[tenant] < CAPS.get(tenant, 1000)
         assert decision.attempt == clip.failures[task.key] + 1 <= MAX_ATTEMPTS
-        assert decision.lean == (task.key in clip.lean)
+        assert decision.low_memory == (task.key in clip.low_memory)
         for other, another in ready:
             if idle <= other.avoid[another.key]:
                 continue
@@ -194,9 +194,9 @@ class Farm(FarmModel, RuleBasedStateMachine):
             return
         loaded = {n for n in idle - avoid if self.workers[n].model == clip.run.model}
         assert name in loaded or not loaded
-        stays = task.stage is Stage.DENOISE and clip.home in loaded
+        stays = task.stage is Stage.DENOISE and clip.last_renderer in loaded
         assert (reason is Reason.STAYS) == stays
-        assert name == clip.home or not stays
+        assert name == clip.last_renderer or not stays
         assert (reason is Reason.ELSEWHERE) == (bool(avoid) and not stays)
 
     def check_helpers(
@@ -207,7 +207,7 @@ class Farm(FarmModel, RuleBasedStateMachine):
             return
         idle = self.idle(task.kind)
         assert len(decision.members) == len({*decision.members}) <= task.most
-        assert task.key not in clip.alone
+        assert task.key not in clip.unshared
         assert helpers <= idle - clip.avoid[task.key] - {decision.worker}
         assert self.busy()[tenant] + len(decision.members) <= CAPS.get(tenant, 1000)
         for other, another in ready:  # nobody is spared who has something of his own

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from farm.ingress.app import make_app
 from farm.model.farm_api import FarmApi
-from farm.model.job import Job, JobView, LogEntry, Progress
+from farm.model.job import JobRecord, JobView, LogEntry, Progress
 from farm.model.request import Model, RenderRequest
 from farm.settings import Key, Settings
 from svd_engine.params import RenderDefaults, RenderParams
@@ -47,7 +47,7 @@ class StillFarm:
             return None
         digest = "0" * 64
         request = RenderRequest(picture=digest, weights=digest, dtype="float32", params=PARAMS)
-        record = Job(id=job, tenant=job, model=Model(), request=request, created_at=1.0)
+        record = JobRecord(id=job, tenant=job, model=Model(), request=request, created_at=1.0)
         return JobView(job=record, progress=Progress(steps=1, chunks=1))
 
     async def views(self, tenant: str, after: str, limit: int, newest: bool) -> list[JobView]:

@@ -16,10 +16,10 @@ from farm.coordinator.maintenance import Maintenance
 from farm.coordinator.reports import Report
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
-from farm.model.job import Job
+from farm.model.job import JobRecord
 from farm.model.plan import Kind, Stage
 from farm.model.task_order import Made, Order, Ref, Step
-from farm.records.job_book import Book
+from farm.records.job_book import JobBook
 from farm.scheduling.placement import Node, Slot
 from farm.scheduling.scheduler import Scheduler
 from farm.scheduling.state import Fault
@@ -115,7 +115,7 @@ class Core:
     """Book, sharing, scheduler, dispatcher and maintenance; `step` is one turn of the loop."""
 
     def __init__(self, store: Path | LocalStore, **max_gpus: int) -> None:
-        async def ended(_: Job) -> None: ...
+        async def ended(_: JobRecord) -> None: ...
 
         self.clock, self.failures = ManualClock(), list[str]()
         self.published: list[str] = []
@@ -131,7 +131,7 @@ class Core:
         self.dispatcher = Dispatcher(
             self.scheduler, self.workers, self.runner, self.inbox, self.clock, 5
         )
-        self.book = Book(
+        self.book = JobBook(
             self.store, self.background, 1, lambda _: None, ended, lambda: self.failures.append("")
         )
         self.sharing = self.new_sharing()
@@ -150,7 +150,7 @@ class Core:
         publish = self.published.append
         return Sharing(self.store, self.background, self.book, self.dispatcher, publish)
 
-    async def admit(self, name: str, tenant: str = "one", **changes: Any) -> Job:
+    async def admit(self, name: str, tenant: str = "one", **changes: Any) -> JobRecord:
         asked = job_of().model_copy(update={"id": name, "tenant": tenant, **changes})
         admitted, _ = await self.book.create(asked)
         await self.sharing.admit(admitted)
@@ -165,9 +165,9 @@ class Core:
         (clip,) = self.dispatcher.clips.values()
         return clip
 
-    async def job(self, name: str) -> Job:
+    async def job(self, name: str) -> JobRecord:
         """The job as it is in the store."""
-        return await self.book.save(name)
+        return await self.book.save_in_background(name)
 
     async def step(self, wait_s: float = WAIT_S) -> list[ClipEvent]:
         """One turn of the render loop, as `render_forever` has it, and what came of it."""

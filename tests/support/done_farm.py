@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from farm.model.job import ClipResult, Job, JobView, Progress, State
+from farm.model.job import ClipResult, JobRecord, JobView, Progress, State
 from farm.model.request import Model, RenderRequest
 from farm.store import Store, open_store
 from farm.store.keys import artifact_keys
@@ -56,7 +56,7 @@ class DoneFarm(StillFarm):
             fence=1,
             finished_at=NOW,
         )
-        record = Job(
+        record = JobRecord(
             id=job,
             tenant=job,
             model=Model(),

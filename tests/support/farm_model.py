@@ -26,9 +26,9 @@ class Clip:
     due: dict[str, float] = field(default_factory=dict)  # of tasks to be tried again
     failures: Counter[str] = field(default_factory=Counter)
     avoid: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    lean: set[str] = field(default_factory=set)
-    alone: set[str] = field(default_factory=set)
-    home: str = ""
+    low_memory: set[str] = field(default_factory=set)
+    unshared: set[str] = field(default_factory=set)
+    last_renderer: str = ""
     stale: bool = False  # whether its results are lost, and it was not rewound yet
     rewinds: int = 0
 
@@ -127,7 +127,7 @@ class FarmModel:
             task = decision.task
             clip.done.add(task.key)
             del clip.failures[task.key]
-            clip.home = name if task.kind is Kind.RENDERER else clip.home
+            clip.last_renderer = name if task.kind is Kind.RENDERER else clip.last_renderer
             if clip.done == set(clip.tasks):
                 assert clip.run.done
                 self.forget(clip)
@@ -157,10 +157,10 @@ class FarmModel:
             clip.failures[key] += 1
             if clip.failures[key] < MAX_ATTEMPTS:
                 if fault is not Fault.MEMORY:
-                    (clip.alone.add(key) if fault is Fault.GANG else clip.avoid[key].add(name))
+                    (clip.unshared.add(key) if fault is Fault.GANG else clip.avoid[key].add(name))
                     delay = {1: 1.0, 2: 4.0}[clip.failures[key]]
-                elif key not in clip.lean:
-                    clip.lean.add(key)
+                elif key not in clip.low_memory:
+                    clip.low_memory.add(key)
                     delay = 0.0
         if delay is None:
             return None

@@ -9,7 +9,7 @@ from typing import Any
 
 import openai
 
-from farm.model.job import Job, State
+from farm.model.job import JobRecord, State
 from tests.model.test_job import job
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -60,6 +60,6 @@ class Receiver:
         return {headers["webhook-id"] for headers, _ in self.told}
 
 
-def ended(state: State = State.COMPLETED, **changes: Any) -> Job:
+def ended(state: State = State.COMPLETED, **changes: Any) -> JobRecord:
     """A job that has just ended, with a webhook."""
     return job(state, webhook_url=URL, finished_at=time.time(), **changes)

@@ -17,7 +17,7 @@ from svd_engine.conformance.reference import load_reference, record_reference
 from svd_engine.conformance.replay import Case
 from svd_engine.conformance.traces import Trace
 from svd_engine.deviation_catalogue import CATALOGUE
-from svd_engine.image import fit_picture
+from svd_engine.picture_pixels import fit_picture
 from tests.support.reference import SPECS
 
 STEPS = 3

@@ -23,13 +23,13 @@ from svd_engine.memory_plan import CUBLAS, plan_stage
 from tests.support.farm_jobs import SMALL, picture_bytes
 
 
-def order(model: Path, task: Task, lean: bool = False, **changes: Any) -> Order:
+def order(model: Path, task: Task, low_memory: bool = False, **changes: Any) -> Order:
     facts = describe(Model(name=str(model)))
     params = RenderParams(**{**SMALL, **changes}).resolve(facts.defaults)
     request = RenderRequest(
         picture=digest_of(picture_bytes()), weights=facts.digest, dtype="float32", params=params
     )
-    return Order(request, Model(name=str(model)), task, "1-1", lean)
+    return Order(request, Model(name=str(model)), task, "1-1", low_memory)
 
 
 def steps_and_result(work: Generator[Step, None, Any]) -> tuple[list[int], Any]:
@@ -55,13 +55,13 @@ def store(tmp_path: Path) -> str:
 
 def test_lean_tasks_make_the_same_pixels(tiny: Path, store: str) -> None:
     made = []
-    for lean in (False, True):
+    for low_memory in (False, True):
         renderer, decoder = (Worker(kind, "cpu", open_store(store)) for kind in Kind)
-        _, conditioning = steps_and_result(renderer.run(order(tiny, ENCODE, lean)))
-        work = renderer.run(order(tiny, DENOISE, lean), conditioning)
+        _, conditioning = steps_and_result(renderer.run(order(tiny, ENCODE, low_memory)))
+        work = renderer.run(order(tiny, DENOISE, low_memory), conditioning)
         steps, latents = steps_and_result(work)
         assert steps == [0, 1, 2]  # loaded, and two steps
-        _, frames = steps_and_result(decoder.run(order(tiny, DECODE, lean), latents))
+        _, frames = steps_and_result(decoder.run(order(tiny, DECODE, low_memory), latents))
         made.append(frames)
     assert (made[0] == made[1]).all()
 
@@ -115,7 +115,7 @@ def test_weights_of_another_digest_are_not_used(tiny: Path, store: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "lean", "words"),
+    ("task", "low_memory", "words"),
     [
         (DECODE, False, r"decode of 5 frames of 64 x 48 in float32; about 2 frames would fit: try"),
         (DECODE, True, r"everything else moved off the GPU.*decode_chunk_size=2"),
@@ -123,8 +123,10 @@ def test_weights_of_another_digest_are_not_used(tiny: Path, store: str) -> None:
         (ENCODE, False, r"smaller width and height"),
     ],
 )
-def test_what_fits_where_nothing_is_known(task: Task, lean: bool, words: str, tiny: Path) -> None:
-    assert re.search(words, what_fits(order(tiny, task, lean), None))
+def test_what_fits_where_nothing_is_known(
+    task: Task, low_memory: bool, words: str, tiny: Path
+) -> None:
+    assert re.search(words, what_fits(order(tiny, task, low_memory), None))
 
 
 def needs(stage: Stage, params: RenderParams) -> int:

@@ -10,7 +10,7 @@ from PIL import Image
 from ray.exceptions import RayTaskError
 
 from farm.client.farm import Farm
-from farm.errors import RequestError, WorkerError, without_places
+from farm.errors import RequestError, WorkerError, strip_directories
 from farm.model.job import State
 from farm.model.request import digest_of
 from farm.scheduling.scheduler import MAX_STRIKES
@@ -27,13 +27,13 @@ NAMES = st.text(alphabet="abcXYZ019_.-", min_size=1, max_size=9)
 
 @given(st.lists(NAMES, min_size=2, max_size=6), st.sampled_from(["{}", "'{}'", "at {}: x", "({})"]))
 def test_a_message_keeps_of_a_path_its_last_part(parts: list[str], around: str) -> None:
-    told = without_places(around.format("/" + "/".join(parts)))
+    told = strip_directories(around.format("/" + "/".join(parts)))
     assert told == around.format(parts[-1])
 
 
 @pytest.mark.parametrize("text", ["3/4 of it", "s3://a/b", "http://a.b/c/d", "and/or", "image/png"])
 def test_what_is_no_path_of_this_machine_stays(text: str) -> None:
-    assert without_places(text) == text
+    assert strip_directories(text) == text
 
 
 @pytest.mark.parametrize(

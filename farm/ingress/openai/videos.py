@@ -23,7 +23,7 @@ from farm.model.job import JobView, Progress, Submission
 from farm.model.request import digest_of
 from farm.model.wire import Check, Video, VideoDeleted, VideoList, video_of
 from farm.settings import Settings
-from svd_engine.picture import check_picture
+from svd_engine.picture_files import check_picture
 
 POLL_MS = 1000  # how often OpenAI's client is to poll
 # Proxies must not hold events back: nginx buffers answers, and others compress or cache them.

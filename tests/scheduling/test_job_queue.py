@@ -9,26 +9,26 @@ from hypothesis import strategies as st
 from farm.background import Background
 from farm.coordinator.news import PAUSE_S, News
 from farm.recent import Recent
-from farm.scheduling.job_queue import Places
+from farm.scheduling.job_queue import JobQueue
 
 JOBS = st.sampled_from([f"job-{n}" for n in range(8)])
 RANKS = st.integers(-3, 3).map(float)
 
 
 @given(changes=st.lists(st.tuples(JOBS, st.none() | RANKS)), most=st.integers(1, 5))
-def test_places_are_those_of_a_sort(changes: list[tuple[str, float | None]], most: int) -> None:
-    places, ranks = Places(), dict[str, float]()
+def test_positions_are_those_of_a_sort(changes: list[tuple[str, float | None]], most: int) -> None:
+    queue, ranks = JobQueue(), dict[str, float]()
     for job, rank in changes:
         if rank is None:
-            places.take(job)
+            queue.remove(job)
             ranks.pop(job, None)
         else:
-            places.put(job, rank)
+            queue.put(job, rank)
             ranks[job] = rank
     order = sorted(ranks, key=lambda job: (ranks[job], job))
     for number, job in enumerate(order):
-        assert places.before(job) == number
-        sample = places.sample(job, most)
+        assert queue.position(job) == number
+        sample = queue.sample_before(job, most)
         assert len(sample) == min(most, number) or 0 < len(sample) < most < number
         assert sample == [name for name in order[:number] if name in sample]
 

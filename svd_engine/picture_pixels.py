@@ -1,7 +1,7 @@
-"""Fits an opened picture into the frame, and makes the tensors for the VAE and for CLIP of it.
+"""Fits an opened picture into the frame, and makes the input tensors of the VAE and of CLIP.
 
-`picture` opens the file. A picture may have 64 million pixels, of 12 bytes each in float32, so the
-tensors are made band by band, and nothing as large as the picture is ever copied.
+`picture_files` opens the file. A picture may have 64 million pixels, each of 12 bytes in float32,
+so the tensors are made band by band, and nothing as large as the picture is ever copied.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from svd_engine.picture import MAX_PIXELS, check_size
+from svd_engine.picture_files import MAX_PIXELS, check_size
 
 CLIP_SIDE = 224
 BAND_PIXELS = 2**20  # processed at once: 12 MB of float32

@@ -1,6 +1,6 @@
 """Turns whatever a Python caller passes as a picture into the bytes of a picture file.
 
-Whether these can be opened is checked by `svd_engine.picture`, in the farm.
+Whether these can be opened is checked by `svd_engine.picture_files`, in the farm.
 """
 
 import os
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from farm.errors import RequestError
-from svd_engine.picture import open_picture
+from svd_engine.picture_files import open_picture
 
-Picture = Image.Image | str | os.PathLike[str] | bytes | NDArray[np.uint8]
+PictureLike = Image.Image | str | os.PathLike[str] | bytes | NDArray[np.uint8]
 
 
-def picture_bytes(picture: Picture) -> bytes:
+def picture_bytes(picture: PictureLike) -> bytes:
     """The bytes of a picture: a file's own; a PNG for an image or an array (H, W, 3) of uint8.
 
     Raises RequestError for a file that cannot be read and for any other type or shape. Whether a
@@ -38,7 +38,7 @@ def picture_bytes(picture: Picture) -> bytes:
     )
 
 
-def picture_name(picture: Picture) -> str:
+def picture_name(picture: PictureLike) -> str:
     """The name of the picture's file; empty if it has none."""
     file = picture.filename if isinstance(picture, ImageFile.ImageFile) else picture
     if isinstance(file, (str, os.PathLike)):

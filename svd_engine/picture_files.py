@@ -1,6 +1,7 @@
 """Opens picture files safely, upright and as RGB, and checks their size. No torch.
 
-`image` then fits an opened picture into the frame. The farm uses this module without an engine.
+`picture_pixels` then fits an opened picture into the frame. The farm uses this module without
+loading an engine.
 """
 
 from dataclasses import replace
