@@ -25,9 +25,9 @@ def end_process(why: str) -> None:
 class Background:
     """Starts tasks that run beside their caller, and calls blocking functions in threads.
 
-    No task fails unseen: an error that nobody has announced to handle is logged and ends the
-    process. The next one resumes from the store, which is better than a worker or a clip that is
-    waited for in vain.
+    No task fails unnoticed: an error that no caller handles is logged and ends the process. The
+    next process resumes from the store, which is better than to wait in vain for a worker or a
+    clip.
     """
 
     def __init__(self, threads: int, on_failure: Callable[[str], None] = end_process) -> None:
@@ -38,7 +38,7 @@ class Background:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="background")
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="reader")
         self._on_failure = on_failure
-        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio alone keeps no task alive
+        self._tasks: set[asyncio.Task[Any]] = set()  # asyncio itself keeps only weak references
 
     def start(
         self, work: Coroutine[Any, Any, R], handled: tuple[type[Exception], ...] = ()
@@ -55,7 +55,7 @@ class Background:
         return task
 
     def run_forever(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a loop that must never end; that it returns is a failure, too."""
+        """Run a loop that must never end; it is also a failure if it returns."""
         task = self.start(work)
         task.add_done_callback(self._report_end)
 
@@ -65,19 +65,19 @@ class Background:
         return await loop.run_in_executor(self._threads, function, *arguments)
 
     async def read(self, function: Callable[..., R], *arguments: Any) -> R:
-        """As `call`, for reads that many may ask for at once: no write waits behind them."""
+        """Like `call`, for reads, of which many may come at once: no write waits behind them."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, function, *arguments)
 
     async def read_in_chunks(
         self, function: Callable[[Sequence[T]], R], of: Sequence[T]
     ) -> list[R]:
-        """As `read`, for thousands of small objects: CHUNK of them at a time, in order."""
+        """Like `read`, for thousands of small objects: CHUNK of them at a time, in order."""
         chunks = (of[start : start + CHUNK] for start in range(0, len(of), CHUNK))
         return await asyncio.gather(*(self.read(function, chunk) for chunk in chunks))
 
     async def cancel_all(self) -> None:
-        """Cancel all tasks, wait for their ends, and let the threads go."""
+        """Cancel all tasks, wait until they have ended, and shut the threads down."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -94,7 +94,7 @@ class Background:
 
     def _report_end(self, task: "asyncio.Task[Any]") -> None:
         if not task.cancelled() and task.exception() is None:
-            self._on_failure(f"{_name_of(task)} returned, and must not")
+            self._on_failure(f"{_name_of(task)} returned, but must run for ever")
 
 
 def _name_of(task: "asyncio.Task[Any]") -> str:
@@ -102,9 +102,9 @@ def _name_of(task: "asyncio.Task[Any]") -> str:
 
 
 def in_daemon_thread(work: Callable[[], T]) -> Future[T]:
-    """Run blocking work in a thread that, unlike a pool's, keeps no process from ending."""
+    """Run blocking work in a thread that, unlike a pool's, does not delay the process's exit."""
     future = Future[T]()
-    future.set_running_or_notify_cancel()  # from now on nobody cancels it
+    future.set_running_or_notify_cancel()  # it can no longer be cancelled
 
     def run() -> None:
         try:

@@ -24,13 +24,13 @@ class Clock(Protocol):
     """The time, as the coordinator reads it; tests set their own."""
 
     def now(self) -> float:
-        """Seconds since 1970, about; only ever forward, through restarts too. For deadlines."""
+        """Seconds since 1970, approximately; never backward, even over restarts. For deadlines."""
 
     def wall(self) -> float:
-        """Seconds since 1970 by the wall clock, which may be set. For people to read."""
+        """Seconds since 1970 by the wall clock, which can be adjusted. For people to read."""
 
     def monotonic(self) -> float:
-        """Seconds of this process awake. For durations."""
+        """Seconds since some start, without time asleep. For durations."""
 
 
 class Reading(BaseModel):
@@ -62,7 +62,7 @@ class FarmClock:
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds of this process awake."""
+        """Seconds since some start, without time asleep."""
         return time.monotonic()
 
     def read(self) -> Reading:

@@ -56,15 +56,14 @@ class HttpRemote:
     def submit(self, picture: bytes, fields: Mapping[str, Any], name: str = "") -> Video:
         if "tenant" in fields:
             raise RequestError("tenant: over HTTP it is the key's own")
-        named = (
-            name.encode(errors="replace").decode() or "picture"
-        )  # a part without a file name is no file
+        # A part without a file name would not be a file.
+        filename = name.encode(errors="replace").decode() or "picture"
         answer = self._send(
             "POST",
             "/v1/videos",
             read_s=SLOW_S,
             data={name: as_text(value) for name, value in fields.items()},
-            files={"input_reference": (named, picture)},
+            files={"input_reference": (filename, picture)},
             # All attempts use the same key, so that a lost answer does not render twice.
             headers={"Idempotency-Key": str(uuid.uuid4())},
         )
@@ -127,7 +126,7 @@ class HttpRemote:
         self._client.close()
 
     def _look(self, job: str, until: float | None) -> Video | None:
-        """The job as it is now; None if there was no answer until then."""
+        """The current state of a job; None if there was no answer by `until`."""
         seconds = max(0.1, min(PATIENCE_S, _left(until)))
         patience = Patience(seconds)
         try:
@@ -147,7 +146,7 @@ class HttpRemote:
             if not answer.is_success:
                 answer.read()
                 if answer.status_code in RETRYABLE:
-                    raise httpx.RemoteProtocolError(f"{answer.status_code} {_said(answer)}")
+                    raise httpx.RemoteProtocolError(f"{answer.status_code} {_message(answer)}")
                 raise self._error_of(answer)
             for event in source:
                 try:
@@ -167,7 +166,7 @@ class HttpRemote:
         read_s: float = READ_S,
         **options: Any,
     ) -> httpx.Response:
-        """The first successful answer; the FarmError of one that is not worth a retry."""
+        """The first successful answer. Raises FarmError once a retry cannot help."""
         patience = patience or Patience()
         timeout = httpx.Timeout(read_s, connect=min(CONNECT_S, read_s))
         while True:
@@ -190,16 +189,16 @@ class HttpRemote:
         return ServerError(f"{self._url} does not answer: {str(error) or type(error).__name__}")
 
     def _error_of(self, answer: httpx.Response) -> FarmError:
-        said, status = _said(answer), answer.status_code
+        message, status = _message(answer), answer.status_code
         if status in (400, 413, 422):
-            return RequestError(said)
+            return RequestError(message)
         if status in (401, 403):
-            return AccessError(f"{self._url}: {said}")
+            return AccessError(f"{self._url}: {message}")
         if status in (404, 409):
-            return JobError(said)
+            return JobError(message)
         if status == 429:
-            return QueueFullError(said, _retry_after(answer) or 0.0)
-        return ServerError(f"{answer.url} answered {status}: {said}")
+            return QueueFullError(message, _retry_after(answer) or 0.0)
+        return ServerError(f"{answer.url} answered {status}: {message}")
 
     def _video(self, answer: httpx.Response) -> Video:
         try:
@@ -218,7 +217,7 @@ def _left(until: float | None) -> float:
     return float("inf") if until is None else until - time.monotonic()
 
 
-def _said(answer: httpx.Response) -> str:
+def _message(answer: httpx.Response) -> str:
     try:
         return ErrorBody.model_validate_json(answer.content).error.message
     except ValidationError:
@@ -234,5 +233,5 @@ def _retry_after(answer: httpx.Response) -> float | None:
         pass
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # no date, or one without a time zone
+    except (ValueError, TypeError):  # not a date, or one without a time zone
         return None

@@ -177,8 +177,8 @@ def as_completed(jobs: Iterable[Job], timeout: float | None = None) -> Iterator[
     watches = [(waiting, farm.watch(list(waiting), until)) for farm, waiting in farms.items()]
     while watches:
         for watch in list(watches):
-            waiting, told = watch
-            news = next(told, None)
+            waiting, changes = watch
+            news = next(changes, None)
             if news is None:
                 watches.remove(watch)
             for video in news or ():

@@ -1,4 +1,4 @@
-"""FarmApi for callers in other processes than the coordinator, whatever carries the calls."""
+"""FarmApi for callers outside the coordinator's process, over any transport."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -25,7 +25,7 @@ WRITES = 3
 def _called(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate["FarmProxy", P], Coroutine[Any, Any, R]]:
-    """A method of FarmApi, passed on to the coordinator by its name."""
+    """A method of FarmApi that calls the coordinator's method of the same name."""
     name = method.__name__
 
     async def call(self: "FarmProxy", /, *arguments: P.args, **keywords: P.kwargs) -> R:
@@ -40,10 +40,10 @@ class FarmProxy:
     """Implements FarmApi by calls of the coordinator's methods."""
 
     def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
-        """call: takes the name of a method and its arguments, and retries until it is answered."""
+        """call: calls a method by its name with arguments, and retries until it is answered."""
         self._call = call
-        self._opened: tuple[Store, int] | None = None  # and the largest picture, in pixels
-        self._asked: dict[str, asyncio.Future[JobView | None]] = {}
+        self._opened: tuple[Store, int] | None = None  # the store, and the most pixels of a picture
+        self._asked: dict[str, asyncio.Future[JobView | None]] = {}  # by job; for the next call
         self._asking: asyncio.Task[None] | None = None
 
     ready = _called(FarmApi.ready)
@@ -65,7 +65,7 @@ class FarmProxy:
     status = _called(FarmApi.status)
 
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
-        """As FarmApi's. The picture goes to the store from here, not through the coordinator."""
+        """Like FarmApi's. The picture goes to the store from here, not through the coordinator."""
         digest = await asyncio.to_thread(digest_of, picture)
         for _ in range(WRITES):
             try:
@@ -75,14 +75,14 @@ class FarmProxy:
         raise StoreError(f"the picture {digest} is deleted each time it is written")
 
     async def find(self, job: str) -> JobView | None:
-        """As FarmApi's. Polls outnumber other calls: those that come during one share the next."""
+        """Like FarmApi's. Polls are the most frequent calls: those that come during one are merged."""
         asked = self._asked.setdefault(job, asyncio.get_running_loop().create_future())
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._find_asked())
         return await asyncio.shield(asked)
 
     async def store(self) -> Store:
-        """As FarmApi's."""
+        """Like FarmApi's."""
         store, _ = await self._open()
         return store
 

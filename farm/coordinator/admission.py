@@ -1,4 +1,4 @@
-"""How much a tenant may have open, in jobs and in work, whatever the other tenants have."""
+"""Limits on the open jobs and work of each tenant."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from farm.records.job_book import JobBook
 from farm.records.open_jobs import Tally, factors_of, work_of
 from farm.settings import Settings
 
-UNKNOWN_S = 30.0  # told as the wait where too few jobs have finished to judge by
-LATELY = 100  # finished jobs that a wait is judged by
+UNKNOWN_S = 30.0  # the wait to report if too few jobs have finished to estimate it
+SAMPLE = 100  # the latest finished jobs, from which a wait is estimated
 
 
 class Admission:
-    """Decides whether another job is taken on.
+    """Decides whether another job is accepted.
 
     A tenant with fewer jobs than its equal share, which is FARM_MAX_JOBS over the number of tenants
-    that have open jobs, is never refused because of the others: not even where they came first and
-    filled the farm. Past its share it is refused once the farm is full. Paused jobs fill the farm
-    for nobody but their own tenant. So n tenants that all flood the farm have at most about
-    FARM_MAX_JOBS x (1 + ln n) jobs at work, and none is ever shut out.
+    that have open jobs, is never refused because of other tenants, even if they have filled the
+    farm. Beyond its share it is refused once the farm is full. Paused jobs count only against their
+    own tenant. So n tenants that all flood the farm have at most about FARM_MAX_JOBS x (1 + ln n)
+    jobs that are not paused, and none is shut out.
     """
 
     def __init__(self, settings: Settings, book: JobBook) -> None:
@@ -30,10 +30,10 @@ class Admission:
 
     @contextmanager
     def room_for(self, job: JobRecord) -> Iterator[None]:
-        """Room for a job while it is written. One that is open already needs none.
+        """Reserve room for a job while it is written; one that is open already needs none.
 
-        Raises SizeError for more work than its tenant may ever have open, QueueFullError for
-        what has no room now; it says whose limit that is.
+        Raises SizeError for more work than a tenant may ever have open, and QueueFullError, which
+        says whose limit is reached, if there is no room now.
         """
         if job.id in self._open:
             yield
@@ -50,7 +50,7 @@ class Admission:
                 del self._coming[job.tenant]
 
     def check_work(self, request: RenderRequest) -> None:
-        """SizeError for more work than its tenant may ever have open."""
+        """Raise SizeError for more work than a tenant may ever have open."""
         asked, most = work_of(request), self._settings.max_work
         if asked > most:
             names, numbers = zip(*factors_of(request), strict=True)
@@ -72,7 +72,7 @@ class Admission:
         if mine.work + asked > most:
             raise QueueFullError(
                 f"tenant {job.tenant!r} has {mine.work:,} steps x pixels open{_paused(mine)}; "
-                f"{asked:,} more would pass its limit of {most:,} (FARM_MAX_WORK)",
+                f"{asked:,} more would exceed its limit of {most:,} (FARM_MAX_WORK)",
                 self._wait_s(job.tenant, mine),
             )
         tenants = {*self._open.tallies, *self._coming, job.tenant}
@@ -94,8 +94,8 @@ class Admission:
         return Tally(here.jobs + coming.jobs, here.paused, here.work + coming.work)
 
     def _wait_s(self, tenant: str | None, mine: Tally) -> float:
-        """When a place is likely to be free, by the pace at which the last jobs ended."""
-        times = self._book.lately_finished(LATELY, tenant)
+        """Seconds until there is likely room, from the rate at which the last jobs finished."""
+        times = self._book.finish_times(SAMPLE, tenant)
         if len(times) < 2 or (tenant is not None and mine.paused == mine.jobs):
             return UNKNOWN_S
         return round(max(1.0, (times[-1] - times[0]) / (len(times) - 1)), 1)

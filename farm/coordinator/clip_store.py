@@ -1,4 +1,4 @@
-"""What a clip has in the store while it is rendered: checkpoints, and at last its result."""
+"""The store's objects of clips that are being rendered: checkpoints, artifacts and the result."""
 
 import logging
 from functools import partial
@@ -19,7 +19,7 @@ log = logging.getLogger("farm")
 
 
 class ClipStore:
-    """Reads and writes for clips under way."""
+    """Reads, commits and clears the objects of clips under way."""
 
     def __init__(self, store: Store, background: Background, fence: int, clock: Clock) -> None:
         """fence: this coordinator's fencing token, which names its attempts and its results."""
@@ -27,26 +27,26 @@ class ClipStore:
         self._fence, self._clock = fence, clock
 
     def attempt(self, number: int) -> str:
-        """The name of an attempt at a task, which no other coordinator's attempt has."""
+        """The name of an attempt at a task, unique among those of all coordinators."""
         return f"{self._fence}-{number}"
 
     async def last_checkpoint(self, clip: Clip) -> int:
-        """The step of a clip's last checkpoint; 0 where there is none, or none can be read."""
+        """The step of a clip's last checkpoint; 0 if there is none, or none can be listed."""
         try:
             keys = await self._background.call(
                 lambda: list(self._store.list(checkpoints_prefix(clip.id)))
             )
         except StoreError as error:
-            log.warning("%s: starts over, its checkpoints cannot be read: %s", clip.label, error)
+            log.warning("%s: starts over, as no checkpoints can be listed: %s", clip.label, error)
             return 0
         steps = [found[1] for key in keys if (found := step_of(key))]
         return max((step for step in steps if step <= clip.request.params.steps), default=0)
 
     async def commit(self, clip: Clip, made: Made) -> ClipResult:
-        """Write the result that names a clip's artifacts: from then on it is done, for good.
+        """Write the result that names a clip's artifacts: from then on the clip is finished.
 
-        Retried until the store answers, even if the clip is cancelled meanwhile: nobody knows
-        whether an attempt that was not answered has written it.
+        Retried until the store answers, even if the clip is cancelled meanwhile: a write that was
+        not answered may have succeeded.
         """
         result = clip.result(made, self._fence, self._clock.wall())
         return await retry_until_stored(
@@ -68,5 +68,5 @@ class ClipStore:
         try:
             return await self._background.call(earlier_attempts, self._store, clip.id, self._fence)
         except StoreError as error:
-            log.warning("%s: what earlier attempts stored stays: %s", clip.label, error)
+            log.warning("%s: the artifacts of earlier attempts stay: %s", clip.label, error)
             return []

@@ -1,4 +1,4 @@
-"""Clips being rendered: what is known of each, how it changes, and what is announced of it."""
+"""Clips being rendered: their state, how it changes, and the events that report the changes."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,32 +15,32 @@ from farm.scheduling.state import Assignment, Run
 class Clip(Run):
     """A clip being rendered.
 
-    There is one record of it: the scheduler queues its tasks by it, the dispatcher fills it with
-    results, and it names the jobs that wait for it. The table of clips is `Scheduler.runs`.
+    One object serves the scheduler, which queues the clip's tasks; the dispatcher, which adds their
+    results; and `Sharing`, which adds the jobs that wait for it. `Scheduler.runs` holds them all.
     """
 
     request: RenderRequest
-    source: Model  # where workers load its model from
-    label: str  # the id of the job that asked first, for the log
+    source: Model  # the model as workers load it
+    label: str  # the id of the job that asked first, for log messages
     force: bool = False
     recovered: bool = False  # begun by an earlier coordinator
-    jobs: list[str] = field(default_factory=list)  # that wait for it, first come first
+    jobs: list[str] = field(default_factory=list)  # the jobs that wait for it, the first one first
     stage: Stage | None = None
     step: int = 0
     previewed: int = 0  # the step of the last preview that was announced
-    chunks: int = 0  # decoded
-    furthest: tuple[int, int] = (0, 0)  # steps and chunks that people saw before a rewind
-    most_attempts: int = 1  # that any of its tasks took
+    chunks: int = 0  # chunks that are decoded
+    furthest: tuple[int, int] = (0, 0)  # steps and chunks that were reported before a rewind
+    most_attempts: int = 1  # the most that any of its tasks took
     gpu_seconds: float = 0.0
     seconds: dict[Stage, float] = field(default_factory=lambda: dict.fromkeys(Stage, 0.0))
     renderer: str = ""
     refs: dict[str, Sequence[Ref]] = field(default_factory=dict)  # results, by task
     muxes: list[str] = field(default_factory=list)  # attempts that may have stored artifacts
     committing: bool = False  # its result is being committed, or is already
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)  # no worker is at it
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)  # set while no worker runs it
 
     def begin(self, assignment: "Assignment[Clip]", order: Order, place: str) -> None:
-        """A worker begins an attempt at a task. place: where the worker is."""
+        """Note that a worker begins an attempt at a task. place: where the worker is."""
         self.stopped.clear()
         self.stage = assignment.task.stage
         self.most_attempts = max(self.most_attempts, assignment.attempt)
@@ -50,12 +50,12 @@ class Clip(Run):
             self.muxes.append(order.attempt)
 
     def inputs(self, task: Task) -> list[Ref | None]:
-        """The results that a task needs; None for one that is in the store alone."""
+        """The results that a task needs; None for one that is only in the store."""
         none: Sequence[Ref | None] = (None,)
         return [ref for key in task.needs for ref in self.refs.get(key, none)]
 
     def advance(self, step: Step) -> "list[ClipEvent]":
-        """A worker reports how far it is; what is new of it."""
+        """Note a worker's progress; returns the events to publish."""
         events: list[ClipEvent] = []
         if step.done != self.step:
             self.step = step.done
@@ -74,7 +74,7 @@ class Clip(Run):
         self.chunks += task.stage is Stage.DECODE
 
     def rewind(self, step: int) -> None:
-        """Go back to the checkpoint after `step`: later results are lost."""
+        """Go back to the checkpoint after `step`, because later results are lost."""
         self.refs.clear()
         self.furthest = max(self.furthest[0], self.step), max(self.furthest[1], self.chunks)
         self.step, self.previewed, self.chunks = step, 0, 0
@@ -116,7 +116,7 @@ class Previewed:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """An attempt was lost; there will be another."""
+    """An attempt has failed; there will be another."""
 
     clip: Clip
     why: str
@@ -132,7 +132,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The clip was given up."""
+    """The clip has failed for good."""
 
     clip: Clip
     error: str

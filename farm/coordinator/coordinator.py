@@ -30,7 +30,7 @@ from farm.workers.runtime import Runtime
 log = logging.getLogger("farm")
 
 THREADS = 32  # that call the store
-PLACED = 100  # jobs at once whose places in the queue are looked up
+QUEUE_VIEWS = 100  # jobs at once whose positions in the queue are looked up
 
 
 class Coordinator(FarmApi):
@@ -44,7 +44,7 @@ class Coordinator(FarmApi):
     ) -> None:
         """engine: the module whose `Worker` runs tasks, on Ray, unless `runtime` is given.
 
-        store_id: of the store that it must be, also after a restart.
+        store_id: the id that the store must have, also after a restart.
         """
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
         log.setLevel(logging.INFO)
@@ -53,9 +53,10 @@ class Coordinator(FarmApi):
         self._models = self._runtime.models(self._background, settings.load_s)
         self._ownership = Ownership(settings.store, store_id, *self._runtime.owner())
         self._store_id, self._store = store_id, self._ownership.store
-        self._trouble = ""  # why it has not begun yet
+        self._start_error = ""  # why it has not started yet
         self._cancels: dict[str, asyncio.Task[None]] = {}  # of jobs that are being cancelled
-        self._begun = self._background.start(self._begin(), handled=(Exception,))  # told to callers
+        # `_parts` raises its error to every caller.
+        self._started = self._background.start(self._start(), handled=(Exception,))
 
     # Calls
 
@@ -75,13 +76,13 @@ class Coordinator(FarmApi):
         }
 
     async def _parts(self) -> Parts:
-        """Wait until open jobs are taken over. Raises StoreError while the store is in trouble."""
-        while not self._begun.done():
+        """Wait until open jobs are taken over. Raises StoreError while the store cannot be used."""
+        while not self._started.done():
             self._ownership.check()
-            if self._trouble:
-                raise StoreError(f"the farm cannot begin: {self._trouble}")
-            await asyncio.wait({self._begun}, timeout=0.5)
-        return self._begun.result()
+            if self._start_error:
+                raise StoreError(f"the farm cannot start: {self._start_error}")
+            await asyncio.wait({self._started}, timeout=0.5)
+        return self._started.result()
 
     async def describe(self, model: Model) -> ModelFacts:
         return await self._models.facts(model)
@@ -157,9 +158,9 @@ class Coordinator(FarmApi):
     ) -> tuple[int, list[JobView]]:
         parts = await self._parts()
         version, ids = await parts.news.wait(jobs, after, timeout_s)
-        # A place in the queue depends on many other jobs: thousands at once would take long.
-        placed = len(ids) <= PLACED
-        return version, [_view(job, parts, placed) for job in await parts.book.read_all(ids)]
+        # A position in the queue depends on many other jobs: thousands at once would take long.
+        with_eta = len(ids) <= QUEUE_VIEWS
+        return version, [_view(job, parts, with_eta) for job in await parts.book.read_all(ids)]
 
     @reads
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
@@ -239,13 +240,13 @@ class Coordinator(FarmApi):
         """The store itself, for callers in this process; others open it by `ready`."""
         return self._store
 
-    # Beginning
+    # Start
 
-    async def _begin(self) -> Parts:
+    async def _start(self) -> Parts:
         await asyncio.to_thread(self._runtime.watch_node)
         await self._ownership.take()
         self._background.run_forever(self._ownership.keep())
-        return await retry_until_stored(self._try_to_start, "the farm cannot begin yet")
+        return await retry_until_stored(self._try_to_start, "the farm cannot start yet")
 
     async def _try_to_start(self) -> Parts:
         try:
@@ -254,7 +255,7 @@ class Coordinator(FarmApi):
             )
             await take_over(parts, self._store, self._background)
         except StoreError as error:
-            self._trouble = str(error)
+            self._start_error = str(error)
             raise
         start_loops(parts, self._background)
         return parts
@@ -269,6 +270,6 @@ async def _cancel(job: str, parts: Parts) -> None:
     await parts.book.transition(job, Event.STOPPED, gpu_seconds=spent)
 
 
-def _view(job: JobRecord, parts: Parts, placed: bool = True) -> JobView:
-    progress = progress_of(job, parts.sharing, parts.rendering.scheduler, placed)
+def _view(job: JobRecord, parts: Parts, with_eta: bool = True) -> JobView:
+    progress = progress_of(job, parts.sharing, parts.rendering.scheduler, with_eta)
     return JobView(job=job, progress=progress)

@@ -1,7 +1,7 @@
 """Renders clips: tasks are scheduled, run on workers, and their results processed.
 
 `schedule`, `reports` and `postprocess` are the steps of `farm/coordinator/render_loop.py`. Workers
-and background tasks only leave reports; what becomes of clips is decided in `postprocess` alone.
+and background tasks only send reports; `postprocess` alone decides what happens to clips.
 """
 
 import asyncio
@@ -58,8 +58,8 @@ class Dispatcher:
         return self._scheduler.runs
 
     def add(self, clip: Clip, step: int = 0) -> None:
-        """Render a clip that is `step` steps done, by a checkpoint in the store."""
-        # A checkpoint's name is only a name: it may say more steps than there are.
+        """Render a clip, from the checkpoint after step `step` if that is not 0."""
+        # The key of a checkpoint can name more steps than the clip has.
         clip.step = step if step <= clip.request.params.steps else 0
         self._scheduler.add(clip, plan(clip.request, self._segment, clip.step))
         self._inbox.wake()
@@ -70,7 +70,7 @@ class Dispatcher:
         self._inbox.wake()
 
     def cancel(self, clip: Clip) -> "asyncio.Task[None]":
-        """Stop a clip at its next step or chunk; await the task until no worker is at it."""
+        """Stop a clip at its next step or chunk; the task ends once no worker runs the clip."""
         self._scheduler.withdraw(clip)
         return self._runner.stop(clip)
 
@@ -81,7 +81,7 @@ class Dispatcher:
         self._inbox.wake()
 
     def retire(self, name: str) -> None:
-        """End a worker for good once its task is done; to be called until it is gone."""
+        """End a worker for good once its task is done; call this again until the worker is gone."""
         worker = self._scheduler.workers.get(name)
         if worker is not None and worker.task is not None:
             self._scheduler.drain(name, True)
@@ -101,7 +101,7 @@ class Dispatcher:
             limit_s = stall_s if assignment.loaded else load_s
             if self._clock.monotonic() - assignment.progressed_at > limit_s:
                 model = assignment.run.source.name
-                what = "no step and no end" if assignment.loaded else f"{model} is not loaded"
+                what = "no progress" if assignment.loaded else f"{model} is not loaded"
                 error = TaskError(Fault.LOST, f"{what} within {limit_s:g} s")
                 self._inbox.put(TaskFailed(assignment, error))
 
@@ -121,7 +121,7 @@ class Dispatcher:
         return await self._inbox.take(timeout_s)
 
     def postprocess(self, report: Report) -> list[ClipEvent]:
-        """Process a report, and return what is new of clips."""
+        """Process a report, and return what has happened to clips."""
         match report:
             case WorkerJoined():
                 return self._join(report)
@@ -189,7 +189,7 @@ class Dispatcher:
         return [Progressed(clip)]
 
     def _fail(self, assignment: Assignment[Clip], error: TaskError, name: str) -> list[ClipEvent]:
-        """A worker's death is reported by its task and by the pool: the second changes nothing."""
+        """Both the task and the pool report a worker's death: the second report changes nothing."""
         if not self._is_at(name, assignment):
             return []
         clip, current = assignment.run, self._scheduler.is_current(assignment)
@@ -211,7 +211,7 @@ class Dispatcher:
         return [Retried(clip, f"{what}: {error}")]
 
     def _rewind(self, clip: Clip, step: int) -> list[ClipEvent]:
-        """Go on from a checkpoint: results that were kept have gone with their node."""
+        """Continue from a checkpoint, after results were lost with their node."""
         if clip.gone:
             return []
         clip.rewind(step)
@@ -246,5 +246,5 @@ def _note_stopped(clip: Clip) -> None:
 def _explain(assignment: Assignment[Clip], error: TaskError) -> str:
     if error.fault in (Fault.LOST, Fault.ERROR, Fault.GANG):
         tries = f"{assignment.attempt} workers failed at {assignment.task.key}"
-        return f"{tries}, the last one so: {error}"
+        return f"{tries}; the last error: {error}"
     return str(error)

@@ -27,7 +27,7 @@ class FinishedClips:
         self._answered = Recent[tuple[str, str], None](KEPT)  # by tenant and digest
 
     def add(self, result: ClipResult) -> None:
-        """Keep the result of a clip that was finished just now."""
+        """Keep the result of a clip that has just been finished."""
         self._results[result.request.digest] = result
 
     def in_memory(self, digest: str) -> ClipResult | None:
@@ -49,13 +49,13 @@ class FinishedClips:
         return {digest: result for chunk in chunks for digest, result in chunk}
 
     async def was_answer(self, tenant: str, digest: str) -> bool:
-        """Whether a job of the tenant's was answered with the clip. Raises StoreError."""
+        """Whether a job of the tenant was answered with the clip. Raises StoreError."""
         if (tenant, digest) in self._answered:
             return True
         return await self._background.read(self._store.exists, answered_key(tenant, digest))
 
     def note_answer(self, tenant: str, digest: str) -> None:
-        """Remember that a job of the tenant's is answered with the clip."""
+        """Remember that a job of the tenant is answered with the clip."""
         if (tenant, digest) not in self._answered:
             self._answered[tenant, digest] = None
             self._background.start(self._write_answer(tenant, digest))
@@ -63,8 +63,8 @@ class FinishedClips:
     async def _write_answer(self, tenant: str, digest: str) -> None:
         try:
             await self._background.call(self._store.put, answered_key(tenant, digest), b"")
-        except StoreError as error:  # the tenant may then not be told that the clip is finished
-            log.warning("%s: cannot write that %s has it: %s", digest[:12], tenant, error)
+        except StoreError as error:  # `was_answer` may then be False for this tenant
+            log.warning("clip %s: cannot note that %s has it: %s", digest[:12], tenant, error)
 
     def _read_chunk(self, digests: Sequence[str]) -> list[tuple[str, ClipResult | None]]:
         return [(digest, _read_result(self._store, digest)) for digest in digests]

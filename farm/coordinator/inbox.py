@@ -1,4 +1,4 @@
-"""Messages for the one loop that reads them, in order."""
+"""A queue of messages for a single reader."""
 
 import asyncio
 from typing import Generic, TypeVar
@@ -7,14 +7,14 @@ T = TypeVar("T")
 
 
 class Inbox(Generic[T]):
-    """Many put messages in, and one takes them out; all in the same asyncio loop."""
+    """Any number of writers and one reader, all in the same asyncio loop."""
 
     def __init__(self) -> None:
         self._messages: list[T] = []
         self._woken = asyncio.Event()
 
     def put(self, message: T) -> None:
-        """Leave a message, and wake the reader."""
+        """Add a message, and wake the reader."""
         self._messages.append(message)
         self._woken.set()
 
@@ -23,7 +23,7 @@ class Inbox(Generic[T]):
         self._woken.set()
 
     async def take(self, timeout_s: float | None = None) -> list[T]:
-        """Wait until woken, or until the time is up; then all messages that there are."""
+        """Wait for a message, for `wake` or for the timeout; returns all messages in order."""
         if not self._woken.is_set():
             try:
                 await asyncio.wait_for(self._woken.wait(), timeout_s)
@@ -32,7 +32,7 @@ class Inbox(Generic[T]):
         return self.take_now()
 
     def take_now(self) -> list[T]:
-        """All messages that there are, without waiting."""
+        """All messages, without waiting."""
         self._woken.clear()
         messages, self._messages = self._messages, []
         return messages

@@ -1,4 +1,4 @@
-"""How a submission is checked and becomes a job."""
+"""Checks submissions, and makes jobs of them."""
 
 from math import prod
 
@@ -18,9 +18,9 @@ from farm.store.keys import idempotency_key
 from farm.workers.runtime import ModelFinder
 from svd_engine.picture_files import check_picture
 
-KEY_S = 24 * 3600.0  # for which an idempotency key names its job
-REPEAT_S = 600.0  # for which the same request without a key is the same job
-MAX_CLIP_PIXELS = 2**29  # of all its frames: 1.6 GB of uint8; a small request must take no more
+KEY_S = 24 * 3600.0  # how long an idempotency key stands for its job
+REPEAT_S = 600.0  # how long equal requests without a key are the same job
+MAX_CLIP_PIXELS = 2**29  # of all frames, 1.6 GB of uint8: a short request could ask for any size
 
 
 class Intake:
@@ -39,7 +39,7 @@ class Intake:
         self._models, self._book, self._clock = models, book, clock
 
     async def digest_of_picture(self, picture: bytes) -> str:
-        """The digest of a picture's file; RequestError for what is no picture, or too large."""
+        """The digest of a picture file. Raises RequestError if it is no picture, or too large."""
         try:
             await self._background.call(check_picture, picture, self._settings.max_pixels)
         except ValueError as error:
@@ -47,7 +47,7 @@ class Intake:
         return digest_of(picture)
 
     async def job_of(self, submission: Submission, picture: str) -> JobRecord:
-        """The job that is asked for; RequestError for one that can never be rendered.
+        """The job that is asked for. Raises RequestError if it can never be rendered.
 
         picture: the digest of a picture that was checked.
         """
@@ -77,21 +77,22 @@ class Intake:
         )
 
     async def once(self, job: JobRecord, key: str) -> JobRecord:
-        """The job, under the id of the one that its key named before. Empty: the request is it.
+        """The job, under the id that its idempotency key stands for already, if there is one.
 
-        A request without a key that failed, or was cancelled, may be sent again.
+        An empty key stands for the request itself. If the job of an equal request has failed or was
+        cancelled, this is a new one.
         """
         mine = Claim(job=job.id, at=self._clock.now())
-        own = {"id", "created_at", "created_on", "picture_name"}  # of two requests for one thing
+        own = {"id", "created_at", "created_on", "picture_name"}  # these differ in equal requests
         text = f"key {key}" if key else job.model_dump_json(exclude=own)
         name = idempotency_key(job.tenant, text)
         lasts = KEY_S if key else REPEAT_S
-        stands = await self._background.call(claim, self._store, name, mine, lasts)
-        if stands.job != job.id and not key:
-            former = await self._book.read(stands.job)
+        holder = await self._background.call(claim, self._store, name, mine, lasts)
+        if holder.job != job.id and not key:
+            former = await self._book.read(holder.job)
             if former is not None and former.state in (State.FAILED, State.CANCELLED):
-                stands = await self._background.call(claim, self._store, name, mine, 0.0)
-        return job.model_copy(update={"id": stands.job, "claim": name})
+                holder = await self._background.call(claim, self._store, name, mine, 0.0)
+        return job.model_copy(update={"id": holder.job, "claim": name})
 
 
 def _check_clip_size(request: RenderRequest) -> None:

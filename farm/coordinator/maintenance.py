@@ -1,4 +1,4 @@
-"""Maintenance: a worker in each slot of the cluster, and limits of time."""
+"""Periodic work: keeping a worker in each slot of the cluster, and enforcing time limits."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ from svd_engine.nearest import did_you_mean
 log = logging.getLogger("farm")
 
 NODES_S = 2.0  # between two looks at the cluster's nodes
-LIMITS_S = 0.5  # between two looks at the limits of time
+LIMITS_S = 0.5  # between two checks of the time limits
 
 
 class Maintenance:
-    """What is done every few seconds for as long as the coordinator runs."""
+    """Loops that run every few seconds for as long as the coordinator does."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Maintenance:
         self._dispatcher.drain(worker, draining)
 
     async def keep_workers(self) -> None:
-        """Place workers again and again: nodes may join and leave at any time."""
+        """Place workers every NODES_S, because nodes may join and leave at any time."""
         while True:
             try:
                 await self.place_workers()
@@ -66,7 +66,7 @@ class Maintenance:
         self._placed = True
 
     async def keep_limits(self) -> None:
-        """Enforce the limits of time again and again."""
+        """Enforce the time limits every LIMITS_S."""
         while True:
             await asyncio.sleep(LIMITS_S)
             self.enforce_limits()

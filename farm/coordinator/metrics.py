@@ -1,10 +1,10 @@
-"""What the coordinator tells Ray's metrics, beside Ray's own."""
+"""The coordinator's metrics, which Ray exports beside its own."""
 
 from ray.util.metrics import Gauge
 
 
 class Metrics:
-    """Named farm_*; made in the process that they are of."""
+    """Gauges named farm_*, to be created in the process that reports them."""
 
     def __init__(self) -> None:
         self._quarantined = Gauge(
@@ -12,5 +12,5 @@ class Metrics:
         )
 
     def quarantined(self, count: int) -> None:
-        """So many objects are set aside in the store."""
+        """Report the number of quarantined objects."""
         self._quarantined.set(count)

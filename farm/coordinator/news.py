@@ -9,10 +9,10 @@ PAUSE_S = 0.05  # at least, between two times that waiters are woken
 
 
 class News:
-    """Knows which jobs changed after which version; watchers wait for changes of some jobs."""
+    """Knows at which version each job changed last; watchers wait for changes of some jobs."""
 
     def __init__(self, version: int, kept: int) -> None:
-        """version: above all that were ever published. kept: how many jobs are remembered."""
+        """version: above all that were published before. kept: how many jobs are remembered."""
         self.version = self._first = version
         self._changed = Recent[str, int](kept)
         self._woken = asyncio.Event()
@@ -20,7 +20,7 @@ class News:
         self._timer: asyncio.TimerHandle | None = None
 
     def publish(self, job: str) -> None:
-        """Note that a job has changed. Watchers are woken at once, but every PAUSE_S at most."""
+        """Note that a job has changed. Watchers wake at once, but at most every PAUSE_S."""
         self.version += 1
         self._changed[job] = self.version
         if self._timer is None:
@@ -30,9 +30,9 @@ class News:
     async def wait(
         self, jobs: Sequence[str], after: int, timeout_s: float
     ) -> tuple[int, list[str]]:
-        """The version now, and those of `jobs` that changed after version `after`.
+        """The current version, and those of `jobs` that changed after version `after`.
 
-        Waits for a change; the list is empty where none comes within `timeout_s`.
+        Waits for a change; the list is empty if there is none within `timeout_s`.
         """
         wanted, loop = frozenset(jobs), asyncio.get_running_loop()
         until = loop.time() + timeout_s

@@ -1,4 +1,4 @@
-"""The parts of a coordinator: how they are put together, and begin."""
+"""Makes the parts of a coordinator, and starts them."""
 
 import asyncio
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ KEPT = 10_000  # jobs whose last change is remembered, at least
 
 @dataclass(frozen=True)
 class Rendering:
-    """What turns clips into results."""
+    """The parts that render clips."""
 
     scheduler: Scheduler[Clip]
     workers: Workers
@@ -47,7 +47,7 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Parts:
-    """A coordinator's parts; each knows those that it was made from, and no others."""
+    """A coordinator's parts; each knows only those that it was made from."""
 
     fence: int  # the coordinator's fencing token
     news: News
@@ -69,7 +69,7 @@ async def make_parts(
     background: Background,
     models: ModelFinder,
 ) -> Parts:
-    """Take a fencing token, and make the parts of the coordinator that has it. StoreError."""
+    """Take a fencing token, and make the parts of its coordinator. Raises StoreError."""
     store, clock = ownership.store, ownership.clock
     fence = await asyncio.to_thread(take_fence, store)
     older_pictures = await asyncio.to_thread(list_older, store)
@@ -98,7 +98,7 @@ async def make_parts(
 
 
 async def take_over(parts: Parts, store: Store, background: Background) -> None:
-    """Go on with the jobs that are open, from their last checkpoints. Raises StoreError."""
+    """Continue the open jobs from their last checkpoints. Raises StoreError."""
     jobs = await parts.book.recover()
     keys = await background.call(lambda: list(store.list(CHECKPOINTS)))
     steps = dict(sorted(filter(None, map(step_of, keys))))  # the last of each clip
@@ -108,7 +108,7 @@ async def take_over(parts: Parts, store: Store, background: Background) -> None:
 
 
 def start_loops(parts: Parts, background: Background) -> None:
-    """Start all that runs for as long as the coordinator does."""
+    """Start the loops that run for as long as the coordinator does."""
     background.start(parts.book.save_recovered())
     background.start(parts.book.tenants.complete())
     for loop in (
@@ -124,9 +124,9 @@ def start_loops(parts: Parts, background: Background) -> None:
 
 
 async def _end_job(pictures: Pictures, webhooks: Webhooks, job: JobRecord) -> None:
-    """Do what follows a job's end, as it is in the store. Raises StoreError."""
+    """Act on a job's end, which is in the store. Raises StoreError."""
     if job.state is State.FAILED:
-        pictures.doubt(job.request.picture)  # it may be the cause
+        pictures.doubt(job.request.picture)  # a damaged picture may be the cause
     await webhooks.owe(job)
 
 

@@ -1,4 +1,4 @@
-"""What the dispatcher is told while clips are rendered: by workers, and by its own tasks."""
+"""The reports that workers and background tasks send to the dispatcher while clips are rendered."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class TaskStarted:
 
 @dataclass(frozen=True, slots=True)
 class TaskStepped:
-    """A task has got on."""
+    """A task has made progress."""
 
     assignment: Assignment[Clip]
     step: Step
@@ -28,7 +28,7 @@ class TaskStepped:
 
 @dataclass(frozen=True, slots=True)
 class TaskDone:
-    """A task is done. seconds: of each worker that was at it. made: by muxing alone."""
+    """A task is done. seconds: of each of its workers. made: the result of a mux."""
 
     assignment: Assignment[Clip]
     refs: Sequence[Ref]
@@ -38,7 +38,7 @@ class TaskDone:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """An attempt at a task has failed. seconds: that it took."""
+    """An attempt at a task has failed. seconds: the worker time that it took."""
 
     assignment: Assignment[Clip]
     error: TaskError
@@ -47,7 +47,7 @@ class TaskFailed:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFound:
-    """A clip whose results were lost can go on from this step."""
+    """A clip whose results were lost can continue from this step."""
 
     clip: Clip
     step: int
@@ -63,7 +63,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class ClipBroken:
-    """The farm itself failed at a clip, by an error that nobody expected."""
+    """An unexpected error in the farm itself ends the clip."""
 
     clip: Clip
     error: str

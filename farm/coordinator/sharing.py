@@ -37,13 +37,13 @@ class Sharing:
         dispatcher: Dispatcher,
         publish: Callable[[str], None],
     ) -> None:
-        """publish: called with a job whose progress has changed."""
+        """publish: called with the id of a job whose progress has changed."""
         self.dispatcher = dispatcher
         self.queue = JobQueue()  # of the jobs that wait for clips
-        self.blocked = ""  # why no worker is there for them; empty where there is one
+        self.blocked = ""  # why no worker can take them; empty if one can
         self._book, self._publish = book, publish
         self._finished = FinishedClips(store, background)
-        self._clips_of: dict[str, list[Clip]] = {}  # that a job waits for
+        self._clips_of: dict[str, list[Clip]] = {}  # the clips that each job waits for
 
     # Jobs come and go
 
@@ -61,7 +61,7 @@ class Sharing:
             for request in requests:
                 stored = results[request.digest]
                 result = self._usable(request.digest, stored, job)
-                # A result from after the job's start is its own: only its record lacks it.
+                # A result that is newer than the job was rendered for it, and is charged to it.
                 own = result is not None and result.finished_at >= job.created_at
                 if result is not None:
                     self._add_result(job.id, result if own else _free_of_charge(result))
@@ -86,7 +86,7 @@ class Sharing:
         self._complete_admission(job)
 
     def withdraw(self, job: str) -> list[Clip]:
-        """Let a job wait for no clip any more; returns the clips that no other job waits for."""
+        """Let a job wait for no more clips; returns those that no other job waits for."""
         unwanted, clips = [], self._clips_of.pop(job, [])
         self._update_place(job)
         for clip in clips:
@@ -98,13 +98,13 @@ class Sharing:
         return unwanted
 
     def update_urgency(self, job: str) -> None:
-        """To be called when a job's priority has changed, or it was paused or resumed."""
+        """Reschedule a job's clips after its priority changed, or it was paused or resumed."""
         self._update_place(job)
         for clip in self.under_way(job):
             self._update_clip(clip)
 
     def set_blocked(self, why: str) -> None:
-        """Tell the jobs that wait why no worker is there for them; an empty `why`: there is one."""
+        """Report to waiting jobs why no worker can take them; an empty `why` means that one can."""
         if why == self.blocked:
             return
         self.blocked = why
@@ -117,16 +117,16 @@ class Sharing:
                     self._book.log_event(job, "unblocked")
                 self._publish(job)
 
-    # What is known of jobs' clips
+    # Views
 
     def under_way(self, job: str) -> list[Clip]:
         """The clips that a job waits for."""
         return list(self._clips_of.get(job, ()))
 
     async def done_already(self, job: JobRecord) -> int:
-        """How many of a job's clips are finished, and were answers to jobs of its tenant.
+        """How many of a job's clips are finished, and have answered jobs of its tenant.
 
-        A tenant is not told what others have rendered.
+        Other tenants' clips are not counted, because a tenant must not learn what others render.
         """
         done, wanted = 0, job.request.clips()
         for start in range(0, len(wanted), LOOKUPS):
@@ -140,10 +140,10 @@ class Sharing:
                 done += self._usable(request.digest, stored, job) is not None
         return done
 
-    # What happens to clips
+    # Events of clips
 
     def apply(self, event: ClipEvent) -> None:
-        """Pass on to jobs what has happened to a clip that they wait for."""
+        """Pass an event of a clip on to the jobs that wait for it."""
         match event:
             case Finished(clip, result):
                 self._finish(clip, result)
@@ -173,7 +173,7 @@ class Sharing:
     def _finish(self, clip: Clip, result: ClipResult) -> None:
         self._finished.add(result)
         for number, job in enumerate(self._release(clip)):
-            # The job that asked first pays; to the others the clip is as if it had been there.
+            # The job that asked first is charged; for the others it counts as already finished.
             self._add_result(job, result if number == 0 else _free_of_charge(result))
             self._close_if_done(job)
             if self._wants_clips(job):
@@ -190,7 +190,7 @@ class Sharing:
                 self.dispatcher.cancel(other)
 
     def _release(self, clip: Clip) -> list[str]:
-        """The jobs that waited for a clip that has ended, none of which does any more."""
+        """Detach all jobs from a clip that has ended, and return them."""
         jobs, clip.jobs = clip.jobs, []
         for job in jobs:
             self._clips_of[job].remove(clip)
@@ -207,7 +207,7 @@ class Sharing:
         return None if digest in self.dispatcher.clips else await self._finished.find(digest)
 
     def _usable(self, digest: str, stored: ClipResult | None, job: JobRecord) -> ClipResult | None:
-        """A finished clip that answers the job; None where it is to be rendered, or shared."""
+        """The result that answers the job; None if the clip is to be rendered, or is under way."""
         result = self._finished.in_memory(digest) or stored  # it may have finished meanwhile
         if digest in self.dispatcher.clips or result is None:
             return None
@@ -279,10 +279,10 @@ class Sharing:
 
 
 def urgency_of(jobs: Sequence[JobRecord]) -> Urgency:
-    """The urgency of one job, or of a clip that several wait for, first come first.
+    """The urgency of a job, or of a clip that several jobs wait for, the first one first.
 
-    Such a clip has the highest priority of any of them. It goes on the account of the first that is
-    not paused, and is held only while all are.
+    Such a clip has the highest priority of any of them. It counts for the tenant of the first that
+    is not paused, and is held only while all are.
     """
     at_work = [job for job in jobs if job.state is not State.PAUSED]
     owner = (at_work or jobs)[0]
@@ -294,7 +294,7 @@ def _missing_clips(job: JobRecord) -> Sequence[RenderRequest]:
     """The clips that a job has not been answered with yet."""
     if not job.results:
         return job.request.clips()
-    # Results by an earlier coordinator stay, even of other numerics, which their names tell.
+    # The results of an earlier coordinator stay, even if they are of other numerics.
     there = {result.request.asked for result in job.results}
     return [request for request in job.request.clips() if request.asked not in there]
 

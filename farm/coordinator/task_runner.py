@@ -1,7 +1,7 @@
-"""What is done for clips in the background: tasks on workers, and work on the store.
+"""Background work for clips: tasks on workers, and calls of the store.
 
-None of it decides anything. Each piece of work ends with a report to the dispatcher, whatever
-happens, so that no worker stays busy and no clip stays open without anybody knowing.
+It decides nothing. Each piece of work ends with a report to the dispatcher, whatever happens, so
+that no worker stays busy and no clip stays open unnoticed.
 """
 
 import asyncio
@@ -37,11 +37,11 @@ from farm.workers.protocol import Workers
 
 log = logging.getLogger("farm")
 
-STOP_GRACE_S = 30.0  # for a step or a chunk to end when asked to; then its worker is ended
+STOP_GRACE_S = 30.0  # for a step or a chunk to end when asked to; then its worker is restarted
 
 
 class TaskRunner:
-    """Starts background work, and reports what comes of it."""
+    """Starts background work, and reports its outcome."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class TaskRunner:
         self._background.start(self._run(assignment, order))
 
     def find_checkpoint(self, clip: Clip) -> None:
-        """Look up where a clip can go on; reports CheckpointFound."""
+        """Look up from where a clip can continue; reports CheckpointFound."""
 
         async def find() -> ClipReport:
             return CheckpointFound(clip, await self._clip_store.last_checkpoint(clip))
@@ -84,7 +84,7 @@ class TaskRunner:
         self._background.start(self._clip_store.clear(clip, result))
 
     def stop(self, clip: Clip) -> "asyncio.Task[None]":
-        """Stop a withdrawn clip's tasks, and clear it; await the task until no worker is at it."""
+        """Stop a withdrawn clip's tasks, and clear it; the task ends once no worker runs it."""
         for name, assignment in clip.running.items():
             attempt = self._clip_store.attempt(assignment.number)
             self._workers.stop(name, member_attempt(attempt, assignment.members, name))
@@ -117,8 +117,8 @@ class TaskRunner:
             try:
                 report = await work()
             except Exception as error:
-                log.exception("%s: the farm failed at clip %s", clip.label, clip.id)
-                report = ClipBroken(clip, strip_directories(f"the farm failed at it: {error!r}"))
+                log.exception("%s: unexpected error at clip %s", clip.label, clip.id)
+                report = ClipBroken(clip, strip_directories(f"an error in the farm: {error!r}"))
             self._inbox.put(report)
 
         self._background.start(guarded())
@@ -129,7 +129,7 @@ class TaskRunner:
                 await asyncio.wait_for(clip.stopped.wait(), STOP_GRACE_S)
         except TimeoutError:
             for name in clip.running:
-                log.warning("%s: %s does not stop and is ended", clip.label, name)
+                log.warning("%s: %s does not stop and is restarted", clip.label, name)
                 self._workers.restart(name)
         if not clip.committing:
             self.clear(clip)

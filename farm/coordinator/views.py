@@ -17,18 +17,18 @@ SAMPLE = 32  # clips of a job, and jobs ahead of it, that an ETA is estimated fr
 
 
 def progress_of(
-    job: JobRecord, sharing: Sharing, scheduler: Scheduler[Clip], placed: bool = True
+    job: JobRecord, sharing: Sharing, scheduler: Scheduler[Clip], with_eta: bool = True
 ) -> Progress:
-    """How far a job is, over all its clips. placed: with its place in the queue and an ETA."""
+    """A job's progress, over all its clips. with_eta: with its queue position and its ETA."""
     under_way = sharing.under_way(job.id)
-    waits = bool(placed and under_way and job.state in (State.QUEUED, State.PAUSED))
+    waits = bool(with_eta and under_way and job.state in (State.QUEUED, State.PAUSED))
     return Progress.of(
         job,
         step=sum(max(clip.step, clip.furthest[0]) for clip in under_way),
         chunk=sum(max(clip.chunks, clip.furthest[1]) for clip in under_way),
         stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
         queue_position=sharing.queue.position(job.id) if waits else None,
-        eta_s=_eta(job, waits, sharing, scheduler) if placed else None,
+        eta_s=_eta(job, waits, sharing, scheduler) if with_eta else None,
         blocked=_blocked(job, sharing),
     )
 
@@ -76,11 +76,11 @@ def status_of(
     book: JobBook,
     quarantine: Quarantine,
     blocked: str,
-    trouble: StoreError | None,
+    write_error: StoreError | None,
 ) -> dict[str, Any]:
     """What each worker does, how many jobs each tenant has in which state, and the store's state.
 
-    blocked: why jobs wait for workers; empty where none do. trouble: why nothing can be written.
+    blocked: why jobs wait for workers; empty if none do. write_error: why nothing can be written.
     """
     jobs: dict[str, Counter[str]] = {}
     for job in book.open.values():
@@ -89,7 +89,7 @@ def status_of(
         "workers": {name: _worker(name, scheduler, workers) for name in sorted(workers.slots)},
         "blocked": blocked or None,
         "jobs": {tenant: dict(states) for tenant, states in jobs.items()},
-        "trouble": trouble and {"why": str(trouble), "reason": trouble.reason},
+        "trouble": write_error and {"why": str(write_error), "reason": write_error.reason},
         "quarantined": quarantine.count,
         "quarantine": [
             {"key": note.key, "reason": note.reason, "at": note.at}
@@ -100,15 +100,15 @@ def status_of(
 
 def _worker(name: str, scheduler: Scheduler[Clip], workers: Workers) -> dict[str, Any]:
     worker, slot = scheduler.workers.get(name), workers.slots[name]
-    told: dict[str, Any] = {"state": "starting", "node": slot.node[:8], "gpus": slot.gpus}
+    view: dict[str, Any] = {"state": "starting", "node": slot.node[:8], "gpus": slot.gpus}
     if worker is None:
-        told["why"] = workers.troubles.get(name)
+        view["why"] = workers.troubles.get(name)
+        return view
+    if worker.draining:
+        view["state"] = "draining" if worker.task else "drained"
     else:
-        at = "busy" if worker.task else "idle"
-        told |= {"state": "draining" if worker.draining and worker.task else at}
-        if worker.draining and not worker.task:
-            told["state"] = "drained"
-        told["place"] = workers.places.get(name)
-        if worker.task:
-            told |= {"clip": worker.task.run.id, "task": worker.task.task.key}
-    return told
+        view["state"] = "busy" if worker.task else "idle"
+    view["place"] = workers.places.get(name)
+    if worker.task:
+        view |= {"clip": worker.task.run.id, "task": worker.task.task.key}
+    return view

@@ -15,38 +15,39 @@ class Ready(TypedDict):
     numerics: int  # of the engine: results of other numerics have other pixels
     store: str  # its URL
     store_id: str
-    fence: int  # how many coordinators the store has had
+    fence: int  # the coordinator's fencing token: how many coordinators the store has had
     pid: int
     max_pixels: int  # of a picture
 
 
 class FarmApi(Protocol):
-    """A farm. Its methods raise FarmErrors, and each call may be repeated.
+    """A farm. Its methods raise FarmErrors, and all are idempotent.
 
-    A call can be lost with the coordinator's process. Whoever calls over a network therefore sends
-    it again, until it is answered.
+    A call is lost if the coordinator's process ends, so callers in other processes repeat it until
+    it is answered.
     """
 
     async def ready(self) -> Ready:
-        """Wait until open jobs are taken over. StoreError: the farm cannot use its store."""
+        """Wait until open jobs are taken over. Raises StoreError if the store cannot be used."""
         ...
 
     async def describe(self, model: Model) -> ModelFacts:
-        """A model's digest and defaults. RequestError: there is no such model."""
+        """A model's digest and defaults. Raises RequestError if there is no such model."""
         ...
 
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
-        """Take a job on: once this returns, it is in the store and will be finished.
+        """Accept a job: once this returns, it is in the store and will be finished.
 
-        picture: the bytes of an image file. The same submission again (by its id) is the same job.
-        Raises RequestError, QueueFullError, StoreError, or JobError where the id is another job's.
+        picture: the bytes of an image file. A submission that is sent again, with the same id, is
+        the same job. Raises RequestError, QueueFullError, StoreError, or JobError if the id is
+        another job's.
         """
         ...
 
     async def submit_stored(self, submission: Submission, digest: str) -> JobView:
-        """As `submit`, by the digest of a picture that the caller has checked and stored.
+        """Like `submit`, by the digest of a picture that the caller has checked and stored.
 
-        PictureMissingError, once all else is in order: the store lacks the picture. The caller then
+        Raises PictureMissingError if only the picture is missing from the store; the caller then
         writes it and submits again.
         """
         ...
@@ -59,15 +60,15 @@ class FarmApi(Protocol):
         ...
 
     async def find(self, job: str) -> JobView | None:
-        """A job and its progress; None where there is no such job."""
+        """A job and its progress; None if there is no such job."""
         ...
 
     async def find_all(self, jobs: Sequence[str]) -> list[JobView | None]:
-        """As `find`, for several."""
+        """Like `find`, for several jobs."""
         ...
 
     async def show(self, job: str) -> JobView:
-        """A job and its progress. JobError: there is no such job."""
+        """A job and its progress. Raises JobError if there is no such job."""
         ...
 
     async def jobs(
@@ -83,33 +84,33 @@ class FarmApi(Protocol):
     async def watch(
         self, jobs: Sequence[str], after: int, timeout_s: float = 10.0
     ) -> tuple[int, list[JobView]]:
-        """The present version, and those of `jobs` that changed after version `after`.
+        """The current version, and those of `jobs` that changed after version `after`.
 
         Waits up to `timeout_s` for a change. After a restart all jobs count as changed.
         """
         ...
 
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """A job's event log from after entry `after` on: LOG_PAGE entries or more, or the rest."""
+        """A job's event log after entry `after`: at least LOG_PAGE entries, or the rest."""
         ...
 
     async def cancel(self, job: str) -> JobView:
         """Stop a job at its next step or chunk.
 
-        Returns when no worker is at it any more, with the GPU seconds that it took.
+        Returns once no worker runs it any more; the view has the GPU seconds that it took.
         """
         ...
 
     async def delete(self, job: str) -> None:
-        """Stop a job and forget it. Its clips stay: other jobs may ask for the same."""
+        """Stop a job and delete its record. Its clips stay: other jobs may ask for the same."""
         ...
 
     async def pause(self, job: str) -> JobView:
-        """Start no more tasks of a job until it is resumed; those under way are finished."""
+        """Start no more tasks of a job until it is resumed; those that run are finished."""
         ...
 
     async def resume(self, job: str) -> JobView:
-        """Go on with a paused job."""
+        """Continue a paused job."""
         ...
 
     async def set_priority(self, job: str, priority: int) -> JobView:
@@ -117,7 +118,7 @@ class FarmApi(Protocol):
         ...
 
     async def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:
-        """Give a worker no more tasks, or (draining=False) some again; the farm's status."""
+        """Give a worker no more tasks, or (draining=False) some again; returns the status."""
         ...
 
     async def status(self) -> dict[str, Any]:
@@ -125,5 +126,5 @@ class FarmApi(Protocol):
         ...
 
     async def store(self) -> Store:
-        """Where the farm keeps what it makes."""
+        """The farm's store."""
         ...

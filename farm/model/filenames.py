@@ -1,4 +1,4 @@
-"""What files are called where people save them: names that every system takes. Pure."""
+"""Names for downloaded files that every operating system accepts. Pure."""
 
 import mimetypes
 import re
@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 MAX_STEM = 80  # characters; a seed and a suffix follow
-_ODD = re.compile(r'[<>:"/\\|?*%]')  # some system, or some program, gives them a meaning
+_ODD = re.compile(r'[<>:"/\\|?*%]')  # these have a meaning to some system or program
 
 
 def stem_of(name: str) -> str:
@@ -17,7 +17,7 @@ def stem_of(name: str) -> str:
     if (mimetypes.guess_type(last)[0] or "").startswith("image/"):
         last = last.rpartition(".")[0]
     stem = unicodedata.normalize("NFC", last)
-    # Control, format and surrogate characters; those of a bidirectional text hide a suffix.
+    # Without control, format and surrogate characters: bidirectional ones can hide a suffix.
     shown = "".join(c for c in stem if unicodedata.category(c)[0] != "C")
     return _ODD.sub("_", shown).strip(" .")[:MAX_STEM].rstrip(" .")
 

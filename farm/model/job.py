@@ -65,7 +65,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
 }
 
 
-LOG_PAGE = 1000  # log entries in an answer; one with fewer is the last
+LOG_PAGE = 1000  # log entries in a page, at least; a page with fewer is the last
 
 Seconds = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False), BeforeValidator(number)]
 
@@ -82,12 +82,12 @@ class ClipResult(Record):
     gpu_seconds: float  # of worker time, lost attempts included
     attempts: int
     worker: str  # the last renderer, as name@address:pid
-    fence: int
+    fence: int  # the fencing token of the coordinator that committed it
     finished_at: float
 
     @property
     def own_key(self) -> str | None:
-        # Before numerics were counted, clips were named in another way.
+        # Clips that are older than NUMERICS were named in another way.
         counted = self.request.numerics != UNCOUNTED
         return result_key(self.request.digest) if counted else None
 
@@ -114,7 +114,7 @@ class JobOptions(BaseModel):
     )
     priority: Whole = Field(50, ge=0, le=100, description="higher goes first among a tenant's jobs")
     force: Flag = Field(False, description="render again, even if the clips exist")
-    tenant: Name = Field("default", description="who asks; over HTTP the key says so")
+    tenant: Name = Field("default", description="whose job it is; over HTTP the key decides")
     start_within_s: Seconds | None = Field(
         None, description="fail the job if it has not started by then, in seconds"
     )
@@ -133,7 +133,8 @@ class Submission(JobOptions):
     model: Model = Model()
     params: RenderParams = RenderParams()
     picture_name: PictureName = ""  # of the picture's file; clips are saved under it
-    # The same key means the same job. An empty key stands for the request itself, for a while.
+    # Submissions with the same key are the same job. With an empty key, equal requests are, for a
+    # while.
     idempotency_key: str | None = None
 
 
@@ -156,7 +157,7 @@ class JobRecord(Record):
     created_on: float | None = None  # by the farm's clock, which deadlines use (`FarmClock`)
     started_at: float | None = None
     finished_at: float | None = None
-    fence: int = 0  # of the coordinator that wrote this record
+    fence: int = 0  # the fencing token of the coordinator that wrote this record
     results: tuple[ClipResult, ...] = ()  # of finished clips, in the order of their seeds
     error: str | None = None
     attempts: int = 0
@@ -168,7 +169,7 @@ class JobRecord(Record):
         return job_key(self.id)
 
     def due(self) -> tuple[float, str] | None:
-        """The next deadline by the farm's clock, and the error once it has passed; None without."""
+        """The next deadline by the farm's clock, and the error of a job that misses it, if any."""
         deadlines = []
         begin = self.created_at if self.created_on is None else self.created_on
         if self.start_within_s is not None and self.started_at is None:
@@ -250,9 +251,9 @@ def new_job_id() -> str:
 
 
 def advance(job: JobRecord, event: Event, now: float, fence: int, **changes: Any) -> JobRecord:
-    """The job after an event. fence: that of the coordinator that reports the event.
+    """The job after an event. fence: the fencing token of the coordinator that reports the event.
 
-    Raises JobError where the job's state does not allow the event, and ConflictError where the job
+    Raises JobError if the job's state does not allow the event, and ConflictError if the job
     belongs to a later coordinator.
     """
     if fence < job.fence:

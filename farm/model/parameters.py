@@ -1,4 +1,4 @@
-"""A job's parameters by name, whichever way they come in, and the submission they make. Pure."""
+"""Reads a job's named parameters, from wherever they come, into a submission. Pure."""
 
 import os
 import re
@@ -20,7 +20,7 @@ VARIANT = r"[A-Za-z0-9_-]{1,40}"
 
 
 class ParameterError(RequestError):
-    """Parameters that are refused; `name` is the first one at fault."""
+    """Parameters are refused; `name` is the first one at fault."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -28,11 +28,11 @@ class ParameterError(RequestError):
 
 
 class UnknownParameterError(ParameterError):
-    """A name that is no parameter."""
+    """There is no parameter of this name."""
 
 
 def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given parameters, validated and under their full names; ParameterError."""
+    """The given parameters, validated and under their full names. Raises ParameterError."""
     submission = submission_of(given)
     values = dict(submission) | dict(submission.params) | dict(submission.model)
     values["model"] = submission.model.name
@@ -40,10 +40,10 @@ def check_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def submission_of(given: Mapping[str, Any], **known: Any) -> Submission:
-    """The submission that the parameters ask for, under a new id; ParameterError.
+    """The submission that the parameters ask for, under a new id. Raises ParameterError.
 
-    Everyone who asks the farm has their parameters read here: Python, and HTTP's forms and JSON.
-    known: fields of the submission that are no parameters.
+    Python, HTTP forms and HTTP JSON all have their parameters read here. known: other fields of the
+    submission, which are not parameters.
     """
     asked = by_full_name(given)
     own = {name: asked.pop(name) for name in JOB if name in asked}
@@ -68,8 +68,8 @@ def submission_of(given: Mapping[str, Any], **known: Any) -> Submission:
 def by_full_name(given: Mapping[str, Any], known: Iterable[str] = NAMES) -> dict[str, Any]:
     """The parameters that have a value, under their full names.
 
-    Raises UnknownParameterError for a name that is not known, and ParameterError where two names of
-    one parameter contradict each other.
+    Raises UnknownParameterError for a name that is not known, and ParameterError if a parameter has
+    different values under two names.
     """
     values: dict[str, Any] = {}
     for name, value in given.items():
@@ -81,7 +81,7 @@ def by_full_name(given: Mapping[str, Any], known: Iterable[str] = NAMES) -> dict
 
 
 def put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
-    """Set a parameter that came under the name `source`; ParameterError if it has another value."""
+    """Set a parameter given as `source`. Raises ParameterError if it already has another value."""
     if name in values and number(values[name]) != number(value):
         other = f"{name} is {shown(values[name])}"
         raise ParameterError(source, f"{source}: {shown(value)}, but {other}")
@@ -90,4 +90,4 @@ def put(values: dict[str, Any], name: str, value: Any, source: str) -> None:
 
 def _check_variant(variant: str | None) -> None:
     if variant is not None and not re.fullmatch(VARIANT, variant):
-        raise ParameterError("variant", f"variant: give a name as fp16, got {shown(variant)}")
+        raise ParameterError("variant", f"variant: give a name such as fp16, got {shown(variant)}")

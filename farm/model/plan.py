@@ -40,7 +40,7 @@ class Task:
     stage: Stage
     needs: tuple[str, ...] = ()  # keys of the results that it takes, in this order
     span: tuple[int, int] = (0, 0)  # of steps (denoise) or frames (decode), the end excluded
-    most: int = 1  # the most workers that may share it
+    most: int = 1  # how many workers may share it
     frame_bytes: int = 0  # memory for each frame, if the task is shared
 
     @property
@@ -49,13 +49,13 @@ class Task:
 
 
 def plan(request: RenderRequest, segment: int, step: int = 0) -> Iterator[Task]:
-    """Yield the tasks of a clip that is `step` steps done. Each comes after all that it needs.
+    """Yield the remaining tasks of a clip after `step` steps, each after the tasks that it needs.
 
-    Denoising is divided into segments of so many steps, rounded up to whole intervals of reuse.
+    Denoising is divided into segments of `segment` steps, rounded up to whole intervals of reuse.
     After a segment the latents are saved, so that another clip or another worker can take over. A
     chunk of `decode_chunk_size` frames is a task of its own, which may run anywhere, because chunks
-    do not know each other, as in diffusers. Without a chunk size the clip is decoded as a whole, by
-    at most as many workers as it has frames.
+    are independent of each other, as in diffusers. Without a chunk size the clip is decoded as a
+    whole, by at most as many workers as it has frames.
     """
     assert request.num_videos == 1
     frames, steps = request.params.num_frames, request.params.steps

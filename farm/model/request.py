@@ -13,7 +13,7 @@ from svd_engine.params import Dtype, Lasting, RenderDefaults, RenderParams
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 MAX_SEED = 2**64 - 1
-UNCOUNTED = 0  # numerics of records from before they were counted; equal to no counted ones
+UNCOUNTED = 0  # stands for the numerics of records that are older than NUMERICS
 
 
 class Model(Lasting):
@@ -51,7 +51,7 @@ class RenderRequest(Lasting):
     @model_validator(mode="before")
     @classmethod
     def _of_a_version(cls, given: Any) -> Any:
-        """Records from before numerics were counted have the package's version instead."""
+        """Records that are older than NUMERICS have the package's version instead."""
         if isinstance(given, dict) and "engine" in given:
             return {"numerics": UNCOUNTED} | {k: v for k, v in given.items() if k != "engine"}
         return given
@@ -66,7 +66,7 @@ class RenderRequest(Lasting):
 
     @cached_property
     def digest(self) -> str:
-        """The name of the result: requests of equal digest have equal frames.
+        """The name of the result: requests with equal digests have equal frames.
 
         A parameter that has its default is left out, so that a later version can add one without
         renaming the clips in the store. Hence a default may change only together with NUMERICS,
@@ -109,7 +109,7 @@ class RenderRequest(Lasting):
 
 
 def check_seeds(first: int, count: int) -> None:
-    """ValueError where the last of `count` consecutive seeds would be too large."""
+    """Raise ValueError if the last of `count` consecutive seeds would be too large."""
     if first + count - 1 > MAX_SEED:
         raise ValueError(f"num_videos: seeds from {first} on would pass 2^64")
 

@@ -1,4 +1,4 @@
-"""What a worker is asked to do, and what it answers."""
+"""The orders that workers get, and what they report and return."""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ Ref = Awaitable[Any]  # a task's result, which stays where it was made until it 
 
 @dataclass(frozen=True)
 class Part:
-    """Which of the workers that share a task this one is."""
+    """A worker's place among those that share a task."""
 
     rank: int  # from 0
     size: int  # how many workers share the task
-    address: str  # where they meet: host:port
+    address: str  # of their rendezvous: host:port
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Order:
     request: RenderRequest  # of one video
     model: Model
     task: Task
-    attempt: str  # a unique name; what the attempt stores is named by it
-    low_memory: bool = False  # with as little memory as the same pixels need
-    part: Part | None = None  # None where one worker does it alone
+    attempt: str  # a unique name, under which the attempt stores its files
+    low_memory: bool = False  # whether to use as little GPU memory as the same pixels allow
+    part: Part | None = None  # None if one worker does the whole task
 
 
 @dataclass(frozen=True)
 class Step:
-    """How far a worker is with a task."""
+    """A worker's progress with a task."""
 
     done: int  # denoising steps of the clip
-    previewed: int = 0  # the step of the preview in the store; 0 where there is none
+    previewed: int = 0  # the step of the preview in the store; 0 if there is none
 
 
 @dataclass(frozen=True)

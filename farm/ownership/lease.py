@@ -55,7 +55,7 @@ class Lease:
         self._lock = threading.Lock()
         self._beat, self._etag, self._renewed = 0, "", -TAKE_S
         self._taken_away = False
-        self._trouble: StoreError | None = None  # the error of the last renewal, if it failed
+        self._error: StoreError | None = None  # the error of the last renewal, if it failed
         self._tried = -TAKE_S
         self._watched: tuple[bytes, float] | None = None  # the lease's bytes, and when first seen
         self._alive = b""  # the lease's bytes when its beat was last seen to change
@@ -85,10 +85,10 @@ class Lease:
     def write_error(self) -> StoreError | None:
         """Why the store cannot be written to now; None if it can."""
         silent = self._now() - self._renewed
-        if self._trouble is None and silent >= TRUST_S:
+        if self._error is None and silent >= TRUST_S:
             text = f"the store {self._store.where()} has not answered for {silent:.0f} s"
             return StoreError(text, reason="it does not answer")
-        return self._trouble
+        return self._error
 
     def allow_write(self) -> None:
         """Return if this process owns the store; otherwise raise LeaseError or StoreError."""
@@ -99,8 +99,8 @@ class Lease:
         with self._lock:  # one thread renews the lease, and the others use its result
             if self._now() - self._renewed < TRUST_S:
                 return
-            if self._trouble is not None and self._now() - self._tried < BEAT_S:
-                raise self._trouble
+            if self._error is not None and self._now() - self._tried < BEAT_S:
+                raise self._error
             self._try_to_renew()
 
     def _is_free(self, stored: Stored) -> bool:
@@ -145,10 +145,10 @@ class Lease:
         try:
             self._renew()
         except StoreError as error:
-            self._trouble = error
+            self._error = error
             raise
         else:
-            self._trouble = None
+            self._error = None
         finally:
             self._tried = self._now()
 

@@ -34,7 +34,7 @@ class Ownership:
         self._thread = ThreadPoolExecutor(1, "lease")  # renewals must not wait for other requests
         beats = KnownStore(open_store(url, make=False, patience_s=BEAT_PATIENCE_S), store_id)
         self._lease = Lease(beats, this_process(actor, address), self.clock, _end)
-        self._obstacle: StoreError | None = None
+        self._take_error: StoreError | None = None  # why the lease could not be taken yet
         self._taken = False
         calls = open_store(url, make=False, patience_s=PATIENCE_S)
         self.store = KnownStore(calls, store_id, self._lease.allow_write)
@@ -42,14 +42,14 @@ class Ownership:
         self.workers_store = KnownStore(open_store(url, make=False), store_id)
 
     async def take(self) -> None:
-        """Wait until this process owns the store; `trouble` says what prevents it meanwhile."""
+        """Wait until this process owns the store; `write_error` says what prevents it meanwhile."""
         while True:
             try:
                 self._taken = await self._in_thread(self._lease.take)
             except StoreError as error:
-                if str(error) != str(self._obstacle):
+                if str(error) != str(self._take_error):
                     log.error("cannot start yet: %s", error)
-                self._obstacle = error
+                self._take_error = error
             if self._taken:
                 return
             await asyncio.sleep(WATCH_S)
@@ -70,12 +70,12 @@ class Ownership:
 
     def write_error(self) -> StoreError | None:
         """Why the store cannot be written to now; None if it can."""
-        return self._lease.write_error() if self._taken else self._obstacle
+        return self._lease.write_error() if self._taken else self._take_error
 
     def check(self) -> None:
         """Raise StoreError if the store cannot be written to now."""
-        if trouble := self.write_error():
-            raise type(trouble)(str(trouble), reason=trouble.reason)
+        if error := self.write_error():
+            raise type(error)(str(error), reason=error.reason)
 
     async def bounded(self, background: Background, work: Coroutine[Any, Any, R]) -> R:
         """Do the work and return its result.
@@ -89,12 +89,12 @@ class Ownership:
             await asyncio.wait({task}, timeout=WATCH_S)
             if task.done():
                 return task.result()
-            trouble = self.write_error() or self.store.recent_write_error()
-            since = (since or loop.time()) if trouble else 0.0
-            if trouble and loop.time() - since >= GRACE_S:
+            error = self.write_error() or self.store.recent_write_error()
+            since = (since or loop.time()) if error else 0.0
+            if error and loop.time() - since >= GRACE_S:
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
-                message = f"{trouble}; the request is carried out when the store is back"
-                raise StoreError(message, reason=trouble.reason)
+                message = f"{error}; the request is carried out when the store is back"
+                raise StoreError(message, reason=error.reason)
 
     async def _in_thread(self, function: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

@@ -37,10 +37,10 @@ def clear_clip(
 
 
 def earlier_attempts(store: Store, clip: str, fence: int) -> list[str]:
-    """The attempts at a clip whose artifacts were left by coordinators before `fence`.
+    """The attempts at a clip by coordinators with earlier fencing tokens than `fence`.
 
-    Clear them only after the clip is committed. Until then an earlier coordinator that is still
-    alive may commit one of them.
+    Clear their artifacts only after the clip is committed. Until then an earlier coordinator that
+    is still alive may commit one of them.
     """
     prefix = clip_prefix(clip)
     names = {key[len(prefix) :].partition("/")[0] for key in store.list(prefix)}

@@ -15,7 +15,7 @@ from farm.store.records import SCHEMA, Record
 
 
 def take_fence(store: Store) -> int:
-    """Increment the store's count of coordinators and return it; no two get the same number."""
+    """The fencing token of a new coordinator: the number of coordinators of the store so far."""
     while True:
         stored = store.get(COORDINATOR)
         fence = 1 if stored is None else _after(store, stored.data)
@@ -30,9 +30,9 @@ def take_fence(store: Store) -> int:
 
 
 def _after(store: Store, data: bytes) -> int:
-    """The next fence after the one in `data`.
+    """The fencing token after the one in `data`.
 
-    If that is unreadable, the fence must still exceed all earlier ones: the time in seconds does,
+    If that is unreadable, the next must still exceed all earlier ones: the time in seconds does,
     because there were never more coordinators than seconds since 1970.
     """
     if re.fullmatch(rb"[0-9]{1,18}", data):

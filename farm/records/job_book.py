@@ -44,7 +44,9 @@ class JobBook:
         ended: Callable[[JobRecord], Awaitable[None]],
         superseded: Callable[[], None],
     ) -> None:
-        """changed: called with a job's id when readers see a new state of it.
+        """fence: this coordinator's fencing token.
+
+        changed: called with a job's id when readers see a new state of it.
 
         ended: awaited with each job that has ended, after its end is stored and before the job
         leaves the index of open jobs. It is called again after a StoreError or a restart.
@@ -127,15 +129,15 @@ class JobBook:
         return job
 
     def update_in_memory(self, job: str, **changes: Any) -> None:
-        """Change fields of an open job; they are stored with its next event."""
+        """Change fields of an open job; they are stored when it is next saved."""
         self.open[job] = self.open[job].model_copy(update=changes)
 
     def save_in_background(self, job: str) -> "asyncio.Task[JobRecord]":
         """Store an open job's current state; retried until the store accepts it."""
         return self._background.start(self._save(job))
 
-    def lately_finished(self, count: int, tenant: str | None = None) -> list[float]:
-        """When the last `count` jobs of a tenant, or of all, were finished, oldest first."""
+    def finish_times(self, count: int, tenant: str | None = None) -> list[float]:
+        """When the last `count` jobs of a tenant, or of all, finished, oldest first."""
         jobs = (
             job.finished_at
             for job in reversed(self._shown.values())

@@ -1,11 +1,11 @@
 """The pictures in the store: each is kept as long as a job names it.
 
-An index says which jobs name a picture: an empty object for each, which the book writes before the
-job. Pictures from before there was this index are in a list, and are kept, since nobody knows which
-jobs name them.
+An index of empty objects says which jobs name a picture; the job book writes them before the job's
+record. Pictures that are older than the index are in a list, and are kept, because it is not known
+which jobs name them.
 
-A front door writes the picture of a job itself, before it submits the job. If the job then never
-comes, nothing names the picture, and `keep_collecting` deletes it.
+A client writes a job's picture before it submits the job. If the submission never arrives, no job
+names the picture, and `keep_collecting` deletes it.
 """
 
 import asyncio
@@ -46,23 +46,24 @@ class Pictures:
     """Writes the pictures of jobs, and deletes those that no job names any more."""
 
     def __init__(self, store: Store, background: Background, older: set[str]) -> None:
-        """older: as `list_older` has them."""
+        """older: the result of `list_older`."""
         self._older = older
         self._store, self._background = store, background
-        self._known = Recent[str, None](KEPT)  # to be in the store
-        self._doubted = Recent[str, None](KEPT)  # may be damaged: to be written anew if sent again
-        self._wanted = Counter[str]()  # by submissions under way
-        self._unsure = set[str]()  # of those, where it may be that no job names them
-        self._leaving: dict[str, asyncio.Task[None]] = {}  # that may be deleted just now
+        self._known = Recent[str, None](KEPT)  # pictures that are in the store
+        self._doubted = Recent[str, None](KEPT)  # those whose stored copy may be damaged
+        self._wanted = Counter[str]()  # the number of submissions under way, by picture
+        self._unsure = set[str]()  # wanted pictures that perhaps no job names
+        self._deletions: dict[str, asyncio.Task[None]] = {}  # under way, by picture
 
     @asynccontextmanager
     async def kept(self, digest: str, picture: bytes | None = None) -> AsyncIterator[None]:
-        """Within, the picture is in the store, and stays there. PictureMissingError, StoreError.
+        """Keep a picture in the store within the context.
 
-        picture: its bytes, to be written if the store lacks them; None where the caller wrote it.
+        picture: its bytes, to be written if the store lacks them; None if the caller has written
+        them. Raises PictureMissingError or StoreError.
         """
-        while leaving := self._leaving.get(digest):
-            await asyncio.wait({leaving})
+        while deletion := self._deletions.get(digest):
+            await asyncio.wait({deletion})
         self._wanted[digest] += 1
         try:
             if digest not in self._known:
@@ -76,7 +77,7 @@ class Pictures:
         finally:
             self._wanted[digest] -= 1
             if not self._wanted[digest] and digest in self._unsure:
-                with suppress(StoreError):  # it is left, until a job that names it is forgotten
+                with suppress(StoreError):  # then `keep_collecting` deletes it later
                     await self._delete_unless_named(digest)
 
     async def _secure(self, digest: str, picture: bytes | None) -> None:
@@ -90,21 +91,22 @@ class Pictures:
         self._known[digest] = None
 
     def doubt(self, digest: str) -> None:
-        """Have a picture compared with what is in the store when it is sent again."""
+        """Compare a picture with its stored copy when it is submitted again."""
         self._known.pop(digest, None)
         self._doubted[digest] = None
 
     async def keep_collecting(self) -> None:
-        """Delete the pictures that front doors wrote for jobs that never came, for ever."""
+        """Delete, for ever, the pictures of submissions that never arrived."""
         unnamed = set[str]()
         while True:
             unnamed = await self.collect(unnamed)
             await asyncio.sleep(COLLECT_S)
 
     async def collect(self, earlier: Set[str]) -> set[str]:
-        """Delete pictures that no job names, now or earlier; those that no job names now.
+        """Delete those pictures of `earlier` that no job names; returns the others without a job.
 
-        A picture that was written just now is spared, since its job may be on its way.
+        A picture is deleted only at the second look, because the job of a new one may be on its
+        way.
         """
         try:
             unnamed = await self._background.read(self._unnamed)
@@ -116,19 +118,22 @@ class Pictures:
         return unnamed - earlier
 
     def _unnamed(self) -> set[str]:
-        # Pictures first: one that is named in between is then not taken for unnamed.
+        # Pictures are listed first: one that a job names meanwhile is then not taken for unnamed.
         pictures = {digest for key in self._store.list(PICTURES) if (digest := picture_of(key))}
         uses = {digest for key in self._store.list(USES) if (digest := used_picture(key))}
         return pictures - uses - self._older
 
     async def release(self, digest: str, job: str) -> None:
-        """A job is about to be forgotten; its picture is, where no other names it. StoreError."""
+        """Remove a job that will be deleted from the index, and its picture if no other names it.
+
+        Raises StoreError.
+        """
         await self._background.call(self._store.delete, use_key(digest, job))
         await self._delete_unless_named(digest)
 
     async def _delete_unless_named(self, digest: str) -> None:
-        while leaving := self._leaving.get(digest):  # it may have looked too early
-            await asyncio.wait({leaving})
+        while deletion := self._deletions.get(digest):  # it may have read the index too early
+            await asyncio.wait({deletion})
         if self._wanted[digest]:
             self._unsure.add(digest)
             return
@@ -136,8 +141,8 @@ class Pictures:
         self._known.pop(digest, None)
         deleting = self._background.call(self._delete, digest)
         task = self._background.start(deleting, handled=(StoreError,))
-        self._leaving[digest] = task
-        task.add_done_callback(lambda _: self._leaving.pop(digest))
+        self._deletions[digest] = task
+        task.add_done_callback(lambda _: self._deletions.pop(digest))
         await asyncio.shield(task)
 
     def _delete(self, digest: str) -> None:
@@ -152,9 +157,9 @@ class Pictures:
 
 
 def list_older(store: Store) -> set[str]:
-    """The pictures that were in the store before the index; the first call for it finds them.
+    """The pictures that are older than the index; the first call for a store writes the list.
 
-    To be called before any picture is written. StoreError.
+    Call it before any picture is written. Raises StoreError.
     """
     stored = store.get(OLDER_PICTURES)
     try:
@@ -168,11 +173,11 @@ def list_older(store: Store) -> set[str]:
 
 
 def write_picture(store: Store, digest: str, picture: bytes) -> None:
-    """Write a picture, unless the store has it already. StoreError."""
+    """Write a picture, unless the store has it already. Raises StoreError."""
     key = picture_key(digest)
     there = store.get(key)
     if there is not None and digest_of(there.data) == digest:
         return
     if there is not None:
-        copy_aside(store, key, there.data, "its bytes are not those that it is named by")
+        copy_aside(store, key, there.data, "its bytes do not match the digest in its name")
     store.put(key, picture)

@@ -79,7 +79,7 @@ class TenantIndex:
         )
 
     async def complete(self) -> None:
-        """Index the jobs of farms before there was an index, once for each store."""
+        """Index the jobs that are older than the index, once for each store."""
         if not self.whole:
             self._older = await retry_until_stored(
                 self._read_older, "the jobs cannot be indexed by tenant yet"

@@ -1,4 +1,4 @@
-"""The queue of waiting jobs, to tell a job's position and to estimate its wait. Pure."""
+"""The queue of waiting jobs, from which a job's position and wait are read. Pure."""
 
 from sortedcontainers import SortedList
 

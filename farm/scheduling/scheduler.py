@@ -30,7 +30,7 @@ MAX_STRIKES = 3  # different clips that a worker may fail in a row
 MAX_REWINDS = 10  # of one clip whose results were lost
 BACKOFF_S = 1.0  # before the second attempt; four times as long before each later one
 STORE_BACKOFF_S = 5.0
-NEAR = 32  # tasks of a clip that may wait for a worker at once; its plan is drawn no further
+NEAR = 32  # ready tasks of a clip at once; more are taken from its plan as these start
 
 
 class Scheduler(Generic[R]):
@@ -53,21 +53,21 @@ class Scheduler(Generic[R]):
     # Runs
 
     def add(self, run: R, tasks: Iterable[Task]) -> None:
-        """Take on a clip with the tasks that it still needs, which are drawn as it gets on."""
+        """Add a clip with its remaining tasks, which are taken one by one as earlier ones start."""
         self._number += 1
         run.order = self._number
         self.runs[run.id] = run
         self._fill(run, tasks)
 
     def rewind(self, run: R, tasks: Iterable[Task]) -> bool:
-        """Plan a clip again after results were lost; False after too many times."""
+        """Replace a clip's plan after results were lost; False if that happened too often."""
         run.rewinds += 1
         self._drop(run)
         self._fill(run, tasks)
         return run.rewinds <= MAX_REWINDS
 
     def withdraw(self, run: R) -> list[str]:
-        """Forget a clip, and return the workers that are still at it."""
+        """Remove a clip, and return the workers that still run its tasks."""
         run.gone, run.delayed = True, 0
         run.ready.clear()
         if self.runs.get(run.id) is run:
@@ -75,9 +75,9 @@ class Scheduler(Generic[R]):
         return list(run.running)
 
     def set_urgency(self, run: R, urgency: Urgency) -> None:
-        """Queue a clip's tasks, and count its workers, by another urgency.
+        """Queue a clip's tasks, and count its workers, by a new urgency.
 
-        While it is held no task of it starts; those that run are left to end.
+        While the clip is held, none of its tasks start; those that run continue.
         """
         if urgency == run.urgency:
             return
@@ -118,7 +118,7 @@ class Scheduler(Generic[R]):
                 run.delayed -= 1
                 self._make_ready(run, task)
         for kind in Kind:
-            waiting: list[Entry[R]] = []  # for a worker that is busy now
+            waiting: list[Entry[R]] = []  # tasks that wait for a worker that is busy
             try:
                 while any(self._idle[kind].values()) and (entry := self._pop(kind)):
                     placed = choose(entry[3], entry[4], self._idle[kind], self.workers)
@@ -126,26 +126,26 @@ class Scheduler(Generic[R]):
                         waiting.append(entry)
                     else:
                         yield self._start(entry[3], entry[4], *placed, now)
-            finally:  # also where the caller stops early
+            finally:  # also if the caller stops early
                 for entry in waiting:
                     self._push(kind, entry)
 
     def waits(self, kind: Kind) -> bool:
-        """Whether ready tasks wait for a worker of that kind, after `assign`."""
+        """Whether ready tasks still wait for a worker of that kind after `assign`."""
         return any(self._ready[kind].values())
 
     def next_retry(self) -> float | None:
-        """When the next retry is due; None where there is none."""
+        """When the next retry is due; None if there is none."""
         return self._later[0][0] if self._later else None
 
     def finish(self, name: str) -> Assignment[R]:
-        """End a worker's task, which is done: those that needed its result may start."""
+        """Complete a worker's task: the tasks that need its result may start."""
         assignment, current = self._release(name)
         for member in assignment.members:
             self._strikes.pop(member, None)
         run, task = assignment.run, assignment.task
         if current:
-            del run.attempts[task.key]  # should its result be lost, attempts are counted anew
+            del run.attempts[task.key]  # if its result is lost, attempts are counted anew
             run.unfinished.discard(task.key)
             if task.kind is Kind.RENDERER:
                 run.last_renderer = name
@@ -153,13 +153,13 @@ class Scheduler(Generic[R]):
         return assignment
 
     def is_current(self, assignment: Assignment[R]) -> bool:
-        """Whether the clip still waits for it. The result of a stale attempt is discarded."""
+        """Whether the clip still needs this attempt. The result of a stale one is discarded."""
         run = assignment.run
         at_work = run.running.get(assignment.worker) is assignment
         return at_work and not run.gone and assignment.number > run.stale_up_to
 
     def fail(self, name: str, fault: Fault, now: float) -> Verdict:
-        """End a worker's attempt, which failed: the task is retried, or the clip fails."""
+        """End a worker's failed attempt: the task is retried, or the clip fails."""
         assignment, current = self._release(name)
         run, task = assignment.run, assignment.task
         restart = fault in (Fault.ERROR, Fault.LOST) and self._strike(name, run.id)
@@ -199,7 +199,7 @@ class Scheduler(Generic[R]):
         self._unfold(run)
 
     def _unfold(self, run: R) -> None:
-        """Draw tasks of a clip's plan as far as they can start. A plan may be long."""
+        """Take tasks from a clip's plan while they can start, and NEAR at most: it may be long."""
         while len(run.ready) - run.delayed < NEAR:
             task = run.next = run.next or next(run.plan, None)
             if task is None or not run.unfinished.isdisjoint(task.needs):
@@ -209,7 +209,7 @@ class Scheduler(Generic[R]):
             self._make_ready(run, task)
 
     def _drop(self, run: R) -> None:
-        """Start none of a clip's tasks. Those under way become stale, and count as no attempts."""
+        """Unqueue a clip's tasks. Attempts under way become stale, and are not counted."""
         current = filter(self.is_current, run.running.values())
         run.attempts.subtract(assignment.task.key for assignment in current)
         run.ready.clear()
@@ -230,7 +230,7 @@ class Scheduler(Generic[R]):
                 self._make_ready(run, task)
 
     def _pop(self, kind: Kind) -> Entry[R] | None:
-        """Take the task that is next: of the tenant with the fewest workers, the lowest rank."""
+        """Take the next task: the lowest rank of the tenant with the fewest busy workers."""
         best: list[Entry[R]] | None = None
         least = (0, 0.0)
         idle = ""
@@ -245,7 +245,7 @@ class Scheduler(Generic[R]):
                 key = (busy, heap[0][0])
                 if best is None or key < least:
                     best, least = heap, key
-        if idle:  # forget tenants that have no tasks, one at a time
+        if idle:  # drop the heap of a tenant that has no tasks, one for each call
             del self._ready[kind][idle]
         return heapq.heappop(best) if best else None
 
@@ -282,7 +282,7 @@ class Scheduler(Generic[R]):
         return choose_helpers(run, task, name, self._idle[task.kind], self.workers, allowed)
 
     def _release(self, name: str) -> tuple[Assignment[R], bool]:
-        """Free all who share a worker's task; the assignment, and whether it was current."""
+        """Free all workers of a task; returns its assignment, and whether it was current."""
         assignment = self.workers[name].task
         assert assignment is not None, f"{name} has no task"
         current = self.is_current(assignment)

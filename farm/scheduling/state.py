@@ -1,4 +1,4 @@
-"""The scheduler's vocabulary: clips under way, workers, and who does what, and why. Pure."""
+"""What the scheduler keeps: clips under way, workers, and the tasks assigned to them. Pure."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator
@@ -36,9 +36,9 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Urgency:
-    """On whose account work is done, and how soon.
+    """Which tenant a job's or a clip's work counts for, and how soon it is to be done.
 
-    A job has one, and so has a clip: that of the jobs which wait for it, taken together.
+    A clip has the combined urgency of the jobs that wait for it.
     """
 
     tenant: str
@@ -48,7 +48,7 @@ class Urgency:
 
     @property
     def rank(self) -> float:
-        """The place among the tenant's work; the lowest is next. Waiting changes no order."""
+        """The sort key among the tenant's work, lowest first; constant, as all work ages alike."""
         return self.submitted - self.priority * AGING_S
 
 
@@ -63,11 +63,13 @@ class Run:
     gone: bool = False  # withdrawn or finished
     rewinds: int = 0
     last_renderer: str = ""  # by name
-    plan: Iterator[Task] = field(default_factory=lambda: iter(()))  # tasks not drawn yet
-    next: Task | None = None  # drawn last; it waits for tasks that are unfinished
-    unfinished: set[str] = field(default_factory=set)  # tasks that were drawn and are not done
-    ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # with the number of its entry
-    delayed: int = 0  # how many of those that are ready wait for a retry to be due
+    plan: Iterator[Task] = field(
+        default_factory=lambda: iter(())
+    )  # the tasks not yet taken from it
+    next: Task | None = None  # taken last; it needs tasks that are unfinished
+    unfinished: set[str] = field(default_factory=set)  # tasks taken from the plan and not done
+    ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # with its last entry's number
+    delayed: int = 0  # how many of the ready tasks wait until their retry is due
     running: dict[str, "Assignment[Any]"] = field(default_factory=dict)  # by worker
     stale_up_to: int = 0  # assignments up to this number are stale
     attempts: Counter[str] = field(default_factory=Counter)  # by task
@@ -93,11 +95,11 @@ class Assignment(Generic[R]):
     task: Task
     number: int  # unique among a scheduler's assignments
     attempt: int  # at this task, from 1
-    low_memory: bool  # with as little memory as the same pixels need
+    low_memory: bool  # whether to use as little GPU memory as the same pixels allow
     reason: Reason
     helpers: tuple[str, ...]  # the workers that share the task
-    progressed_at: float  # when it was assigned, or last seen to get on
-    loaded: bool = False  # whether its worker has the model loaded, and has begun
+    progressed_at: float  # when it was assigned, or last reported progress
+    loaded: bool = False  # whether its worker has loaded the model and begun
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -110,14 +112,14 @@ Entry = tuple[float, int, int, R, Task]
 
 
 def may_start(entry: Entry[Any]) -> bool:
-    """Whether a heap's entry is the latest of its task, and the task may start."""
+    """Whether an entry is the latest of its task, and the clip is not held."""
     _, _, number, run, task = entry
     return not run.urgency.held and run.ready.get(task.key, (0,))[0] == number
 
 
 @dataclass(slots=True, eq=False)
 class WorkerState:
-    """What the scheduler knows of a worker. One with no task is idle, unless it is draining."""
+    """What the scheduler knows of a worker, which is idle if it has no task and is not draining."""
 
     name: str
     kind: Kind

@@ -7,7 +7,7 @@ from math import ceil, inf
 from farm.model.plan import Stage, Task
 from farm.scheduling.state import Reason, Run, WorkerState
 
-PASSING = 5  # frames that a decode needs room for beside those that it holds; see decoded_bytes
+PASSING = 5  # frames for which a decode needs room besides its own share; see `decoded_bytes`
 
 Idle = Mapping[Hashable, dict[str, None]]  # idle workers of one kind, by their loaded model
 
@@ -15,7 +15,7 @@ Idle = Mapping[Hashable, dict[str, None]]  # idle workers of one kind, by their 
 def choose(
     run: Run, task: Task, idle: Idle, workers: Mapping[str, WorkerState]
 ) -> tuple[str, Reason] | None:
-    """An idle worker for a task, and why it; None to wait for a busy one instead."""
+    """An idle worker for a task, and the reason; None to wait for a busy one instead."""
     avoid: Collection[str] = run.avoid.get(task.key, ())
     same = idle.get(run.model, {})
     if task.stage is Stage.DENOISE and run.last_renderer in same and run.last_renderer not in avoid:

@@ -15,11 +15,11 @@ checkpoints/DIGEST/STEP.safetensors latents of a clip that is being rendered
 previews/DIGEST.webp                the latest preview of a clip that is being rendered
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
 clips/DIGEST/ATTEMPT/video.mp4      the video that `clip.json` names, beside the other `ARTIFACTS`.
-                                    ATTEMPT is the coordinator's fence and a counter
+                                    ATTEMPT is the coordinator's fencing token and a counter
 answered/TENANT/DIGEST              marks a clip that answered a job of this tenant
 store.json                          the store's id, written once (`Identity`)
 lease.json                          the process that owns the store, and its clock (`LeaseRecord`)
-coordinator.json                    the fence: the number of coordinators there have been so far
+coordinator.json                    the last fencing token: how many coordinators there have been
 quarantine/KEY/DIGEST/object        an unreadable object that was found at KEY, beside reason.json
 
 A store may also contain names that are not the farm's (`.DS_Store`, `.nfs0001`). Code that lists

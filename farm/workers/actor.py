@@ -17,10 +17,10 @@ from svd_engine import NUMERICS
 
 
 def free_torch_threads(spins: bool = False) -> None:
-    """Let torch choose its number of threads; to be called before a process imports torch.
+    """Let torch choose its number of threads; call this before the process imports torch.
 
-    Ray narrows OMP_NUM_THREADS to an actor's CPUs. On a CPU the last bits of a result depend on the
-    thread count, and a clip must not depend on who rendered it (law 1). spins: see `Slot`.
+    Ray limits OMP_NUM_THREADS to an actor's CPUs. On a CPU the last bits of a result depend on the
+    number of threads, and a clip must not depend on which worker rendered it. spins: see `Slot`.
     """
     os.environ.pop("OMP_NUM_THREADS", None)
     if not spins:
@@ -28,18 +28,18 @@ def free_torch_threads(spins: bool = False) -> None:
 
 
 class Host:
-    """Holds a worker in a process of its own. Methods of the group `control` answer meanwhile."""
+    """Runs a worker in its own process. Methods of the group `control` answer during a task, too."""
 
     def __init__(self, slot: Slot, store: Store, engine: str, compiled: bool) -> None:
         """engine: the module whose `Worker` is run. compiled: whether by `svd_engine.optimize`."""
         self._slot, self._store, self._engine, self._compiled = slot, store, engine, compiled
         self._worker: Any = None
-        self._unwanted = ""  # the attempt that is to stop
-        self._step = "", Step(0)  # the attempt under way, and how far it is
+        self._stopping = ""  # the attempt that was asked to stop
+        self._step = "", Step(0)  # the attempt under way, and its progress
         self._stepped = threading.Event()
 
     def begin(self) -> None:
-        """Load the engine. Not in the constructor, whose errors Ray would wrap."""
+        """Load the engine. The constructor does not, because Ray would wrap its errors."""
         free_torch_threads(self._slot.spins)
         device = "cuda" if self._slot.gpus else "cpu"
         worker = import_module(self._engine).Worker
@@ -47,7 +47,7 @@ class Host:
 
     @ray.method(num_returns=2)
     def run(self, order: Order, *inputs: Any) -> tuple[Any, float]:
-        """A task's result, and the seconds that it took."""
+        """Run a task; returns its result, and the seconds that it took."""
         began = time.perf_counter()
         work = self._worker.run(order, *inputs)
         while True:
@@ -55,31 +55,31 @@ class Host:
                 step = next(work)
             except StopIteration as end:
                 return end.value, time.perf_counter() - began
-            if self._unwanted == order.attempt:
+            if self._stopping == order.attempt:
                 raise StoppedError
             self._step = order.attempt, step
             self._stepped.set()
 
     @ray.method(concurrency_group="control")
     def place(self) -> str:
-        """Where it runs, as `address:pid`; answered as soon as the process is up."""
+        """The process's address and pid, `address:pid`; answers as soon as the process is up."""
         return f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     @ray.method(concurrency_group="control")
     def numerics(self) -> int:
-        """The numerics of its engine: a node may have another version than the coordinator."""
+        """NUMERICS of this node's engine, which may differ from the coordinator's."""
         return NUMERICS
 
     @ray.method(concurrency_group="control")
     def stepped(self) -> tuple[str, Step]:
-        """Wait for the next step: its attempt, and how far it is. Fails when the worker dies."""
+        """Wait for the next step; returns its attempt and progress. Fails when the worker dies."""
         self._stepped.wait()
         self._stepped.clear()
         return self._step
 
     @ray.method(concurrency_group="control")
     def memory(self) -> int | None:
-        """Bytes of a GPU that it may use; None without a GPU."""
+        """The bytes of its GPU that this worker may use; None without a GPU."""
         if not self._slot.gpus:
             return None
         from farm.workers.engines import gpu_bytes
@@ -88,7 +88,7 @@ class Host:
 
     @ray.method(concurrency_group="control")
     def rendezvous(self) -> str:
-        """An address (host:port) where workers that share a task with this one can meet it."""
+        """An address (host:port) for the rendezvous of workers that share a task with this one."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
@@ -96,4 +96,4 @@ class Host:
     @ray.method(concurrency_group="control")
     def stop(self, attempt: str) -> None:
         """Ask an attempt to end at its next step."""
-        self._unwanted = attempt
+        self._stopping = attempt

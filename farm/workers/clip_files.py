@@ -1,4 +1,4 @@
-"""The files of a clip in the store, as a worker reads and writes them."""
+"""A worker's reads and writes of a clip's files in the store."""
 
 import hashlib
 import logging
@@ -42,7 +42,7 @@ class ClipFiles:
         return stored.data
 
     def checkpoint(self, request: RenderRequest, step: int) -> Latents:
-        """A clip's latents after so many steps. Raises MissingError if they cannot be had."""
+        """A clip's latents after `step` steps. Raises MissingError if they cannot be read."""
         key = checkpoint_key(request.digest, step)
         stored = self._store.get(key)
         if stored is None:
@@ -55,7 +55,7 @@ class ClipFiles:
             raise MissingError(message, reason="a checkpoint cannot be read") from error
 
     def save_checkpoint(self, request: RenderRequest, latents: Latents, former: int) -> None:
-        """Begin to write a checkpoint, which replaces the one of step `former`."""
+        """Write a checkpoint in the background; it replaces the one of step `former`."""
         self.finish_writing()
         self._writing = self._writer.submit(self._write, request.digest, latents, former)
 
@@ -65,7 +65,7 @@ class ClipFiles:
             self._writing.result()
 
     def save_artifacts(self, order: Order, frames: video.Frames) -> Made:
-        """Write the clip's video and pictures, under keys that nobody knows before the commit."""
+        """Write the clip's video and pictures, under keys of this attempt."""
         files = (
             video.encode_video(frames, order.request.params.fps),
             video.thumbnail(frames),
@@ -82,5 +82,5 @@ class ClipFiles:
             self._store.put(checkpoint_key(clip, latents.step), latents.to_bytes(clip))
             if former:
                 self._store.delete(checkpoint_key(clip, former))
-        except StoreError as error:  # without it, lost work is computed again
+        except StoreError as error:  # without a checkpoint, lost work is computed again
             log.warning("no checkpoint at step %d: %s", latents.step, error)

@@ -29,7 +29,7 @@ from svd_engine.variants import Variants, variants_of
 
 ANSWER_S = 2.0  # how long a server on this machine may take to accept a connection
 FACTS_S = 300.0  # facts older than this are read again, because a model's files may change
-LOOKS = 4  # models read at once; each takes a process that loads torch
+READS = 4  # models read at once; each takes a process that loads torch
 REFUSED_S = 30.0  # how long a missing model is remembered
 REFUSED_KEPT = 1000  # how many missing models are remembered
 
@@ -50,10 +50,8 @@ def join_cluster(prefer: str = "") -> bool:
     address = running_cluster(prefer) if named in ("", "auto") else named
     if address == "local" or not (address or named):
         return False
-    if not address or (
-        "://" not in address and not answers(address)
-    ):  # fail now; Ray retries for minutes
-        raise WorkerError(
+    if not address or ("://" not in address and not answers(address)):
+        raise WorkerError(  # now, because Ray would retry for minutes
             f"no Ray cluster answers at {named}: start one there, or unset RAY_ADDRESS"
         )
     _init(address, f"cannot join the Ray cluster at {address}")
@@ -150,9 +148,9 @@ class Models:
         self._known: dict[Model, asyncio.Task[ModelFacts]] = {}
         self._asked_at: dict[Model, float] = {}
         self._refused = Recent[Model, tuple[float, str]](REFUSED_KEPT)  # until when, and the reason
-        self._lists = Background(LOOKS)  # apart, because a hub may hang
+        self._lists = Background(READS)  # threads of their own, because a hub may hang
         self._variants = Recent[str, tuple[float, asyncio.Task[Variants]]](REFUSED_KEPT)
-        self._at_once = asyncio.Semaphore(LOOKS)
+        self._at_once = asyncio.Semaphore(READS)
         self._of_tenants = WeakValueDictionary[str, asyncio.Semaphore]()
 
     async def facts(self, model: Model, tenant: str = "") -> ModelFacts:
@@ -166,7 +164,7 @@ class Models:
             known = self._known[model] = self._cached(model) or self._ask(model, tenant)
         elif time.monotonic() - self._asked_at.get(model, 0.0) > FACTS_S:
             again = self._ask(model, tenant)
-            again.add_done_callback(lambda told: self._known.update({model: told}))
+            again.add_done_callback(lambda done: self._known.update({model: done}))
         try:
             return await asyncio.shield(known)
         except FarmError as error:  # do not keep the names of missing models, which may be many
@@ -177,7 +175,7 @@ class Models:
             raise
 
     def _cached(self, model: Model) -> "asyncio.Task[ModelFacts] | None":
-        """The task that has read a model's facts or is reading them; None if none, or it failed."""
+        """The task that reads or has read a model's facts; None if there is none, or it failed."""
         known = self._known.get(model)
         failed = known is not None and known.done() and (known.cancelled() or known.exception())
         return None if failed else known
@@ -207,9 +205,9 @@ class Models:
 
     def _ask(self, model: Model, tenant: str) -> "asyncio.Task[ModelFacts]":
         self._asked_at[model] = time.monotonic()
-        return self._background.start(self._look(model, tenant), handled=(Exception,))
+        return self._background.start(self._read(model, tenant), handled=(Exception,))
 
-    async def _look(self, model: Model, tenant: str) -> ModelFacts:
+    async def _read(self, model: Model, tenant: str) -> ModelFacts:
         mine = self._of_tenants.setdefault(tenant, asyncio.Semaphore(1))
         async with mine, self._at_once:
             return await describe_model(model, self._load_s)
@@ -220,12 +218,12 @@ async def describe_model(model: Model, limit_s: float) -> ModelFacts:
 
     Raises RequestError if there is no such model, and WorkerError if it cannot be read in time.
     """
-    look = ray.remote(num_cpus=0, max_calls=1)(_describe).remote(model)
+    call = ray.remote(num_cpus=0, max_calls=1)(_describe).remote(model)
     try:
         async with asyncio.timeout(limit_s):
-            facts: ModelFacts = await look
+            facts: ModelFacts = await call
     except TimeoutError as error:
-        ray.cancel(look, force=True)
+        ray.cancel(call, force=True)
         raise WorkerError(f"{model.name} could not be read within {limit_s:g} s") from error
     except RayTaskError as error:
         cause: Any = error.cause

@@ -1,4 +1,4 @@
-"""Start of a Ray cluster on this machine that outlives the program which starts it."""
+"""Starts a Ray cluster on this machine that outlives the program which starts it."""
 
 import socket
 import subprocess
@@ -59,8 +59,8 @@ def _ray(*arguments: str) -> None:
     except subprocess.TimeoutExpired as error:
         raise WorkerError(f"ray {arguments[0]} did not end within {START_S:g} s") from error
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise WorkerError(f"ray {arguments[0]} failed: {said[-1] if said else done.returncode}")
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise WorkerError(f"ray {arguments[0]} failed: {lines[-1] if lines else done.returncode}")
 
 
 def _free_port() -> int:

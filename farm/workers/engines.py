@@ -1,4 +1,4 @@
-"""The networks of a renderer or a decoder, and what it computes with them by `svd_engine`."""
+"""The networks of a renderer or a decoder, and their computations, which `svd_engine` does."""
 
 import json
 from collections.abc import Callable, Generator
@@ -27,7 +27,7 @@ from svd_engine.optimize import optimize, warm_up
 from svd_engine.params import RenderParams
 from svd_engine.picture_files import open_picture
 
-MEET_S = 600.0  # for a gang to assemble; its members may have to load their model first
+RENDEZVOUS_S = 600.0  # for a gang to assemble; its members may have to load their model first
 EXCHANGE_S = 120.0  # for one exchange: the slowest member may be a layer behind
 STAGES: dict[Stage, StageName] = {
     Stage.ENCODE: "encode",
@@ -64,8 +64,8 @@ class Latents:
     def to_bytes(self, clip: str) -> bytes:
         """Serialize as safetensors, whose header names the clip and the step."""
         tensors = {"latents": self.latents, **vars(self.conditioning)}
-        said = {"schema_version": str(SCHEMA), "clip": clip, "step": str(self.step)}
-        return save({name: tensor.contiguous() for name, tensor in tensors.items()}, said)
+        header = {"schema_version": str(SCHEMA), "clip": clip, "step": str(self.step)}
+        return save({name: tensor.contiguous() for name, tensor in tensors.items()}, header)
 
     @classmethod
     def from_bytes(cls, data: bytes, clip: str, step: int) -> "Latents":
@@ -73,12 +73,13 @@ class Latents:
         try:
             tensors = load(data)
             size = int.from_bytes(data[:8], "little")
-            said = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+            header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
             latents = cls(step, tensors.pop("latents"), Conditioning(**tensors))
         except (SafetensorError, LookupError, TypeError, ValueError) as error:
             raise UnreadableError(f"it is no checkpoint: {error!r}") from None
-        if (said.get("clip"), said.get("step")) != (clip, str(step)):
-            raise UnreadableError(f"it is of step {said.get('step')} of clip {said.get('clip')}")
+        if (header.get("clip"), header.get("step")) != (clip, str(step)):
+            found = f"step {header.get('step')} of clip {header.get('clip')}"
+            raise UnreadableError(f"it is of {found}")
         return latents
 
 
@@ -138,7 +139,7 @@ class Renderer(_Planned):
     ) -> Generator[tuple[int, Callable[[], Sketch]], None, Latents]:
         """Denoise up to step `stop`, and return the latents there.
 
-        Yields after each step the number of steps done, and a function that makes the sketch of
+        Yields after each step the number of steps done, and a function that makes the sketch from
         which a preview is drawn.
         """
         params = request.params
@@ -167,7 +168,7 @@ class Renderer(_Planned):
 
 
 def _sketch(denoised: Tensor, conditioning: Conditioning, scaling_factor: float) -> Sketch:
-    """Copy what a preview is drawn of to the CPU, which waits for the device."""
+    """Copy what a preview is drawn from to the CPU, which waits for the device."""
     return Sketch(denoised[0].cpu(), conditioning.image_latent, scaling_factor)
 
 
@@ -214,7 +215,7 @@ class Decoder(_Planned):
         """
         meeting = sharded.Meeting(part.rank, part.size, part.address)
         try:
-            yield from meeting.wait(MEET_S)
+            yield from meeting.wait(RENDEZVOUS_S)
             with meeting.join(len(latents), self._device, EXCHANGE_S) as gang:
                 return self._decode(request, latents[slice(*gang.share)], gang)
         except sharded.GangError as error:

@@ -1,4 +1,4 @@
-"""From an error in a worker to the fault that the scheduler judges by."""
+"""Turns an error in a worker into the fault by which the scheduler decides about a retry."""
 
 import logging
 
@@ -21,9 +21,10 @@ class StoppedError(Exception):
 
 
 class TaskError(Exception):
-    """A task was not done: the kind of fault, the message for clients, and whose fault it was."""
+    """A task has failed. The message is for clients."""
 
     def __init__(self, fault: Fault, message: str, worker: str = "") -> None:
+        """worker: the one that caused the failure, if several share the task."""
         super().__init__(message)
         self.fault, self.worker = fault, worker
 
@@ -40,7 +41,7 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
 
 
 def task_error(cause: BaseException) -> TaskError:
-    """What clients are told of an error: no paths, which are for operators and in the log."""
+    """The error for clients, without paths; operators find the full error in the log."""
     log.warning("a worker: %s: %s", type(cause).__name__, cause)
     fault = next((fault for kind, fault in _FAULTS if isinstance(cause, kind)), None)
     if isinstance(cause, StoreError) and fault is not None:
@@ -51,6 +52,6 @@ def task_error(cause: BaseException) -> TaskError:
 
 
 def last_line(error: BaseException) -> str:
-    """The last line of an error's message: there Ray's report says why an actor died."""
+    """The last line of an error's message, in which Ray says why an actor died."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""A task on its workers: on one, or on several that share it and end together."""
+"""Runs a task on its workers: on one, or on several (a gang) that share it and end together."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ async def run_members(
     inputs: Sequence[Ref | None],
     on_step: Callable[[Step], None],
 ) -> tuple[list[Ref], list[float]]:
-    """Each worker's result, in the order of `members`, and the seconds that each took.
+    """Run a task; returns each worker's result, in the order of `members`, and its seconds.
 
-    Raises the TaskError of the worker that failed first of itself. Should one of several fail, the
-    others are asked to stop, and have ended once this raises.
+    If one of several workers fails, the others are asked to stop, and have ended once this raises.
+    Raises the TaskError of the first worker that failed by its own fault.
     """
     if len(members) == 1:
         ref, seconds = await workers.run(members[0], order, inputs, on_step)
@@ -48,7 +48,7 @@ def member_attempt(attempt: str, members: Sequence[str], name: str) -> str:
 
 
 def _first_cause(errors: dict[str, BaseException]) -> TaskError:
-    """The first error that no other worker's failure has caused, and which worker's it is."""
+    """The first error that was not caused by another worker's failure, with its worker."""
     own = {
         name: error
         for name, error in errors.items()

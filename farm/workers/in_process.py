@@ -17,25 +17,25 @@ from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
 
 
 class TaskWorker(Protocol):
-    """What does a worker's tasks, as `farm.workers.Worker`."""
+    """An object that runs tasks, like `farm.workers.worker.Worker`."""
 
     def run(self, order: Order, *inputs: Any) -> Generator[Step, None, Any]:
-        """Yield how far the task is, and return its result."""
+        """Yield the task's progress, and return its result."""
 
 
 @dataclass(eq=False)
 class _Hosted:
-    """A worker, and what ends it."""
+    """A worker, and the signals that stop it."""
 
     worker: TaskWorker
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    unwanted: str = ""  # the attempt that is to stop
+    stopping: str = ""  # the attempt that was asked to stop
 
 
 class InProcessWorkers:
     """Implements `Workers` by a thread for each task.
 
-    A thread cannot be killed: that of a worker which is restarted is left to itself, and its result
+    A thread cannot be killed: when a worker is restarted, its thread is abandoned, and its result
     is discarded.
     """
 
@@ -45,7 +45,7 @@ class InProcessWorkers:
         report: Callable[[WorkerReport], None],
         nodes: Sequence[Node],
     ) -> None:
-        """make: the worker of a slot."""
+        """make: makes the worker of a slot. nodes: the result of `nodes()`."""
         self._make, self._report, self._nodes = make, report, list(nodes)
         self.slots: dict[str, Slot] = {}
         self.places: dict[str, str] = {}
@@ -53,7 +53,7 @@ class InProcessWorkers:
         self._hosted: dict[str, _Hosted] = {}
 
     async def nodes(self) -> list[Node]:
-        """The nodes that were given."""
+        """The nodes given to the constructor."""
         return self._nodes
 
     def keep(self, slots: Sequence[Slot]) -> list[str]:
@@ -112,13 +112,13 @@ class InProcessWorkers:
         return result, time.perf_counter() - began
 
     async def rendezvous(self, name: str) -> str:
-        """There is no network between threads."""
+        """Return the worker's name: threads need no network address."""
         return name
 
     def stop(self, name: str, attempt: str) -> None:
         """Ask a worker to end an attempt at its next step."""
         if name in self._hosted:
-            self._hosted[name].unwanted = attempt
+            self._hosted[name].stopping = attempt
 
     def _start(self, name: str, slot: Slot) -> None:
         self._hosted[name] = _Hosted(self._make(slot))
@@ -139,6 +139,6 @@ def _run(
             step = next(work)
         except StopIteration as end:
             return end.value
-        if hosted.unwanted == order.attempt:
+        if hosted.stopping == order.attempt:
             raise StoppedError
         on_step(step)

@@ -1,6 +1,6 @@
 """A watch on a process's Ray cluster, which notices when the cluster is lost.
 
-Ray itself does not report it: when its node has died, a call waits for ever or ends the process.
+Ray does not report it: when its node has died, a call waits for ever or ends the process.
 """
 
 import socket
@@ -13,10 +13,10 @@ import ray
 
 from farm.errors import ClusterLostError
 
-TICK_S = 0.5  # between two looks
+TICK_S = 0.5  # between two checks
 CONNECT_S = 2.0  # for an address to answer
 GCS_S = 10.0  # without the GCS until the cluster counts as lost; it may come back
-REFUSALS = 2  # of the node's own raylet in a row: it never comes back under its address
+REFUSALS = 2  # of the node's own raylet in a row: a dead one never returns to its address
 
 Address = tuple[str, int]
 
@@ -27,9 +27,9 @@ class Lifeline:
     def __init__(
         self, raylet: Address, gcs: Address, on_dead: Callable[[str], None] | None = None
     ) -> None:
-        """Look from now on, in a thread. on_dead: told when the node is dead, and why.
+        """Start watching. on_dead: called with the reason when the node is dead.
 
-        An actor passes `end_process`: on a dead node it would stand in its successor's way.
+        An actor passes `end_process`, because on a dead node it would block its successor.
         """
         self._raylet, self._gcs, self._on_dead = raylet, gcs, on_dead
         self._dead = self._without_gcs = ""
@@ -41,13 +41,13 @@ class Lifeline:
             raise ClusterLostError(lost)
 
     def _watch(self) -> None:
-        refusals, heard = 0, time.monotonic()
+        refusals, last_answer = 0, time.monotonic()
         while refusals < REFUSALS:
             time.sleep(TICK_S)
             refusals = refusals + 1 if _refuses(self._raylet) else 0
             if _answers(self._gcs):
-                heard, self._without_gcs = time.monotonic(), ""
-            elif time.monotonic() - heard > GCS_S:
+                last_answer, self._without_gcs = time.monotonic(), ""
+            elif time.monotonic() - last_answer > GCS_S:
                 self._without_gcs = f"the Ray cluster's GCS at {_text(self._gcs)} does not answer"
         self._dead = f"this machine's Ray node is dead: nobody listens at {_text(self._raylet)}"
         if self._on_dead is not None:

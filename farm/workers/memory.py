@@ -1,4 +1,4 @@
-"""Says what would fit when a task ran out of GPU memory. Pure: a plan tells what a task needs."""
+"""Explains what would fit when a task ran out of GPU memory. Pure: a plan says what it needs."""
 
 from bisect import bisect
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from svd_engine.params import RenderParams
 from svd_engine.sizes import largest_side
 
 GIB = 2**30
-MARGIN = 0.9  # share of a GPU's memory that can be used: the rest is fragments and the driver's
-PARTS = 32  # of a side: the steps in which smaller sizes are tried
+MARGIN = 0.9  # the usable share of a GPU's memory; fragments and the driver take the rest
+PARTS = 32  # of a side, in which smaller sizes are tried
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """What is known about the GPU that a task ran on."""
+    """The GPU that a task ran on."""
 
     needs: Callable[[Stage, RenderParams], int]  # bytes of a stage, with its networks
     total: int  # bytes
@@ -49,7 +49,7 @@ def what_fits(order: Order, gpu: Gpu | None) -> str:
 
 
 def _worked_on(order: Order) -> RenderParams:
-    """The parameters of the task's own work: a decode's frames are taken as a clip."""
+    """The parameters of the task's own work: a decode's frames count as a clip."""
     params, (start, stop) = order.request.params, order.task.span
     if order.task.stage is not Stage.DECODE:
         return params

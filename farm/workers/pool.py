@@ -27,9 +27,9 @@ from svd_engine import NUMERICS
 log = logging.getLogger("farm")
 
 LONGEST_BACKOFF_S = 60.0  # between two starts of a worker that dies at once
-REPORT_S = 0.5  # between two step reports of a worker: people read them
-SETTLED_S = 30.0  # a worker that was up for so long is restarted without a pause
-TOLD_S = 15.0  # until a worker that does not come up counts as a trouble
+REPORT_S = 0.5  # between two step reports of a worker, which are only for people
+SETTLED_S = 30.0  # a worker that was up for this long is restarted without a pause
+SLOW_START_S = 15.0  # after which a start that is not complete is listed in `troubles`
 
 
 class RayPool:
@@ -46,7 +46,7 @@ class RayPool:
     ) -> None:
         """engine: the module whose `Worker` is run. compiled: whether by `svd_engine.optimize`.
 
-        load_s: for a worker to start, and for its engine to load; after that it is ended.
+        load_s: the time limit for a worker to start, and for its engine to load.
         """
         self._store, self._engine, self._compiled = store, engine, compiled
         self._background, self._report, self._load_s = background, report, load_s
@@ -55,11 +55,11 @@ class RayPool:
         self.troubles: dict[str, str] = {}
         self._actors: dict[str, Any] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._on_step: dict[str, Callable[[Step], None]] = {}  # by attempt under way
+        self._on_step: dict[str, Callable[[Step], None]] = {}  # by the attempt under way
 
     async def nodes(self) -> list[Node]:
         """The nodes of the cluster."""
-        return await asyncio.to_thread(live_nodes)  # it blocks while the GCS is away
+        return await asyncio.to_thread(live_nodes)  # blocks while the GCS does not answer
 
     def keep(self, slots: Sequence[Slot]) -> list[str]:
         """Start the workers that are missing; returns those that have no slot any more."""
@@ -84,9 +84,9 @@ class RayPool:
         self._kill(name)
 
     def restart(self, name: str) -> None:
-        """End a worker's process; its watch starts another.
+        """End a worker's process; `_watch` starts another.
 
-        One that is not up is left alone: it may be the successor of the one that is meant.
+        A process that is not up yet is left alone, because it may already be the next one.
         """
         if name in self.places:
             self._kill(name)
@@ -110,7 +110,7 @@ class RayPool:
             del self._on_step[order.attempt]
 
     async def rendezvous(self, name: str) -> str:
-        """An address where workers that share a task with this one can meet it."""
+        """An address for a rendezvous of the workers that share a task with this one."""
         actor = self._actor(name)
         try:
             address: str = await actor.rendezvous.remote()
@@ -134,12 +134,12 @@ class RayPool:
                 await self._begin(name, actor)
                 up_at = time.monotonic()
                 await self._follow(actor)
-            except Exception as error:  # Ray's, or the worker's own: of any kind
+            except Exception as error:  # Ray's errors, or any error of the worker itself
                 why = last_line(error)
             log.warning("%s is not up: %s", name, why)
             self._kill(name)
             self.places.pop(name, None)
-            self._report(WorkerLeft(name, strip_directories(why)))  # jobs that wait show it
+            self._report(WorkerLeft(name, strip_directories(why)))
             if up_at is not None and time.monotonic() - up_at > SETTLED_S:
                 backoff = 0.0
             else:
@@ -164,13 +164,14 @@ class RayPool:
         self._report(WorkerJoined(name, slot.kind, memory))
 
     async def _within_limit(self, name: str, ref: Any, slow: str) -> Any:
-        """A worker's answer. slow: its trouble while the answer is late. Raises WorkerError."""
+        """A worker's answer. slow: the trouble to list while it is late. Raises WorkerError."""
         answer = asyncio.ensure_future(_answer(ref))
         try:
-            done, _ = await asyncio.wait({answer}, timeout=min(TOLD_S, self._load_s))
+            done, _ = await asyncio.wait({answer}, timeout=min(SLOW_START_S, self._load_s))
             if not done:
                 self.troubles.setdefault(name, slow)
-                done, _ = await asyncio.wait({answer}, timeout=max(0.0, self._load_s - TOLD_S))
+                rest_s = max(0.0, self._load_s - SLOW_START_S)
+                done, _ = await asyncio.wait({answer}, timeout=rest_s)
             if not done:
                 raise WorkerError(f"{slow}, and was ended after {self._load_s:g} s")
             return answer.result()
@@ -217,10 +218,10 @@ async def _answer(ref: Any) -> Any:
 
 
 async def _check_numerics(actor: Any) -> None:
-    """Raise WorkerError for a worker of another engine, whose clips would have the wrong names."""
+    """Raise WorkerError if the engine has other numerics: its clips would get wrong digests."""
     try:
         found = await actor.numerics.remote()
-    except RayTaskError:  # a version from before numerics were counted
+    except RayTaskError:  # a version that is older than NUMERICS
         found = None
     if found != NUMERICS:
         raise WorkerError(

@@ -1,4 +1,4 @@
-"""What the coordinator asks of its workers, whatever they run on, and what it is told of them."""
+"""The interface between the coordinator and its workers, on Ray or in process."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from farm.scheduling.placement import Node, Slot
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker is up, and has no task. memory: bytes of its GPU that it may use."""
+    """A worker is up, and idle. memory: the bytes of its GPU that it may use."""
 
     name: str
     kind: Kind
@@ -42,10 +42,10 @@ class Workers(Protocol):
 
     @property
     def troubles(self) -> Mapping[str, str]:
-        """Why workers are not up."""
+        """The reasons why other workers are not up, by name."""
 
     async def nodes(self) -> list[Node]:
-        """The machines that there are for workers."""
+        """The machines on which workers can run."""
 
     def keep(self, slots: Sequence[Slot]) -> list[str]:
         """Start the workers that are missing; returns those that have no slot any more."""
@@ -66,7 +66,7 @@ class Workers(Protocol):
         """Run a task to its end; its result, and the seconds that it took. Raises TaskError."""
 
     async def rendezvous(self, name: str) -> str:
-        """An address (host:port) where workers that share a task with this one can meet it.
+        """An address (host:port) for a rendezvous of the workers that share a task with this one.
 
         Raises TaskError.
         """

@@ -1,4 +1,4 @@
-"""Ray, as a coordinator uses it."""
+"""The services that a coordinator needs, on Ray."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,7 @@ class RayRuntime:
         return own_actor()
 
     def watch_node(self) -> None:
-        """From now on, end this process when its node is dead. Blocks a while."""
+        """From now on, end this process when its node is dead. Blocks for a moment."""
         lifeline(end_process)
 
     def end_process(self, why: str) -> None:
@@ -31,7 +31,7 @@ class RayRuntime:
         end_process(why)
 
     def models(self, background: Background, load_s: float) -> Models:
-        """Models are looked at by processes of the cluster."""
+        """A cache of models, which processes of the cluster read."""
         return Models(background, load_s)
 
     def workers(
@@ -41,6 +41,6 @@ class RayRuntime:
         report: Callable[[WorkerReport], None],
         settings: Settings,
     ) -> RayPool:
-        """Workers are actors of the cluster."""
+        """A pool of workers, each an actor of the cluster."""
         compiled, load_s = settings.compile, settings.load_s
         return RayPool(store, background, report, self._engine, compiled, load_s)

@@ -1,4 +1,4 @@
-"""What a coordinator stands on: Ray in a farm, one process in tests."""
+"""The services that a coordinator needs from its surroundings: Ray, or one process in tests."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -11,26 +11,26 @@ from farm.workers.protocol import WorkerReport, Workers
 
 
 class ModelFinder(Protocol):
-    """Knows models by their names."""
+    """Finds models by their names."""
 
     async def facts(self, model: Model, tenant: str = "") -> ModelFacts:
-        """A model's digest and defaults. Raises RequestError where there is no such model."""
+        """A model's digest and defaults. Raises RequestError if there is no such model."""
 
 
 class Runtime(Protocol):
     """The seam between a coordinator and what it runs on."""
 
     def owner(self) -> tuple[str, str]:
-        """An id of this process that its restarts keep, and its cluster's address; or empty."""
+        """An id that this process keeps over restarts, and its cluster's address; empty if none."""
 
     def watch_node(self) -> None:
-        """From now on, end this process when its machine has left the cluster. Blocks a while."""
+        """From now on, end this process when its machine leaves the cluster. Blocks for a moment."""
 
     def end_process(self, why: str) -> None:
-        """End this process: another goes on from the store."""
+        """End this process; another one continues from the store."""
 
     def models(self, background: Background, load_s: float) -> ModelFinder:
-        """load_s: for a process to look at a model."""
+        """A finder of models. load_s: the time limit for reading one."""
 
     def workers(
         self,
@@ -39,4 +39,4 @@ class Runtime(Protocol):
         report: Callable[[WorkerReport], None],
         settings: Settings,
     ) -> Workers:
-        """The workers, none of which is started yet."""
+        """The workers; none is started yet."""

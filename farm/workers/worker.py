@@ -25,7 +25,8 @@ log = logging.getLogger("farm")
 
 T = TypeVar("T")
 E = TypeVar("E", Renderer, Decoder)
-# A running task yields how far its clip is, at once and after each step, and returns its result.
+# A running task yields its progress once the model is loaded and after each step, and returns its
+# result.
 Running: TypeAlias = Generator[Step, None, T]
 
 ENGINES: dict[Kind, type[Renderer] | type[Decoder]] = {
@@ -36,9 +37,9 @@ ENGINES: dict[Kind, type[Renderer] | type[Decoder]] = {
 
 @dataclass(frozen=True)
 class Row(Generic[E]):
-    """How the tasks of one stage are run: with which engine, and by which function.
+    """How the tasks of a stage are run: with which engine, and by which function.
 
-    The function is given the results of the tasks that its own task needs.
+    The function takes the results that the task needs.
     """
 
     engine: type[E]
@@ -68,9 +69,9 @@ class Worker:
         }
 
     def run(self, order: Order, *given: Any) -> Running[Any]:
-        """Run a task. Yields how far its clip is, first when the model is loaded.
+        """Run a task. Yields its progress, first when the model is loaded.
 
-        given: results of the tasks it needs; None for latents that are to be read from the store.
+        given: the results that the task needs; None for latents that are read from the store.
         Raises RequestError, StoreError, WorkerError or GpuMemoryError; anything else is a bug.
         """
         try:
@@ -141,7 +142,7 @@ class Worker:
         return self._engine
 
     def _make_room(self, engine: Renderer | Decoder, order: Order) -> None:
-        """Move the task's networks to the device and, in a lean task, all others off it."""
+        """Move the task's networks to the device; with low memory, move all others off it."""
         needed = engine.needs(order.task.stage)
         if order.low_memory:
             for network in engine.networks:
@@ -169,7 +170,7 @@ class Worker:
 
 
 def _check_numerics(request: RenderRequest) -> None:
-    """Raise WorkerError if the clip's digest names other numerics than this engine's."""
+    """Raise WorkerError if the clip's digest is for other numerics than this engine's."""
     wanted = getattr(request, "numerics", "none")  # an earlier coordinator sends none
     if wanted != NUMERICS:
         raise WorkerError(

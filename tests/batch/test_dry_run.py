@@ -113,7 +113,7 @@ def test_what_a_lost_attempt_did_still_counts() -> None:
     lost = SimpleNamespace(stage=Stage.DENOISE, step=5, chunks=0, furthest=(12, 1))
     new = SimpleNamespace(stage=Stage.DENOISE, step=14, chunks=0, furthest=(12, 0))
     sharing: Any = SimpleNamespace(under_way=lambda _: [lost, new], blocked="")
-    told = progress_of(job(), sharing, None, placed=False)  # type: ignore[arg-type]
+    told = progress_of(job(), sharing, None, with_eta=False)  # type: ignore[arg-type]
     assert (told.step, told.chunk) == (12 + 14, 1)
 
 

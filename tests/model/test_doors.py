@@ -380,7 +380,7 @@ def test_whatever_is_given_is_the_same_at_every_door(name: str, value: Any) -> N
         ("force", 2, "Input should be a valid boolean, got 2"),
         ("num_videos", True, "Input should be a valid integer, got true"),
         ("priority", 101, "Input should be less than or equal to 100, got 101"),
-        ("variant", "../x", "give a name as fp16, got '../x'"),
+        ("variant", "../x", "give a name such as fp16, got '../x'"),
         ("dtype", "int8", "Input should be 'float32', 'float16' or 'bfloat16', got 'int8'"),
     ],
 )

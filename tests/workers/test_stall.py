@@ -18,5 +18,5 @@ def test_a_worker_that_hangs_is_ended_and_its_clip_goes_on(
     assert view.job.state is State.COMPLETED, view.job.error
     assert view.job.results[0].sha256 == expected_sha256(tiny, picture_bytes(), view)[0]
     (retry,) = [entry for entry in farm.events(job) if entry.event == "retry"]
-    assert "attempt 1 on renderer-0: no step and no end within 8 s" in retry.data["why"]
+    assert "attempt 1 on renderer-0: no progress within 8 s" in retry.data["why"]
     assert (tmp_path / "hung").exists()
