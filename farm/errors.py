@@ -26,12 +26,12 @@ FarmError
 
 import re
 
-_PLACE = re.compile(r"(?<![\w.:/-])(?:file://)?/(?:[^\s'\"/]+/+)+")
+_DIRECTORIES = re.compile(r"(?<![\w.:/-])(?:file://)?/(?:[^\s'\"/]+/+)+")
 
 
 def strip_directories(text: str) -> str:
     """Shorten the paths in a message to their file names, to show it to clients."""
-    return _PLACE.sub("", text)
+    return _DIRECTORIES.sub("", text)
 
 
 class FarmError(Exception):

@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _batch_of(options: argparse.Namespace) -> Batch:
-    """The validated options; ValueError or a FarmError names the one at fault."""
+    """The validated options. Raises ValueError or a FarmError, which names the one at fault."""
     sweep = parse_sweep(given_params(options), options.seeds)
     try:
         priority = submission_of({"priority": options.priority}).priority
@@ -140,7 +140,7 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     model = Model(name=name, variant=options.variant, dtype=options.dtype)
     summary = Summary(out)
     if summary.damage:
-        print(f"{summary.damage}: it is made anew", file=sys.stderr)
+        print(f"{summary.damage}: it is written anew", file=sys.stderr)
     return Batch(
         out=out,
         summary=summary,
@@ -155,7 +155,7 @@ def _batch_of(options: argparse.Namespace) -> Batch:
 
 
 def _inputs_of(given: Sequence[str], sweep: Sweep) -> Inputs:
-    """The pictures; RequestError reports every row that contradicts the command line."""
+    """The pictures. Raises RequestError, which has every row that contradicts the command line."""
     with reading():
         inputs = find_pictures(given)
     faults = []
@@ -183,7 +183,7 @@ def _connect(settings: Settings, detach: bool) -> Farm:
     from farm.workers.detached import ensure_lasting_cluster
 
     if detach and ensure_lasting_cluster():
-        print("started a farm that goes on by itself; `ray stop` ends it", file=sys.stderr)
+        print("started a farm that keeps running; `ray stop` ends it", file=sys.stderr)
     return connect(settings)
 
 
@@ -210,8 +210,8 @@ def _todo(batch: Batch, clips: Sequence[Clip]) -> dict[str, str]:
     if batch.force:
         return {clip.title: "" for clip in clips}
     known = {clip.title: clip.digest for clip in clips if clip.digest}
-    told = batch.summary.look(known, batch.verify)
-    return {clip.title: why for clip in clips if (why := told.get(clip.title, "")) is not None}
+    whys = batch.summary.look(known, batch.verify)
+    return {clip.title: why for clip in clips if (why := whys.get(clip.title, "")) is not None}
 
 
 def _done(batch: Batch, clips: Sequence[Clip]) -> set[str]:
@@ -234,9 +234,9 @@ def _hand_over(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
     run.submit(todo)
     batch.summary.flush()
     print(
-        f"{counted(run.open, 'clip')} handed over, {len(clips) - len(todo)} done already; the farm "
-        "goes on.\nlook at it: python -m farm status; fetch the clips: run this again, without "
-        "--detach; end it: `ray stop`, where it was started"
+        f"{counted(run.open, 'clip')} submitted, {len(clips) - len(todo)} done already; the farm "
+        "keeps running.\nwatch it: python -m farm status; fetch the clips: run this again without "
+        "--detach; end it: `ray stop` where it was started"
     )
     return 0 if run.open == len(todo) else 1
 

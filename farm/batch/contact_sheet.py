@@ -1,6 +1,6 @@
 """`index.html`: the clips of a batch side by side, playing. One file, no script."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +15,23 @@ from svd_engine.values import as_label
 # A browser that plays hundreds of clips does nothing else; above this many, none plays by itself.
 AUTOPLAY_UP_TO = 64
 TEMPLATES = Path(__file__).with_name("templates")
-# What is said of clips, and which parameters it tells of; others are said where they are not
-# SVD's default.
-_FACTS = {
-    ("width", "height"): "{0.width} x {0.height}",
-    ("num_frames",): "{0.frames} frames",
-    ("fps",): "{0.fps} fps",
-    ("num_inference_steps",): "{0.steps} steps",
-    ("motion_bucket_id",): "motion {0.motion_bucket_id}",
+# The texts that every clip has, and the parameters that they show. Other parameters are shown if
+# they differ from SVD's defaults.
+_FACTS: dict[tuple[str, ...], Callable[[RenderParams], str]] = {
+    ("width", "height"): lambda params: f"{params.width} x {params.height}",
+    ("num_frames",): lambda params: counted(params.frames, "frame"),
+    ("fps",): lambda params: f"{params.fps} fps",
+    ("num_inference_steps",): lambda params: counted(params.steps, "step"),
+    ("motion_bucket_id",): lambda params: f"motion {params.motion_bucket_id}",
 }
-_TOLD = {"seed", "sigmas"}.union(*_FACTS)
+_SHOWN = {"seed", "sigmas"}.union(*_FACTS)
 _Axis = tuple[str, Sequence[Any]]  # a parameter and its values
 _Place = tuple[Any, ...]  # a value of each axis
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A clip, or why there is none; facts: those that its group does not share."""
+    """A clip, or why there is none. facts: the texts that its group does not share."""
 
     row: Row
     heading: str
@@ -40,7 +40,7 @@ class _Clip:
 
 @dataclass(frozen=True)
 class _Table:
-    """Clips by two parameters; None where a combination was not rendered."""
+    """Clips by two parameters; None for a combination that was not rendered."""
 
     caption: str
     columns: Sequence[str]
@@ -49,7 +49,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Group:
-    """Clips that vary in the same parameters: a row, or tables where these are several."""
+    """Clips that vary in the same parameters: a row, or tables if there are several parameters."""
 
     facts: Sequence[str]
     row: Sequence[_Clip] = ()
@@ -102,8 +102,8 @@ def _group(rows: Sequence[Row]) -> _Group:
     for row, own in zip(rows, facts, strict=True):
         place = tuple(row.variation[axis] for axis in varied)
         heading = _heading(varied[0], place[0]) if len(varied) == 1 else ""
-        said = [fact for fact in own if fact not in common]
-        clips[place] = _Clip(row, heading, [*said, f"{sum(row.seconds.values()):.1f} s"])
+        texts = [fact for fact in own if fact not in common]
+        clips[place] = _Clip(row, heading, [*texts, f"{sum(row.seconds.values()):.1f} s"])
     if len(varied) > 1:
         tables = _tables([(axis, axes[axis]) for axis in varied], clips)
         return _Group([*fixed, *common], tables=tables)
@@ -115,10 +115,10 @@ def _tables(axes: Sequence[_Axis], clips: Mapping[_Place, _Clip]) -> list[_Table
     (across, columns), (down, rows), *others = axes
     tables = []
     for rest in _in_order({place[2:] for place in clips}):
-        said = [_heading(axis, value) for (axis, _), value in zip(others, rest, strict=True)]
+        fixed = [_heading(axis, value) for (axis, _), value in zip(others, rest, strict=True)]
         tables.append(
             _Table(
-                caption=" · ".join(said) or f"{label(across)} by {label(down)}",
+                caption=" · ".join(fixed) or f"{label(across)} by {label(down)}",
                 columns=[_heading(across, value) for value in columns],
                 rows=[
                     (_heading(down, row), [clips.get((value, row, *rest)) for value in columns])
@@ -130,15 +130,15 @@ def _tables(axes: Sequence[_Axis], clips: Mapping[_Place, _Clip]) -> list[_Table
 
 
 def _facts(params: RenderParams, axes: set[str]) -> list[str]:
-    """What is to be said of parameters, but for those that the headings say."""
-    said = [text.format(params) for names, text in _FACTS.items() if not axes.issuperset(names)]
+    """The texts about a clip's parameters, except those that the headings show."""
+    texts = [text(params) for names, text in _FACTS.items() if not axes.issuperset(names)]
     fields = RenderParams.model_fields | RenderDefaults.model_fields
-    others = [name for name in fields if name not in _TOLD and name not in axes]
+    others = [name for name in fields if name not in _SHOWN and name not in axes]
     for name in others:
         value = getattr(params, name)
         if value != fields[name].default:
-            said.append(_heading(name, value))
-    return said
+            texts.append(_heading(name, value))
+    return texts
 
 
 def _heading(axis: str, value: Any) -> str:
@@ -146,7 +146,7 @@ def _heading(axis: str, value: Any) -> str:
 
 
 def _in_order(values: set[Any]) -> list[Any]:
-    """Sorted; numbers before texts, should an old summary have both."""
+    """The values sorted; numbers come before texts, because an old summary may have both."""
     return sorted(values, key=_rank)
 
 

@@ -69,7 +69,7 @@ class BatchRun:
         return len(self._clips)
 
     def render(self, clips: Sequence[Clip]) -> None:
-        """Submit all clips, then fetch each that is finished; WorkerError if the farm is gone."""
+        """Submit all clips, and fetch each when it is finished. WorkerError if the farm is gone."""
         self.submit(clips)
         for views in self._farm.watch(list(self._clips)):
             for view in views:
@@ -78,7 +78,7 @@ class BatchRun:
             self._finish(self._row(clip, status="failed", error=f"its job {job} was deleted"))
 
     def submit(self, clips: Sequence[Clip]) -> None:
-        """Submit all clips; those that the farm refuses have failed."""
+        """Submit all clips; those that the farm refuses count as failed."""
         with ThreadPoolExecutor(SUBMITTERS) as submitters:
             try:
                 for clip, error in zip(clips, submitters.map(self._submit, clips), strict=True):
@@ -97,7 +97,7 @@ class BatchRun:
             question = "stop, to go on when it is run again (s), or cancel all (c)? [s] "
             otherwise = (
                 "stopped: the farm was this program's own; run it again to go on where it was, "
-                "or with --detach for a farm that goes on by itself"
+                "or with --detach for a farm that keeps running"
             )
         answer = ""
         if sys.stdin.isatty():
@@ -119,7 +119,7 @@ class BatchRun:
             logging.getLogger("farm").info("%s", error)
 
     def _submit(self, clip: Clip) -> FarmError | None:
-        """Submit a clip and record its job; the error where the farm refuses it."""
+        """Submit a clip and record its job; returns the error if the farm refuses it."""
         batch = self._batch
         submission = Submission(
             model=batch.model,

@@ -47,7 +47,7 @@ class Sweep:
     def pin(self, params: Mapping[str, Any]) -> "Sweep":
         """The sweep of a picture with parameters of its own, which then have one value each.
 
-        Raises ValueError where they contradict the other parameters.
+        Raises ValueError if they contradict the other parameters.
         """
         own = {name: (value,) for name, value in params.items()}
         gone = {_RIVALS.get(name) for name in own} - set(own)
@@ -67,7 +67,7 @@ class Sweep:
 
 
 def parse_sweep(options: Mapping[str, str], seeds: str) -> Sweep:
-    """The sweep of option texts such as `{"fps": "7,12"}`; ValueError names the option at fault."""
+    """The sweep of option texts such as `{"fps": "7,12"}`. ValueError names the option at fault."""
     axes: dict[str, tuple[Any, ...]] = {"seed": tuple(parse_seeds(seeds))}
     for name, text in options.items():
         # The commas of a list separate its items, so it is a single value.
@@ -90,7 +90,7 @@ def parse_sweep(options: Mapping[str, str], seeds: str) -> Sweep:
 
 
 def parse_seeds(text: str) -> list[int]:
-    """The seeds of `3`, `0-3` or `0-3,7`, in order and each once; ValueError."""
+    """The seeds of `3`, `0-3` or `0-3,7`, in order and each once. Raises ValueError."""
     seeds: dict[int, None] = {}
     for part in text.split(","):
         first, dash, last = (piece.strip() for piece in part.partition("-"))
@@ -122,7 +122,7 @@ def label(axis: str) -> str:
 
 
 def _check_together(axes: Mapping[str, tuple[Any, ...]]) -> None:
-    """ValueError names an option whose values contradict those of others."""
+    """Raise ValueError, which names an option, if its values contradict those of others."""
     together = {name: values for name, values in axes.items() if name in _TOGETHER}
     for combination in _sweep(together).combinations():
         params_from(argparse.Namespace(), **combination)

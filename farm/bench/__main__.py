@@ -1,7 +1,7 @@
 """`python -m farm.bench`: measure the farm's overhead on top of rendering, on this machine.
 
-Every figure is printed beside one to compare it with, from the same run. Where only the farm is to
-be measured, its workers sleep instead of rendering (`farm.bench.sleeper`).
+Every figure is printed beside one to compare it with, from the same run. To measure the farm alone,
+its workers sleep instead of rendering (`farm.bench.sleeper`).
 """
 
 import statistics

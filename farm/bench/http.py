@@ -20,7 +20,7 @@ SUBMITS_AT_ONCE = 1000
 ROUNDS = 3
 PARTS = {  # the parts of a farm, by Ray's names for their processes
     "Proxy": "Serve's proxy",
-    "ServeReplica:farm": "two replicas of the front door",
+    "ServeReplica:farm": "two replicas of the HTTP server",
     "Coordinator": "the coordinator",
     "Host": "two idle workers",
 }

@@ -75,7 +75,7 @@ class FarmProxy:
         raise StoreError(f"the picture {digest} is deleted each time it is written")
 
     async def find(self, job: str) -> JobView | None:
-        """Like FarmApi's. Polls are the most frequent calls: those that come during one are merged."""
+        """Like FarmApi's. Polls are the most frequent calls: those that come at once are merged."""
         asked = self._asked.setdefault(job, asyncio.get_running_loop().create_future())
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._find_asked())

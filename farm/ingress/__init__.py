@@ -1,1 +1,1 @@
-"""The farm over HTTP: a FastAPI app that reaches the farm only through `protocol.Farm`."""
+"""The farm over HTTP: a FastAPI app that reaches the farm only through `FarmApi`."""

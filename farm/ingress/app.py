@@ -24,14 +24,14 @@ DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """FastAPI's document without the 422 it adds everywhere: this API answers 400 instead."""
-        told = super().openapi()
+        document = super().openapi()
         for name in ("HTTPValidationError", "ValidationError"):
-            told["components"]["schemas"].pop(name, None)
-        for operations in told["paths"].values():
+            document["components"]["schemas"].pop(name, None)
+        for operations in document["paths"].values():
             for operation in operations.values():
                 if "HTTPValidationError" in str(operation["responses"].get("422")):
                     del operation["responses"]["422"]
-        return told
+        return document
 
 
 def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:

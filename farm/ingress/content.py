@@ -24,7 +24,7 @@ URL_S = 3600  # how long a presigned URL is valid
 async def content_answer(
     request: Request, farm: FarmApi, view: JobView, artifact: ArtifactName, index: int
 ) -> Response:
-    """The bytes, or a redirect to them if clients can reach the store; ApiError 404 without any.
+    """The bytes, or a redirect to them if clients can reach the store. Raises ApiError 404.
 
     HEAD is never redirected: a URL that is signed for GET refuses it.
     """
@@ -41,7 +41,7 @@ async def content_answer(
     # An object is written once, so its key identifies its bytes in every kind of store.
     tag = f'"{sha256(f"{key} {clip.sha256}".encode()).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Last-Modified": formatdate(clip.finished_at, usegmt=True)}
-    headers["Cache-Control"] = "private, no-cache"  # asked for each time: a key may be revoked
+    headers["Cache-Control"] = "private, no-cache"  # revalidate each time: a key may be revoked
     if there := not_modified(request, headers):
         return there
     return ScratchResponse(
@@ -54,7 +54,7 @@ async def content_answer(
 
 
 async def read_whole(farm: FarmApi, view: JobView, artifact: ArtifactName, index: int) -> bytes:
-    """The bytes; ApiError 404 if they do not exist, or not yet."""
+    """The bytes. Raises ApiError 404 if they do not exist, or not yet."""
     store = await farm.store()
     return await anyio.to_thread.run_sync(_read, store, _result(view, index).key(artifact))
 

@@ -54,7 +54,7 @@ def _sendable(text: str) -> str:
 
 
 def bad_request(param: str | None, message: str, code: str = "invalid_value") -> ApiError:
-    """400 for a parameter, or for the whole body where `param` is None."""
+    """400 for a parameter, or for the whole body if `param` is None."""
     return ApiError(400, message, code=code, param=param)
 
 
@@ -90,7 +90,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 def install(app: FastAPI, shapes: Mapping[str, Shape]) -> None:
-    """Answer every error in OpenAI's shape, or below a path of `shapes` in that one's."""
+    """Answer errors in OpenAI's shape, or below a path of `shapes` in the shape given there."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
         api_error = as_api_error(error)
@@ -115,7 +115,7 @@ def shape_for(scope: Scope, shapes: Mapping[str, Shape]) -> Shape:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Any exception as an error answer; 500 for one that nobody expected."""
+    """Any exception as an error answer; 500 for an unexpected one."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, FarmError):
@@ -124,7 +124,7 @@ def as_api_error(error: Exception) -> ApiError:
         fault = error.errors()[0]
         param = str(fault["loc"][-1])
         return bad_request(param, f"{param}: {fault['msg']}, got {fault['input']!r}")
-    if isinstance(error, ClientDisconnect):  # nobody is left to read it, and no fault to log
+    if isinstance(error, ClientDisconnect):  # nobody reads the answer, and it is not worth a log
         return bad_request(None, "the body ended before its length")
     if isinstance(error, HTTPException):
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code)

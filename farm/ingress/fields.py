@@ -41,9 +41,9 @@ def submission_of(
     idempotency_key: str | None,
     picture_name: str = "",
 ) -> Submission:
-    """The submission that the fields ask for; ApiError 400 names the one at fault.
+    """The submission that the fields ask for. Raises ApiError 400, which names the field at fault.
 
-    models: those that may be asked for, the default first.
+    models: the models that may be asked for, the default first.
     """
     try:
         fields = _parameters(given)
@@ -81,7 +81,7 @@ def field_schemas() -> dict[str, Any]:
             "description": model["variant"]["description"],
         },
         "dtype": model["dtype"],
-        **{name: {"type": "string", "description": told} for name, told in OPENAI.items()},
+        **{name: {"type": "string", "description": text} for name, text in OPENAI.items()},
     }
 
 

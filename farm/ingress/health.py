@@ -10,7 +10,7 @@ from farm.errors import FarmError, StoreError
 from farm.ingress.errors import public
 from farm.model.farm_api import FarmApi
 
-READY_S = 5.0  # after which a coordinator that has not answered counts as absent
+READY_S = 5.0  # without an answer, after which the coordinator counts as absent
 _READY = {
     "type": "object",
     "required": ["status"],

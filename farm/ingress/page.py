@@ -25,7 +25,7 @@ TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-PATIENCE_S = 2.0  # with a farm that does not say where its clips are; then the page does without
+PATIENCE_S = 2.0  # for the farm to say where clips are; otherwise the page does without
 
 
 def install(app: FastAPI) -> None:
@@ -47,7 +47,7 @@ def install(app: FastAPI) -> None:
 def _answer(
     request: Request, pages: Mapping[str, bytes], name: str, headers: Mapping[str, str]
 ) -> Response:
-    """The file, or 304 if the browser has it already, for which it asks each time."""
+    """The file, or 304 if the browser, which asks each time, already has it."""
     kind = TYPES.get(name[name.rfind(".") :])
     if kind is None or name not in pages:
         raise ApiError(404, f"the page has no {name!r}", code="not_found")

@@ -1,9 +1,9 @@
 """Files as answers: whole, in the ranges asked for, or 304 for a client that has them.
 
-Ranges and conditions are starlette's. A clip is copied from the store to a scratch file first,
-whatever the store. A folder's own files could be sent directly, but that would be a second path
-through the code, and one that answers 500 when a file is deleted between its lookup and its
-opening; and S3 has no file to send.
+Starlette evaluates ranges and conditions. A clip is first copied from the store to a scratch file,
+for every kind of store. The files of a folder could be sent directly, but that would be a second
+path through the code, which answers 500 if a file is deleted between its lookup and its opening;
+and S3 has no file to send.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from farm.ingress.errors import ApiError
 
-_STATIC = StaticFiles()  # serves no folder: only its judgement of conditions is used
+_STATIC = StaticFiles()  # serves no folder: only its evaluation of conditions is used
 
 
 def not_modified(request: Request, headers: Mapping[str, str]) -> Response | None:
-    """304 if the caller already has the answer with these headers; None otherwise."""
+    """Return 304 if the caller already has the answer with these headers; None otherwise."""
     if _STATIC.is_not_modified(Headers(headers), request.headers):
         return Response(status_code=304, headers=headers)
     return None
@@ -34,10 +34,10 @@ class _NoRangeError(Exception):
 
 
 class ScratchResponse(FileResponse):
-    """Bytes, sent from a scratch file that lives as long as the answer.
+    """Bytes, sent from a scratch file that exists as long as the answer.
 
-    So slow clients hold no memory. Errors have the API's shape, and a malformed Range header is
-    ignored, as RFC 9110 demands.
+    Slow clients therefore hold no memory. Errors have the API's shape, and a malformed Range header
+    is ignored, as RFC 9110 demands.
     """
 
     def __init__(self, read: Callable[[], bytes], **options: Any) -> None:
@@ -71,8 +71,8 @@ class ScratchResponse(FileResponse):
             whole = [header for header in scope["headers"] if header[0] != b"range"]
             await super().__call__({**scope, "headers": whole}, receive, send)
 
-    def _unsatisfiable(self, told: Headers) -> ApiError:
-        size = told["content-range"].rpartition("/")[2]
+    def _unsatisfiable(self, answer: Headers) -> ApiError:
+        size = answer["content-range"].rpartition("/")[2]
         headers = {"Accept-Ranges": "bytes", "Content-Range": f"bytes */{size}"}
         message = f"Range: the file has {size} bytes; ask for a part of them, as in bytes=0-99"
         return ApiError(416, message, code="range_not_satisfiable", param="Range", headers=headers)

@@ -18,7 +18,7 @@ from farm.workers.cluster import answers, check_token, running_cluster
 from farm.workers.lifeline import lifeline
 
 REPLICAS = 2
-PATIENCE_S = 30.0  # with a coordinator that is away; then the client gets 503 and may retry
+PATIENCE_S = 30.0  # for a coordinator that does not answer; then the client gets 503
 
 
 def _build() -> FastAPI:

@@ -32,7 +32,7 @@ PREFIX = f"{BELOW}/image-to-video"
 SIZES = ((1024, 576), (576, 1024), (768, 768))
 JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # how their files begin
 MAX_SEED = 4_294_967_294
-# What may be given: the least, the most, the default.
+# The parameters: the least value, the greatest, and the default.
 NUMBERS = {
     "seed": (0, MAX_SEED, "0"),
     "cfg_scale": (0.0, 10.0, "1.8"),
@@ -174,7 +174,7 @@ async def result(
         raise ApiError(404, f"id: there is no generation {id}")
     if view.job.state.is_open:
         return JSONResponse(Pending(id=id).model_dump(), 202)
-    if view.job.state is State.CANCELLED:  # not an error of the farm's
+    if view.job.state is State.CANCELLED:  # not an error of the farm
         raise ApiError(404, f"id: the generation {id} was cancelled")
     if view.job.state is not State.COMPLETED:
         raise ApiError(500, view.job.error or f"the generation is {view.job.state}")
@@ -191,7 +191,7 @@ async def _video(farm: TheFarm, view: JobView) -> bytes:
 
 
 def _size(picture: bytes, max_pixels: int) -> tuple[int, int]:
-    """The picture's size, which the video will have; ApiError 400 or 422."""
+    """The picture's size, which the video will have. Raises ApiError 400 or 422."""
     if not picture.startswith(JPEG_OR_PNG):
         raise ApiError(422, "image: not a JPEG or PNG picture")
     try:
@@ -220,6 +220,6 @@ def _encode(job: str) -> str:
 
 
 def _decode(text: str) -> str:
-    """The job's id; empty for what cannot be one."""
+    """The job's id; empty if this cannot be one."""
     job = bytes.fromhex(text).rstrip(b"\0").decode("ascii", errors="replace")
     return job if re.fullmatch(ID, job) else ""

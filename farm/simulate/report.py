@@ -37,9 +37,10 @@ class Report:
         """The share of time that all workers were busy while work waited for them."""
         return sum(self.busy_s.values()) / max(1e-9, sum(self.there_s.values()))
 
-    def waits_of(self, one: str | int) -> list[float]:
-        """The sorted waits until the first task, of a tenant's jobs or of a priority's."""
-        return sorted(w for whose, waits in self.waits.items() if one in whose for w in waits)
+    def waits_of(self, tenant_or_priority: str | int) -> list[float]:
+        """The sorted waits until the first task, of the jobs of a tenant or of a priority."""
+        chosen = (waits for key, waits in self.waits.items() if tenant_or_priority in key)
+        return sorted(wait for waits in chosen for wait in waits)
 
     def lines(self) -> Iterator[str]:
         """The report as text, line by line."""

@@ -1,4 +1,4 @@
-"""The farm's own scheduler on a simulated clock, with jobs, faults and GPUs by chance."""
+"""The farm's own scheduler on a simulated clock, with random jobs, faults and losses of GPUs."""
 
 import heapq
 import random
@@ -89,7 +89,7 @@ class Simulation:
         self._at(now + seconds + DISPATCH_S, self._end, (assignment, fault))
 
     def _first(self, run: Run, now: float) -> None:
-        """A job's first task."""
+        """Note how long a job waited for its first task, and which younger jobs went first."""
         report, urgency = self.report, run.urgency
         tenant, priority, submitted = urgency.tenant, urgency.priority, urgency.submitted
         youngest = max(self._youngest[tenant], submitted)

@@ -28,7 +28,7 @@ def free_torch_threads(spins: bool = False) -> None:
 
 
 class Host:
-    """Runs a worker in its own process. Methods of the group `control` answer during a task, too."""
+    """Runs a worker in its own process. Methods of the group `control` answer during a task too."""
 
     def __init__(self, slot: Slot, store: Store, engine: str, compiled: bool) -> None:
         """engine: the module whose `Worker` is run. compiled: whether by `svd_engine.optimize`."""

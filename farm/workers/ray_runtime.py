@@ -23,7 +23,7 @@ class RayRuntime:
         return own_actor()
 
     def watch_node(self) -> None:
-        """From now on, end this process when its node is dead. Blocks for a moment."""
+        """From now on, end this process when its node is dead. Blocks briefly."""
         lifeline(end_process)
 
     def end_process(self, why: str) -> None:

@@ -24,7 +24,7 @@ class Runtime(Protocol):
         """An id that this process keeps over restarts, and its cluster's address; empty if none."""
 
     def watch_node(self) -> None:
-        """From now on, end this process when its machine leaves the cluster. Blocks for a moment."""
+        """From now on, end this process when its machine leaves the cluster. Blocks briefly."""
 
     def end_process(self, why: str) -> None:
         """End this process; another one continues from the store."""

@@ -57,7 +57,7 @@ def test_the_farm_goes_on_without_the_program(environment: dict[str, str], tmp_p
     batch = ("-m", "farm.batch", folder, "--out", tmp_path / "out", *store, "--model=tiny", *SMALL)
     handed = python(environment, *batch, "--detach")
     assert handed.returncode == 0, handed.stderr
-    assert "2 clips handed over, 0 done already; the farm goes on" in handed.stdout
+    assert "2 clips submitted, 0 done already; the farm keeps running" in handed.stdout
     assert "`ray stop` ends it" in handed.stderr
     assert not list((tmp_path / "out").glob("*.mp4"))
 

@@ -81,7 +81,7 @@ def test_detach_hands_over_and_a_later_run_fetches(farm: Farm, tmp_path: Path, c
     (folder / "b.png").write_bytes(b"no picture")
     assert run(folder, "--out", out, "--detach") == 1  # one was not taken
     told = capsys.readouterr()
-    assert told.out.startswith("1 clip handed over, 0 done already; the farm goes on.\n")
+    assert told.out.startswith("1 clip submitted, 0 done already; the farm keeps running.\n")
     assert "[1/2] b-seed0: the file is not a picture" in told.err
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         "summary.json"
@@ -89,7 +89,7 @@ def test_detach_hands_over_and_a_later_run_fetches(farm: Farm, tmp_path: Path, c
     assert run(folder, "--out", out) == 1
     assert "1 of 2 clips are done" in capsys.readouterr().out
     assert run(folder / "a.png", "--out", out, "--detach") == 0
-    assert "0 clips handed over, 1 done already" in capsys.readouterr().out
+    assert "0 clips submitted, 1 done already" in capsys.readouterr().out
 
 
 @given(steps=st.lists(st.integers(0, 25)), ends=st.sampled_from(["done", "failed", "cancelled"]))

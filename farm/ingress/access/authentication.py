@@ -1,4 +1,4 @@
-"""Who is asking: each bearer key, stored as a hash, belongs to a tenant."""
+"""Identifies callers: each bearer key, stored as a hash, belongs to a tenant."""
 
 import hashlib
 import math
@@ -19,12 +19,12 @@ from farm.settings import Key, Settings
 # Every caller on this machine, when the farm has no keys.
 ANYBODY = Key(tenant="default", operator=True)
 
-# Only documents the scheme in OpenAPI: `key_of` is what refuses.
+# This only documents the scheme in OpenAPI: `key_of` refuses callers.
 BEARER = HTTPBearer(auto_error=False, description="not needed when the farm has no keys")
 
 
 async def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key:
-    """The caller's key, which says what the caller may do; ApiError 401, 403 or 429.
+    """The caller's key, which says what the caller may do. Raises ApiError 401, 403 or 429.
 
     A farm without keys serves only its own machine. Of the web pages open there, only the farm's
     own and those of FARM_CORS_ORIGINS may call it.
@@ -52,7 +52,7 @@ def caller_of(headers: Headers, keys: Keys) -> str:
 
 
 def still_allowed(request: Request) -> bool:
-    """Whether the caller's key still grants what it did: keys may be revoked during a request."""
+    """Whether the caller's key is still in force: keys may be revoked during a request."""
     keys: Keys = request.app.state.keys
     return not keys.needed or keys.find(_name_of(request.headers)) == request.state.key
 
@@ -63,13 +63,13 @@ async def tenant_of(key: Annotated[Key, Depends(key_of)]) -> str:
 
 
 async def operator(key: Annotated[Key, Depends(key_of)]) -> None:
-    """ApiError 403 unless the key has operator rights."""
+    """Raise ApiError 403 unless the key has operator rights."""
     if not key.operator:
         raise ApiError(403, "this key lacks operator rights", code="operators_only")
 
 
 def _name_of(headers: Headers) -> str:
-    """The hash by which the settings list the bearer key; empty when none was sent."""
+    """The bearer key's hash, by which the settings list it; empty if no key was sent."""
     kind, _, key = headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not key.strip():
         return ""
@@ -81,7 +81,7 @@ def _refused(message: str, code: str) -> ApiError:
 
 
 def _limit(request: Request, name: str, per_minute: float) -> None:
-    """ApiError 429 for a key over its rate; each replica allows its share of the rate."""
+    """Raise ApiError 429 if a key exceeds its rate, of which each replica allows its share."""
     now, share = time.monotonic(), per_minute / request.app.state.replicas
     rates: dict[str, tuple[float, Rate]] = request.app.state.rates
     if rates.get(name, (None,))[0] != share:  # a new key, or a new rate
@@ -97,7 +97,7 @@ def _limit(request: Request, name: str, per_minute: float) -> None:
 
 
 def check_host(host: str, settings: Settings) -> None:
-    """RequestError if a farm without keys would listen beyond its own machine."""
+    """Raise RequestError if a farm without keys would listen beyond its own machine."""
     if not settings.keys and settings.keys_file is None and not is_loopback(host):
         raise RequestError(
             f"the farm would listen at {host} and has no keys: set FARM_KEYS or FARM_KEYS_FILE, or "

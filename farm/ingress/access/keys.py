@@ -12,14 +12,14 @@ from farm.settings import KEYS, Key, Settings
 
 log = logging.getLogger("farm")
 
-LOOK_S = 2.0  # at least, between two reads of the file
+LOOK_S = 2.0  # the shortest time between two reads of the file
 
 
 class Keys:
     """Keys by their sha256, at most LOOK_S out of date."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
-        """RequestError for a file that cannot be read, or holds something else than keys."""
+        """Raises RequestError for a file that cannot be read, or contains anything but keys."""
         if settings.keys and settings.keys_file is not None:
             raise RequestError("FARM_KEYS and FARM_KEYS_FILE: give one of them")
         self._file, self._clock = settings.keys_file, clock
@@ -31,7 +31,7 @@ class Keys:
 
     @property
     def needed(self) -> bool:
-        """Whether callers need a key. An empty file of keys means yes: it admits nobody."""
+        """Whether callers need a key. With an empty file they do, and nobody is admitted."""
         return self._file is not None or bool(self._known)
 
     def find(self, name: str) -> Key | None:

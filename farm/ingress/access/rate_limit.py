@@ -1,6 +1,6 @@
-"""How often a key may send requests. Pure: the clock is passed in."""
+"""Limits how often a key may send requests. Pure: times are passed in."""
 
-BURST_S = 10.0  # the requests allowed in this time may come all at once
+BURST_S = 10.0  # the requests allowed in this time may all come at once
 
 
 class Rate:

@@ -1,4 +1,4 @@
-"""Whether a request comes from this machine, and from a program or web page that may call the farm.
+"""Checks that a request comes from this machine, and from a program or page that may call the farm.
 
 A farm without keys trusts every caller. It therefore refuses what a proxy forwarded, even a proxy
 on the same machine, and what a page of another site sent through the user's browser.
@@ -34,9 +34,9 @@ _PREFIXES = (
 
 
 def check_local(request: Request, pages: Iterable[str]) -> None:
-    """ApiError 403 for a request from elsewhere, or from a page that may not call the farm.
+    """Raise ApiError 403 for a request from elsewhere, or from a page that may not call the farm.
 
-    pages: the origins of other sites whose pages may.
+    pages: the origins of other sites whose pages may call it.
     """
     headers = request.headers
     hosts = headers.getlist("host")
@@ -82,7 +82,7 @@ def _proxy_header(names: Iterable[str]) -> str:
 
 
 def _check_page(request: Request, hosts: list[str], pages: frozenset[str]) -> None:
-    """ApiError 403 if the browser says that a page of another site sent the request.
+    """Raise ApiError 403 if the browser says that a page of another site sent the request.
 
     Browsers send Origin with most requests; without it, as for pictures, forms and links, they
     still send Sec-Fetch-Site or Referer.

@@ -1,1 +1,1 @@
-"""How a request's body becomes its fields and its picture."""
+"""Parses a request's body into its fields and its picture."""

@@ -1,4 +1,4 @@
-"""Reading a request's body: multipart or JSON, as browsers, curl and OpenAI's SDK send it."""
+"""Reads a request's body: multipart or JSON, as browsers, curl and OpenAI's SDK send it."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +99,7 @@ async def threaded(request: Request, size: int, function: Callable[..., T], *arg
 
 
 async def _receive(request: Request, limit: int) -> bytearray:
-    """The body, of which no more than `limit` bytes are read, whatever its header says."""
+    """The body; at most `limit` bytes of it are read, whatever its header says."""
     body = bytearray()
     try:
         async with asyncio.timeout(UPLOAD_S), asyncio.timeout(IDLE_S) as idle:
@@ -159,7 +159,7 @@ def _parse_reference(text: str, payloads: Sequence[Payload]) -> tuple[Any, Seque
 
 
 def _take_url(fields: dict[str, Any], has_file: bool, picture: str) -> tuple[str | None, Any]:
-    """Remove the picture's URL from the fields: its field's name and the URL; None without one."""
+    """Remove the picture's URL from the fields; returns its field's name and the URL, if any."""
     if (reference := fields.pop(REFERENCE, None)) is not None:
         if not isinstance(reference, dict) or "image_url" not in reference:
             raise bad_request(REFERENCE, f"{REFERENCE}: {REFERENCE_USAGE}")
@@ -187,7 +187,7 @@ async def _fetch(name: str, url: str, hosts: Sequence[str], limit: int) -> bytes
 
 
 def _data_url(name: str, value: Any, payloads: Sequence[Payload]) -> bytes:
-    """The bytes of a data URL; data of `#0`, `#1`, ... stands for a payload that was cut out."""
+    """The bytes of a data URL; data like `#0`, `#1` stands for a payload that was cut out."""
     try:
         if not isinstance(value, str):
             raise ValueError(USAGE)

@@ -22,7 +22,7 @@ def is_data_url(text: str) -> bool:
 
 
 def split_data_url(url: str) -> tuple[bool, str]:
-    """Whether the data is base64, and the data; ValueError for anything but a data URL."""
+    """Whether the data is base64, and the data. Raises ValueError if this is not a data URL."""
     head, comma, data = url.partition(",")
     if not comma or not is_data_url(head):
         raise ValueError(USAGE)
@@ -30,7 +30,7 @@ def split_data_url(url: str) -> tuple[bool, str]:
 
 
 def decode(data: Payload, base64: bool) -> bytes:
-    """The bytes that a data URL's data encodes; ValueError for malformed base64."""
+    """The bytes that a data URL's data encodes. Raises ValueError for malformed base64."""
     pieces = _cut(data)
     if any(b"%" in piece for piece in _cut(data)):
         pieces = _unescaped(pieces)

@@ -34,9 +34,9 @@ class Part:
 def parse_form(
     data: bytes | bytearray, content_type: str, long: Collection[str] = ()
 ) -> list[Part]:
-    """The parts in order; ApiError 400 or 413. It blocks, so call it in a thread.
+    """The parts in order. Raises ApiError 400 or 413. This blocks, so call it in a thread.
 
-    long: fields without a limit of their own, such as a picture's data URL.
+    long: fields whose length is not limited, such as a picture's data URL.
     """
     parser = MultiPartParser(
         Headers({"content-type": content_type}),

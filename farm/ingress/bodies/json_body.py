@@ -20,11 +20,11 @@ PIECE = 2**20  # bytes unescaped at once: meanwhile no other thread runs
 SHORT = 4096  # bytes; a payload up to this length stays in the text
 MOST = 4  # payloads; a request needs one
 
-Payload = bytes | memoryview  # of base64; a memoryview of the body where it needs no unescaping
+Payload = bytes | memoryview  # of base64; a memoryview of the body if it needs no unescaping
 
 
 def parse_json(data: bytes | bytearray) -> tuple[dict[str, Any], Sequence[Payload]]:
-    """The fields, and the payloads whose places `#0`, `#1`, ... hold; ApiError 400 or 413."""
+    """The fields, and the payloads that `#0`, `#1`, ... replace. Raises ApiError 400 or 413."""
     text, payloads = _cut(data)
     try:
         # NaN and numbers out of range are refused where parameters are read, which names them.

@@ -1,4 +1,4 @@
-"""How many requests are served at once, in all and for each caller.
+"""Limits how many requests are served at once, in all and for each caller.
 
 Event streams, request bodies and all other requests are limited separately, so that none of them
 can shut the others out. Health probes are not limited.
@@ -29,7 +29,7 @@ log = logging.getLogger("farm")
 # At once, over all replicas.
 STREAMS = 512
 REQUESTS = 1024
-BODIES = 16  # of the greatest length; shorter ones take less of the same room
+BODIES = 16  # of the greatest length; shorter ones take less of the same memory
 MAX_HEADERS = 2**20  # bytes
 HEALTH = ("/healthz", "/readyz")
 STREAM = re.compile(r"/v1/videos/[^/]+/events/?")
@@ -45,7 +45,7 @@ class ConcurrencyLimits:
     def __init__(
         self, app: ASGIApp, shapes: Mapping[str, Shape], max_body: int, replicas: int
     ) -> None:
-        """shapes: of errors, by the path they are used below. max_body: bytes."""
+        """shapes: the shapes of errors, by the path below which they are used. max_body: bytes."""
         self._app, self._shapes, self._max_body = app, shapes, max_body
         self._streams = Slots(STREAMS // replicas)
         self._requests = Slots(REQUESTS // replicas)
@@ -75,7 +75,7 @@ class ConcurrencyLimits:
             await shape_for(scope, self._shapes)(api_error)(scope, receive, send)
 
     def _admit(self, scope: Scope, held: ExitStack) -> None:
-        """Hold the slots that the request needs; ApiError 431 or 503."""
+        """Hold the slots that the request needs. Raises ApiError 431 or 503."""
         if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADERS:
             message = f"the headers are over {MAX_HEADERS} bytes"
             raise ApiError(431, message, code="headers_too_large", headers={"Connection": "close"})

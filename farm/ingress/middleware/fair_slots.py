@@ -22,7 +22,7 @@ class Slots:
 
     @contextmanager
     def hold(self, caller: str, count: int = 1) -> Iterator[None]:
-        """Hold some until the end of the block; FullError if the caller may have no more now."""
+        """Hold slots within the context. Raises FullError if the caller may have no more now."""
         if self._held[caller] + count > self._free - count:
             raise FullError
         self._free -= count

@@ -18,7 +18,7 @@ from farm.model.farm_api import FarmApi
 from farm.model.job import JobView, LogEntry
 from farm.store.keys import preview_key
 
-LOOK_S = 2.0  # between two checks that the reader may still read
+LOOK_S = 2.0  # between two checks of the reader's key
 
 
 async def event_stream(
@@ -49,7 +49,7 @@ async def event_stream(
 async def _news(
     farm: FarmApi, job: str, version: int, allowed: Callable[[], bool]
 ) -> tuple[int, list[JobView]] | None:
-    """The job's news after a version, from `Farm.watch`; None once the reader may not have them."""
+    """The job's changes after a version, from `Farm.watch`; None once the key was revoked."""
     news = asyncio.ensure_future(farm.watch([job], version))
     try:
         while allowed():

@@ -46,7 +46,7 @@ TheFarm = Annotated[FarmApi, Depends(farm_of)]
 
 
 async def own_view(video_id: VideoId, farm: TheFarm, tenant: Tenant) -> JobView:
-    """The job, if it is the caller's; ApiError 404 otherwise."""
+    """The job, if it is the caller's. Raises ApiError 404 otherwise."""
     view = await find(farm, video_id, tenant)
     if view is None:
         raise no_video(video_id)
@@ -86,10 +86,10 @@ async def _read_submission(
 
 @contextmanager
 def _weights_named(submission: Submission) -> Iterator[None]:
-    """Turn a RequestError of the farm's into an ApiError that names the parameter.
+    """Turn a RequestError of the farm into an ApiError that names the parameter.
 
-    Everything else was checked before the farm was called, so it must be about the weights. Only a
-    SizeError is about no single parameter.
+    Everything else was checked before the farm was called, so the error must be about the weights;
+    only a SizeError is not about a single parameter.
     """
     try:
         yield
