@@ -68,12 +68,12 @@ def add_param_options(
             continue
         names = (name, *(alias for alias, full in ALIASES.items() if full == name))
         default = field.default
-        told = "" if default in (None, ()) else f" (default: {as_text(default)})"
+        default_text = "" if default in (None, ()) else f" (default: {as_text(default)})"
         group.add_argument(
             *map(option, names),
             dest=name,
             default=argparse.SUPPRESS,
-            help=f"{field.description}{told}",
+            help=f"{field.description}{default_text}",
             metavar=_metavar(name, field.annotation),
         )
 

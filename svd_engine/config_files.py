@@ -85,8 +85,8 @@ def read_config(folder: Path, name: str, kind: type[Config]) -> Config:
 
 def idle_keys(folder: Path) -> tuple[str, ...]:
     """A line for each file with keys that have no effect here. Raises CheckpointError."""
-    told = (_idle(folder / name, kind, read_json(folder, name)) for kind, name in FILES.items())
-    return tuple(filter(None, told))
+    lines = (_idle(folder / name, kind, read_json(folder, name)) for kind, name in FILES.items())
+    return tuple(filter(None, lines))
 
 
 def _idle(path: Path, kind: type[BaseModel], data: dict[str, Any]) -> str:

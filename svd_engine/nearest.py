@@ -8,7 +8,7 @@ SHORTEST = 3  # characters of a name that may be a part of the one that was mean
 
 
 def nearest(given: str, known: Iterable[str]) -> str | None:
-    """The known name most like the given one, or the shortest that contains it; None without."""
+    """The known name most like the given one, or the shortest that contains it, if any."""
     plain = {_plain(name): name for name in known}
     text = _plain(given[:LONGEST])
     if near := difflib.get_close_matches(text, plain, 1):
@@ -18,7 +18,7 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """`; did you mean x?` with the nearest known name; empty where no name is near."""
+    """`; did you mean x?` with the nearest known name; empty if no name is near."""
     near = nearest(given, known)
     return f"; did you mean {near}?" if near else ""
 

@@ -173,14 +173,14 @@ class RenderParams(Lasting):
 
     @property
     def frames(self) -> int:
-        """Frames of the finished clip; ValueError where `num_frames` is open."""
+        """Frames of the finished clip; ValueError if `num_frames` is open."""
         if self.num_frames is None:
             raise ValueError("num_frames is open: resolve the params first")
         return self.num_frames
 
     @property
     def guidance(self) -> tuple[float, float]:
-        """Guidance of the first and of the last frame; ValueError where it is open."""
+        """Guidance of the first and of the last frame; ValueError if it is open."""
         if self.max_guidance_scale is None:
             raise ValueError("max_guidance_scale is open: resolve the params first")
         return self.min_guidance_scale, self.max_guidance_scale

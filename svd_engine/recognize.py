@@ -98,7 +98,7 @@ class Head:
 
     keys: frozenset[str]
     types: tuple[str, ...]  # of its tensors, sorted and without repetitions
-    said: str  # its metadata, as text
+    metadata: str  # as JSON text
 
 
 def read_head(file: Path) -> Head:
@@ -111,7 +111,7 @@ def read_head(file: Path) -> Head:
         text = stream.read(size)
     try:
         entries = json.loads(text)
-        said = entries.pop("__metadata__", {})
+        metadata = entries.pop("__metadata__", {})
         ends = [entry["data_offsets"][1] for entry in entries.values()]
         types = sorted({str(entry["dtype"]) for entry in entries.values()})
         whole = 8 + size + max(ends, default=0)
@@ -123,7 +123,7 @@ def read_head(file: Path) -> Head:
             f"{file} is not a whole safetensors file: it has {there} bytes, and its head says "
             f"{whole}; download it again"
         )
-    return Head(frozenset(entries), tuple(types), json.dumps(said))
+    return Head(frozenset(entries), tuple(types), json.dumps(metadata))
 
 
 def explain_file(file: Path) -> str:
@@ -224,7 +224,7 @@ def _in_types(head: Head) -> str:
 
 def _distilled(file: Path, head: Head, what: str) -> str:
     """A note about a file that is an LCM by its name or metadata, though not by its tensors."""
-    if "LCM" in what or not re.search(r"lcm", f"{file.name} {head.said}", re.IGNORECASE):
+    if "LCM" in what or not re.search(r"lcm", f"{file.name} {head.metadata}", re.IGNORECASE):
         return ""
     return "; by its name it is an LCM, distilled for a sampler that the engine does not have"
 

@@ -117,8 +117,8 @@ def decode(
 ) -> Tensor:
     """Decode latents (F, C, h, w) to frames (F, 3, H, W) in [-1, 1], float32.
 
-    chunk_size: None decodes the clip as a whole. A number decodes so many frames at a time, as
-    diffusers does; the chunks do not know each other, and their seams are part of the result.
+    chunk_size: None decodes the clip as a whole. A number decodes this many frames at a time, as
+    diffusers does; chunks are independent, and their seams are part of the result.
     slices: how many to decode a whole clip in, without changing it; see `exact.decode_slices`. 1 is
     a plain forward pass.
     seam: connects these frames to the rest of the clip in other processes.

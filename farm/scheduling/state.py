@@ -123,7 +123,7 @@ class WorkerState:
 
     name: str
     kind: Kind
-    memory: int | None = None  # bytes of its GPU that it may use; None where no limit is known
+    memory: int | None = None  # bytes of its GPU that it may use; None if there is no known limit
     model: Hashable = None  # loaded
     task: Assignment[Any] | None = None
     draining: bool = False

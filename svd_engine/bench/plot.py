@@ -21,7 +21,7 @@ def check_plot(path: Path) -> None:
         raise ValueError(f"--plot: cannot draw {path.suffix!r}, only .{' .'.join(formats)}")
 
 
-def draw(told: dict[str, Any], rows: list[Row], path: Path) -> None:
+def draw(about: dict[str, Any], rows: list[Row], path: Path) -> None:
     """Draw bars of seconds, a panel for each stage, with the lower bound as a line."""
     from matplotlib.figure import Figure
 
@@ -36,8 +36,8 @@ def draw(told: dict[str, Any], rows: list[Row], path: Path) -> None:
         "seconds: shorter is faster.  1.50 x: diffusers, eager, takes 1.50 times as long"
     )
     figure.suptitle(
-        f"Stable Video Diffusion, {told['clip']}, {rows[0].dtype}\n"
-        f"{told['device']}, torch {told['torch']}, preset {told['preset']}",
+        f"Stable Video Diffusion, {about['clip']}, {rows[0].dtype}\n"
+        f"{about['device']}, torch {about['torch']}, preset {about['preset']}",
         fontsize=11,
     )
     figure.savefig(path, dpi=150)

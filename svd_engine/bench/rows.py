@@ -33,10 +33,10 @@ class Row:
 class Table:
     """Rows in order. Each is printed when it is added, and the file is written again."""
 
-    def __init__(self, told: dict[str, Any], out: Path | None, say: Callable[[str], object]):
-        """told: facts about the machine and the preset. say: prints a line."""
+    def __init__(self, about: dict[str, Any], out: Path | None, say: Callable[[str], object]):
+        """about: facts about the machine and the preset. say: prints a line."""
         self.rows: list[Row] = []
-        self.told, self._out, self._say = told, out, say
+        self.about, self._out, self._say = about, out, say
 
     def add(self, row: Row) -> None:
         """Add a row, or replace an earlier one with the same key."""
@@ -50,8 +50,8 @@ class Table:
             self.rows.append(row)
         self._say(_line(row))
         if self._out is not None:
-            told = self.told | {"rows": [asdict(row) for row in self.rows]}
-            self._out.write_text(json.dumps(told, indent=1) + "\n")
+            document = self.about | {"rows": [asdict(row) for row in self.rows]}
+            self._out.write_text(json.dumps(document, indent=1) + "\n")
 
     def find(self, stage: str, implementation: str, variant: str) -> Row | None:
         """The row with a key, if there is one."""

@@ -55,21 +55,21 @@ class Bench:
         self._against, self._plot = against, plot
         self._until = time.monotonic() + budget
         p, on_gpu = self._preset, self._device.type == "cuda"
-        told: dict[str, Any] = {
+        about: dict[str, Any] = {
             "device": torch.cuda.get_device_name(self._device) if on_gpu else _processor(),
             "torch": torch.__version__,
             "preset": preset,
             "clip": f"{p.frames} frames, {p.width} x {p.height}, {p.steps} steps",
         }
-        self._table = Table(told, out, _say)
+        self._table = Table(about, out, _say)
         self._floor: dict[str, float] = {}  # the lower bound of the seconds, by stage
 
     def run(self, profile: bool) -> None:
         """Measure all that fits the budget. Raises ValueError if diffusers cannot be loaded."""
-        told, dtype = self._table.told, getattr(torch, self._dtype)
-        _say(f"{told['device']}, torch {told['torch']}, {self._dtype}: {told['clip']}")
+        about, dtype = self._table.about, getattr(torch, self._dtype)
+        _say(f"{about['device']}, torch {about['torch']}, {self._dtype}: {about['clip']}")
         tflops, gbps = machine_rates(self._device, dtype)
-        told |= {"matrix_tflops": round(tflops, 3), "copy_gbps": round(gbps, 1)}
+        about |= {"matrix_tflops": round(tflops, 3), "copy_gbps": round(gbps, 1)}
         _say(f"matrix product {tflops:.2f} TFLOP/s, copy {gbps:.1f} GB/s")
         engine = build_engine(self._preset, self._device, dtype)
         operations = operations_of(engine.unet.config, engine.vae.config, self._preset.params)
@@ -87,7 +87,7 @@ class Bench:
         if self._against:
             self._others(engine, stages)
         if self._plot is not None and self._table.rows:
-            draw(told, self._table.rows, self._plot)
+            draw(about, self._table.rows, self._plot)
             _say(str(self._plot))
 
     def _tiers(self, engine: Engine, clip: Stage) -> None:
@@ -230,8 +230,8 @@ def _ours(stage: Stage) -> dict[tuple[str, str], Call]:
 
 def _processor() -> str:
     """The processor's name, if known, and the instructions and threads that torch uses."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     threads = f"threads: {torch.get_num_threads()}"
     return ", ".join([*names[:1], torch.backends.cpu.get_cpu_capability(), threads])

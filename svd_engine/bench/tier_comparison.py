@@ -98,7 +98,7 @@ def table(found: dict[str, Found]) -> list[str]:
     for name, one in found.items():
         seconds, params = mean(one.seconds), one.params
         whole = len(whole_steps(params.steps, params.reuse_interval))
-        told = f"{name:20}{params.steps:6}{whole:6}{seconds:9.2f}{base / seconds:7.2f}"
+        line = f"{name:20}{params.steps:6}{whole:6}{seconds:9.2f}{base / seconds:7.2f}"
         near = f"{mean(one.psnr):8.1f}{min(one.psnr):7.1f}{mean(one.ssim):8.3f}"
-        lines.append(told if name == "exact" else told + near)
+        lines.append(line if name == "exact" else line + near)
     return lines

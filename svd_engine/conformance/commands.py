@@ -145,7 +145,7 @@ def _steps(text: str | None) -> set[int] | None:
 
 def compare(options: argparse.Namespace) -> int:
     """Compare two traces. Returns 0 if they are alike, 1 if one departs; see `COMPARED`."""
-    from svd_engine.conformance.compare import compare, table, tiers_told
+    from svd_engine.conformance.compare import compare, table, tier_warnings
     from svd_engine.conformance.page import comparison_page
     from svd_engine.conformance.traces import TraceError, open_trace
 
@@ -160,7 +160,7 @@ def compare(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(comparison.as_json()))
     else:
-        print("\n".join([*tiers_told(first, second), *table(comparison)]))
+        print("\n".join([*tier_warnings(first, second), *table(comparison)]))
     return 1 if comparison.first_departure else 0
 
 
@@ -199,6 +199,6 @@ def diagnose(options: argparse.Namespace) -> int:
 
 def _params_of(options: argparse.Namespace, about: Mapping[str, Any]) -> RenderParams:
     """The params in the trace's header, overridden by those given as options."""
-    told = {k: v for k, v in about.get("params", {}).items() if k != "deviations"}
-    known = {name: value for name, value in told.items() if name not in given_params(options)}
+    recorded = {k: v for k, v in about.get("params", {}).items() if k != "deviations"}
+    known = {name: value for name, value in recorded.items() if name not in given_params(options)}
     return params_from(options, **known)

@@ -70,7 +70,7 @@ def compare(first: Trace, second: Trace) -> Comparison:
     )
 
 
-def tiers_told(first: Trace, second: Trace) -> Iterator[str]:
+def tier_warnings(first: Trace, second: Trace) -> Iterator[str]:
     """A warning if the headers name different tiers, whose traces are not meant to be alike."""
     names = ("tier", "reuse_interval")
     one, other = ([t.about.get("params", {}).get(n) for n in names] for t in (first, second))
@@ -120,11 +120,11 @@ def table(comparison: Comparison) -> Iterator[str]:
     lines: list[tuple[str, ...]] = [head]
     for row in comparison.rows:
         numbers = (row.largest, row.rms, row.relative)
-        told = ["-" if number is None else f"{number:.1e}" for number in numbers]
+        texts = ["-" if number is None else f"{number:.1e}" for number in numbers]
         cosine = "-" if row.cosine is None else f"{row.cosine:.6f}"
         mark = "DEPARTS" if row.departs else ""
         shape = "x".join(map(str, row.shape))
-        lines.append((row.key, shape, *told, cosine, f"{mark} {row.note}".strip()))
+        lines.append((row.key, shape, *texts, cosine, f"{mark} {row.note}".strip()))
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
         yield "  ".join(

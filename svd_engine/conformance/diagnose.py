@@ -26,8 +26,8 @@ from svd_engine.sizes import LATENT_SCALE
 
 EXACT = 1e-6  # of the right tensor's RMS: float32, summed in another order
 ROUNDING = 0.05  # of the RMS: half precision; a larger residual is reported as unexplained
-ROUNDING_TOLD = 2**-8  # the same for numbers that no network computes, which `TOLD` lists
-TOLD = ("time_ids", "guidance", "sigmas", "timesteps")
+ROUNDING_NO_NETWORK = 2**-8  # the same for numbers that no network computes, listed in `NO_NETWORK`
+NO_NETWORK = ("time_ids", "guidance", "sigmas", "timesteps")
 EXPLAINS = 0.5  # a mistake is named if it leaves less than this share of the residual
 LITTLE = 1e-4  # a residual of the picture's latent that may come from other noise
 LIKE_UNIT = 0.02  # tolerance of unit noise, beside what chance adds in a small tensor
@@ -160,7 +160,7 @@ def _explain(
         some = min(tried, key=lambda some: tried[some])
         if tried[some] < EXPLAINS * left:
             best, left = some, tried[some]
-    if left > (ROUNDING_TOLD if name in TOLD else ROUNDING):
+    if left > (ROUNDING_NO_NETWORK if name in NO_NETWORK else ROUNDING):
         return Finding(key, Verdict.UNEXPLAINED, (), at_right, left if best else None)
     if not best:
         return Finding(key, Verdict.RIGHT, (), at_right)
@@ -220,7 +220,7 @@ def _in_another_order(
         ids = under(others)
         for order in permutations(range(3)):
             left = _rms(theirs - ids[:, list(order)]) / _rms(ids)
-            if left < ROUNDING_TOLD:
+            if left < ROUNDING_NO_NETWORK:
                 names = (*others, "time_ids_order")
                 note = f"in the order {list(order)}"
                 return replace(
@@ -261,7 +261,7 @@ def report(diagnosis: Diagnosis) -> Iterator[str]:
 def line_of(finding: Finding) -> str:
     """A finding as one line."""
     numbers = [("right", finding.right), ("under it", finding.under)]
-    told = ", ".join(f"{what} {number:.1e}" for what, number in numbers if number is not None)
+    residuals = ", ".join(f"{what} {number:.1e}" for what, number in numbers if number is not None)
     named = " + ".join(finding.deviations)
-    parts = [finding.key.ljust(22), finding.verdict.value.ljust(12), named, told, finding.note]
+    parts = [finding.key.ljust(22), finding.verdict.value.ljust(12), named, residuals, finding.note]
     return "  ".join(part for part in parts if part).rstrip()

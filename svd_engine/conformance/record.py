@@ -49,13 +49,15 @@ class Recorder:
 
     def note(self, stage: str) -> None:
         """Note how much memory is in use at the end of a stage."""
-        told: dict[str, Any] = {"stage": stage, "at_s": time.perf_counter() - self._began}
-        told["process_mb"] = _resident_mb()
-        told["process_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        usage: dict[str, Any] = {"stage": stage, "at_s": time.perf_counter() - self._began}
+        usage["process_mb"] = _resident_mb()
+        usage["process_peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         if torch.cuda.is_available():
-            told["cuda_mb"] = torch.cuda.memory_allocated() / MB
-            told["cuda_peak_mb"] = torch.cuda.max_memory_allocated() / MB
-        self.memory.append({k: round(v, 3) if isinstance(v, float) else v for k, v in told.items()})
+            usage["cuda_mb"] = torch.cuda.memory_allocated() / MB
+            usage["cuda_peak_mb"] = torch.cuda.max_memory_allocated() / MB
+        self.memory.append(
+            {k: round(v, 3) if isinstance(v, float) else v for k, v in usage.items()}
+        )
 
 
 def _resident_mb() -> float:
@@ -166,8 +168,8 @@ def about_machine(device: str) -> dict[str, Any]:
             versions[library] = version(library)
         except PackageNotFoundError:
             continue
-    told: dict[str, Any] = {"versions": versions, "device": device, "machine": platform.machine()}
+    about: dict[str, Any] = {"versions": versions, "device": device, "machine": platform.machine()}
     if torch.device(device).type == "cuda":
-        told["device_name"] = torch.cuda.get_device_name(device)
-        told["cuda"], told["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
-    return told
+        about["device_name"] = torch.cuda.get_device_name(device)
+        about["cuda"], about["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
+    return about

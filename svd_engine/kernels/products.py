@@ -25,9 +25,11 @@ def _properties(device: torch.device) -> tuple[bool, int]:
     if device.type != "cuda":
         return True, 1
     index = torch.cuda.current_device() if device.index is None else device.index
-    told = triton.runtime.driver.active.utils.get_device_properties(index)
+    properties = triton.runtime.driver.active.utils.get_device_properties(index)
     major, _minor = torch.cuda.get_device_capability(index)
-    return major >= 9 and told["max_shared_mem"] >= 227 * 1024, told["multiprocessor_count"]
+    return major >= 9 and properties["max_shared_mem"] >= 227 * 1024, properties[
+        "multiprocessor_count"
+    ]
 
 
 @triton.jit
