@@ -10,11 +10,17 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-if find_spec("ray") is None:
+# What the extra `farm` installs. Without one of them, an import would fail somewhere below.
+NEEDED = (
+    *("boto3", "fastapi", "fastapi_offline", "httpx2", "pydantic_settings", "python_multipart"),
+    *("ray", "sortedcontainers", "tenacity"),
+)
+_missing = [name for name in NEEDED if find_spec(name) is None]
+if _missing:
     raise ModuleNotFoundError(
-        "the farm needs packages that the engine alone does not: "
+        f"the farm needs packages that the engine alone does not ({', '.join(_missing)}): "
         "pip install 'svd-render-farm[farm]'",
-        name="ray",
+        name=_missing[0],
     )
 if TYPE_CHECKING:
     from farm.client.connection import Connection, connect, submit, submit_many

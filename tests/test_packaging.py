@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import farm
+
 ROOT = Path(__file__).parents[1]
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = CONFIG["project"]
@@ -64,11 +66,15 @@ def test_the_farm_needs_what_its_extra_installs_and_the_engine() -> None:
     assert needed | LOADED_BY_NAME >= FARM
 
 
-def test_whoever_lacks_the_extra_is_told_its_name() -> None:
-    code = "import sys; sys.modules['ray'] = None; import farm"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 1
-    assert "pip install 'svd-render-farm[farm]'" in done.stderr.splitlines()[-1]
+def test_whoever_lacks_part_of_the_extra_is_told_its_name() -> None:
+    assert set(farm.NEEDED) == FARM
+    for name in ("ray", "tenacity"):
+        code = f"import sys; sys.modules[{name!r}] = None; import farm"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 1
+        message = f"does not ({name}): pip install 'svd-render-farm[farm]'"
+        assert message in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("script", PROJECT["scripts"])
