@@ -7,9 +7,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import cast
 
-from farm.client.farm import Farm
+from farm.client.farm import Farm, FarmReader
 from farm.errors import (
     FarmError,
     JobError,
@@ -18,7 +17,6 @@ from farm.errors import (
     UnreadableError,
     WorkerError,
 )
-from farm.model.farm_api import FarmApi
 from farm.model.job import JobRecord, JobView
 from farm.quantities import counted
 from farm.records.stored import StoredJobs
@@ -54,10 +52,10 @@ def _say(text: str, status: int) -> int:
     return status
 
 
-def _farm_of(options: argparse.Namespace) -> Farm:
-    """The running farm, or a named store if the command needs no more than that."""
+def _farm_of(options: argparse.Namespace) -> FarmReader:
+    """The running farm, or the named store if the command needs no running farm."""
     if options.store is not None and options.command in STORED:
-        return Farm(cast("FarmApi", StoredJobs(options.store)))  # has all that these commands call
+        return FarmReader(StoredJobs(options.store))
     from farm.client.ray_link import connect  # Ray is slow to load
 
     return connect(load_settings(store=options.store), start=False)
@@ -150,7 +148,7 @@ def _status(farm: Farm, _options: argparse.Namespace) -> None:
         print(f"    {note['key']}: {note['reason']}")
 
 
-def _jobs(farm: Farm, options: argparse.Namespace) -> None:
+def _jobs(farm: FarmReader, options: argparse.Namespace) -> None:
     jobs = farm.jobs(options.after, options.limit, open_only=not options.all)
     for job in jobs:
         print(_line(job))
@@ -166,11 +164,11 @@ def _line(job: JobRecord) -> str:
     return f"{job.id}  {created}  {job.tenant}  {job.priority:3}  {job.state:10} {what}{rest}"
 
 
-def _show(farm: Farm, options: argparse.Namespace) -> None:
+def _show(farm: FarmReader, options: argparse.Namespace) -> None:
     print(_view(farm, options.job).model_dump_json(indent=1))
 
 
-def _view(farm: Farm, name: str) -> JobView:
+def _view(farm: FarmReader, name: str) -> JobView:
     """Look up a job. Raises JobError, with the most similar id, if there is none."""
     try:
         return farm.show(name)
@@ -200,7 +198,7 @@ def _drain(farm: Farm, options: argparse.Namespace) -> None:
     print(f"{options.worker} is {status['workers'][options.worker]['state']}")
 
 
-def _logs(farm: Farm, options: argparse.Namespace) -> None:
+def _logs(farm: FarmReader, options: argparse.Namespace) -> None:
     after = options.after
     while True:
         open_still = _view(farm, options.job).job.state.is_open  # before the log, to miss no entry

@@ -8,7 +8,7 @@ from functools import cache, update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from farm.errors import JobError, StoreError
-from farm.model.farm_api import FarmApi
+from farm.model.farm_api import FarmApi, ReadOnlyFarm
 from farm.model.job import LOG_PAGE, ClipResult, JobView, LogEntry
 from farm.store import Store
 
@@ -18,11 +18,11 @@ R = TypeVar("R")
 
 def _blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]],
-) -> Callable[Concatenate["Farm", P], R]:
+) -> Callable[Concatenate["FarmReader", P], R]:
     """Make a blocking method from a method of FarmApi."""
     name = method.__name__
 
-    def call(self: "Farm", /, *arguments: P.args, **keywords: P.kwargs) -> R:
+    def call(self: "FarmReader", /, *arguments: P.args, **keywords: P.kwargs) -> R:
         work: Coroutine[Any, Any, R] = getattr(self._api, name)(*arguments, **keywords)
         answer = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -35,18 +35,37 @@ def _blocking(
     return call
 
 
-class Farm:
-    """FarmApi with blocking methods, and iterators built on them."""
+class FarmReader:
+    """ReadOnlyFarm with blocking methods."""
 
-    def __init__(self, api: FarmApi, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, api: ReadOnlyFarm, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """loop: the event loop that runs `api`; by default a background loop of this process."""
         self._api, self._loop = api, loop or _background_loop()
+
+    show = _blocking(ReadOnlyFarm.show)
+    jobs = _blocking(ReadOnlyFarm.jobs)
+    _page = _blocking(ReadOnlyFarm.events)
+
+    def events(self, job: str, after: int = 0) -> list[LogEntry]:
+        """All entries of a job's event log after number `after`."""
+        entries: list[LogEntry] = []
+        while True:
+            page = self._page(job, after)
+            entries += page
+            if len(page) < LOG_PAGE:
+                return entries
+            after = page[-1].seq
+
+
+class Farm(FarmReader):
+    """FarmApi with blocking methods, and an iterator built on them."""
+
+    def __init__(self, api: FarmApi, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(api, loop)
 
     ready = _blocking(FarmApi.ready)
     describe = _blocking(FarmApi.describe)
     submit = _blocking(FarmApi.submit)
-    show = _blocking(FarmApi.show)
-    jobs = _blocking(FarmApi.jobs)
     views = _blocking(FarmApi.views)
     cancel = _blocking(FarmApi.cancel)
     pause = _blocking(FarmApi.pause)
@@ -56,7 +75,6 @@ class Farm:
     status = _blocking(FarmApi.status)
     store = _blocking(FarmApi.store)
     _changes = _blocking(FarmApi.watch)
-    _page = _blocking(FarmApi.events)
 
     def watch(self, jobs: Sequence[str], tick_s: float = 10.0) -> Iterator[list[JobView]]:
         """Yield jobs as they change, until all are finished; an empty list after `tick_s` seconds.
@@ -77,23 +95,18 @@ class Farm:
                     self.show(job)
                     left[job] = None
 
-    def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """All entries of a job's event log after number `after`."""
-        entries: list[LogEntry] = []
-        while True:
-            page = self._page(job, after)
-            entries += page
-            if len(page) < LOG_PAGE:
-                return entries
-            after = page[-1].seq
-
 
 def fetch(store: Store, result: ClipResult) -> tuple[bytes, bytes]:
-    """Read the video and the thumbnail of a finished clip. Raises StoreError if they are gone."""
-    video, thumbnail = store.get(result.video), store.get(result.thumbnail)
-    if video is None or thumbnail is None:
-        raise StoreError(f"{store.where(result.video)} is gone: submit with force to render again")
-    return video.data, thumbnail.data
+    """Read the video and the thumbnail of a finished clip. Raises StoreError if one is gone."""
+    return read_artifact(store, result.video), read_artifact(store, result.thumbnail)
+
+
+def read_artifact(store: Store, key: str) -> bytes:
+    """Read a file of a finished clip. Raises StoreError if it is gone."""
+    stored = store.get(key)
+    if stored is None:
+        raise StoreError(f"{store.where(key)} is gone: submit with force to render again")
+    return stored.data
 
 
 @cache

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from farm.artifacts import ArtifactName
-from farm.client.farm import Farm
-from farm.errors import JobError, QueueFullError, StoreError
+from farm.client.farm import Farm, read_artifact
+from farm.errors import JobError, QueueFullError
 from farm.model.job import LogEntry
 from farm.model.parameters import submission_of
 from farm.model.wire import Video, video_of
@@ -113,11 +113,8 @@ class ClusterRemote:
             return self.state(job)
 
     def content(self, job: str, artifact: ArtifactName, index: int) -> bytes:
-        key, store = self._farm.show(job).job.results[index].key(artifact), self._farm.store()
-        stored = store.get(key)
-        if stored is None:
-            raise StoreError(f"{store.where(key)} is gone: submit with force to render again")
-        return stored.data
+        result = self._farm.show(job).job.results[index]
+        return read_artifact(self._farm.store(), result.key(artifact))
 
     def events(self, job: str, after: int) -> Iterator[LogEntry]:
         while True:

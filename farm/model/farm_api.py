@@ -20,7 +20,25 @@ class Ready(TypedDict):
     max_pixels: int  # of a picture
 
 
-class FarmApi(Protocol):
+class ReadOnlyFarm(Protocol):
+    """The calls that need only a store, and no running farm."""
+
+    async def show(self, job: str) -> JobView:
+        """A job and its progress. Raises JobError if there is no such job."""
+        ...
+
+    async def jobs(
+        self, after: str = "", limit: int = 100, open_only: bool = False
+    ) -> list[JobRecord]:
+        """Jobs of all tenants, oldest first, from the one after id `after` on."""
+        ...
+
+    async def events(self, job: str, after: int = 0) -> list[LogEntry]:
+        """A job's event log after entry `after`: at least LOG_PAGE entries, or the rest."""
+        ...
+
+
+class FarmApi(ReadOnlyFarm, Protocol):
     """A farm. Its methods raise FarmErrors, and all are idempotent.
 
     A call is lost if the coordinator's process ends, so callers in other processes repeat it until
@@ -67,16 +85,6 @@ class FarmApi(Protocol):
         """Like `find`, for several jobs."""
         ...
 
-    async def show(self, job: str) -> JobView:
-        """A job and its progress. Raises JobError if there is no such job."""
-        ...
-
-    async def jobs(
-        self, after: str = "", limit: int = 100, open_only: bool = False
-    ) -> list[JobRecord]:
-        """Jobs of all tenants, oldest first, from the one after id `after` on."""
-        ...
-
     async def views(self, tenant: str, after: str, limit: int, newest_first: bool) -> list[JobView]:
         """A tenant's jobs with their progress, from the one after id `after` on."""
         ...
@@ -88,10 +96,6 @@ class FarmApi(Protocol):
 
         Waits up to `timeout_s` for a change. After a restart all jobs count as changed.
         """
-        ...
-
-    async def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """A job's event log after entry `after`: at least LOG_PAGE entries, or the rest."""
         ...
 
     async def cancel(self, job: str) -> JobView:

@@ -16,7 +16,7 @@ from farm.model.job import JobRecord, LogEntry, Opened, State
 from farm.model.request import UNCOUNTED, Model, RenderRequest
 from farm.store import Store
 from farm.store.keys import events_key, events_prefix, job_key, last_entry_of, open_key
-from farm.store.quarantine import copy_aside, move_aside
+from farm.store.quarantine import Damaged, copy_aside, move_aside, read_record
 from farm.store.records import SCHEMA, parse_record
 from svd_engine.params import RenderDefaults, RenderParams
 
@@ -28,13 +28,10 @@ def read_job(store: Store, job: str) -> tuple[JobRecord, str] | None:
     ConflictError if somebody else writes the record meanwhile.
     """
     key = job_key(job)
-    stored = store.get(key)
-    if stored is None:
-        return None
-    try:
-        return parse_record(JobRecord, key, stored.data), stored.etag
-    except UnreadableError as error:
-        reason = str(error)
+    found = read_record(store, JobRecord, key)
+    if not isinstance(found, Damaged):
+        return found
+    stored, reason = found
     place = copy_aside(store, key, stored.data, reason)
     error_text = (
         f"its record could not be read, and was moved to {place}: {reason}; submit it again"

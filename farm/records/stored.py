@@ -4,9 +4,9 @@ It never writes to the store, so it is safe to use on the store of a running far
 """
 
 import logging
-from typing import NoReturn
 
-from farm.errors import JobError, StoreError, UnreadableError, WorkerError
+from farm.errors import JobError, StoreError, UnreadableError
+from farm.model.farm_api import ReadOnlyFarm
 from farm.model.job import LOG_PAGE, JobRecord, JobView, LogEntry, Progress
 from farm.records.salvage import entries_of, log_keys
 from farm.store import IDENTITY, is_key, open_store
@@ -20,8 +20,8 @@ PATIENCE_S = 10.0  # how long to retry while an S3 server does not answer
 NAMED = 1000  # the number of latest ids in which to look for one like an unknown id
 
 
-class StoredJobs:
-    """The methods of FarmApi that need only the store."""
+class StoredJobs(ReadOnlyFarm):
+    """Reads jobs from a store."""
 
     def __init__(self, url: str) -> None:
         """Raises StoreError if the store is not a farm's."""
@@ -32,14 +32,10 @@ class StoredJobs:
                 "was started with, for example `demo/store` after `make demo`"
             )
 
-    def __getattr__(self, method: str) -> NoReturn:
-        """Raise WorkerError for the other methods of FarmApi: they need a running farm."""
-        raise WorkerError(f"{self._store.where()} was opened read-only: this needs a running farm")
-
     async def jobs(
         self, after: str = "", limit: int = 100, open_only: bool = False
     ) -> list[JobRecord]:
-        """Like FarmApi's; an unreadable record is left out with a warning."""
+        """Like ReadOnlyFarm's; an unreadable record is left out with a warning."""
         found: list[JobRecord] = []
         for name in self._ids(open_only):
             if len(found) >= limit:
@@ -49,9 +45,9 @@ class StoredJobs:
                 found.append(job)
         return found
 
-    async def show(self, name: str) -> JobView:
-        """Like FarmApi's. Raises UnreadableError if the job's record cannot be read."""
-        return self._show(name)
+    async def show(self, job: str) -> JobView:
+        """Like ReadOnlyFarm's. Raises UnreadableError if the job's record cannot be read."""
+        return self._show(job)
 
     def _show(self, name: str) -> JobView:
         stored = self._store.get(job_key(name)) if is_key(job_key(name)) else None
@@ -65,7 +61,7 @@ class StoredJobs:
         return JobView(job=job, progress=Progress.of(job))
 
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
-        """Like FarmApi's; unreadable entries are left out with a warning."""
+        """Like ReadOnlyFarm's; unreadable entries are left out with a warning."""
         while True:
             found = self._entries(job, after)
             if found is not None:

@@ -8,11 +8,13 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NamedTuple
 
 from farm.background import Background
 from farm.errors import StoreError, UnreadableError
 from farm.store import Store
 from farm.store.keys import QUARANTINE, quarantined_key
+from farm.store.protocol import Stored
 from farm.store.records import R, Record, parse_record
 
 log = logging.getLogger("farm")
@@ -31,19 +33,31 @@ class SetAside(Record):
     at: float  # seconds since 1970
 
 
-def get_record(store: Store, kind: type[R], key: str) -> tuple[R, str] | None:
-    """Read a record and its etag; None if there is none.
+class Damaged(NamedTuple):
+    """An object that is not the record that its key says, and why."""
 
-    An unreadable record is moved to the quarantine, and counts as missing.
-    """
+    stored: Stored
+    reason: str
+
+
+def read_record(store: Store, kind: type[R], key: str) -> tuple[R, str] | Damaged | None:
+    """Read a record and its etag; None if there is none."""
     stored = store.get(key)
     if stored is None:
         return None
     try:
         return parse_record(kind, key, stored.data), stored.etag
     except UnreadableError as error:
-        move_aside(store, key, stored.data, str(error))
+        return Damaged(stored, str(error))
+
+
+def get_record(store: Store, kind: type[R], key: str) -> tuple[R, str] | None:
+    """Like `read_record`, but a damaged record is quarantined, and counts as missing."""
+    found = read_record(store, kind, key)
+    if isinstance(found, Damaged):
+        move_aside(store, key, found.stored.data, found.reason)
         return None
+    return found
 
 
 def move_aside(store: Store, key: str, data: bytes, reason: str) -> str:
