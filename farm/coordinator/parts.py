@@ -75,10 +75,10 @@ async def make_parts(
     older_pictures = await asyncio.to_thread(list_older, store)
     news = News(fence << 32, max(KEPT, 2 * settings.max_jobs))
     pictures = Pictures(store, background, older_pictures)
-    webhooks = Webhooks(settings, store, background)
+    webhooks = Webhooks(settings, store, background, clock)
     on_end = partial(_end_job, pictures, webhooks)
     on_superseded = partial(runtime.end_process, "another coordinator has written its jobs")
-    book = JobBook(store, background, fence, news.publish, on_end, on_superseded)
+    book = JobBook(store, background, fence, news.publish, on_end, on_superseded, clock.wall)
     rendering = _make_rendering(settings, runtime, ownership, background, fence)
     scheduler, workers, dispatcher = rendering.scheduler, rendering.workers, rendering.dispatcher
     sharing = Sharing(store, background, book, dispatcher, news.publish)
@@ -127,7 +127,7 @@ async def _end_job(pictures: Pictures, webhooks: Webhooks, job: JobRecord) -> No
     """Act on a job's end, which is in the store. Raises StoreError."""
     if job.state is State.FAILED:
         pictures.doubt(job.request.picture)  # a damaged picture may be the cause
-    await webhooks.owe(job)
+    await webhooks.add(job)
 
 
 def _make_rendering(

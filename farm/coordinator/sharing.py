@@ -52,7 +52,7 @@ class Sharing:
 
         steps: the last checkpoint of each clip that has any.
         """
-        missing = [_missing_clips(job) for job in jobs]
+        missing = [job.missing_clips() for job in jobs]
         digests = [request.digest for requests in missing for request in requests]
         results = await self._finished.read_all(digests)
         for job, requests in zip(jobs, missing, strict=True):
@@ -64,14 +64,14 @@ class Sharing:
                 # A result that is newer than the job was rendered for it, and is charged to it.
                 own = result is not None and result.finished_at >= job.created_at
                 if result is not None:
-                    self._add_result(job.id, result if own else _free_of_charge(result))
+                    self._add_result(job.id, result if own else result.free_of_charge())
                 else:
                     self._wait_for(job, request, steps.get(request.digest, 0), recovered=True)
             self._complete_admission(job)
 
     async def admit(self, job: JobRecord) -> None:
         """Answer a job's clips from the store, share those under way, render the others."""
-        missing = _missing_clips(job)
+        missing = job.missing_clips()
         for start in range(0, len(missing), LOOKUPS):
             requests = missing[start : start + LOOKUPS]
             found = await self._look_up(requests)
@@ -80,7 +80,7 @@ class Sharing:
             for request, stored in zip(requests, found, strict=True):
                 result = self._usable(request.digest, stored, job)
                 if result is not None:
-                    self._add_result(job.id, _free_of_charge(result))
+                    self._add_result(job.id, result.free_of_charge())
                 else:
                     self._wait_for(job, request)
         self._complete_admission(job)
@@ -174,7 +174,7 @@ class Sharing:
         self._finished.add(result)
         for number, job in enumerate(self._release(clip)):
             # The job that asked first is charged; for the others it counts as already finished.
-            self._add_result(job, result if number == 0 else _free_of_charge(result))
+            self._add_result(job, result if number == 0 else result.free_of_charge())
             self._close_if_done(job)
             if self._wants_clips(job):
                 self._book.save_in_background(job)
@@ -288,17 +288,3 @@ def urgency_of(jobs: Sequence[JobRecord]) -> Urgency:
     owner = (at_work or jobs)[0]
     priority = max(job.priority for job in jobs)
     return Urgency(owner.tenant, owner.created_at, priority, held=not at_work)
-
-
-def _missing_clips(job: JobRecord) -> Sequence[RenderRequest]:
-    """The clips that a job has not been answered with yet."""
-    if not job.results:
-        return job.request.clips()
-    # The results of an earlier coordinator stay, even if they are of other numerics.
-    there = {result.request.asked for result in job.results}
-    return [request for request in job.request.clips() if request.asked not in there]
-
-
-def _free_of_charge(result: ClipResult) -> ClipResult:
-    """A result that cost the job nothing."""
-    return result.model_copy(update={"gpu_seconds": 0.0, "seconds": {}})

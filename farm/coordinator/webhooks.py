@@ -12,7 +12,6 @@ import hmac
 import json
 import logging
 import random
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from farm.background import Background
-from farm.clock import uptime
+from farm.clock import Clock
 from farm.errors import OutboundError, RequestError
 from farm.model.job import JobRecord, State
 from farm.net.outbound import is_private_literal, parse_url, post
@@ -40,14 +39,14 @@ R = TypeVar("R")
 FIRST_S = 1.0  # between the first attempt and the second; doubled after each later one
 MOST_S = 600.0  # between two attempts
 GIVE_UP_S = 24 * 3600.0  # after the job's end
-LEAST_S = 600.0  # of attempts after a restart, however long ago the job ended
+LEAST_S = 600.0  # how long to try after a restart, however long ago the job ended
 AT_ONCE = 512  # a tenant's deliveries to hosts that are new, or answered last time
 SLOW_AT_ONCE = 16  # a tenant's deliveries to hosts that did not answer last time
 PER_HOST = 4  # a tenant's deliveries to one host
-TROUBLES = 10_000  # hosts of a tenant that are remembered for not having answered
+SLOW_HOSTS = 10_000  # hosts of a tenant that are remembered because they did not answer
 
 
-class Owed(Record):
+class WebhookEvent(Record):
     """An event that a receiver has not accepted yet; the same in all attempts to deliver it."""
 
     job: str
@@ -70,21 +69,21 @@ class Owed(Record):
     @property
     def body(self) -> bytes:
         """The request's body, in OpenAI's format."""
-        event = {
+        document = {
             "id": self.id,
             "object": "event",
             "created_at": self.ended_ms // 1000,
             "type": self.type,
             "data": {"id": self.job},
         }
-        return json.dumps(event).encode()
+        return json.dumps(document).encode()
 
 
-def owed_for(job: JobRecord) -> Owed | None:
-    """The event of a job that has ended; None where nobody asked for one."""
+def event_of(job: JobRecord) -> WebhookEvent | None:
+    """The event of a job that has ended; None if nobody asked for one."""
     if job.webhook_url is None or job.finished_at is None:
         return None
-    return Owed(
+    return WebhookEvent(
         job=job.id,
         url=job.webhook_url,
         type="video.completed" if job.state is State.COMPLETED else "video.failed",
@@ -93,14 +92,14 @@ def owed_for(job: JobRecord) -> Owed | None:
     )
 
 
-def signed(owed: Owed, secret: str, now: float) -> dict[str, str]:
+def signed(event: WebhookEvent, secret: str, now: float) -> dict[str, str]:
     """The headers of a signed request. secret: `whsec_` and the key in base64."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
-    text = b"%b.%d.%b" % (owed.id.encode(), int(now), owed.body)
+    text = b"%b.%d.%b" % (event.id.encode(), int(now), event.body)
     signature = base64.b64encode(hmac.digest(key, text, "sha256")).decode()
     return {
         "Content-Type": "application/json",
-        "webhook-id": owed.id,
+        "webhook-id": event.id,
         "webhook-timestamp": str(int(now)),
         "webhook-signature": f"v1,{signature}",
     }
@@ -131,76 +130,80 @@ class Lanes:
 
     def __init__(self) -> None:
         self.resolver = Resolver()
-        self._quick, self._slow = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(SLOW_AT_ONCE)
+        self._fast, self._slow = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(SLOW_AT_ONCE)
         self._hosts = WeakValueDictionary[str, asyncio.Semaphore]()
-        self._troubles = Recent[str, None](TROUBLES)
+        self._slow_hosts = Recent[str, None](SLOW_HOSTS)
 
     @asynccontextmanager
     async def slot(self, host: str) -> AsyncIterator[None]:
         """A slot for a delivery to a host; an OutboundError in it marks the host as slow."""
         own = self._hosts.setdefault(host, asyncio.Semaphore(PER_HOST))
-        async with own, self._slow if host in self._troubles else self._quick:
+        async with own, self._slow if host in self._slow_hosts else self._fast:
             try:
                 yield
             except OutboundError:
-                self._troubles[host] = None
+                self._slow_hosts[host] = None
                 raise
-            self._troubles.pop(host, None)
+            self._slow_hosts.pop(host, None)
 
 
 class Webhooks:
     """Keeps events in the store, and delivers them."""
 
-    def __init__(self, settings: Settings, store: Store, background: Background) -> None:
-        self._settings, self._store, self._background = settings, store, background
-        self._new = asyncio.Queue[Owed]()
-        self._under_way: set[Owed] = set()
+    def __init__(
+        self, settings: Settings, store: Store, background: Background, clock: Clock
+    ) -> None:
+        self._settings, self._store = settings, store
+        self._background, self._clock = background, clock
+        self._new = asyncio.Queue[WebhookEvent]()
+        self._under_way: set[WebhookEvent] = set()
         self._lanes: dict[str, Lanes] = {}  # by tenant
 
-    async def owe(self, job: JobRecord) -> None:
+    async def add(self, job: JobRecord) -> None:
         """Store the event of a job that has ended; from then on it will be delivered.
 
         May be called again for the same end, as after a restart. Raises StoreError.
         """
-        owed = owed_for(job)
-        if owed is not None:
-            data = owed.model_dump_json().encode()
-            await self._background.call(self._store.put, owed.own_key, data)
-            self._new.put_nowait(owed)
+        event = event_of(job)
+        if event is not None:
+            data = event.model_dump_json().encode()
+            await self._background.call(self._store.put, event.own_key, data)
+            self._new.put_nowait(event)
 
     async def deliver(self) -> None:
         """Deliver all events, those of earlier coordinators included; never returns."""
         self._background.start(self._recover())
         while True:
-            owed = await self._new.get()
-            if owed not in self._under_way:
-                self._under_way.add(owed)
-                self._background.start(self._deliver(owed))
+            event = await self._new.get()
+            if event not in self._under_way:
+                self._under_way.add(event)
+                self._background.start(self._deliver(event))
 
     async def _recover(self) -> None:
         """Read stored events one by one: after a restart the store has more urgent work."""
         for key in await self._stored(lambda: list(self._store.list(WEBHOOKS))):
             if is_webhook_key(key):
-                owed = await self._stored(get_record, self._store, Owed, key)
-                if owed is not None:
-                    self._new.put_nowait(owed[0])
+                event = await self._stored(get_record, self._store, WebhookEvent, key)
+                if event is not None:
+                    self._new.put_nowait(event[0])
 
-    async def _deliver(self, owed: Owed) -> None:
+    async def _deliver(self, event: WebhookEvent) -> None:
         pause = FIRST_S
-        age = time.time() - owed.ended_ms / 1000  # negative if the wall clock was set back
-        until = uptime() + min(GIVE_UP_S, max(LEAST_S, GIVE_UP_S - age))
-        while (why := await self._try(owed)) is not None:
-            if uptime() > until:
-                log.error("%s: its webhook is given up: %s", owed.job, why)
+        # The age is negative if the wall clock was set back.
+        age = self._clock.wall() - event.ended_ms / 1000
+        until = self._clock.now() + min(GIVE_UP_S, max(LEAST_S, GIVE_UP_S - age))
+        while (why := await self._try(event)) is not None:
+            if self._clock.now() > until:
+                log.error("%s: its webhook is given up: %s", event.job, why)
                 break
-            log.warning("%s: its webhook is retried in %.0f s: %s", owed.job, pause, why)
+            log.warning("%s: its webhook is retried in %.0f s: %s", event.job, pause, why)
             # At random times: a receiver that is back must not get all its events at once.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, MOST_S)
-        await self._stored(self._store.delete, owed.own_key)
-        self._under_way.discard(owed)
+        await self._stored(self._store.delete, event.own_key)
+        self._under_way.discard(event)
 
-    async def _try(self, owed: Owed) -> str | None:
+    async def _try(self, event: WebhookEvent) -> str | None:
         """Send an event once; what went wrong, or None if it was accepted.
 
         Of a URL only the host is logged: its path can be a secret.
@@ -209,16 +212,16 @@ class Webhooks:
         if secret is None:
             return "FARM_WEBHOOK_SECRET is not set any more"
         try:
-            host = parse_url(owed.url).host
-            lanes = self._lanes.setdefault(owed.tenant, Lanes())
+            host = parse_url(event.url).host
+            lanes = self._lanes.setdefault(event.tenant, Lanes())
             async with lanes.slot(host):
-                headers = signed(owed, secret.get_secret_value(), time.time())
+                headers = signed(event, secret.get_secret_value(), self._clock.wall())
                 private = self._settings.webhook_private
-                status = await post(owed.url, owed.body, headers, private, lanes.resolver)
+                status = await post(event.url, event.body, headers, private, lanes.resolver)
         except OutboundError as error:
             return str(error)
         except Exception as error:  # no error of one attempt may end the others
-            log.exception("%s: its webhook", owed.job)
+            log.exception("%s: its webhook", event.job)
             return repr(error)
         return None if 200 <= status < 300 else f"{host} answered {status}"
 

@@ -49,9 +49,17 @@ class _Log:
 class EventLogs:
     """Writes the event logs of open jobs, and reads those of all jobs."""
 
-    def __init__(self, store: Store, changed: Callable[[str], None]) -> None:
-        """changed: called with the id of each job whose log has grown in the store."""
-        self._store, self._changed = store, changed
+    def __init__(
+        self,
+        store: Store,
+        changed: Callable[[str], None],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """changed: called with the id of each job whose log has grown in the store.
+
+        wall: the wall clock.
+        """
+        self._store, self._changed, self._wall = store, changed, wall
         self._threads = Background(THREADS)
         self._logs: dict[str, _Log] = {}
 
@@ -62,7 +70,7 @@ class EventLogs:
     def add(self, job: str, event: str, data: dict[str, Any]) -> None:
         """Add an entry to a log. Progress of a clip replaces its last one, if that is unwritten."""
         pending = self._logs.setdefault(job, _Log(None)).pending
-        entry = LogEntry(job=job, seq=0, at=time.time(), event=event, data=data)
+        entry = LogEntry(job=job, seq=0, at=self._wall(), event=event, data=data)
         last = pending[-1] if pending else None
         if last and last.event == event == "progress" and last.data["seed"] == data["seed"]:
             pending[-1] = entry

@@ -43,6 +43,7 @@ class JobBook:
         changed: Callable[[str], None],
         ended: Callable[[JobRecord], Awaitable[None]],
         superseded: Callable[[], None],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         """fence: this coordinator's fencing token.
 
@@ -51,17 +52,18 @@ class JobBook:
         ended: awaited with each job that has ended, after its end is stored and before the job
         leaves the index of open jobs. It is called again after a StoreError or a restart.
         superseded: called when another coordinator has written a record of this one.
+        wall: the wall clock.
         """
         self.open = OpenJobs()  # the current state of open jobs; `_shown` is what is stored
         self._fence, self._changed = fence, changed
         self._ended, self._superseded = ended, superseded
-        self._store, self._background = store, background
+        self._store, self._background, self._wall = store, background, wall
         self._shown: OrderedDict[str, JobRecord] = OrderedDict()
         self._ids: SortedSet[str] | None = None  # of all jobs; None until first needed
         self._tenants: dict[str, str] = {}  # the tenants of jobs that were read
         self._etags: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self.logs = EventLogs(store, changed)
+        self.logs = EventLogs(store, changed, wall)
         self.tenants = TenantIndex(store, background)
 
     async def create(self, job: JobRecord) -> tuple[JobRecord, bool]:
@@ -114,13 +116,9 @@ class JobBook:
         """
         if job not in self.open:
             raise JobError(f"{job} is finished, or there is no such job: it cannot {event}")
-        self._advance(job, event, **changes)
+        now = self._wall()
+        self._enter(advance(self.open[job], event, now, self._fence, **changes), event)
         return self.save_in_background(job)
-
-    def _advance(self, job: str, event: Event, **changes: Any) -> JobRecord:
-        return self._enter(
-            advance(self.open[job], event, time.time(), self._fence, **changes), event
-        )
 
     def _enter(self, job: JobRecord, event: Event) -> JobRecord:
         self.open[job.id] = job
@@ -239,7 +237,7 @@ class JobBook:
         changes = {}
         if job.request.numerics != NUMERICS:  # the rest is rendered by this version's numerics
             changes["request"] = job.request.model_copy(update={"numerics": NUMERICS})
-        recovered = advance(job, Event.RECOVER, time.time(), self._fence, **changes)
+        recovered = advance(job, Event.RECOVER, self._wall(), self._fence, **changes)
         return self._enter(recovered, Event.RECOVER)
 
     async def _save(self, name: str) -> JobRecord:

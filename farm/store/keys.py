@@ -8,7 +8,7 @@ open/ID                             index of unfinished jobs, which a restarted 
 tenants/of-TENANT/ID.job            index of jobs by tenant: one empty object per job
 tenants.json                        the jobs that are older than the index `tenants/`, by tenant
 idempotency/TENANT/DIGEST           the job of an idempotency key; DIGEST is that key's sha256
-webhooks/ID/END                     a webhook to deliver for a job that has ended (`Owed`); END is
+webhooks/ID/END                     an event to deliver for a job that has ended; END is
                                     the time of the end, in milliseconds since 1970
 events/ID/SEQ.jsonl                 a piece of a job's event log; SEQ is its last entry's number
 checkpoints/DIGEST/STEP.safetensors latents of a clip that is being rendered

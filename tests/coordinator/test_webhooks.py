@@ -13,7 +13,7 @@ import httpx2
 import openai
 import pytest
 
-from farm.coordinator.webhooks import check_webhook, owed_for, signed
+from farm.coordinator.webhooks import check_webhook, event_of, signed
 from farm.errors import RequestError
 from farm.model.job import JobRecord, State
 from farm.model.request import RenderRequest
@@ -35,22 +35,22 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_openais_client_verifies_what_is_signed() -> None:
-    owed = owed_for(ended())
-    assert owed is not None
-    headers = signed(owed, SECRET, time.time())
+    event = event_of(ended())
+    assert event is not None
+    headers = signed(event, SECRET, time.time())
     client = openai.OpenAI(api_key="none", webhook_secret=SECRET)
-    client.webhooks.verify_signature(owed.body, headers)
-    event: Any = client.webhooks.unwrap(owed.body, headers)
-    assert (event.type, event.object) == ("video.completed", "event")
-    assert (event.id, event.data.id) == (headers["webhook-id"], "job-1")
-    assert event.created_at == owed.ended_ms // 1000
-    assert set(json.loads(owed.body)) == {"id", "object", "created_at", "type", "data"}
+    client.webhooks.verify_signature(event.body, headers)
+    received: Any = client.webhooks.unwrap(event.body, headers)
+    assert (received.type, received.object) == ("video.completed", "event")
+    assert (received.id, received.data.id) == (headers["webhook-id"], "job-1")
+    assert received.created_at == event.ended_ms // 1000
+    assert set(json.loads(event.body)) == {"id", "object", "created_at", "type", "data"}
     other = "whsec_" + base64.b64encode(bytes(32)).decode()
     for body, made in (
-        (owed.body + b" ", headers),
-        (owed.body, signed(owed, other, time.time())),
-        (owed.body, signed(owed, SECRET, time.time() - 301)),
-        (owed.body, headers | {"webhook-id": "evt_other"}),
+        (event.body + b" ", headers),
+        (event.body, signed(event, other, time.time())),
+        (event.body, signed(event, SECRET, time.time() - 301)),
+        (event.body, headers | {"webhook-id": "evt_other"}),
     ):
         with pytest.raises(openai.InvalidWebhookSignatureError):
             client.webhooks.verify_signature(body, made)
@@ -58,22 +58,22 @@ def test_openais_client_verifies_what_is_signed() -> None:
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
 def test_what_has_no_video_has_failed(state: State) -> None:
-    owed = owed_for(ended(state))
-    assert owed is not None
-    assert owed.type == "video.failed"
+    event = event_of(ended(state))
+    assert event is not None
+    assert event.type == "video.failed"
 
 
 def test_ids_of_events() -> None:
-    """The same for the same end; a job deleted and made anew under its id ends another time."""
-    one = ended(id="größe")
-    assert owed_for(one) == owed_for(JobRecord.model_validate_json(one.model_dump_json()))
-    again = one.model_copy(update={"finished_at": (one.finished_at or 0) + 1})
-    first, second = owed_for(one), owed_for(again)
+    """The same for the same end; a job deleted and submitted again under its id ends another time."""
+    job = ended(id="größe")
+    assert event_of(job) == event_of(JobRecord.model_validate_json(job.model_dump_json()))
+    again = job.model_copy(update={"finished_at": (job.finished_at or 0) + 1})
+    first, second = event_of(job), event_of(again)
     assert first is not None
     assert second is not None
     assert first.id != second.id
     assert first.id.isascii()
-    assert owed_for(one.model_copy(update={"webhook_url": None})) is None
+    assert event_of(job.model_copy(update={"webhook_url": None})) is None
 
 
 def test_who_is_told_changes_no_pixel() -> None:

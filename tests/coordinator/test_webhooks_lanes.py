@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from farm.background import Background
+from farm.clock import FarmClock
 from farm.coordinator.webhooks import AT_ONCE, SLOW_AT_ONCE, Lanes, Webhooks
 from farm.errors import OutboundError
 from farm.net.resolver import Resolver, literal
@@ -39,15 +40,15 @@ def delivered_s(folder: Path, receiver: Receiver, urls: list[str], tenant: str) 
 
     async def run() -> float:
         settings = load_settings(webhook_secret=SECRET, webhook_private=True)
-        webhooks = Webhooks(settings, open_store(folder.as_uri()), Background(8))
+        webhooks = Webhooks(settings, open_store(folder.as_uri()), Background(8), FarmClock())
         loop = asyncio.create_task(webhooks.deliver())
         jobs = [ended(id=f"job-{n}", tenant="floods") for n in range(len(urls))]
         for job, url in zip(jobs, urls, strict=True):
-            await webhooks.owe(job.model_copy(update={"webhook_url": url}))
+            await webhooks.add(job.model_copy(update={"webhook_url": url}))
         await asyncio.sleep(0.5)  # they are being tried
         good = ended(id="good", tenant=tenant).model_copy(update={"webhook_url": receiver.url})
         began = time.monotonic()
-        await webhooks.owe(good)
+        await webhooks.add(good)
         while not receiver.told and time.monotonic() - began < 2 * GENEROUS_S:
             await asyncio.sleep(0.02)
         loop.cancel()
@@ -110,7 +111,7 @@ def test_hosts_that_did_not_answer_have_few_slots() -> None:
         go.set()
         await asyncio.gather(*tries)
         async with asyncio.timeout(5), lanes.slot("down-1.example"):
-            assert "down-1.example" not in lanes._troubles  # it answered meanwhile
+            assert "down-1.example" not in lanes._slow_hosts  # it answered meanwhile
 
     asyncio.run(run())
 

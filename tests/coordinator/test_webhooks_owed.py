@@ -12,7 +12,8 @@ import pytest
 import farm.coordinator.webhooks
 import farm.store.retry
 from farm.background import Background
-from farm.coordinator.webhooks import Owed, Webhooks, owed_for
+from farm.clock import Clock, FarmClock
+from farm.coordinator.webhooks import WebhookEvent, Webhooks, event_of
 from farm.errors import OutboundError, StoreError
 from farm.model.job import Event, JobRecord, State
 from farm.records.job_book import JobBook
@@ -20,6 +21,7 @@ from farm.settings import load_settings
 from farm.store import Store, open_store
 from farm.store.keys import WEBHOOKS, job_key, open_key
 from tests.model.test_job import job
+from tests.support.core import ManualClock
 from tests.support.receiver import SECRET, ended
 
 
@@ -27,14 +29,20 @@ def left(store: Store) -> list[str]:
     return list(store.list(WEBHOOKS))
 
 
-def owing(store: Store, *jobs: JobRecord, seconds: float = 0.0, until: Any = None) -> Webhooks:
-    """Owe for jobs, and deliver for a while, or until it is so."""
+def owing(
+    store: Store,
+    *jobs: JobRecord,
+    seconds: float = 0.0,
+    until: Any = None,
+    clock: Clock | None = None,
+) -> Webhooks:
+    """Add the events of jobs, and deliver for some seconds, or until it is so."""
 
     async def run() -> Webhooks:
         settings = load_settings(webhook_secret=SECRET)
-        webhooks = Webhooks(settings, store, Background(4))
+        webhooks = Webhooks(settings, store, Background(4), clock or FarmClock())
         for each in jobs:
-            await webhooks.owe(each)
+            await webhooks.add(each)
         loop = asyncio.create_task(webhooks.deliver())
         end = time.monotonic() + (seconds or 20)
         while time.monotonic() < end and not (until and until()):
@@ -51,13 +59,13 @@ def test_pauses_grow_and_a_day_is_enough(
 ) -> None:
     pauses: list[float] = []
     real = asyncio.sleep
-    now = time.time()
+    clock = ManualClock()
+    clock.time = time.time()
 
     async def sleep(seconds: float) -> None:
-        nonlocal now
         if seconds not in (0, 0.01):
             pauses.append(seconds)
-            now += seconds
+            clock.time += seconds
         await real(0)
 
     async def refuse(*_: Any) -> int:
@@ -65,12 +73,13 @@ def test_pauses_grow_and_a_day_is_enough(
 
     store = open_store(tmp_path.as_uri())
     monkeypatch.setattr(farm.coordinator.webhooks, "post", refuse)
-    monkeypatch.setattr(time, "time", lambda: now)
-    monkeypatch.setattr(farm.coordinator.webhooks, "uptime", lambda: now)
     monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    def given_up() -> bool:
+        return len(caplog.records) == 1 and not left(store)
+
     with caplog.at_level(logging.ERROR, "farm"):
-        one = ended()
-        owing(store, one, until=lambda: len(caplog.records) == 1 and not left(store))
+        owing(store, ended(), until=given_up, clock=clock)
     assert "job-1: its webhook is given up: receiver.example: down" in caplog.text
     assert 24 * 3600 < sum(pauses) < 24.5 * 3600
     for number, pause in enumerate(pauses):
@@ -136,14 +145,14 @@ def test_an_end_that_was_written_is_told_though_the_coordinator_died(tmp_path: P
     assert store.exists(open_key(done.id))  # for the next start
 
     async def owe() -> list[JobRecord]:
-        webhooks = Webhooks(load_settings(webhook_secret=SECRET), store, Background(4))
-        return await recover(webhooks.owe)
+        webhooks = Webhooks(load_settings(webhook_secret=SECRET), store, Background(4), FarmClock())
+        return await recover(webhooks.add)
 
     assert asyncio.run(owe()) == []
     (key,) = left(store)
     stored = store.get(key)
     assert stored is not None
-    assert Owed.model_validate_json(stored.data) == owed_for(done)
+    assert WebhookEvent.model_validate_json(stored.data) == event_of(done)
     assert not store.exists(open_key(done.id)) | store.exists(open_key(silent.id))
 
 
