@@ -7,7 +7,7 @@ and it reads each file anew, so that a page could mix files of two versions duri
 
 import hashlib
 from collections.abc import Mapping
-from importlib.resources import files
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,7 +18,11 @@ from farm.errors import FarmError
 from farm.ingress.content import URL_S
 from farm.ingress.errors import ApiError
 from farm.ingress.scratch_file import not_modified
+from svd_engine.params import RenderParams
+from svd_engine.templates import templates_in
 
+FOLDER = Path(__file__).with_name("page")
+INDEX = "index.html"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -30,18 +34,24 @@ PATIENCE_S = 2.0  # for the farm to say where clips are; otherwise the page does
 
 def install(app: FastAPI) -> None:
     """Serve the page at `/`, and its files below `/page/`."""
-    folder = files("farm.ingress") / "page"
     # Read once, so that all files are of one version.
-    pages = {item.name: item.read_bytes() for item in folder.iterdir() if item.is_file()}
+    pages = {path.name: path.read_bytes() for path in FOLDER.iterdir() if path.is_file()}
+    pages[INDEX] = _index()
 
     @app.get("/", include_in_schema=False)
     async def index(request: Request) -> Response:
         headers = {"Content-Security-Policy": _policy(await _elsewhere(request))}
-        return _answer(request, pages, "index.html", headers)
+        return _answer(request, pages, INDEX, headers)
 
     @app.get("/page/{name}", include_in_schema=False)
     async def file(request: Request, name: str) -> Response:
         return _answer(request, pages, name, {"Content-Security-Policy": _policy("")})
+
+
+def _index() -> bytes:
+    """The page, with the defaults of the form's parameters."""
+    page = templates_in(FOLDER).get_template(INDEX)
+    return page.render(default=RenderParams(), fast=RenderParams(tier="fast")).encode()
 
 
 def _answer(

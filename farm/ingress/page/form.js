@@ -6,10 +6,13 @@ const form = document.getElementById("make");
 const input = form.elements.input_reference;
 const preview = document.getElementById("preview");
 const drop = document.getElementById("drop");
+// The page is served with the farm's defaults in its fields.
+const defaultOf = (name) => Number(form.elements[name].defaultValue);
+const DEFAULTS = Object.fromEntries(["motion_bucket_id", "noise_aug_strength", "fps"].map((name) => [name, defaultOf(name)]));
 const PRESETS = {
-  subtle: { motion_bucket_id: 40, noise_aug_strength: 0.02, fps: 8 },
-  balanced: { motion_bucket_id: 127, noise_aug_strength: 0.02, fps: 7 },
-  strong: { motion_bucket_id: 200, noise_aug_strength: 0.08, fps: 7 },
+  subtle: { ...DEFAULTS, motion_bucket_id: 40, fps: 8 },
+  balanced: DEFAULTS,
+  strong: { ...DEFAULTS, motion_bucket_id: 200, noise_aug_strength: 0.08 },
 };
 const SEEDS = 1_000_000; // random seeds are below: short enough to read aloud
 const LOST = "the farm may have it all the same; press Render again, and it is not rendered twice";
@@ -113,10 +116,10 @@ function usePreset(name) {
   }
 }
 
-// The farm's own defaults, except the number of steps, which the form always sends.
+// The form always sends the number of steps, so it must follow the tier.
 function useTier() {
   const steps = form.elements.num_inference_steps;
-  steps.value = form.elements.tier.value === "fast" ? 10 : 25;
+  steps.value = form.elements.tier.selectedOptions[0].dataset.steps ?? steps.defaultValue;
   steps.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
