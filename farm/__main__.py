@@ -89,29 +89,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="URL",
             help=f"the farm's store{alone} (default: FARM_STORE)",
         )
-        if name in ("show", "cancel", "pause", "resume", "priority", "logs"):
-            sub.add_argument("job", metavar="JOB", help="a job's id")
-        if name == "priority":
-            sub.add_argument("priority", type=int, metavar="N", help="0 to 100")
-        if name == "jobs":
-            sub.add_argument("--all", action="store_true", help="list finished jobs too")
-            sub.add_argument("--after", default="", metavar="JOB", help="list jobs after this id")
-            sub.add_argument(
-                "--limit", type=int, default=100, metavar="N", help="list N jobs (default: 100)"
-            )
-        if name == "drain":
-            sub.add_argument("worker", metavar="WORKER", help="a worker's name, such as renderer-0")
-            sub.add_argument("--undo", action="store_true", help="give it tasks again")
-        if name == "logs":
-            sub.add_argument(
-                "--after", type=int, default=0, metavar="N", help="show the entries after entry N"
-            )
-            sub.add_argument(
-                "--follow",
-                "-f",
-                action="store_true",
-                help="wait for more until the job is finished",
-            )
+        _add_options(sub, name)
 
     command("status", _status, "show the workers, their tasks, and open jobs by tenant")
     command("jobs", _jobs, "list the open jobs, oldest first")
@@ -123,6 +101,33 @@ def _parser() -> argparse.ArgumentParser:
     command("drain", _drain, "give a worker no more tasks")
     command("logs", _logs, "show a job's event log")
     return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the arguments and options of one command."""
+    if command in ("show", "cancel", "pause", "resume", "priority", "logs"):
+        parser.add_argument("job", metavar="JOB", help="a job's id")
+    if command == "priority":
+        parser.add_argument("priority", type=int, metavar="N", help="0 to 100")
+    if command == "jobs":
+        parser.add_argument("--all", action="store_true", help="list finished jobs too")
+        parser.add_argument("--after", default="", metavar="JOB", help="list jobs after this id")
+        parser.add_argument(
+            "--limit", type=int, default=100, metavar="N", help="list N jobs (default: 100)"
+        )
+    if command == "drain":
+        parser.add_argument("worker", metavar="WORKER", help="a worker's name, such as renderer-0")
+        parser.add_argument("--undo", action="store_true", help="give it tasks again")
+    if command == "logs":
+        parser.add_argument(
+            "--after", type=int, default=0, metavar="N", help="show the entries after entry N"
+        )
+        parser.add_argument(
+            "--follow",
+            "-f",
+            action="store_true",
+            help="wait for more until the job is finished",
+        )
 
 
 def _status(farm: Farm, _options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from svd_engine.arguments import (
 )
 from svd_engine.command_line import STATUSES, InputError, Parser, reading, run
 from svd_engine.conformance import commands as conformance
+from svd_engine.conformance.commands import Commands
 from svd_engine.nearest import no_such
 from svd_engine.params import RenderParams
 from svd_engine.video import SUFFIXES
@@ -47,11 +48,24 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{STATUSES}; compare and diagnose: 1 something departs",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_tiny(commands)
+    _add_render(commands)
+    conformance.add_commands(commands)
+    _add_memory(commands)
+    _add_bench(commands)
+    _add_tiers(commands)
+    return parser
+
+
+def _add_tiny(commands: Commands) -> None:
     tiny = commands.add_parser(
         "tiny", help="write a small checkpoint with random weights", epilog=STATUSES
     )
     tiny.add_argument("folder", metavar="DIR", help="a new or empty folder")
     tiny.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
+
+
+def _add_render(commands: Commands) -> None:
     render = commands.add_parser(
         "render",
         help="turn a picture into a video",
@@ -69,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     add_model_options(render)
     add_device_option(render)
     add_param_options(render)
-    conformance.add_commands(commands)
+
+
+def _add_memory(commands: Commands) -> None:
     memory = commands.add_parser(
         "memory",
         help="how much memory each stage of a clip needs",
@@ -80,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     add_model_options(memory)
     add_device_option(memory)
     add_param_options(memory)
+
+
+def _add_bench(commands: Commands) -> None:
     bench = commands.add_parser(
         "bench", help="time the engine's stages, beside diffusers'", epilog=STATUSES
     )
@@ -91,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", type=Path, metavar="FILE", help="rewritten after each row")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="a picture of it, by its suffix")
     bench.add_argument("--profile", action="store_true", help="the ten costliest kernels of a step")
+
+
+def _add_tiers(commands: Commands) -> None:
     tiers = commands.add_parser(
         "tiers", help="time the approximate tiers, and their distance to exact", epilog=STATUSES
     )
@@ -98,7 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     add_model_options(tiers)
     add_device_option(tiers)
     add_param_options(tiers, leave_out=COMPARED)
-    return parser
 
 
 def _tiny(options: argparse.Namespace) -> int:

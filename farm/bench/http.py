@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import aiohttp
 from ray import serve
@@ -61,70 +62,101 @@ async def _rate(calls: int, call: Callable[[int], Awaitable[float]]) -> tuple[fl
     """Make calls from CONNECTIONS tasks; returns calls per second and the sorted durations in s."""
     numbers, times = iter(range(calls)), []
 
-    async def one() -> None:
+    async def caller() -> None:
         for number in numbers:
             times.append(await call(number))  # noqa: PERF401 (others append between two calls)
 
     began = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(caller() for _ in range(CONNECTIONS)))
     return calls / (time.perf_counter() - began), sorted(times)
+
+
+class _Client:
+    """Requests to a farm, each with its duration in seconds."""
+
+    def __init__(self, session: aiohttp.ClientSession, picture: bytes) -> None:
+        self._session, self._picture = session, picture
+
+    async def get(self, path: str) -> float:
+        began = time.perf_counter()
+        async with self._session.get(path) as answer:
+            await answer.read()
+            assert answer.status == 200, await answer.text()
+        return time.perf_counter() - began
+
+    async def submit(self, seed: int) -> float:
+        seconds, _ = await self._submit(seed)
+        return seconds
+
+    async def completed_video(self) -> str:
+        """Submit a job, and return its id once it is completed."""
+        _, video = await self._submit(0)
+        while (await self._json(f"/v1/videos/{video}"))["status"] != "completed":
+            await asyncio.sleep(0.5)
+        return video
+
+    async def drain(self) -> None:
+        """Give the workers no more tasks."""
+        for worker in (await self._json("/v1/farm"))["workers"]:
+            await self._session.post(f"/v1/farm/workers/{worker}/drain")
+
+    async def _submit(self, seed: int) -> tuple[float, str]:
+        form = aiohttp.FormData({**FORM, "seed": str(seed)})
+        form.add_field("input_reference", self._picture, filename="a.png")
+        began = time.perf_counter()
+        async with self._session.post("/v1/videos", data=form) as answer:
+            assert answer.status == 200, await answer.text()
+            video: str = (await answer.json())["id"]
+        return time.perf_counter() - began, video
+
+    async def _json(self, path: str) -> dict[str, Any]:
+        async with self._session.get(path) as answer:
+            document: dict[str, Any] = await answer.json()
+            return document
 
 
 async def _measure(url: str, picture: bytes) -> None:
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     async with aiohttp.ClientSession(url, connector=connector) as session:
+        client = _Client(session, picture)
+        video = await client.completed_video()  # warms up: reads the model
+        await _measure_polls(client, video)
+        await _measure_submits(client)
 
-        async def get(path: str) -> float:
-            began = time.perf_counter()
-            async with session.get(path) as answer:
-                await answer.read()
-                assert answer.status == 200, await answer.text()
-            return time.perf_counter() - began
 
-        async def submit(number: int) -> tuple[float, str]:
-            form = aiohttp.FormData({**FORM, "seed": str(number)})
-            form.add_field("input_reference", picture, filename="a.png")
-            began = time.perf_counter()
-            async with session.post("/v1/videos", data=form) as answer:
-                assert answer.status == 200, await answer.text()
-                video = (await answer.json())["id"]
-            return time.perf_counter() - began, video
-
-        _, video = await submit(0)  # warm up: reads the model
-        while (await (await session.get(f"/v1/videos/{video}")).json())["status"] != "completed":
-            await asyncio.sleep(0.5)
-        ratios = []
-        for _ in range(ROUNDS):  # alternate, because the machine's speed drifts
-            empty, _ = await _rate(POLLS, lambda _: get("/empty"))
-            polls, times = await _rate(POLLS, lambda _: get(f"/v1/videos/{video}"))
-            ratios.append(polls / empty)
-            print(
-                f"status polls: {polls:.0f} a second, p99 {_p99(times) * 1e3:.0f} ms; an empty "
-                f"handler: {empty:.0f} a second; ratio {polls / empty:.2f}"
-            )
-        print(f"polls over an empty handler: {statistics.median(ratios):.2f}")
-        times = sorted([(await submit(number))[0] for number in range(1, SUBMITS + 1)])
+async def _measure_polls(client: _Client, video: str) -> None:
+    ratios = []
+    for _ in range(ROUNDS):  # alternate, because the machine's speed drifts
+        empty, _ = await _rate(POLLS, lambda _: client.get("/empty"))
+        polls, times = await _rate(POLLS, lambda _: client.get(f"/v1/videos/{video}"))
+        ratios.append(polls / empty)
         print(
-            f"submit, one by one, while the farm renders: p50 {times[SUBMITS // 2] * 1e3:.0f} ms, "
-            f"p99 {_p99(times) * 1e3:.0f} ms"
+            f"status polls: {polls:.0f} a second, p99 {_p99(times) * 1e3:.0f} ms; an empty "
+            f"handler: {empty:.0f} a second; ratio {polls / empty:.2f}"
         )
+    print(f"polls over an empty handler: {statistics.median(ratios):.2f}")
 
-        async def timed(number: int) -> float:
-            return (await submit(10_000 + number))[0]
 
-        rate, times = await _rate(SUBMITS_AT_ONCE, timed)
-        print(
-            f"submit, {CONNECTIONS} at once, while the farm renders: {rate:.0f} a second, "
-            f"p99 {_p99(times) * 1e3:.0f} ms"
-        )
-        for worker in (await (await session.get("/v1/farm")).json())["workers"]:
-            await session.post(f"/v1/farm/workers/{worker}/drain")
-        before = _core_seconds()
-        rate, times = await _rate(SUBMITS_AT_ONCE, lambda number: timed(SUBMITS_AT_ONCE + number))
-        after = _core_seconds()
-        print(f"... while no worker works: {rate:.0f} a second; CPU time of each submit:")
-        for name, seconds in sorted(after.items(), key=lambda each: -each[1]):
-            print(f"  {(seconds - before[name]) / SUBMITS_AT_ONCE * 1e3:5.1f} ms {name}")
+async def _measure_submits(client: _Client) -> None:
+    times = sorted([await client.submit(number) for number in range(1, SUBMITS + 1)])
+    print(
+        f"submit, one by one, while the farm renders: p50 {times[SUBMITS // 2] * 1e3:.0f} ms, "
+        f"p99 {_p99(times) * 1e3:.0f} ms"
+    )
+    first = 10_000  # the seeds must not repeat those above
+    rate, times = await _rate(SUBMITS_AT_ONCE, lambda number: client.submit(first + number))
+    print(
+        f"submit, {CONNECTIONS} at once, while the farm renders: {rate:.0f} a second, "
+        f"p99 {_p99(times) * 1e3:.0f} ms"
+    )
+    await client.drain()
+    first += SUBMITS_AT_ONCE
+    before = _core_seconds()
+    rate, times = await _rate(SUBMITS_AT_ONCE, lambda number: client.submit(first + number))
+    after = _core_seconds()
+    print(f"... while no worker works: {rate:.0f} a second; CPU time of each submit:")
+    for name, seconds in sorted(after.items(), key=lambda each: -each[1]):
+        print(f"  {(seconds - before[name]) / SUBMITS_AT_ONCE * 1e3:5.1f} ms {name}")
 
 
 def _core_seconds() -> Counter[str]:

@@ -23,6 +23,7 @@ from farm.client.farm import Farm
 from farm.client.proxy import FarmProxy
 from farm.coordinator.coordinator import Coordinator
 from farm.errors import FarmError, LeaseError, StoreError, WorkerError, strip_directories
+from farm.model.farm_api import Ready
 from farm.ownership.lease import owner_of
 from farm.ownership.owner import is_dead
 from farm.settings import Settings, ray_address
@@ -196,14 +197,7 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
             raise
         ray.shutdown()  # another program started a farm at the same time, and was faster: join it
         return connect(settings, engine, start)
-    version, numerics = svd_engine.__version__, svd_engine.NUMERICS
-    its = there["version"], there.get("numerics", 0)  # farms before 0.2.0 report no numerics
-    if _age(*its) > _age(version, numerics):
-        raise WorkerError(
-            "the cluster's farm has version {} with numerics {}, ".format(*its)
-            + f"and this program has {version} with numerics {numerics}: update this program"
-        )
-    if its != (version, numerics):
+    if _is_older(there):
         ray.kill(ray.get_actor("coordinator", namespace="farm"))
         farm = Farm(FarmProxy(RayLink(settings, lifeline(), engine=engine)))
         there = farm.ready()
@@ -214,6 +208,18 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
             "RAY_ADDRESS=local"
         )
     return farm
+
+
+def _is_older(there: Ready) -> bool:
+    """Whether a farm is older than this program. Raises WorkerError if it is newer."""
+    version, numerics = svd_engine.__version__, svd_engine.NUMERICS
+    its = there["version"], there.get("numerics", 0)  # farms before 0.2.0 report no numerics
+    if _age(*its) > _age(version, numerics):
+        raise WorkerError(
+            "the cluster's farm has version {} with numerics {}, ".format(*its)
+            + f"and this program has {version} with numerics {numerics}: update this program"
+        )
+    return its != (version, numerics)
 
 
 def _owners_cluster(settings: Settings) -> str:

@@ -100,6 +100,10 @@ class ClipResult(Record):
         """The store's keys of all its artifacts."""
         return {self.key(name) for name in ARTIFACTS}
 
+    def free_of_charge(self) -> "ClipResult":
+        """The result as it is charged to a job that did not pay for it."""
+        return self.model_copy(update={"gpu_seconds": 0.0, "seconds": {}})
+
 
 class JobOptions(BaseModel):
     """The parameters that change no pixel of any clip: how many, for whom, when and how urgently.
@@ -179,6 +183,17 @@ class JobRecord(Record):
             text = f"not finished within {self.finish_within_s:g} s"
             deadlines.append((begin + self.finish_within_s, text))
         return min(deadlines, default=None)
+
+    def missing_clips(self) -> tuple[RenderRequest, ...]:
+        """The clips that the job has no results of yet.
+
+        The results of an earlier coordinator stay, even if they are of other numerics.
+        """
+        clips = self.request.clips()
+        if not self.results:
+            return clips
+        there = {result.request.asked for result in self.results}
+        return tuple(request for request in clips if request.asked not in there)
 
 
 class Opened(Record):

@@ -18,6 +18,7 @@ from farm.scheduling.state import (
     Fault,
     R,
     Reason,
+    Strikes,
     Urgency,
     Verdict,
     WorkerState,
@@ -47,7 +48,7 @@ class Scheduler(Generic[R]):
         self._ready: dict[Kind, dict[str, list[Entry[R]]]] = {kind: {} for kind in Kind}
         self._later: list[tuple[float, int, R, Task]] = []  # a heap of tasks to retry
         self._delayed: set[int] = set()  # the numbers in it
-        self._strikes: dict[str, set[str]] = {}
+        self._strikes = Strikes(MAX_STRIKES)
         self._number = 0
 
     # Runs
@@ -142,7 +143,7 @@ class Scheduler(Generic[R]):
         """Complete a worker's task: the tasks that need its result may start."""
         assignment, current = self._release(name)
         for member in assignment.members:
-            self._strikes.pop(member, None)
+            self._strikes.clear(member)
         run, task = assignment.run, assignment.task
         if current:
             del run.attempts[task.key]  # if its result is lost, attempts are counted anew
@@ -162,7 +163,7 @@ class Scheduler(Generic[R]):
         """End a worker's failed attempt: the task is retried, or the clip fails."""
         assignment, current = self._release(name)
         run, task = assignment.run, assignment.task
-        restart = fault in (Fault.ERROR, Fault.LOST) and self._strike(name, run.id)
+        restart = fault in (Fault.ERROR, Fault.LOST) and self._strikes.add(name, run.id)
         if not current:
             return Verdict(failed=False, restart_worker=restart)
         tries = run.attempts[task.key]
@@ -297,11 +298,3 @@ class Scheduler(Generic[R]):
 
     def _free(self, worker: WorkerState) -> None:
         self._idle[worker.kind].setdefault(worker.model, {})[worker.name] = None
-
-    def _strike(self, name: str, run: str) -> bool:
-        strikes = self._strikes.setdefault(name, set())
-        strikes.add(run)
-        if len(strikes) < MAX_STRIKES:
-            return False
-        del self._strikes[name]
-        return True

@@ -136,3 +136,25 @@ class Verdict:
     failed: bool  # the clip fails
     retry_at: float | None = None
     restart_worker: bool = False  # the worker has failed too many clips in a row
+
+
+class Strikes:
+    """The different clips that each worker has failed in a row."""
+
+    def __init__(self, most: int) -> None:
+        """most: the number of clips after which a worker is to be restarted."""
+        self._most = most
+        self._clips: dict[str, set[str]] = {}
+
+    def add(self, worker: str, clip: str) -> bool:
+        """Note that a worker has failed a clip; returns whether to restart the worker."""
+        clips = self._clips.setdefault(worker, set())
+        clips.add(clip)
+        if len(clips) < self._most:
+            return False
+        del self._clips[worker]
+        return True
+
+    def clear(self, worker: str) -> None:
+        """Note that a worker has finished a task."""
+        self._clips.pop(worker, None)

@@ -52,7 +52,7 @@ def split_s3(url: str) -> tuple[str, str]:
     A bucket may be named by an ARN, which may contain slashes. Raises StoreError if the URL names
     no bucket.
     """
-    from farm.store.s3 import split_bucket
+    from farm.store.s3_urls import split_bucket
 
     bucket, rest = split_bucket(url.partition("://")[2])
     if not bucket:

@@ -15,8 +15,7 @@ from urllib.parse import quote
 
 import boto3.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
-from botocore.handlers import validate_bucket_name
+from botocore.exceptions import BotoCoreError, ClientError
 from tenacity import (
     Retrying,
     retry_if_exception,
@@ -35,6 +34,7 @@ from farm.store.s3_errors import (
     may_be_checksums,
     reason,
 )
+from farm.store.s3_urls import parse_s3_url
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-ARN_PARTS = 4  # the most parts between slashes, as in arn:...:outpost/ID/accesspoint/NAME
 PATIENCE_S = 75.0  # long enough for a server to restart
 CHECK_PATIENCE_S = 10.0  # shorter, because a person waits for the result of a check
 LONGEST_PAUSE_S = 5.0
@@ -75,7 +74,7 @@ class S3Store:
         min(patience_s, READ_S) seconds. checksums: when to send checksums with requests, if it is
         to differ from boto3's configuration.
         """
-        self.bucket, self._base = _parse(url)
+        self.bucket, self._base = parse_s3_url(url)
         self.patience_s = patience_s
         self._lock = threading.Lock()
         self._checksums = checksums
@@ -276,39 +275,3 @@ class S3Store:
         return (ConflictError if conflict else StoreError)(
             f"cannot {verb} {self.where(key)}: {why}", reason=public
         )
-
-
-def _parse(url: str) -> tuple[str, str]:
-    """The bucket, and the prefix of its object names. Raises StoreError if there is no bucket."""
-    scheme, _, place = url.partition("://")
-    bucket, prefix = split_bucket(place)
-    if scheme.lower() != "s3" or not bucket:
-        raise StoreError(
-            f"no bucket in {url!r}: give s3://bucket/prefix; a bucket is a name of letters, "
-            "digits, and . - _, or the ARN of an access point"
-        )
-    prefix = prefix.rstrip("/")
-    if prefix and not is_key(prefix):
-        raise StoreError(f"not a prefix in {url!r}: give s3://bucket/prefix, without '.' and '..'")
-    return bucket, f"{prefix}/" if prefix else ""
-
-
-def split_bucket(place: str) -> tuple[str, str]:
-    """Split `bucket/rest`; both are empty if it does not begin with a valid bucket name.
-
-    An ARN may contain slashes, so the bucket is the shortest beginning that boto3 accepts.
-    """
-    parts = place.split("/")
-    for end in range(1, min(len(parts), ARN_PARTS) + 1):
-        bucket = "/".join(parts[:end])
-        if _is_bucket(bucket):
-            return bucket, "/".join(parts[end:])
-    return "", ""
-
-
-def _is_bucket(text: str) -> bool:
-    try:
-        validate_bucket_name({"Bucket": text})
-    except ParamValidationError:
-        return False
-    return not text.endswith("\n")  # botocore's pattern overlooks a trailing line break

@@ -111,20 +111,27 @@ def trace(options: argparse.Namespace) -> int:
         )
         reference.record_reference(pipeline, picture, params, recorder)
     about = {
-        "command": shlex.join(["python", "-m", "svd_engine", *sys.argv[1:]]),
-        "implementation": options.implementation,
-        "model": options.model,
         "model_digest": checkpoint.digest,
-        "dtype": options.dtype,
-        "params": params.model_dump(),
-        "whole_steps": whole_steps(params.steps, params.reuse_interval),
-        "seed": params.seed,
         "memory": recorder.memory,
+        **_about(options, params),
         **record.about_machine(options.device),
     }
     Trace(recorder.tensors, about).save(out)
     print(f"{out}: {len(recorder.tensors)} tensors")
     return 0
+
+
+def _about(options: argparse.Namespace, params: RenderParams) -> dict[str, Any]:
+    """What a trace's header says about the command."""
+    return {
+        "command": shlex.join(["python", "-m", "svd_engine", *sys.argv[1:]]),
+        "implementation": options.implementation,
+        "model": options.model,
+        "dtype": options.dtype,
+        "params": params.model_dump(),
+        "whole_steps": whole_steps(params.steps, params.reuse_interval),
+        "seed": params.seed,
+    }
 
 
 def _keep_float32() -> None:
