@@ -125,9 +125,9 @@ def times(sizes: tuple[int, ...] = (1, 2, 4)) -> list[list[str]]:
             )
             for rank in range(size)
         ]
-        told = [member.communicate()[0].split() for member in members]
-        seconds = max(float(words[0]) for words in told)
-        most = max(int(words[1]) for words in told)
+        output = [member.communicate()[0].split() for member in members]
+        seconds = max(float(words[0]) for words in output)
+        most = max(int(words[1]) for words in output)
         rows.append([f"{size} of {threads} threads", f"{seconds:.1f} s", f"{most / MB:.1f} MB"])
     return rows
 

@@ -35,13 +35,13 @@ def kind() -> str:
     """
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    told = {line.partition(":")[0].strip(): line.partition(":")[2].split() for line in lines}
+    properties = {line.partition(":")[0].strip(): line.partition(":")[2].split() for line in lines}
     wide = [
         f
         for f in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
-        if f in told.get("flags", [])
+        if f in properties.get("flags", [])
     ]
-    vendor = told.get("vendor_id", [platform.machine()])
+    vendor = properties.get("vendor_id", [platform.machine()])
     capability = torch.backends.cpu.get_cpu_capability()
     return " ".join([f"torch {torch.__version__}", capability, *vendor, *wide])
 
@@ -73,8 +73,8 @@ def write() -> None:
     old = table() if TABLE.exists() else {"numerics": None}
     kept = old["digests"] if old["numerics"] == NUMERICS else {}
     new = kept | {kind(): digests({"nano": "nano", "tiny": "tiny"})}
-    told = {"numerics": NUMERICS, "digests": dict(sorted(new.items()))}
-    TABLE.write_text(json.dumps(told, indent=2) + "\n")
+    document = {"numerics": NUMERICS, "digests": dict(sorted(new.items()))}
+    TABLE.write_text(json.dumps(document, indent=2) + "\n")
     print(f"{TABLE.name}: numerics {NUMERICS}, {kind()}")
 
 

@@ -58,8 +58,8 @@ def serve() -> None:
     @app.get("/stalled")
     async def stalled() -> float:
         nonlocal longest
-        told, longest = longest, 0.0
-        return told
+        former, longest = longest, 0.0
+        return former
 
     async def run() -> None:
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
@@ -193,9 +193,9 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- |")
     with front_door() as door:
         for name, make in ATTACKS.items():
-            told = door.stall(make())
-            times = (f"{each:.2f}" for each in (told.loop_s, told.health_s, told.took_s))
-            print(f"| {name} | {' | '.join(times)} | {told.statuses} |", flush=True)
+            stalled = door.stall(make())
+            times = (f"{each:.2f}" for each in (stalled.loop_s, stalled.health_s, stalled.took_s))
+            print(f"| {name} | {' | '.join(times)} | {stalled.statuses} |", flush=True)
         held, loop, health = hold_streams(door, STREAMS)
         name = f"{STREAMS} event streams of one caller"
         print(f"| {name} | {loop:.2f} | {health:.2f} | | {held} held, others 503 |")

@@ -74,8 +74,8 @@ def make_store(version: str, folder: Path) -> Path:
         text=True,
     )
     assert program.stdout is not None
-    with program.stdout as said:
-        left = "left\n" in iter(said.readline, "")
+    with program.stdout as output:
+        left = "left\n" in iter(output.readline, "")
         time.sleep(0.2)
         kill_family(program)
     assert left, f"{version} left no store"

@@ -251,8 +251,8 @@ def measure(data: bytes, fit: str) -> dict[str, Any]:
         file.flush()
         command = [sys.executable, "-m", "tests.picture_memory", file.name, fit]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
 
 
 def child(path: str, fit: str) -> None:
@@ -275,10 +275,14 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, (make, fit) in {**QUICK, **SLOW}.items():
         data = make()
-        told = measure(data, fit)
-        sizes = (told["decoded"], told["peak"], max(0, told["peak"] - told["decoded"]))
+        measured = measure(data, fit)
+        sizes = (
+            measured["decoded"],
+            measured["peak"],
+            max(0, measured["peak"] - measured["decoded"]),
+        )
         row = [name, f"{len(data) / 1000:.0f}", *(f"{size / 1e6:.0f}" for size in sizes)]
-        print(f"| {' | '.join(row)} | {told['s']:.2f} | {told['refused']} |", flush=True)
+        print(f"| {' | '.join(row)} | {measured['s']:.2f} | {measured['refused']} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -61,12 +61,12 @@ def long(place: Path) -> Path:
 BAD = [missing, empty, noise, folder, a_file_below_a_file, long]
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> str:
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The output on standard error, which must be one line."""
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1, said
-    assert "Traceback" not in said
-    return said
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1, errors
+    assert "Traceback" not in errors
+    return errors
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -95,7 +95,7 @@ def test_what_cannot_be_read_is_2(
         str(path) if word == "BAD" else word.replace("OUT", str(tmp_path), 1) for word in command
     ]
     assert exit_status(main, given) == 2
-    assert path.name[:100] in told(capsys)
+    assert path.name[:100] in error_line(capsys)
 
 
 @pytest.mark.parametrize("bad", [missing, folder, a_file_below_a_file, long])
@@ -104,7 +104,7 @@ def test_what_a_batch_cannot_read_is_2(
 ) -> None:
     path = str(bad(tmp_path))
     assert exit_status(batch.main, [path, "--out", str(tmp_path / "out")]) == 2
-    assert path[:100] in told(capsys)
+    assert path[:100] in error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -117,7 +117,7 @@ def test_a_tensor_that_cannot_be_read_is_2(
     rest = ["--picture", PICTURE, "--model", str(tiny), *small]
     rest = [theirs] if command == "compare" else rest
     assert exit_status(main, [command, theirs, *rest]) == 2
-    assert "time_ids.npy cannot be read as an array" in told(capsys)
+    assert "time_ids.npy cannot be read as an array" in error_line(capsys)
 
 
 @pytest.mark.parametrize("command", ["tiny", "bench", "render"])
@@ -130,7 +130,7 @@ def test_what_cannot_be_written_to_or_is_not_known(
         "render": (["render", PICTURE, "--out", "x.avi"], "--out: cannot write '.avi'"),
     }[command]
     assert exit_status(main, given) == 2
-    assert words in told(capsys)
+    assert words in error_line(capsys)
 
 
 def test_what_departs_is_1_and_what_is_alike_0(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_wrong_usage_is_2_and_names_the_nearest(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert exit_status(program, given) == 2
-    assert words in told(capsys)
+    assert words in error_line(capsys)
     assert [*tmp_path.iterdir()] == []
 
 
@@ -207,7 +207,7 @@ def test_no_option_is_ever_a_traceback(
 ) -> None:
     command = PROGRAMS[program]
     assert exit_status(program, [*([command] if command else []), f"--z{text}"]) == 2
-    told(capsys)
+    error_line(capsys)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

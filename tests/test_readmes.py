@@ -64,13 +64,13 @@ def test_every_setting_is_in_the_table_and_nothing_else_is_called_one() -> None:
 
 
 def test_defaults_in_the_table_are_the_settings_own() -> None:
-    said = re.findall(
+    rows = re.findall(
         r"^\| `FARM_(\w+)` \|.*\| `?([\d.]+|true|false)`? \|$",
         page("farm/README.md").text,
         re.MULTILINE,
     )
-    assert len(said) > 5
-    for name, text in said:
+    assert len(rows) > 5
+    for name, text in rows:
         default = Settings.model_fields[name.lower()].default
         assert float({"true": 1, "false": 0}.get(text, text)) == float(default), name
 

@@ -253,8 +253,8 @@ def test_all_that_is_wrong_is_told_at_once(write: Write) -> None:
     )
     with pytest.raises(RequestError) as caught:
         found("rows.csv", "gone.png", "more.jsonl")
-    told = str(caught.value).splitlines()
-    assert [line.partition(":")[0] for line in told] == [
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
         "rows.csv line 2",
         "rows.csv line 3",
         "no pictures at 'gone.png'",

@@ -35,7 +35,9 @@ def test_every_row_that_contradicts_the_command_line_is_named(
     with pytest.raises(SystemExit) as caught:
         batch.main([str(rows), "--out", str(tmp_path / "out"), "--tier", "fast"])
     assert caught.value.code == 2
-    said = capsys.readouterr().err
-    assert "levels: its row contradicts the command line: --tier: the tier fast has sigmas" in said
-    assert "reused: its row contradicts the command line: --reuse-interval: must be less" in said
-    assert "fine" not in said
+    errors = capsys.readouterr().err
+    assert (
+        "levels: its row contradicts the command line: --tier: the tier fast has sigmas" in errors
+    )
+    assert "reused: its row contradicts the command line: --reuse-interval: must be less" in errors
+    assert "fine" not in errors

@@ -80,9 +80,9 @@ def test_detach_hands_over_and_a_later_run_fetches(farm: Farm, tmp_path: Path, c
     draw_picture(40, 30).save(folder / "a.png")
     (folder / "b.png").write_bytes(b"no picture")
     assert run(folder, "--out", out, "--detach") == 1  # one was not taken
-    told = capsys.readouterr()
-    assert told.out.startswith("1 clip submitted, 0 done already; the farm keeps running.\n")
-    assert "[1/2] b-seed0: the file is not a picture" in told.err
+    captured = capsys.readouterr()
+    assert captured.out.startswith("1 clip submitted, 0 done already; the farm keeps running.\n")
+    assert "[1/2] b-seed0: the file is not a picture" in captured.err
     assert {path.name for path in out.iterdir() if not path.name.startswith(".")} == {
         "summary.json"
     }
@@ -113,8 +113,8 @@ def test_what_a_lost_attempt_did_still_counts() -> None:
     lost = SimpleNamespace(stage=Stage.DENOISE, step=5, chunks=0, furthest=(12, 1))
     new = SimpleNamespace(stage=Stage.DENOISE, step=14, chunks=0, furthest=(12, 0))
     sharing: Any = SimpleNamespace(under_way=lambda _: [lost, new], blocked="")
-    told = progress_of(job(), sharing, None, with_eta=False)  # type: ignore[arg-type]
-    assert (told.step, told.chunk) == (12 + 14, 1)
+    progress = progress_of(job(), sharing, None, with_eta=False)  # type: ignore[arg-type]
+    assert (progress.step, progress.chunk) == (12 + 14, 1)
 
 
 @given(steps=st.lists(st.integers(0, 25), min_size=1))
@@ -139,7 +139,7 @@ def test_a_bar_only_rises_and_is_whole_when_its_job_is(steps: list[int]) -> None
 
 
 @pytest.mark.parametrize(
-    ("ends", "answer", "said"),
+    ("ends", "answer", "message"),
     [
         (True, "", "stopped: the farm was this program's own; run it again to go on where it was"),
         (True, "s", "stopped: "),
@@ -149,7 +149,7 @@ def test_a_bar_only_rises_and_is_whole_when_its_job_is(steps: list[int]) -> None
     ],
 )
 def test_what_ctrl_c_says_is_true(
-    ends: bool, answer: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ends: bool, answer: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
@@ -157,7 +157,7 @@ def test_what_ctrl_c_says_is_true(
     farm = SimpleNamespace(store=lambda: None)
     batch_run.BatchRun(farm, None, None).interrupted(ends)  # type: ignore[arg-type]
     assert ("detach" in asked[0]) is not ends
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_a_log_counts_in_the_right_number(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -69,8 +69,10 @@ def damaged_out_is_made_whole(out: Store, pictures: Path, rendered: list[str], c
                 out.put(key, damaged)
             capsys.readouterr()
             assert run(*arguments) == 0
-            told = capsys.readouterr().err
-            assert key == "index.html" or (key == "summary.json" and damaged is None) or key in told
+            errors = capsys.readouterr().err
+            assert (
+                key == "index.html" or (key == "summary.json" and damaged is None) or key in errors
+            )
             again = contents(out)
             assert {key: again[key] for key in clips} == clips
             page = again["index.html"].decode()

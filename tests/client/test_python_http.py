@@ -141,8 +141,8 @@ def test_a_key(server: Videos) -> None:
     server.key = "right"
     with farm.connect(server.url + "/", api_key="right") as connection:
         assert connection.submit(PICTURE).id == "job-0"
-    said = pytest.raises(AccessError, match=r"127\.0\.0\.1.*not known")
-    with farm.connect(server.url, api_key="wrong") as connection, said:
+    refused = pytest.raises(AccessError, match=r"127\.0\.0\.1.*not known")
+    with farm.connect(server.url, api_key="wrong") as connection, refused:
         connection.submit(PICTURE)
     with pytest.raises(RequestError, match="api_key"):
         farm.connect(server.url, api_key="schlüssel…")
@@ -217,10 +217,10 @@ def test_waiting_has_an_end(server: Videos, connection: farm.Connection, tmp_pat
         job.save(tmp_path / "clip.mp4")
     other = connection.submit(PICTURE)
     server.jobs[other.id]["state"] = "cancelled"
-    told = farm.as_completed([job, other], timeout=0.5)
-    assert next(told) is other
+    ended = farm.as_completed([job, other], timeout=0.5)
+    assert next(ended) is other
     with pytest.raises(TimeoutError, match=r"1 job still open.*job-0"):
-        next(told)
+        next(ended)
 
 
 def test_a_server_that_fails_is_not_a_timeout(server: Videos, connection: farm.Connection) -> None:
@@ -322,7 +322,7 @@ def test_a_bar_is_for_who_can_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "progress", "said"),
+    ("state", "progress", "text"),
     [
         ("queued", {"queue_position": 3, "eta_s": 9.6}, "queued, 3 before it, 10 s left"),
         ("queued", {"queue_position": 0}, "queued, next"),
@@ -331,9 +331,9 @@ def test_a_bar_is_for_who_can_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
         ("failed", {"stage": "denoise"}, "failed"),
     ],
 )
-def test_where_a_job_is_in_words(state: str, progress: dict[str, Any], said: str) -> None:
+def test_where_a_job_is_in_words(state: str, progress: dict[str, Any], text: str) -> None:
     video = Video.model_validate(VIDEO | {"state": state, "stage": None, "eta_s": None} | progress)
-    assert describe(video) == said
+    assert describe(video) == text
 
 
 @pytest.mark.parametrize("shown", [True, None])

@@ -67,14 +67,14 @@ def test_a_drained_worker_stays_so_when_it_is_restarted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "told"),
+    ("limit", "error"),
     [
         ("start_within_s", "not started within 10 s"),
         ("finish_within_s", "not finished within 10 s"),
     ],
 )
 def test_a_job_past_its_deadline_fails_and_its_clip_is_stopped(
-    limit: str, told: str, tmp_path: Path
+    limit: str, error: str, tmp_path: Path
 ) -> None:
     async def test(core: Core) -> None:
         await core.admit("job-1", created_at=1000.0, **{limit: 10.0})
@@ -84,7 +84,7 @@ def test_a_job_past_its_deadline_fails_and_its_clip_is_stopped(
         assert core.book.open["job-1"].state is State.QUEUED
         core.clock.time += 2.0
         core.maintenance.enforce_limits()
-        assert core.book.open["job-1"].error == told
+        assert core.book.open["job-1"].error == error
         assert clip.gone
 
     run(tmp_path, test)

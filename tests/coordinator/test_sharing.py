@@ -129,21 +129,21 @@ def test_a_check_tells_no_tenant_what_another_has_rendered(tmp_path: Path) -> No
         clip = core.the_clip()
         result = result_of(clip)
         core.store.put(result_key(clip.id), result.model_dump_json().encode())
-        await told(core, job, one=0, two=0)  # it is not done yet
+        await expect_finished(core, job, one=0, two=0)  # it is not done yet
         core.scheduler.withdraw(clip)
         core.sharing.apply(Finished(clip, result))
-        await told(core, job, one=1, two=0)
+        await expect_finished(core, job, one=1, two=0)
         core.sharing = core.new_sharing()
-        await told(core, job, one=1, two=0)
+        await expect_finished(core, job, one=1, two=0)
         await core.admit("second", "two")  # it is answered with the clip all the same
-        await told(core, job, one=1, two=1)
+        await expect_finished(core, job, one=1, two=1)
         core.sharing = core.new_sharing()
-        await told(core, job, one=1, two=1, three=0)
+        await expect_finished(core, job, one=1, two=1, three=0)
 
     run(tmp_path, test)
 
 
-async def told(core: Core, job: JobRecord, **expected: int) -> None:
+async def expect_finished(core: Core, job: JobRecord, **expected: int) -> None:
     """What each tenant is told of a request."""
     await asyncio.sleep(0.2)  # what is written behind is there
     for tenant, count in expected.items():

@@ -64,7 +64,7 @@ def test_what_has_no_video_has_failed(state: State) -> None:
 
 
 def test_ids_of_events() -> None:
-    """The same for the same end; a job deleted and submitted again under its id ends another time."""
+    """Equal for the same end; a job deleted and submitted again under its id ends another time."""
     job = ended(id="größe")
     assert event_of(job) == event_of(JobRecord.model_validate_json(job.model_dump_json()))
     again = job.model_copy(update={"finished_at": (job.finished_at or 0) + 1})
@@ -143,21 +143,21 @@ def status(http: httpx2.Client, video: str) -> str:
 def test_a_receiver_that_fails_twice(http: httpx2.Client, receiver: Receiver, folder: Path) -> None:
     receiver.answers = [500, None]
     video = create(http, receiver.url, seed="1")
-    wait_for(lambda: len(receiver.told) == 3, 120)
+    wait_for(lambda: len(receiver.received) == 3, 120)
     assert [event.type for event in receiver.events()] == ["video.completed"] * 3
     assert {event.data.id for event in receiver.events()} == {video}
     assert len(receiver.ids()) == 1
     assert status(http, video) == "completed"
     wait_for(lambda: not left(folder))
     time.sleep(1)
-    assert len(receiver.told) == 3
+    assert len(receiver.received) == 3
 
 
 def test_what_was_cancelled_has_failed(http: httpx2.Client, receiver: Receiver) -> None:
     video = create(http, receiver.url, seed="2", steps="900")
     http.post(f"/v1/videos/{video}/cancel")
     late = create(http, receiver.url, seed="3", steps="900", finish_within_s="0.5")
-    wait_for(lambda: len(receiver.told) == 2)
+    wait_for(lambda: len(receiver.received) == 2)
     assert {event.type for event in receiver.events()} == {"video.failed"}
     assert [event.data.id for event in receiver.events()] == [video, late]
 
@@ -176,7 +176,7 @@ def test_a_coordinator_killed_before_the_delivery(
     farm = open_farm(tmp_path, webhook_secret=SECRET, webhook_private=True)
     job = farm.submit(submission(tiny, webhook_url=receiver.url), PICTURE[1]).job.id
     assert finish(farm, job)[job].job.state is State.COMPLETED
-    wait_for(lambda: receiver.told)
+    wait_for(lambda: receiver.received)
     assert len(left(tmp_path)) == 1
     killed = farm.ready()["pid"]
     os.kill(killed, signal.SIGKILL)

@@ -49,7 +49,7 @@ def delivered_s(folder: Path, receiver: Receiver, urls: list[str], tenant: str) 
         good = ended(id="good", tenant=tenant).model_copy(update={"webhook_url": receiver.url})
         began = time.monotonic()
         await webhooks.add(good)
-        while not receiver.told and time.monotonic() - began < 2 * GENEROUS_S:
+        while not receiver.received and time.monotonic() - began < 2 * GENEROUS_S:
             await asyncio.sleep(0.02)
         loop.cancel()
         return time.monotonic() - began

@@ -93,7 +93,7 @@ def test_a_receiver_that_hangs_leaves_room_for_others(
     store = open_store(tmp_path.as_uri())
     at_once: dict[str, int] = {}
     most: dict[str, int] = {}
-    told: list[str] = []
+    received: list[str] = []
 
     async def hang(url: str, *_: Any) -> int:
         host = url.split("/")[2]
@@ -102,27 +102,27 @@ def test_a_receiver_that_hangs_leaves_room_for_others(
         if host.startswith("hangs"):
             await asyncio.sleep(60)
         at_once[host] -= 1
-        told.append(host)
+        received.append(host)
         return 204
 
     monkeypatch.setattr(farm.coordinator.webhooks, "post", hang)
     jobs = [ended(id=f"job-{n}") for n in range(40)]
     jobs = [each.model_copy(update={"webhook_url": "https://hangs.example/"}) for each in jobs]
     quick = ended(id="job-quick")
-    owing(store, *jobs, quick, until=lambda: told and len(left(store)) == 40)
-    assert told == ["receiver.example"]
+    owing(store, *jobs, quick, until=lambda: received and len(left(store)) == 40)
+    assert received == ["receiver.example"]
     assert most == {"hangs.example": farm.coordinator.webhooks.PER_HOST, "receiver.example": 1}
     assert len(left(store)) == 40  # none is lost, none told twice
-    told.clear()
+    received.clear()
     monkeypatch.setattr(farm.coordinator.webhooks, "post", lambda url, *_: answer(url))
 
     async def answer(url: str) -> int:
-        told.append(url)
+        received.append(url)
         return 200
 
     store.put(f"{WEBHOOKS}broken", b"nonsense")
     owing(store, until=lambda: left(store) == [f"{WEBHOOKS}broken"])
-    assert len(told) == 40
+    assert len(received) == 40
 
 
 def test_an_end_that_was_written_is_told_though_the_coordinator_died(tmp_path: Path) -> None:

@@ -32,8 +32,8 @@ def test_beside_diffusers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (
         main(["bench", *options, "--json", str(out), "--plot", str(picture), "--budget=100"]) == 0
     )
-    told = json.loads(out.read_text())
-    rows = {(r["stage"], r["implementation"], r["variant"]): r for r in told["rows"]}
+    document = json.loads(out.read_text())
+    rows = {(r["stage"], r["implementation"], r["variant"]): r for r in document["rows"]}
     assert list(rows)[:2] == [("unet_step", "engine", "eager"), ("unet_step", "diffusers", "eager")]
     of_engine = ("frame by frame", "5 slices", "whole")
     assert {("decode", "engine", variant) for variant in of_engine} <= rows.keys()
@@ -49,7 +49,7 @@ def test_beside_diffusers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     for key, row in rows.items():
         assert row.keys() == KEYS
         assert (row["launches"] is None) is (row["bytes"] is None) is (key[0] == "clip")
-    assert {"device", "torch", "preset", "clip", "matrix_tflops", "copy_gbps"} <= told.keys()
+    assert {"device", "torch", "preset", "clip", "matrix_tflops", "copy_gbps"} <= document.keys()
     with Image.open(picture) as drawn:
         assert drawn.width > 1000
         assert len(set(drawn.convert("RGB").getdata())) > 10
@@ -86,9 +86,9 @@ def test_without_matplotlib(
 
 def test_a_budget_that_is_spent_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--preset", "tiny", "--budget", "0"]) == 0
-    said = capsys.readouterr().out
-    assert [f"{stage} engine" in said for stage in ("unet_step", "decode", "clip")] == [True] * 3
-    assert said.count("left out, no time left") == 3
+    output = capsys.readouterr().out
+    assert [f"{stage} engine" in output for stage in ("unet_step", "decode", "clip")] == [True] * 3
+    assert output.count("left out, no time left") == 3
 
 
 def test_no_round_begins_that_would_end_too_late() -> None:

@@ -153,10 +153,10 @@ def test_keys_that_mean_nothing_are_named_once(
     edit(model / file, dropout=0.1, a_new_key=[1], _diffusers_version="9", _name_or_path="x")
     for _ in range(3):
         open_checkpoint(model).check()
-    (told,) = [each for each in caplog.records if each.name == "svd_engine"]
-    assert told.levelno == logging.WARNING
+    (warning,) = [each for each in caplog.records if each.name == "svd_engine"]
+    assert warning.levelno == logging.WARNING
     words = f"{model / file} has keys that have no effect here: a_new_key, dropout"
-    assert told.getMessage() == words
+    assert warning.getMessage() == words
     assert describe(Model(name=str(model))).warnings == (words,)  # which a batch tells
 
 

@@ -141,8 +141,8 @@ def test_processes_make_the_same_bits(size: int, folder: Path, vaes: dict[str, V
     address = free_address()
     members = [start(folder, rank, size, address) for rank in range(size)]
     for member in members:
-        _, said = member.communicate(timeout=120)
-        assert member.returncode == 0, said
+        _, output = member.communicate(timeout=120)
+        assert member.returncode == 0, output
     shares = [torch.load(folder / f"share-{rank}.pt") for rank in range(size)]
     alone = decode_slices(vaes["published-depth"], draw_latents(5))
     assert torch.equal(torch.cat(shares), alone)
@@ -152,13 +152,13 @@ def test_a_member_that_is_gone_is_an_error_for_the_others(folder: Path) -> None:
     address = free_address()
     members = [start(folder, 0, 3, address), start(folder, 1, 3, address)]
     members.append(start(folder, 2, 3, address, "dies"))
-    told = [member.communicate(timeout=120)[1] for member in members]
+    outputs = [member.communicate(timeout=120)[1] for member in members]
     assert [member.returncode for member in members] == [1, 1, -9]
-    for said in told[:2]:
-        assert "the decode's other processes are gone or too late" in said
+    for output in outputs[:2]:
+        assert "the decode's other processes are gone or too late" in output
 
 
 def test_a_member_that_never_comes_is_waited_for_no_longer_than_said(folder: Path) -> None:
     member = start(folder, 0, 2, free_address(), "alone")
-    _, said = member.communicate(timeout=60)
-    assert (member.returncode, "not there after 3 s" in said) == (1, True)
+    _, output = member.communicate(timeout=60)
+    assert (member.returncode, "not there after 3 s" in output) == (1, True)

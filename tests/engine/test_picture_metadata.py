@@ -106,8 +106,8 @@ def test_a_webp_that_claims_much_is_refused_by_its_head() -> None:
 
 def bounded(name: str) -> None:
     make, fit = {**QUICK, **SLOW}[name]
-    told = measure(make(), fit)
-    assert told["peak"] - told["decoded"] <= LIMIT, told
+    memory = measure(make(), fit)
+    assert memory["peak"] - memory["decoded"] <= LIMIT, memory
 
 
 @pytest.mark.parametrize(

@@ -68,12 +68,12 @@ def test_a_worker_stores_previews_and_says_of_which_step(tiny: Path, store: str)
     _, conditioning = steps_and_result(worker.run(encode))
     task = Task("latents/0012", Stage.DENOISE, ("conditioning",), (0, 12))
     denoise = order(tiny, task, **changes)
-    told = []
+    previewed = []
     for step in worker.run(denoise, conditioning):
-        told.append(step.previewed)
+        previewed.append(step.previewed)
         if worker._previewer._drawing is not None:
             worker._previewer._drawing.result()
-    assert told == [0, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10]
+    assert previewed == [0, 0, 0, 2, 2, 4, 4, 6, 6, 8, 8, 10, 10]
     stored = open_store(store).get(f"previews/{denoise.request.digest}.webp")
     assert stored is not None
     with Image.open(BytesIO(stored.data)) as preview:

@@ -33,9 +33,9 @@ def test_psnr_is_ffmpegs(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(clip.tobytes())
         args += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "16x18", "-i", str(tmp_path / name)]
     args += ["-lavfi", "[0:v]format=gbrp[x];[1:v]format=gbrp[y];[x][y]psnr", "-f", "null", "-"]
-    said = subprocess.run(args, capture_output=True, text=True, check=True).stderr
-    found = re.search(r"average:([\d.]+)", said)
-    assert found, said
+    output = subprocess.run(args, capture_output=True, text=True, check=True).stderr
+    found = re.search(r"average:([\d.]+)", output)
+    assert found, output
     assert psnr(a, b) == pytest.approx(float(found[1]), abs=1e-4)
     assert psnr(a, a) == math.inf
 

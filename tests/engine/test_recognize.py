@@ -25,15 +25,17 @@ SGM = (
 UNET = ("down_blocks.0.resnets.0.temporal_res_block.conv1.weight", "conv_in.weight")
 
 
-def safetensors(path: Path, keys: Iterable[str], kind: str = "F16", **said: str) -> Path:
+def safetensors(path: Path, keys: Iterable[str], kind: str = "F16", **metadata: str) -> Path:
     """A whole file of that head; a tensor is two bytes."""
     size = 1 if kind in ("F8_E4M3", "F8_E5M2", "I8", "U8") else 2
-    head: dict[str, object] = {"__metadata__": said} if said else {}
+    head: dict[str, object] = {"__metadata__": metadata} if metadata else {}
     for n, key in enumerate(keys):
         head[key] = {"dtype": kind, "shape": [1], "data_offsets": [size * n, size * n + size]}
     text = json.dumps(head).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size * (len(head) - bool(said))))
+    path.write_bytes(
+        struct.pack("<Q", len(text)) + text + bytes(size * (len(head) - bool(metadata)))
+    )
     return path
 
 
@@ -103,17 +105,17 @@ def test_the_same_from_every_door(
     make, words = FILES[kind]
     model = str(make(tmp_path / "m") if not (tmp_path / "m").mkdir() else "")
     safetensors(tmp_path / "theirs.safetensors", ["sigmas"], "F16")
-    said = []
+    messages = []
     for command in (
         ["render", str(PICTURE), "--out", str(tmp_path / "x.mp4")],
         ["trace", str(PICTURE), "--out", str(tmp_path / "x.safetensors")],
         ["diagnose", str(tmp_path / "theirs.safetensors"), "--picture", str(PICTURE)],
     ):
         assert main([*command, "--model", model]) == 2
-        said.append(capsys.readouterr().err)
+        messages.append(capsys.readouterr().err)
     with pytest.raises(ValueError, match=words) as caught:
         describe(Model(name=model))  # what the farm asks, for batch, Python and HTTP
-    assert {text.strip() for text in said} == {f"error: {caught.value}"}
+    assert {text.strip() for text in messages} == {f"error: {caught.value}"}
 
 
 @pytest.mark.parametrize(

@@ -179,13 +179,13 @@ def test_a_trace_says_which_steps_were_whole_and_a_comparison_that_tiers_differ(
         files.append(str(tmp_path / f"{name}.safetensors"))
         options = [*small, "--steps", "4", "--out", files[-1], *tier]
         assert main(["trace", str(tmp_path / "a.png"), *options]) == 0
-    told = [open_trace(Path(file)).about["whole_steps"] for file in files]
-    assert told == [[0, 1, 2, 3], [0, 3]]
+    whole = [open_trace(Path(file)).about["whole_steps"] for file in files]
+    assert whole == [[0, 1, 2, 3], [0, 3]]
     capsys.readouterr()
     assert main(["compare", *files]) == 1
-    said = capsys.readouterr().out
-    assert "the tiers differ: exact, reuse interval 1; and reuse, reuse interval 3" in said
-    assert "the first to depart is step.001.model_output" in said
+    output = capsys.readouterr().out
+    assert "the tiers differ: exact, reuse interval 1; and reuse, reuse interval 3" in output
+    assert "the first to depart is step.001.model_output" in output
     assert main(["compare", files[1], files[1]]) == 0
     assert "tiers differ" not in capsys.readouterr().out
 

@@ -55,8 +55,8 @@ def ours(engine: Engine, picture: Image.Image) -> Trace:
 
 
 def options(folder: Path, *more: str) -> list[str]:
-    said = {"width": W, "height": H, "seed": 11, "steps": S}
-    named = [text for name, value in said.items() for text in (f"--{name}", str(value))]
+    values = {"width": W, "height": H, "seed": 11, "steps": S}
+    named = [text for name, value in values.items() for text in (f"--{name}", str(value))]
     return ["--model", str(folder), *named, *more]
 
 
@@ -124,9 +124,9 @@ def test_the_command_line(
     assert main(theirs) == 0  # what was asked is in the header
     assert "nothing wrong" in capsys.readouterr().out
     assert main([*theirs, "--fps", "8", "--json"]) == 2  # no mistake gives what was not asked for
-    told = json.loads(capsys.readouterr().out)
-    assert told["deviations"] == []
-    assert [s["key"] for s in told["stages"] if s["verdict"] == "unexplained"] == ["time_ids"]
+    output = json.loads(capsys.readouterr().out)
+    assert output["deviations"] == []
+    assert [s["key"] for s in output["stages"] if s["verdict"] == "unexplained"] == ["time_ids"]
 
 
 def test_kept_small(engine: Engine, picture: Image.Image) -> None:

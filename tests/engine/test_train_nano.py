@@ -167,9 +167,9 @@ def test_a_film_moves_as_it_says(move: str, size: tuple[int, int]) -> None:
     picture = torch.stack([ramp.expand(side, side), ramp[:, None].expand(side, side)])[None]
     films = camera.film(picture, cameras, times, size, view, depth)[0]
     seen = F.avg_pool2d(films - films[:1], camera.CELL) * max(size) / 0.5
-    said = camera.displacement(cameras, times, size, depth)[0]
-    assert said[2].abs().max() > 1
-    torch.testing.assert_close(seen, said, atol=1e-3, rtol=1e-3)
+    expected = camera.displacement(cameras, times, size, depth)[0]
+    assert expected[2].abs().max() > 1
+    torch.testing.assert_close(seen, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_films_are_as_fast_as_they_say() -> None:

@@ -34,9 +34,9 @@ def read_back(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("fps", [1, 7, 24])
 def test_video_has_the_exact_size_frames_and_rate(suffix: str, fps: int, tmp_path: Path) -> None:
     path = video.save(make_frames(), fps, tmp_path / f"clip{suffix}")
-    said = probe(path)
-    assert "104x72" in said
-    assert re.search(rf"\b{fps} fps", said)
+    probed = probe(path)
+    assert "104x72" in probed
+    assert re.search(rf"\b{fps} fps", probed)
     frames, seconds = count_frames_and_secs(str(path))
     assert frames == 5
     assert seconds == pytest.approx(5 / fps, abs=0.03)
@@ -79,12 +79,12 @@ def test_animations(suffix: str, tmp_path: Path) -> None:
 def durations(path: Path) -> list[float]:
     """Of each frame, in milliseconds."""
     with Image.open(path) as image:
-        told = []
+        found = []
         for number in range(image.n_frames):
             image.seek(number)
             image.load()
-            told.append(image.info["duration"])
-    return told
+            found.append(image.info["duration"])
+    return found
 
 
 @pytest.mark.parametrize("fps", [1, 10, 24, 30, 48, 50, 51, 60, 90, 91, 100, 120, 240])
@@ -92,10 +92,10 @@ def durations(path: Path) -> list[float]:
 def test_browsers_play_animations_at_their_rate(
     suffix: str, fps: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = durations(video.save(make_frames(count=12), fps, tmp_path / f"clip{suffix}"))
-    assert min(told) > 10  # else a browser makes it 100
+    shown = durations(video.save(make_frames(count=12), fps, tmp_path / f"clip{suffix}"))
+    assert min(shown) > 10  # else a browser makes it 100
     fastest = {".gif": 50, ".webp": 90}[suffix]
-    assert sum(told) == pytest.approx(12 * 1000 / min(fps, fastest), abs=21)
+    assert sum(shown) == pytest.approx(12 * 1000 / min(fps, fastest), abs=21)
     assert (f"plays at {fastest} frames a second, not {fps}" in caplog.text) is (fps > fastest)
 
 

@@ -172,9 +172,9 @@ def test_any_picture_name_gives_a_header_and_a_file_name(name: str) -> None:
     assert not stem.startswith((".", " "))
     with tempfile.TemporaryDirectory() as folder:
         answer = asked(still_app(DoneFarm(Path(folder), picture_name=stem)), method="HEAD")
-    told = answer.headers["content-disposition"]
-    told.encode("latin-1")
-    assert unquote(told).endswith(("-seed7.mp4", '-seed7.mp4"'))
+    header = answer.headers["content-disposition"]
+    header.encode("latin-1")
+    assert unquote(header).endswith(("-seed7.mp4", '-seed7.mp4"'))
 
 
 @pytest.mark.parametrize(

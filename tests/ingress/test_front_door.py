@@ -17,9 +17,9 @@ def door() -> Iterator[Door]:
 
 
 def test_long_bodies_leave_the_event_loop_to_others(door: Door) -> None:
-    told = door.stall(ATTACKS["four JSON bodies of 60 MB, each a data URL"]())
-    assert told.statuses == [200] * 4
-    assert told.loop_s < STALLED_S
+    stalled = door.stall(ATTACKS["four JSON bodies of 60 MB, each a data URL"]())
+    assert stalled.statuses == [200] * 4
+    assert stalled.loop_s < STALLED_S
 
 
 def test_thousands_of_event_streams_of_one_caller(door: Door) -> None:

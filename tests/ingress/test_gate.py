@@ -154,9 +154,9 @@ def test_every_error_has_the_apis_shape(
                 answer = await http.request(method, path, headers=headers)
                 assert answer.status_code == (431 if headers else status), answer.text
                 assert answer.headers["content-type"] == "application/json"
-                told = answer.json()
-                assert told.keys() == shape
-                assert told["error"]["message"] if shape is OPENAI else told["errors"][0]
+                body = answer.json()
+                assert body.keys() == shape
+                assert body["error"]["message"] if shape is OPENAI else body["errors"][0]
                 if status == 405 and not headers:
                     assert answer.headers["allow"]
 

@@ -105,18 +105,18 @@ def test_a_key_may_ask_so_often(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=lambda: now))
-    one, told = app(replicas), []
+    one, pauses = app(replicas), []
     for gap in gaps:
         now += gap
         answer = asked(one, key)
         assert answer.status_code in (200, 429)
-        told.append(answer.headers.get("retry-after", ""))
+        pauses.append(answer.headers.get("retry-after", ""))
         if answer.status_code == 429:
             error = answer.json()["error"]
             times = {"slow": "60", "slower": "0.5"}[key]
             assert error["message"] == f"this key may send {times} requests a minute"
             assert error["code"] == "rate_limit_exceeded"
-    assert told == waits
+    assert pauses == waits
     assert asked(one, "user").status_code == 200  # another's key is another's
 
 

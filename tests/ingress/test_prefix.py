@@ -50,8 +50,8 @@ def test_answers_have_their_shapes_below_a_prefix(way: str, tmp_path: Path) -> N
     ]
     answers = asked(app, *((method, f"/farm/v1{path}") for method, path, *_ in wanted))
     for answer, (method, path, status, shape) in zip(answers, wanted, strict=True):
-        told = (answer.status_code, answer.json().keys())
-        assert told == (status, shape), (method, path, answer.text)
+        found = (answer.status_code, answer.json().keys())
+        assert found == (status, shape), (method, path, answer.text)
     content, result, health, events, page, docs = asked(
         app,
         *(

@@ -75,8 +75,8 @@ def test_a_generation_is_started_and_asked_for(http: httpx2.Client) -> None:
     pending = http.get(f"{PATH}/result/{name}")
     assert (pending.status_code, pending.json()) == (202, {"id": name, "status": "in-progress"})
     job = bytes.fromhex(name).rstrip(b"\0").decode()
-    told = http.get(f"/v1/videos/{job}").json()  # the same job, by its other name
-    assert (told["size"], told["seed"]) == ("768x768", 7)
+    body = http.get(f"/v1/videos/{job}").json()  # the same job, by its other name
+    assert (body["size"], body["seed"]) == ("768x768", 7)
     http.post(f"/v1/videos/{job}/cancel")
     ended = http.get(f"{PATH}/result/{name}")
     assert (ended.status_code, ended.json()["name"]) == (404, "not_found")
@@ -106,9 +106,9 @@ def test_a_result_is_a_video_or_json(http: httpx2.Client) -> None:
     video = http.get(path, headers={"Accept": "video/*"})
     assert (video.status_code, video.headers["content-type"]) == (200, "video/mp4")
     assert (video.headers["finish-reason"], video.headers["seed"]) == ("SUCCESS", "5")
-    told = http.get(path, headers={"Accept": "application/json"}).json()
-    assert base64.b64decode(told["video"]) == video.content
-    assert (told["finish_reason"], told["seed"]) == ("SUCCESS", 5)
+    body = http.get(path, headers={"Accept": "application/json"}).json()
+    assert base64.b64decode(body["video"]) == video.content
+    assert (body["finish_reason"], body["seed"]) == ("SUCCESS", 5)
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ def test_a_result_is_a_video_or_json(http: httpx2.Client) -> None:
 )
 def test_bad_requests_are_400(http: httpx2.Client, fields: dict[str, Any], words: str) -> None:
     answer = start(http, large(), **fields)
-    told = answer.json()
-    assert (answer.status_code, told["name"]) == (400, "bad_request")
-    assert set(told) == {"id", "name", "errors"}
-    assert words in told["errors"][0]
+    body = answer.json()
+    assert (answer.status_code, body["name"]) == (400, "bad_request")
+    assert set(body) == {"id", "name", "errors"}
+    assert words in body["errors"][0]
 
 
 def test_the_other_statuses(http: httpx2.Client) -> None:
@@ -190,6 +190,6 @@ def test_a_key_may_ask_so_often_and_no_more(http: httpx2.Client) -> None:
 def test_only_an_operators_key_sees_the_farm(http: httpx2.Client) -> None:
     refused = http.get("/v1/farm")
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "operators_only")
-    told = http.get("/v1/farm", headers=bearer("root")).json()
-    assert "renderer-0" in told["workers"]
-    assert json.dumps(told).count("sesame") == 0
+    body = http.get("/v1/farm", headers=bearer("root")).json()
+    assert "renderer-0" in body["workers"]
+    assert json.dumps(body).count("sesame") == 0

@@ -188,7 +188,7 @@ def doors(name: str) -> dict[str, Callable[[str, Any], Submission]]:
     return there
 
 
-def told(submission: Submission) -> tuple[str, Any]:
+def asked_for(submission: Submission) -> tuple[str, Any]:
     """All that counts of a submission: its clips' digest, and what else was asked."""
     request = RenderRequest(
         picture=DIGEST,
@@ -206,7 +206,7 @@ def outcomes(name: str, value: Any) -> dict[str, Any]:
     found = {}
     for door, give in doors(name).items():
         try:
-            found[door] = told(give(name, value))
+            found[door] = asked_for(give(name, value))
         except RequestError as error:
             message = (
                 str(error).removeprefix("rows.csv line 2: ").removeprefix("rows.jsonl line 1: ")
@@ -288,9 +288,9 @@ def suggestion(door: str, name: str, capsys: pytest.CaptureFixture[str]) -> str:
     """The name that a door suggests in the place of one that it refuses."""
     with pytest.raises((RequestError, SystemExit)) as caught:
         (FARM_DOORS | TEXT_DOORS)[door](name, 7)
-    said = f"{caught.value} {capsys.readouterr().err}"
-    found = re.search(r"did you mean '?-*([\w-]+)'?\?", said)
-    assert found is not None, said
+    errors = f"{caught.value} {capsys.readouterr().err}"
+    found = re.search(r"did you mean '?-*([\w-]+)'?\?", errors)
+    assert found is not None, errors
     return found[1].replace("-", "_")
 
 

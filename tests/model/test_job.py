@@ -182,10 +182,10 @@ def test_progress_counts_steps_and_chunks_of_all_clips() -> None:
     """Of three clips with five steps and seven frames in chunks of three, one is done."""
     asked = request(num_videos=3, num_inference_steps=5, num_frames=7, decode_chunk_size=3)
     one = job(request=asked, results=(result(),))
-    told = Progress.of(one, step=4, chunk=1, stage=Stage.DECODE)
-    assert (told.step, told.steps, told.chunk, told.chunks) == (9, 15, 4, 9)
-    assert told.stage is Stage.DECODE
-    assert told.fraction == 13 / 24
+    progress = Progress.of(one, step=4, chunk=1, stage=Stage.DECODE)
+    assert (progress.step, progress.steps, progress.chunk, progress.chunks) == (9, 15, 4, 9)
+    assert progress.stage is Stage.DECODE
+    assert progress.fraction == 13 / 24
     begun = Progress.of(job(request=asked))
     assert (begun.step, begun.steps, begun.chunk, begun.chunks, begun.fraction) == (0, 15, 0, 9, 0)
     whole = Progress.of(job(request=request(num_frames=7, decode_chunk_size=None)))

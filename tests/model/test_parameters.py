@@ -44,9 +44,9 @@ def test_every_field_is_a_keyword() -> None:
 
 
 def test_the_docs_of_submit_name_every_parameter_that_is_none_of_a_clip() -> None:
-    said = farm.Connection.submit.__doc__
-    assert said is not None
-    assert all(name in said for name in (*MODEL, *JOB))
+    named = farm.Connection.submit.__doc__
+    assert named is not None
+    assert all(name in named for name in (*MODEL, *JOB))
 
 
 def test_keywords_as_the_farm_reads_them() -> None:
@@ -69,7 +69,7 @@ def test_keywords_as_the_farm_reads_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"motion_bucket": 3}, "'motion_bucket'; did you mean 'motion_bucket_id'"),
         ({"step": 3}, r"unknown parameter 'step'; did you mean 'steps'\?"),
@@ -87,8 +87,8 @@ def test_keywords_as_the_farm_reads_them() -> None:
         ({"start_within_s": 0}, "start_within_s: .*0"),
     ],
 )
-def test_a_wrong_keyword_is_named(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+def test_a_wrong_keyword_is_named(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
         check_parameters(given)
 
 
@@ -109,7 +109,7 @@ def test_pictures_in_every_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("gone.png", "there is no picture at gone.png"),
         (".", "cannot read .*directory"),
@@ -122,6 +122,6 @@ def test_pictures_in_every_form(tmp_path: Path) -> None:
         ([1, 2], "got list"),
     ],
 )
-def test_what_is_no_picture(given: Any, said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+def test_what_is_no_picture(given: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message):
         picture_bytes(given)

@@ -133,8 +133,8 @@ def test_a_submission_that_fails_leaves_no_picture(tmp_path: Path) -> None:
 
     async def run() -> None:
         await jobs.submit("a", PICTURES[0])
-        told = await asyncio.gather(refused(), jobs.delete("a"), return_exceptions=True)
-        assert isinstance(told[0], InterruptedError)
+        results = await asyncio.gather(refused(), jobs.delete("a"), return_exceptions=True)
+        assert isinstance(results[0], InterruptedError)
 
     asyncio.run(run())
     jobs.check()

@@ -32,9 +32,9 @@ def asked(job: str, seed: int, tenant: str = "acme", **own: Any) -> Submission:
     return Submission(id=job, tenant=tenant, params=params, idempotency_key=job, **own)
 
 
-async def until(told: Callable[[], Any], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
-        while not told():
+        while not condition():
             await asyncio.sleep(0.002)
 
 

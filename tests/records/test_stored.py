@@ -158,9 +158,9 @@ def test_what_is_no_store(what: str, tmp_path: Path, capsys: pytest.CaptureFixtu
         (place / "cat.webp").write_bytes(b"")
     before = state_of(tmp_path)
     assert main(["jobs", "--store", str(place)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: no farm keeps its jobs at {place}: give the --store")
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"error: no farm keeps its jobs at {place}: give the --store")
+    assert errors.count("\n") == 1
     assert state_of(tmp_path) == before
 
 
@@ -168,9 +168,9 @@ def test_a_wrong_id_names_the_nearest(folder: Path, capsys: pytest.CaptureFixtur
     job = min(path.stem for path in (folder / "jobs").iterdir())
     for wrong in (job[:-1] + "x", job.upper(), job[:-3]):
         assert main(["show", wrong, "--store", str(folder)]) == 1
-        said = capsys.readouterr().err
-        assert f"there is no job {wrong!r}" in said
-        assert "did you mean job-" in said
+        errors = capsys.readouterr().err
+        assert f"there is no job {wrong!r}" in errors
+        assert "did you mean job-" in errors
     for wrong in ("../lease", "", "a/b", "\x00"):
         assert main(["logs", wrong, "--store", str(folder)]) == 1
         assert "there is no job" in capsys.readouterr().err
@@ -181,16 +181,16 @@ def test_without_a_farm_it_is_told_where_jobs_can_be_seen(
     command: list[str], no_farm: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command) == 1
-    said = capsys.readouterr().err
-    assert f"no Ray cluster answers at {no_farm}: start one there, or unset RAY_ADDRESS" in said
-    assert said.endswith("the jobs of an earlier farm: python -m farm jobs --all --store URL\n")
-    assert "--address" not in said
+    errors = capsys.readouterr().err
+    assert f"no Ray cluster answers at {no_farm}: start one there, or unset RAY_ADDRESS" in errors
+    assert errors.endswith("the jobs of an earlier farm: python -m farm jobs --all --store URL\n")
+    assert "--address" not in errors
     Path("demo").mkdir()
     folder.rename("demo/store")
     assert main(command) == 1
-    said = capsys.readouterr().err
-    assert said.endswith("python -m farm jobs --all --store demo/store\n")
-    assert main(said.split("python -m farm ")[1].split()) == 0
+    errors = capsys.readouterr().err
+    assert errors.endswith("python -m farm jobs --all --store demo/store\n")
+    assert main(errors.split("python -m farm ")[1].split()) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 

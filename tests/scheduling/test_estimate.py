@@ -75,9 +75,9 @@ def test_a_job_behind_one_of_an_unknown_model_has_an_eta(inline: Any, tmp_path: 
             await hang_after(one, 0)
             await submit("unknown", 1)
             behind = [await submit("unknown", 2), await submit("known", 3)]
-            told = [(await one.show(job)).progress for job in behind]
-            assert [each.queue_position is not None for each in told] == [True, True]
-            assert told[0].eta_s is None  # nothing of it was ever timed
-            assert told[1].eta_s is not None
+            progress = [(await one.show(job)).progress for job in behind]
+            assert [each.queue_position is not None for each in progress] == [True, True]
+            assert progress[0].eta_s is None  # nothing of it was ever timed
+            assert progress[1].eta_s is not None
 
     asyncio.run(asyncio.wait_for(test(), 60))

@@ -140,6 +140,6 @@ def test_a_batch_needs_conditions_of_the_farms_store_alone(
     with lacking_server("If-Match", "If-None-Match"):
         given = [PICTURE, "--out", "s3://clips/out", "--store", "s3://farms/farm"]
         assert exit_status(batch.main, given) == 2
-    said = capsys.readouterr().err
-    assert "s3://farms/farm/ has no conditional writes: it ignores If-None-Match" in said
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert "s3://farms/farm/ has no conditional writes: it ignores If-None-Match" in errors
+    assert errors.count("\n") == 1

@@ -174,8 +174,8 @@ def test_clients_are_told_of_a_store_without_its_places(tmp_path: Path) -> None:
         store.put("a/b", b"")
     passed_on = pickle.loads(pickle.dumps(caught.value))  # as Ray does
     assert str(tmp_path) in str(passed_on)
-    told = api_error(passed_on)
-    assert (told.status, told.message) == (
+    shown = api_error(passed_on)
+    assert (shown.status, shown.message) == (
         503,
         "the farm's store: No such file or directory; try again later",
     )

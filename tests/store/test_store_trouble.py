@@ -71,9 +71,9 @@ async def refused(call: Awaitable[Any]) -> StoreError:
     return caught.value
 
 
-async def until(told: Callable[[], Awaitable[Any]]) -> None:
+async def until(condition: Callable[[], Awaitable[Any]]) -> None:
     for _ in range(int(LIMIT_S / 0.2)):
-        if await told():
+        if await condition():
             return
         await asyncio.sleep(0.2)
     raise AssertionError("it does not come about")
@@ -92,9 +92,9 @@ def test_a_full_disk(disk: Path) -> None:
                     break
         error = await refused(coordinator.pause(job))
         assert "No space left" in str(error)
-        told = api_error(error)
-        assert "No space left" in told.message
-        assert str(disk) not in told.message
+        shown = api_error(error)
+        assert "No space left" in shown.message
+        assert str(disk) not in shown.message
 
         async def troubled() -> bool:
             return bool((await coordinator.status())["trouble"])

@@ -37,9 +37,9 @@ def submission(model: Path, **values: Any) -> Submission:
     return Submission(model=Model(name=str(model)), params=params, **own)
 
 
-def wait_for(told: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     until = time.monotonic() + seconds
-    while not (found := told()):
+    while not (found := condition()):
         assert time.monotonic() < until, f"still false after {seconds:g} s"
         time.sleep(0.05)
     return found

@@ -79,7 +79,7 @@ class Videos(ThreadingHTTPServer):
         if key not in self.keys:
             self.keys[key] = f"job-{len(self.jobs)}"
             self.jobs[self.keys[key]] = {"looks": 0, "fields": asked.fields, "state": "queued"}
-        return self.told(self.keys[key])
+        return self.view(self.keys[key])
 
     def look(self, name: str) -> dict[str, Any]:
         job = self.jobs[name]
@@ -88,18 +88,18 @@ class Videos(ThreadingHTTPServer):
             job["state"] = "running"
             if job["looks"] >= self.looks_until_done:
                 job["state"] = "failed" if self.fails_with else "completed"
-        return self.told(name)
+        return self.view(name)
 
-    def told(self, name: str) -> dict[str, Any]:
+    def view(self, name: str) -> dict[str, Any]:
         job = self.jobs[name]
         state, fields = job["state"], job["fields"]
         done = state == "completed"
-        told = VIDEO | {"id": name, "state": state, "num_videos": int(fields.get("num_videos", 1))}
+        video = VIDEO | {"id": name, "state": state, "num_videos": int(fields.get("num_videos", 1))}
         if state == "failed":
-            told["error"] = {"code": "failed", "message": self.fails_with}
+            video["error"] = {"code": "failed", "message": self.fails_with}
         if done:
-            told |= {"stage": None, "step": 5, "chunk": 1, "progress": 100}
-        return told
+            video |= {"stage": None, "step": 5, "chunk": 1, "progress": 100}
+        return video
 
 
 class Door(BaseHTTPRequestHandler):
@@ -153,7 +153,7 @@ class Door(BaseHTTPRequestHandler):
             if self.server.jobs[job]["state"] == "completed":
                 return self.error(409, f"{job} is completed: it cannot cancel")
             self.server.jobs[job]["state"] = "cancelled"
-            return self.json(200, self.server.told(job))
+            return self.json(200, self.server.view(job))
         if what == "content":
             return self._content({k: v[0] for k, v in parse_qs(url.query).items()})
         if what == "events":

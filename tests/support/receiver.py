@@ -20,7 +20,9 @@ class Receiver:
     """A server that records the webhooks it receives, and answers with given statuses."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Mapping[str, str], bytes]] = []  # headers and body of each webhook
+        self.received: list[
+            tuple[Mapping[str, str], bytes]
+        ] = []  # headers and body of each webhook
         # The statuses of the next responses, and then 200; None cuts the connection.
         self.answers: list[int | None] = []
 
@@ -33,7 +35,7 @@ class Receiver:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.told.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                receiver.received.append(({k.lower(): v for k, v in self.headers.items()}, body))
                 status = receiver.answers.pop(0) if receiver.answers else 200
                 if status is not None:
                     self.send_response(status)
@@ -54,10 +56,10 @@ class Receiver:
     def events(self) -> list[Any]:
         """The received events, verified and unwrapped by OpenAI's client."""
         client = openai.OpenAI(api_key="none", webhook_secret=SECRET)
-        return [client.webhooks.unwrap(body, headers) for headers, body in self.told]
+        return [client.webhooks.unwrap(body, headers) for headers, body in self.received]
 
     def ids(self) -> set[str]:
-        return {headers["webhook-id"] for headers, _ in self.told}
+        return {headers["webhook-id"] for headers, _ in self.received}
 
 
 def ended(state: State = State.COMPLETED, **changes: Any) -> JobRecord:

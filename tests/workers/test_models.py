@@ -52,10 +52,10 @@ def test_invented_variants_start_no_process(run: Callable[..., None]) -> None:
     async def test(models: Models, looks: Looks) -> None:
         for name, has in (("nano", "it has: none"), ("tiny", "it has: none")):
             asked = [Model(name=name, variant=f"v{n}") for n in range(24)]
-            told = await asyncio.gather(
+            results = await asyncio.gather(
                 *(models.facts(model, "one") for model in asked), return_exceptions=True
             )
-            assert all(isinstance(each, RequestError) and has in str(each) for each in told)
+            assert all(isinstance(each, RequestError) and has in str(each) for each in results)
         assert looks.models == []
         assert await models.facts(Model(name="nano"), "another") == FACTS
 
@@ -110,8 +110,8 @@ def test_what_one_tenant_invents_delays_no_other(run: Callable[..., None]) -> No
         assert await asyncio.wait_for(models.facts(Model(name="tiny"), "another"), 5) == FACTS
         assert len([model for model in looks.models if model.name != "tiny"]) == 1
         looks.end.set()
-        told = await asyncio.gather(*inventions, return_exceptions=True)
-        assert all(isinstance(each, RequestError) for each in told)
+        results = await asyncio.gather(*inventions, return_exceptions=True)
+        assert all(isinstance(each, RequestError) for each in results)
 
     run(test)
 
