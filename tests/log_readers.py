@@ -47,17 +47,17 @@ def fill_log(folder: Path, job: str, entries: int) -> None:
         (folder / events_key(job, seq)).write_text(line + "\n")
 
 
-async def submit(one: Coordinator, seed: int) -> float:
+async def submit(farm: Coordinator, seed: int) -> float:
     """Submit a job; returns how long it took in seconds."""
     began = time.perf_counter()
-    await one.submit(Submission(id=f"s{seed}", params={"seed": seed}), picture_bytes())
+    await farm.submit(Submission(id=f"s{seed}", params={"seed": seed}), picture_bytes())
     return time.perf_counter() - began
 
 
-async def read_log(one: Coordinator, job: str) -> int:
+async def read_log(farm: Coordinator, job: str) -> int:
     """Read a whole log; returns the number of entries."""
     after = count = 0
-    while page := await one.events(job, after):
+    while page := await farm.events(job, after):
         after, count = page[-1].seq, count + len(page)
     return count
 
@@ -66,15 +66,15 @@ async def measure(
     folder: Path, readers: int, entries: int
 ) -> tuple[list[float], list[float], list[int]]:
     """The times of submits alone and while clients read the log, and how much each client read."""
-    async with coordinator(folder, working=False) as one:
-        await one.submit(Submission(id="read"), picture_bytes())
-        await one.cancel("read")  # so that its log no longer grows, and is not compacted
+    async with coordinator(folder, working=False) as farm:
+        await farm.submit(Submission(id="read"), picture_bytes())
+        await farm.cancel("read")  # so that its log no longer grows, and is not compacted
         await asyncio.to_thread(fill_log, folder, "read", entries)
-        alone = [await submit(one, seed) for seed in range(SUBMITS)]
-        reading = asyncio.gather(*(read_log(one, "read") for _ in range(readers)))
+        alone = [await submit(farm, seed) for seed in range(SUBMITS)]
+        reading = asyncio.gather(*(read_log(farm, "read") for _ in range(readers)))
         beside = []
         while not reading.done():
-            beside.append(await submit(one, SUBMITS + len(beside)))
+            beside.append(await submit(farm, SUBMITS + len(beside)))
         return sorted(alone), sorted(beside), await reading
 
 

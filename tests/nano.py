@@ -155,7 +155,7 @@ class Nano:
         speed = training_module("camera").speed
         moved = (self._rendered(name, bucket).latents[-1, -2:] for bucket in BUCKETS)
         lengths = [float(latents.square().sum(0).mean().sqrt()) for latents in moved]
-        return [one / (13 * speed(b, 7)) for one, b in zip(lengths, BUCKETS, strict=True)]
+        return [length / (13 * speed(b, 7)) for length, b in zip(lengths, BUCKETS, strict=True)]
 
     def filmed(self, name: str) -> list[float]:
         """The mean flow for each of BUCKETS if the training's camera films the picture at 7 fps."""
@@ -208,7 +208,7 @@ def table(nano: Nano) -> Iterator[str]:
 
 def _text(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(f"{one:.2f}" for one in value)
+        return ", ".join(f"{number:.2f}" for number in value)
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 

@@ -25,9 +25,9 @@ def operate(
 
     def operate(test: Callable[[Farm, Run], Awaitable[None]]) -> None:
         async def all_of_it() -> None:
-            async with coordinator(tmp_path) as one:
-                await one.drain("renderer-0")  # so that no job starts
-                farm_here = Farm(one, asyncio.get_running_loop())
+            async with coordinator(tmp_path) as running:
+                await running.drain("renderer-0")  # so that no job starts
+                farm_here = Farm(running, asyncio.get_running_loop())
 
                 async def run(*arguments: str) -> int:
                     return await asyncio.to_thread(main, arguments)
@@ -43,9 +43,9 @@ def operate(
 def test_what_an_operator_is_told(
     operate: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async def test(one: Farm, run: Run) -> None:
+    async def test(farm: Farm, run: Run) -> None:
         asked = submission(Path("nano"), width=32, height=16, num_frames=2)
-        job = (await asyncio.to_thread(one.submit, asked, picture_bytes())).job.id
+        job = (await asyncio.to_thread(farm.submit, asked, picture_bytes())).job.id
         assert await run("jobs") == 0
         assert capsys.readouterr().out.strip().endswith("queued     0/1 clip of 32 x 16")
         for command in ("show", "logs", "cancel", "pause", "resume"):

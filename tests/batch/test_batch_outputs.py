@@ -54,11 +54,11 @@ class Clock:
 
 
 def test_a_row_that_varies() -> None:
-    one = row("cat", 3, max_guidance_scale=2.5, motion_bucket_id=40, fit="crop")
-    assert one.title == "cat-seed3-maxguidance2.5-motion40-fitcrop"
-    assert (one.video, one.thumbnail) == (f"{one.title}.mp4", f"{one.title}.jpg")
-    again = Row.model_validate_json(one.model_dump_json())
-    assert (again, again.title) == (one, one.title)
+    varied = row("cat", 3, max_guidance_scale=2.5, motion_bucket_id=40, fit="crop")
+    assert varied.title == "cat-seed3-maxguidance2.5-motion40-fitcrop"
+    assert (varied.video, varied.thumbnail) == (f"{varied.title}.mp4", f"{varied.title}.jpg")
+    again = Row.model_validate_json(varied.model_dump_json())
+    assert (again, again.title) == (varied, varied.title)
 
 
 def test_a_sweep_of_known_mistakes_is_written_and_shown(tmp_path: Path) -> None:

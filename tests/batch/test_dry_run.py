@@ -41,12 +41,12 @@ def test_counts_and_times() -> None:
 
 
 def test_the_pace_of_whole_clips_tells_of_others() -> None:
-    pace, one = Pace(), request()
-    assert pace.left(one) is None
-    pace.observe_clip(one, dict.fromkeys(Stage, 2.0))
-    assert pace.left(one) == pytest.approx(8.0)
-    params = one.params.model_copy(update={"num_inference_steps": 2 * one.params.steps})
-    assert pace.left(one.model_copy(update={"params": params})) == pytest.approx(10.0)
+    pace, clip = Pace(), request()
+    assert pace.left(clip) is None
+    pace.observe_clip(clip, dict.fromkeys(Stage, 2.0))
+    assert pace.left(clip) == pytest.approx(8.0)
+    params = clip.params.model_copy(update={"num_inference_steps": 2 * clip.params.steps})
+    assert pace.left(clip.model_copy(update={"params": params})) == pytest.approx(10.0)
 
 
 def test_a_dry_run_tells_how_long_by_what_was_timed(

@@ -122,9 +122,9 @@ variations = st.fixed_dictionaries(
 
 
 @given(one=st.tuples(names, variations), other=st.tuples(names, variations))
-def test_no_two_clips_share_a_title(one: Any, other: Any) -> None:
-    assert (title(*one) == title(*other)) == (one == other)
-    assert "/" not in title(*one)
+def test_no_two_clips_share_a_title(first: Any, other: Any) -> None:
+    assert (title(*first) == title(*other)) == (first == other)
+    assert "/" not in title(*first)
 
 
 def test_known_mistakes_are_swept_each_set_as_one() -> None:

@@ -131,13 +131,13 @@ def test_work_is_bounded_by_tenant(tmp_path: Path) -> None:
 
 
 def test_submits_at_once_do_not_pass_the_limit_together(tmp_path: Path) -> None:
-    one, book, _ = admission(tmp_path, max_jobs_per_tenant=3)
+    limits, book, _ = admission(tmp_path, max_jobs_per_tenant=3)
     taken: Counter[str] = Counter()
 
     async def submit(number: int) -> None:
         new = job(id=f"job-{number}", tenant="acme")
         try:
-            with one.room_for(new):
+            with limits.room_for(new):
                 await asyncio.sleep(0.01)  # while it is written
                 book.open[new.id] = new
             taken["in"] += 1

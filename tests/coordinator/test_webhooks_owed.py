@@ -163,11 +163,11 @@ def test_an_end_is_passed_on_before_the_index_forgets_it(
     monkeypatch.setattr(farm.store.retry, "RETRY_S", 0.01)
     seen: list[bool] = []
 
-    async def passed_on(one: JobRecord) -> None:
-        stored = store.get(job_key(one.id))
+    async def passed_on(ended_job: JobRecord) -> None:
+        stored = store.get(job_key(ended_job.id))
         assert stored is not None
         assert JobRecord.model_validate_json(stored.data).state is State.COMPLETED
-        seen.append(store.exists(open_key(one.id)))
+        seen.append(store.exists(open_key(ended_job.id)))
         if len(seen) == 1:
             raise StoreError("down for a moment")
 

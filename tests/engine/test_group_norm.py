@@ -56,8 +56,8 @@ def test_its_gradient_is_torchs() -> None:
         torch.autograd.grad(y.square().sum() + y.sum(), of)
         for y in (norm(x, shift), exact(norm, x, shift))
     )
-    for one, other in zip(ours, right, strict=True):
-        assert (one - other).abs().max() <= 5e-5 * other.abs().max()
+    for own, other in zip(ours, right, strict=True):
+        assert (own - other).abs().max() <= 5e-5 * other.abs().max()
 
 
 @torch.no_grad()

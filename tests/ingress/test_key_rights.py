@@ -105,10 +105,10 @@ def test_a_key_may_ask_so_often(
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(access, "time", SimpleNamespace(monotonic=lambda: now))
-    one, pauses = app(replicas), []
+    api, pauses = app(replicas), []
     for gap in gaps:
         now += gap
-        answer = asked(one, key)
+        answer = asked(api, key)
         assert answer.status_code in (200, 429)
         pauses.append(answer.headers.get("retry-after", ""))
         if answer.status_code == 429:
@@ -117,7 +117,7 @@ def test_a_key_may_ask_so_often(
             assert error["message"] == f"this key may send {times} requests a minute"
             assert error["code"] == "rate_limit_exceeded"
     assert pauses == waits
-    assert asked(one, "user").status_code == 200  # another's key is another's
+    assert asked(api, "user").status_code == 200  # another's key is another's
 
 
 def test_a_farm_without_keys_listens_to_its_own_machine() -> None:

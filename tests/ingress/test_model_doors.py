@@ -36,8 +36,8 @@ def test_over_http(kind: str, tmp_path: Path, inline: Any, monkeypatch: pytest.M
     name = str(make(tmp_path / "models"))
 
     async def work() -> None:
-        async with coordinator(tmp_path / "store", finder=Models) as one:
-            app = make_app(one, settings_of(models=("nano", name)))
+        async with coordinator(tmp_path / "store", finder=Models) as running:
+            app = make_app(running, settings_of(models=("nano", name)))
             async with client(app) as http:
                 files = {"input_reference": ("a.png", picture_bytes())}
                 for path in ("/v1/videos", "/v1/videos/check"):

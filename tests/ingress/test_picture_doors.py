@@ -27,13 +27,13 @@ ASKED = {"num_frames": "2", "width": "32", "height": "16"}
 class Calls:
     """Calls of a coordinator, with what each was given."""
 
-    def __init__(self, one: Any) -> None:
-        self.one = one
+    def __init__(self, farm: Any) -> None:
+        self.farm = farm
         self.made: list[tuple[str, tuple[Any, ...]]] = []
 
     async def __call__(self, method: str, *arguments: Any) -> Any:
         self.made.append((method, arguments))
-        return await getattr(self.one, method)(*arguments)
+        return await getattr(self.farm, method)(*arguments)
 
     @property
     def submits(self) -> int:
@@ -44,8 +44,8 @@ def test_a_picture_goes_from_the_door_to_the_store(tmp_path: Path, inline: Any) 
     store = open_store((tmp_path / "store").as_uri())
 
     async def work() -> None:
-        async with coordinator(tmp_path / "store") as one:
-            calls = Calls(one)
+        async with coordinator(tmp_path / "store") as farm:
+            calls = Calls(farm)
             files = {"input_reference": ("a.png", PICTURE)}
             async with client(make_app(FarmProxy(calls), settings_of())) as http:
                 checked = await http.post("/v1/videos/check", files=files, data=ASKED)
@@ -72,8 +72,8 @@ def test_a_picture_goes_from_the_door_to_the_store(tmp_path: Path, inline: Any) 
 
 def test_a_submission_that_is_refused_writes_no_picture(tmp_path: Path, inline: Any) -> None:
     async def work() -> None:
-        async with coordinator(tmp_path / "store", max_jobs=1) as one:
-            http_farm = FarmProxy(Calls(one))
+        async with coordinator(tmp_path / "store", max_jobs=1) as farm:
+            http_farm = FarmProxy(Calls(farm))
             app = make_app(http_farm, settings_of())
             async with client(app) as http:
                 files = {"input_reference": ("a.png", picture_bytes(seed=1))}
@@ -89,8 +89,8 @@ def test_the_same_key_is_the_same_job_though_the_picture_came_late(
     tmp_path: Path, inline: Any
 ) -> None:
     async def work() -> None:
-        async with coordinator(tmp_path / "store") as one:
-            farm = FarmProxy(Calls(one))
+        async with coordinator(tmp_path / "store") as running:
+            farm = FarmProxy(Calls(running))
             params = {"num_frames": 2, "width": 32, "height": 16}
             first, second = [
                 await farm.submit(Submission(params=params, idempotency_key="one"), PICTURE)

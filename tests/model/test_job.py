@@ -61,11 +61,11 @@ def result(attempt: str = "1-1") -> ClipResult:
     )
 
 
-def after(one: JobRecord, *events: Event, start: float = 200.0) -> JobRecord:
+def after(record: JobRecord, *events: Event, start: float = 200.0) -> JobRecord:
     """The job after events that are a second apart."""
     for number, event in enumerate(events):
-        one = advance(one, event, start + number, fence=1)
-    return one
+        record = advance(record, event, start + number, fence=1)
+    return record
 
 
 def test_the_table_here_is_whole() -> None:
@@ -109,20 +109,20 @@ def test_changes_go_along() -> None:
 
 
 def test_a_job_starts_once() -> None:
-    one = job()
-    assert one.started_at is None
-    one = after(one, Event.START)
-    assert one.started_at == 200.0
-    one = after(one, Event.PAUSE, Event.RESUME, Event.START, start=300.0)
-    one = after(one, Event.RECOVER, Event.START, Event.COMPLETE, start=400.0)
-    assert (one.started_at, one.finished_at) == (200.0, 402.0)
+    record = job()
+    assert record.started_at is None
+    record = after(record, Event.START)
+    assert record.started_at == 200.0
+    record = after(record, Event.PAUSE, Event.RESUME, Event.START, start=300.0)
+    record = after(record, Event.RECOVER, Event.START, Event.COMPLETE, start=400.0)
+    assert (record.started_at, record.finished_at) == (200.0, 402.0)
     assert after(job(), Event.START, Event.RECOVER, Event.START, start=0.0).started_at == 0.0
 
 
 @pytest.mark.parametrize(("state", "event"), [p for p in PAIRS if EXPECTED[p] != "."])
 def test_a_job_is_finished_where_it_is_closed(state: State, event: Event) -> None:
-    one = advance(job(state), event, 200.0, fence=1)
-    assert one.finished_at == (None if one.state.is_open else 200.0)
+    record = advance(job(state), event, 200.0, fence=1)
+    assert record.finished_at == (None if record.state.is_open else 200.0)
 
 
 def test_deadlines() -> None:
@@ -161,9 +161,14 @@ def test_what_cannot_be_submitted(wrong: dict[str, object]) -> None:
 
 
 def test_a_submission_needs_nothing() -> None:
-    one, other = Submission(), Submission()
-    assert one.id != other.id
-    assert (one.tenant, one.priority, one.num_videos, one.force) == ("default", 50, 1, False)
+    first, other = Submission(), Submission()
+    assert first.id != other.id
+    assert (first.tenant, first.priority, first.num_videos, first.force) == (
+        "default",
+        50,
+        1,
+        False,
+    )
 
 
 def test_ids_are_unique_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,15 +179,15 @@ def test_ids_are_unique_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(time, "time", lambda moment=moment: moment)
         ids.append(new_job_id())
     assert ids == sorted(ids)
-    assert {len(one) for one in ids} == {25}
+    assert {len(name) for name in ids} == {25}
     assert job(id=ids[-1]).id == ids[-1]
 
 
 def test_progress_counts_steps_and_chunks_of_all_clips() -> None:
     """Of three clips with five steps and seven frames in chunks of three, one is done."""
     asked = request(num_videos=3, num_inference_steps=5, num_frames=7, decode_chunk_size=3)
-    one = job(request=asked, results=(result(),))
-    progress = Progress.of(one, step=4, chunk=1, stage=Stage.DECODE)
+    record = job(request=asked, results=(result(),))
+    progress = Progress.of(record, step=4, chunk=1, stage=Stage.DECODE)
     assert (progress.step, progress.steps, progress.chunk, progress.chunks) == (9, 15, 4, 9)
     assert progress.stage is Stage.DECODE
     assert progress.fraction == 13 / 24

@@ -62,20 +62,20 @@ class TwoModels(inline_farm.KnownModel):
 
 def test_a_job_behind_one_of_an_unknown_model_has_an_eta(inline: Any, tmp_path: Path) -> None:
     async def test() -> None:
-        async with coordinator(tmp_path, finder=TwoModels) as one:
+        async with coordinator(tmp_path, finder=TwoModels) as farm:
 
             async def submit(model: str, seed: int) -> str:
                 params = RenderParams(num_inference_steps=4, seed=seed)
                 submission = Submission(model=Model(name=model), params=params)
-                return (await one.submit(submission, picture_bytes())).job.id
+                return (await farm.submit(submission, picture_bytes())).job.id
 
             first = await submit("known", 0)
-            while (await one.show(first)).job.state is not State.COMPLETED:
+            while (await farm.show(first)).job.state is not State.COMPLETED:
                 await asyncio.sleep(0.01)
-            await hang_after(one, 0)
+            await hang_after(farm, 0)
             await submit("unknown", 1)
             behind = [await submit("unknown", 2), await submit("known", 3)]
-            progress = [(await one.show(job)).progress for job in behind]
+            progress = [(await farm.show(job)).progress for job in behind]
             assert [each.queue_position is not None for each in progress] == [True, True]
             assert progress[0].eta_s is None  # nothing of it was ever timed
             assert progress[1].eta_s is not None

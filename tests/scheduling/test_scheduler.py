@@ -45,7 +45,7 @@ def start(scheduler: Scheduler[Run], now: float = 0.0) -> list[Assignment[Run]]:
 
 
 def started(scheduler: Scheduler[Run], now: float = 0.0) -> list[tuple[str, str]]:
-    return [(one.run.id, one.task.key) for one in start(scheduler, now)]
+    return [(assignment.run.id, assignment.task.key) for assignment in start(scheduler, now)]
 
 
 def finish_all(scheduler: Scheduler[Run]) -> None:
@@ -64,10 +64,10 @@ def test_a_clip_from_first_to_last() -> None:
     run = add(scheduler, "clip")
     stages = []
     while not run.done:
-        (one,) = start(scheduler)
-        stages.append(one.task.stage)
-        assert (one.attempt, one.low_memory) == (1, False)
-        scheduler.finish(one.worker)
+        (assignment,) = start(scheduler)
+        stages.append(assignment.task.stage)
+        assert (assignment.attempt, assignment.low_memory) == (1, False)
+        scheduler.finish(assignment.worker)
     assert stages == (
         [Stage.ENCODE] + [Stage.DENOISE] * SEGMENTS + [Stage.DECODE] * CHUNKS + [Stage.MUX]
     )
@@ -126,8 +126,8 @@ def test_waiting_wins_over_priority_in_the_end() -> None:
     now = 0.0
     for number in itertools.count():
         add(scheduler, f"rich-{number}", at=now, priority=100, step=20)
-        (one,) = start(scheduler, now)
-        if one.run.id == "poor":
+        (assignment,) = start(scheduler, now)
+        if assignment.run.id == "poor":
             break
         now += 30.0
         finish_all(scheduler)
@@ -178,12 +178,12 @@ def test_a_clip_stays_where_it_is() -> None:
     scheduler = farm(renderers=3)
     for name in ("a", "b", "c"):
         add(scheduler, name)
-    homes = {one.run.id: one.worker for one in start(scheduler)}
+    homes = {assignment.run.id: assignment.worker for assignment in start(scheduler)}
     finish_all(scheduler)
     for _ in range(3):
         again = start(scheduler)
-        assert {one.run.id: one.worker for one in again} == homes
-        assert {one.reason for one in again} == {Reason.STAYS}
+        assert {assignment.run.id: assignment.worker for assignment in again} == homes
+        assert {assignment.reason for assignment in again} == {Reason.STAYS}
         for name in random.Random(0).sample(sorted(homes.values()), 3):
             scheduler.finish(name)
 
@@ -192,15 +192,15 @@ def test_a_loaded_model_is_used_again() -> None:
     scheduler = farm(renderers=2)
     add(scheduler, "a", model="svd")
     add(scheduler, "b", model="svd-xt")
-    first = {one.run.model: one for one in start(scheduler)}
-    assert {one.reason for one in first.values()} == {Reason.NEXT}
+    first = {assignment.run.model: assignment for assignment in start(scheduler)}
+    assert {assignment.reason for assignment in first.values()} == {Reason.NEXT}
     for run in (first["svd"].run, first["svd-xt"].run):
         scheduler.withdraw(run)
     finish_all(scheduler)
     add(scheduler, "c", model="svd-xt")
     add(scheduler, "d", model="svd")
-    second = {one.run.model: one for one in start(scheduler)}
-    assert {one.reason for one in second.values()} == {Reason.MODEL}
+    second = {assignment.run.model: assignment for assignment in start(scheduler)}
+    assert {assignment.reason for assignment in second.values()} == {Reason.MODEL}
     assert all(second[model].worker == first[model].worker for model in first)
 
 
@@ -212,7 +212,9 @@ def test_a_worker_without_a_model_is_taken_before_one_with_another() -> None:
     scheduler.withdraw(scheduler.runs["a"])
     scheduler.join("new", Kind.RENDERER)
     add(scheduler, "b", model="svd-xt")
-    assert [(one.worker, one.reason) for one in start(scheduler)] == [("new", Reason.NEXT)]
+    assert [(assignment.worker, assignment.reason) for assignment in start(scheduler)] == [
+        ("new", Reason.NEXT)
+    ]
 
 
 def test_a_draining_worker_ends_its_task_and_gets_no_other() -> None:
@@ -248,7 +250,7 @@ def test_a_worker_that_left_gets_no_task() -> None:
     assert list(scheduler.workers) == ["r0"]
     for name in ("a", "b"):
         add(scheduler, name)
-    assert [one.worker for one in start(scheduler)] == ["r0"]
+    assert [assignment.worker for assignment in start(scheduler)] == ["r0"]
     assert scheduler.waits(Kind.RENDERER)
     assert not scheduler.waits(Kind.DECODER)
     scheduler.finish("r0")

@@ -52,8 +52,8 @@ def test_three_attempts_further_and_further_apart(fault: Fault) -> None:
     add(scheduler, "a")
     delays, now = [], 100.0
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        (one,) = start(scheduler, now)
-        assert one.attempt == attempt
+        (assignment,) = start(scheduler, now)
+        assert assignment.attempt == attempt
         verdict = scheduler.fail("r0", fault, now)
         if verdict.retry_at is not None:
             assert scheduler.next_retry() == verdict.retry_at
@@ -70,8 +70,8 @@ def test_what_counts_as_no_attempt(fault: Fault, delay: float) -> None:
     add(scheduler, "a")
     now = 0.0
     for _ in range(3 * MAX_ATTEMPTS):
-        (one,) = start(scheduler, now)
-        assert one.attempt == 1
+        (assignment,) = start(scheduler, now)
+        assert assignment.attempt == 1
         assert scheduler.fail("r0", fault, now) == Verdict(failed=False, retry_at=now + delay)
         now += delay
 
@@ -79,9 +79,11 @@ def test_what_counts_as_no_attempt(fault: Fault, delay: float) -> None:
 def test_out_of_memory_is_tried_once_more_with_less() -> None:
     scheduler = farm(renderers=1)
     add(scheduler, "a")
-    assert [one.low_memory for one in start(scheduler)] == [False]
+    assert [assignment.low_memory for assignment in start(scheduler)] == [False]
     assert scheduler.fail("r0", Fault.MEMORY, 7.0) == Verdict(failed=False, retry_at=7.0)
-    assert [(one.low_memory, one.attempt) for one in start(scheduler, 7.0)] == [(True, 2)]
+    assert [
+        (assignment.low_memory, assignment.attempt) for assignment in start(scheduler, 7.0)
+    ] == [(True, 2)]
     assert scheduler.fail("r0", Fault.MEMORY, 8.0) == Verdict(failed=True)
 
 
@@ -106,8 +108,8 @@ def test_a_poisoned_clip_fails_at_once_and_blames_nobody() -> None:
 def strike(scheduler: Scheduler[Run], name: str) -> bool:
     """Let the only renderer fail a clip of that name; whether it is set aside for it."""
     run = scheduler.runs.get(name) or add(scheduler, name)
-    (one,) = start(scheduler, 1e6)
-    assert one.run is run
+    (assignment,) = start(scheduler, 1e6)
+    assert assignment.run is run
     verdict = scheduler.fail("r0", Fault.ERROR, 0.0)
     if verdict.failed or name != "same":
         scheduler.withdraw(run)
@@ -151,7 +153,7 @@ def test_a_clip_whose_results_are_lost_is_planned_anew() -> None:
     assert scheduler.fail(second.worker, Fault.STALE, 0.0) == Verdict(failed=False)
     assert started(scheduler) == [("a", "latents/0025")]
     finish_all(scheduler)
-    assert [one.attempt for one in start(scheduler)] == [1, 1]
+    assert [assignment.attempt for assignment in start(scheduler)] == [1, 1]
     assert run.rewinds == 1
 
 
@@ -184,9 +186,9 @@ def test_rewinds_come_to_an_end() -> None:
     run = add(scheduler, "a")
     may_go_on = []
     for _ in range(MAX_REWINDS + 1):
-        (one,) = start(scheduler)
-        assert one.attempt == 1
-        scheduler.fail(one.worker, Fault.STALE, 0.0)
+        (assignment,) = start(scheduler)
+        assert assignment.attempt == 1
+        scheduler.fail(assignment.worker, Fault.STALE, 0.0)
         may_go_on.append(scheduler.rewind(run, plan(REQUEST, 5)))
     assert may_go_on == [True] * MAX_REWINDS + [False]
 

@@ -103,13 +103,13 @@ def no_utf8(random: Random) -> Abuse:
 
 def given_twice(random: Random) -> Abuse:
     name = random.choice([*SMALL, "seed", "fps"])
-    one, two = str(SMALL.get(name, 1)), str(SMALL.get(name, 2))
+    first, two = str(SMALL.get(name, 1)), str(SMALL.get(name, 2))
     if random.random() < 0.3:
-        parts = multipart((name, one.encode()), (f"{name}[]", two.encode()))
+        parts = multipart((name, first.encode()), (f"{name}[]", two.encode()))
         return raw(CREATE, parts, name, FORM)
     if random.random() < 0.5:
-        return raw(CREATE, multipart((name, one.encode()), (name, two.encode())), name, FORM)
-    return raw(CREATE, f'{{"{name}": {json.dumps(one)}, "{name}": {json.dumps(two)}}}', name)
+        return raw(CREATE, multipart((name, first.encode()), (name, two.encode())), name, FORM)
+    return raw(CREATE, f'{{"{name}": {json.dumps(first)}, "{name}": {json.dumps(two)}}}', name)
 
 
 def bad_picture_field(random: Random) -> Abuse:
