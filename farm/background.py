@@ -45,7 +45,7 @@ class Background:
     ) -> "asyncio.Task[R]":
         """Run a coroutine as a task.
 
-        handled: errors that whoever awaits the task handles. Any other is a failure.
+        handled: errors that the caller who awaits the task handles. Any other is a failure.
         """
         task = asyncio.create_task(work)
         self._tasks.add(task)

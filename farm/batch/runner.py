@@ -91,12 +91,12 @@ class BatchRun:
 
     def interrupted(self, ends: bool) -> None:
         """Ask what is to happen to the jobs. ends: the farm ends with this program."""
-        question = "let the farm go on (d, detach) or stop it (c, cancel)? [d] "
-        otherwise = "detached; run it again to fetch the clips and go on"
+        question = "let the farm continue (d, detach) or stop it (c, cancel)? [d] "
+        otherwise = "detached; run it again to fetch the clips and continue"
         if ends:
-            question = "stop, to go on when it is run again (s), or cancel all (c)? [s] "
+            question = "stop, to continue when it is run again (s), or cancel all (c)? [s] "
             otherwise = (
-                "stopped: the farm was this program's own; run it again to go on where it was, "
+                "stopped: the farm was this program's own; run it again to continue where it was, "
                 "or with --detach for a farm that keeps running"
             )
         answer = ""
@@ -108,7 +108,7 @@ class BatchRun:
         if answer.strip().lower().startswith("c"):
             with ThreadPoolExecutor(SUBMITTERS) as threads:
                 list(threads.map(self._cancel, list(self._clips)))
-            print("cancelled; run it again to go on with what is missing", file=sys.stderr)
+            print("cancelled; run it again for what is missing", file=sys.stderr)
         else:
             print(otherwise, file=sys.stderr)
 

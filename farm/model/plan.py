@@ -87,7 +87,7 @@ def decoded_bytes(request: RenderRequest) -> int:
 
 
 def latents_key(step: int) -> str:
-    """The key of everything that denoising needs to continue after so many steps."""
+    """The key of everything that denoising needs to continue after `step` steps."""
     return f"latents/{step:04d}"
 
 

@@ -235,6 +235,6 @@ def open_model(model: Model, weights: str) -> Checkpoint:
     if checkpoint.digest != weights:
         raise ValueError(
             f"its weights are {checkpoint.digest[:12]}, the request's are {weights[:12]}; "
-            "give every node the same model, and submit anew"
+            "give every node the same model, and submit again"
         )
     return checkpoint

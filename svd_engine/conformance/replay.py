@@ -1,4 +1,4 @@
-"""Replays a trace stage by stage: each tensor is computed anew from the trace's own inputs to it.
+"""Replays a trace stage by stage: each tensor is computed again from the trace's own inputs to it.
 
 A stage is computed by a recipe, either the reference or one with mistakes. Because its inputs come
 from the trace itself, a mistake shows where it was made and nowhere after.

@@ -141,7 +141,7 @@ def test_a_bar_only_rises_and_is_whole_when_its_job_is(steps: list[int]) -> None
 @pytest.mark.parametrize(
     ("ends", "answer", "message"),
     [
-        (True, "", "stopped: the farm was this program's own; run it again to go on where it was"),
+        (True, "", "stopped: the farm was this program's own; run it again to continue where"),
         (True, "s", "stopped: "),
         (True, "c", "cancelled; "),
         (False, "", "detached; "),

@@ -41,7 +41,7 @@ def _cut(data: bytes | bytearray) -> tuple[bytes, list[Payload]]:
     kept, payloads = list[bytes](), list[Payload]()
     start = 0  # of the text that is not in `kept` yet
     size = 0  # bytes in `kept`
-    at = 0  # where the search goes on
+    at = 0  # where the search continues
     # Text beyond MAX_JSON bytes need not be searched: such a body is refused.
     while len(payloads) < MOST and (mark := MARK.search(data, at, start + MAX_JSON - size + 1)):
         at = begin = mark.end()
