@@ -52,7 +52,7 @@ def main(preset: str = "svd-xt") -> int:
 
         return compile_it
 
-    triton.runtime.driver.set_active(Driver())  # type: ignore[arg-type]
+    triton.runtime.driver.set_active(Driver())
     Kernel.__getitem__ = launch  # type: ignore[method-assign]
     shapes, params = PRESETS[preset].shapes, PRESETS[preset].params
     for stage, slices in STAGES:

@@ -70,7 +70,7 @@ def table() -> dict[str, Any]:
 
 def write() -> None:
     """Write this machine's digests, and remove those of other NUMERICS."""
-    old = table() if TABLE.exists() else {"numerics": None}
+    old: dict[str, Any] = table() if TABLE.exists() else {"numerics": None}
     kept = old["digests"] if old["numerics"] == NUMERICS else {}
     new = kept | {kind(): digests({"nano": "nano", "tiny": "tiny"})}
     document = {"numerics": NUMERICS, "digests": dict(sorted(new.items()))}

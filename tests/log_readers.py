@@ -15,8 +15,8 @@ import pytest
 
 from farm.coordinator.coordinator import Coordinator
 from farm.model.job import LogEntry, Submission
-from farm.store import LocalStore
 from farm.store.keys import events_key, events_prefix
+from farm.store.local import LocalStore
 from tests.support.farm_jobs import picture_bytes
 from tests.support.inline_farm import coordinator, replace_video
 
@@ -72,7 +72,7 @@ async def measure(
         await asyncio.to_thread(fill_log, folder, "read", entries)
         alone = [await submit(farm, seed) for seed in range(SUBMITS)]
         reading = asyncio.gather(*(read_log(farm, "read") for _ in range(readers)))
-        beside = []
+        beside = list[float]()
         while not reading.done():
             beside.append(await submit(farm, SUBMITS + len(beside)))
         return sorted(alone), sorted(beside), await reading

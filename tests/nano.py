@@ -14,6 +14,7 @@ from importlib import import_module
 from itertools import islice, pairwise
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,7 @@ from PIL import Image
 
 from svd_engine import Clip, Engine, RenderParams
 from svd_engine.picture_pixels import fit_picture, vae_pixels
-from svd_engine.recipe import to_uint8
+from svd_engine.recipe import Recipe, to_uint8
 
 ROOT = Path(__file__).parent.parent
 TRAINING = ROOT / "examples/train_nano"
@@ -42,15 +43,16 @@ def held_out() -> dict[str, Image.Image]:
 
 def psnr(a: Frames, b: Frames) -> float:
     """The peak signal-to-noise ratio in dB, of 8-bit levels."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def flows(frames: Frames) -> list[np.ndarray]:
     """The flow (H, W, 2) from each frame to the next."""
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    no_flow: Any = None  # which opencv's types do not know
     return [
-        cv2.calcOpticalFlowFarneback(a, b, None, 0.5, 3, 15, 3, 5, 1.2, 0)
+        cv2.calcOpticalFlowFarneback(a, b, no_flow, 0.5, 3, 15, 3, 5, 1.2, 0)
         for a, b in pairwise(grey)
     ]
 
@@ -114,7 +116,7 @@ class Nano:
         """Render a clip with a motion bucket."""
         return self._rendered(name, bucket).frames
 
-    def render(self, name: str, recipe: object = None, **asked: object) -> Frames:
+    def render(self, name: str, recipe: Recipe | None = None, **asked: object) -> Frames:
         return self._render(name, recipe, **asked).frames
 
     def _rendered(self, name: str, bucket: int) -> Clip:
@@ -122,7 +124,7 @@ class Nano:
             self._clips[name, bucket] = self._render(name, motion_bucket_id=bucket)
         return self._clips[name, bucket]
 
-    def _render(self, name: str, recipe: object = None, **asked: object) -> Clip:
+    def _render(self, name: str, recipe: Recipe | None = None, **asked: object) -> Clip:
         size = {"width": self.side, "height": self.side}
         params = RenderParams(**size, **{"num_inference_steps": self.steps, **asked})
         return self.engine.render(self.pictures[name], params, recipe=recipe)

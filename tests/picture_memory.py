@@ -122,7 +122,7 @@ def heif(size: tuple[int, int] = (6000, 4000), **how: Any) -> Case:
     return (lambda: heic(plain("RGB", *size), **how)), "stretch"
 
 
-LOSSLESS = {"lossless": True, "method": 0, "quality": 0}
+LOSSLESS: dict[str, Any] = {"lossless": True, "method": 0, "quality": 0}
 BIG_JP2, BIG_AVIF = (3450, 3450), (4000, 3050)
 WHOLE = 6900  # the rows of a strip, so that the file is one strip
 SLOW: dict[str, Case] = {
@@ -222,7 +222,7 @@ def use(data: bytes, fit: Any) -> str:
     except ValueError as error:
         return str(error)
     view = view_picture(image, *FRAME, fit)
-    clip_pixels(view, MEAN_STD, MEAN_STD)  # type: ignore[arg-type]
+    clip_pixels(view, MEAN_STD, MEAN_STD)
     vae_pixels(view, *FRAME)
     return ""
 

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +98,7 @@ def ratio(ours: Callable[[], object], theirs: Callable[[], object], runs: int = 
 def speeds() -> list[list[str]]:
     """Time a UNet step of 2 x 8 frames at 256 x 256 pixels and a decode of 8, at medium widths."""
     torch.manual_seed(0)
-    wide = {
+    wide: dict[str, Any] = {
         "block_out_channels": (64, 128, 256, 256),
         "num_attention_heads": (1, 2, 4, 4),
         "cross_attention_dim": 256,
@@ -111,7 +112,7 @@ def speeds() -> list[list[str]]:
         torch.randn(2, 1, 256),
         torch.tensor([[6.0, 127.0, 0.02]] * 2),
     )
-    deep = {
+    deep: dict[str, Any] = {
         "block_out_channels": (64, 128, 128, 128),
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "layers_per_block": 2,
@@ -140,7 +141,7 @@ def conformance(folder: Path) -> list[list[str]]:
     picture, named = draw_picture(640, 400), [["each mistake alone"], ["random pairs"]]
     for name in TRACED:
         engine = Engine.from_pretrained(folder / name)
-        alone = [(mistake,) for mistake in CATALOGUE]
+        alone: list[tuple[str, ...]] = [(mistake,) for mistake in CATALOGUE]
         for row, made in zip(named, (alone, random_pairs()), strict=True):
             missed = misnamed(engine, name, picture, made)
             row.append(f"{len(made) - len(missed)} of {len(made)}")

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,7 +204,7 @@ PROGRAMS = {
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 def test_no_option_is_ever_a_traceback(
-    capsys: pytest.CaptureFixture[str], program: Main, text: str
+    capsys: pytest.CaptureFixture[str], program: Any, text: str
 ) -> None:
     command = PROGRAMS[program]
     assert exit_status(program, [*([command] if command else []), f"--z{text}"]) == 2

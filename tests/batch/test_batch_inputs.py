@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -14,6 +15,7 @@ from farm.errors import RequestError, StoreError
 from farm.model.request import digest_of
 from farm.store.local import LocalStore
 
+Form = Literal["NFC", "NFD"]
 Write = Callable[..., Path]
 
 
@@ -311,7 +313,7 @@ def test_what_a_prefix_leaves_out_is_counted(bucket: LocalStore) -> None:
 
 @pytest.mark.parametrize(("there", "asked"), [("NFC", "NFD"), ("NFD", "NFC")])
 def test_names_are_found_however_unicode_spells_them(
-    there: str, asked: str, write: Write, bucket: LocalStore
+    there: Form, asked: Form, write: Write, bucket: LocalStore
 ) -> None:
     folder = write()
     path = unicodedata.normalize(there, "Füße/café 한국.png")

@@ -42,7 +42,7 @@ class Clock:
         self.now, self.writes, self.write_s = 0.0, 0, write_s
         self.store = LocalStore(folder)
         self._put = self.store.put
-        self.store.put = self.put  # type: ignore[method-assign]
+        self.store.put = self.put  # type: ignore[assignment, method-assign]
 
     def put(self, *arguments: Any) -> str:
         self.writes += 1
@@ -155,16 +155,22 @@ def test_files_of_older_rows_count_unless_they_are_empty(tmp_path: Path) -> None
     assert summary.why_not("cat-seed0", A) == "cat-seed0.jpg has 0 bytes"
 
 
+def read(store: LocalStore, key: str) -> bytes:
+    stored = store.get(key)
+    assert stored is not None
+    return stored.data
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[" * 99999])
 def test_a_damaged_summary_is_put_aside_and_made_anew(data: bytes, tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     store.put("summary.json", data)
     summary = Summary(store)
     assert "summary.json: not JSON" in summary.damage
-    assert store.get("summary.json").data == data  # until there is something to write
+    assert read(store, "summary.json") == data  # until there is something to write
     summary.add(row())
     summary.flush()
-    assert store.get("summary.damaged.json").data == data
+    assert read(store, "summary.damaged.json") == data
     again = Summary(store)
     assert (again.rows, again.damage) == ([row()], "")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,8 @@ def test_a_job_past_its_deadline_fails_and_its_clip_is_stopped(
     limit: str, error: str, tmp_path: Path
 ) -> None:
     async def test(core: Core) -> None:
-        await core.admit("job-1", created_at=1000.0, **{limit: 10.0})
+        changes: dict[str, Any] = {"created_at": 1000.0, limit: 10.0}
+        await core.admit("job-1", **changes)
         clip = core.the_clip()
         core.clock.time += 9.0
         core.maintenance.enforce_limits()

@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_clip_whose_first_job_is_paused_is_the_others(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_urgency_of_jobs(jobs: list[dict[str, object]], expected: Urgency) -> None:
+def test_the_urgency_of_jobs(jobs: list[dict[str, Any]], expected: Urgency) -> None:
     assert urgency_of([job_of(**changes) for changes in jobs]) == expected
 
 

@@ -4,13 +4,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from svd_engine import Engine, RenderParams, open_checkpoint
-from svd_engine.checkpoint import Checkpoint, CheckpointError
+from svd_engine.checkpoint import Checkpoint
+from svd_engine.config_files import CheckpointError
 from svd_engine.tiny import write_tiny
 from tests.support.reference import load_pipeline, record, relative_difference
 
@@ -44,8 +47,8 @@ def test_tiny_is_small_and_the_same_each_time(tiny: Path, tmp_path: Path) -> Non
     )
 
 
-def test_tiny_loads_in_diffusers_and_agrees(tiny: Path, picture: object) -> None:
-    call = {"width": 64, "height": 64, "num_frames": 4, "num_inference_steps": 2}
+def test_tiny_loads_in_diffusers_and_agrees(tiny: Path, picture: Image.Image) -> None:
+    call: dict[str, Any] = {"width": 64, "height": 64, "num_frames": 4, "num_inference_steps": 2}
     tape = record(load_pipeline(tiny), picture, seed=1, **call)
     clip = Engine.from_pretrained(tiny).render(picture, RenderParams(seed=1, **call))
     assert relative_difference(clip.latents, tape.latents[-1][0]) <= 1e-4

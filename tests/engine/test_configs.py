@@ -13,9 +13,9 @@ from diffusers import EulerDiscreteScheduler
 
 from farm.model.request import Model
 from farm.workers.engines import describe
-from svd_engine.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from svd_engine.checkpoint import Checkpoint, open_checkpoint
 from svd_engine.config import ScheduleConfig
-from svd_engine.config_files import IDLE
+from svd_engine.config_files import IDLE, CheckpointError
 from svd_engine.schedule import initial_scale, make_sigmas, make_timesteps
 from tests.support.reference import SCHEDULER
 

@@ -96,7 +96,7 @@ def test_odd_pictures_render_as_in_diffusers(kind: str, tiny: Path) -> None:
 def test_sources(source: str, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(RGB, "PNG"))
-    given = {"path": path, "text": str(path), "bytes": path.read_bytes(), "image": RGB}[source]
+    given: Any = {"path": path, "text": str(path), "bytes": path.read_bytes(), "image": RGB}[source]
     assert np.array_equal(np.asarray(open_picture(given)), np.asarray(RGB))
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from farm.background import Background
 from farm.errors import WorkerError
-from farm.model.job import JobRecord
+from farm.model.job import JobRecord, State
 from farm.model.plan import Kind, plan
 from farm.model.request import UNCOUNTED, Model, RenderRequest
 from farm.model.task_order import Order
@@ -153,7 +153,7 @@ def test_a_job_of_another_version_is_finished_under_this_ones_numerics(
 
 def test_a_finished_job_of_another_version_is_the_same_job(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    theirs = job(state="completed", request=request(numerics=NUMERICS + 1))
+    theirs = job(state=State.COMPLETED, request=request(numerics=NUMERICS + 1))
     store.put(job_key(theirs.id), theirs.model_dump_json().encode())
 
     async def work(book: JobBook) -> None:

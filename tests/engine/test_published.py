@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ VAE_CONFIG = {
     "sample_size": 768,
     "scaling_factor": 0.18215,
 }
-CLIP = {
+CLIP: dict[str, Any] = {
     "architectures": ["CLIPVisionModelWithProjection"],
     "attention_dropout": 0.0,
     "dropout": 0.0,

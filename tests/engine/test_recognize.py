@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from farm.model.request import Model
 from farm.workers.engines import describe
 from svd_engine.__main__ import main
-from svd_engine.checkpoint import CheckpointError, open_checkpoint
+from svd_engine.checkpoint import open_checkpoint
+from svd_engine.config_files import CheckpointError
 from svd_engine.recognize import explain_file
 
 PICTURE = Path(__file__).parents[2] / "examples/pictures/cat.webp"
@@ -103,7 +104,8 @@ def test_the_same_from_every_door(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make, words = FILES[kind]
-    model = str(make(tmp_path / "m") if not (tmp_path / "m").mkdir() else "")
+    (tmp_path / "m").mkdir()
+    model = str(make(tmp_path / "m"))
     safetensors(tmp_path / "theirs.safetensors", ["sigmas"], "F16")
     messages = []
     for command in (

@@ -15,7 +15,7 @@ from svd_engine.schedule import aligned_sigmas
 from tests.engine.test_parity import assert_same_clip
 from tests.support.reference import SPECS, record
 
-ALIGNED = AysSchedules["StableDiffusionVideoSigmas"]
+ALIGNED: list[float] = AysSchedules["StableDiffusionVideoSigmas"]
 NAME = "shallow"
 
 

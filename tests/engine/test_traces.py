@@ -1,6 +1,7 @@
 """Traces: recorded, written, read in other formats, and compared on the command line."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -180,7 +181,7 @@ def test_the_first_departure(ours: Trace) -> None:
     ],
 )
 def test_layouts(theirs: tuple[int, ...], shape: tuple[int, ...], note: str) -> None:
-    tensor = torch.arange(np.prod(theirs)).reshape(theirs)
+    tensor = torch.arange(math.prod(theirs)).reshape(theirs)
     aligned = align(tensor, shape)
     assert aligned is not None
     assert (tuple(aligned[0].shape), aligned[1]) == (shape, note)

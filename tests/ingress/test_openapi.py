@@ -176,7 +176,7 @@ def make_real(case: Case[Any], http: httpx2.Client, jobs: dict[str, str]) -> Non
         body: dict[str, Any] = {**case.body, "input_reference": PICTURE if form else DATA_URL}
         body.pop("variant", None)  # weights are looked for in a new process: seconds
         if label == CREATE:  # what is taken on is to be done soon
-            kept = {
+            kept: dict[str, Any] = {
                 name: body[name] for name in ("input_reference", "seed", "prompt") if name in body
             }
             body = {**SMALL, **kept}

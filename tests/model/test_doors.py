@@ -203,7 +203,7 @@ def asked_for(submission: Submission) -> tuple[str, Any]:
 
 def outcomes(name: str, value: Any) -> dict[str, Any]:
     """What each door makes of a value: what is told of the submission, or why there is none."""
-    found = {}
+    found: dict[str, Any] = {}
     for door, give in doors(name).items():
         try:
             found[door] = asked_for(give(name, value))

@@ -104,8 +104,8 @@ def test_pictures_in_every_form(tmp_path: Path) -> None:
         assert sent.format == "PNG"
         assert np.array_equal(np.asarray(sent), pixels)
     cmyk = image.convert("CMYK")  # PNG has no such mode
-    sent = open_picture(picture_bytes(cmyk))
-    assert np.array_equal(np.asarray(sent), np.asarray(open_picture(cmyk)))
+    opened = open_picture(picture_bytes(cmyk))
+    assert np.array_equal(np.asarray(opened), np.asarray(open_picture(cmyk)))
 
 
 @pytest.mark.parametrize(

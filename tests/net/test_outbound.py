@@ -218,8 +218,8 @@ def test_certificates_are_of_the_name(
     certificate, key = write_certificate(tmp_path, "right.example")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
-    names: list[str | None] = []
-    tls.sni_callback = lambda _, name, __: names.append(name)
+    asked: list[str | None] = []
+    tls.sni_callback = lambda _, name, __: asked.append(name)
     names.answers |= {name: [["127.0.0.1"]] for name in ("right.example", "wrong.example")}
     hosts = ("right.example", "wrong.example", "127.0.0.1")
     farm.net.outbound._trust.cache_clear()
@@ -234,5 +234,5 @@ def test_certificates_are_of_the_name(
             with pytest.raises(OutboundError, match=r"not valid for|IP address mismatch"):
                 got(urls[name], hosts)
         assert host.asked == [("/picture", f"right.example:{host.port}")]
-    assert names == ["right.example", "right.example", "wrong.example", None]
+    assert asked == ["right.example", "right.example", "wrong.example", None]
     farm.net.outbound._trust.cache_clear()

@@ -77,14 +77,16 @@ def test_a_picture_is_there_as_long_as_a_job_names_it(
     async def run(jobs: Jobs) -> None:
         unnamed = set[str]()
         for group in calls:
-            wanted = {f"job-{number}": rest for number, *rest in group}
+            wanted = {f"job-{number}": (picture, stored) for number, picture, stored in group}
             changes = [
                 jobs.delete(job)
                 if job in jobs.named
                 else (jobs.submit_stored if stored else jobs.submit)(job, picture)
                 for job, (picture, stored) in wanted.items()
             ]
-            unnamed, *_ = await asyncio.gather(jobs.pictures.collect(unnamed), *changes)
+            collecting = asyncio.create_task(jobs.pictures.collect(unnamed))
+            await asyncio.gather(collecting, *changes)
+            unnamed = collecting.result()
             jobs.check()
 
     with TemporaryDirectory() as folder:

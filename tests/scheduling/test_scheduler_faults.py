@@ -1,6 +1,7 @@
 """How the scheduler treats faults, lost results and stops, by example."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -232,7 +233,7 @@ def test_decisions_nobody_asks_for_are_made_next_time() -> None:
     assert failing.run is first
     other = next(scheduler.assign(0.0))
     scheduler.fail(failing.worker, Fault.ERROR, 0.0)
-    decisions = scheduler.assign(10.0)
+    decisions: Any = scheduler.assign(10.0)
     assert next(decisions).run.id == "c"  # past `a`, which waits for the other worker
     decisions.close()
     scheduler.finish(other.worker)

@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -155,7 +156,7 @@ def _killed(*_: object) -> None:
 @pytest.mark.parametrize("key", ["a", "a/b/c"])
 @pytest.mark.parametrize("conditions", [{}, {"if_none_match": True}])
 def test_a_folder_that_vanishes_is_not_made_anew(
-    key: str, conditions: dict[str, bool], tmp_path: Path
+    key: str, conditions: dict[str, Any], tmp_path: Path
 ) -> None:
     store = LocalStore(tmp_path / "store")
     store.put("a/b/kept", b"1")

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, SSLError
@@ -126,13 +127,11 @@ def test_nobody_answers(bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def refusal(status: int, code: str, **more: str) -> ClientError:
-    return ClientError(
-        {
-            "Error": {"Code": code, "Message": "no"} | more,
-            "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},
-        },
-        "PutObject",
-    )
+    response: Any = {
+        "Error": {"Code": code, "Message": "no"} | more,
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},
+    }
+    return ClientError(response, "PutObject")
 
 
 @pytest.mark.parametrize(
@@ -148,7 +147,10 @@ def refusal(status: int, code: str, **more: str) -> ClientError:
         (refusal(403, "ExpiredToken"), "refuses the credentials"),
         (refusal(403, "RequestTimeTooSkewed"), "clock"),
         (refusal(400, "EntityTooLarge"), "says EntityTooLarge: no"),
-        (SSLError(endpoint_url="x", error="CERTIFICATE_VERIFY_FAILED"), "no secure connection"),
+        (
+            SSLError(endpoint_url="x", error=OSError("CERTIFICATE_VERIFY_FAILED")),
+            "no secure connection",
+        ),
     ],
 )
 def test_what_people_are_told(error: Exception, message: str) -> None:

@@ -56,9 +56,8 @@ def expected_sha256(model: Path, picture: bytes, view: JobView) -> list[str]:
     """The digests of the frames that `engine.render` alone makes for a job."""
     engine = Engine.from_pretrained(model)
     clips = view.job.request.clips()
-    return [
-        hashlib.sha256(engine.render(picture, clip.params).frames).hexdigest() for clip in clips
-    ]
+    rendered = (engine.render(picture, clip.params).frames for clip in clips)
+    return [hashlib.sha256(frames.tobytes()).hexdigest() for frames in rendered]
 
 
 def kill(place: str) -> None:

@@ -44,7 +44,7 @@ class GangingWorker(workers.Worker):
                 os.kill(os.getpid(), 9)
             return edges(gang, *frames)
 
-        sharded.Gang.edges = mortal  # type: ignore[method-assign]
+        sharded.Gang.edges = mortal  # type: ignore[assignment, method-assign]
 
 
 Worker = GangingWorker  # the name by which a worker's process finds it

@@ -132,7 +132,7 @@ class Door(BaseHTTPRequestHandler):
     def _parse(self, kind: str, body: bytes) -> None:
         if not kind.startswith("multipart/"):
             return
-        parts = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
+        parts: Any = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
         for part in parts.get_payload():
             name = part.get_param("name", header="content-disposition")
             data = part.get_payload(decode=True)

@@ -19,7 +19,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 try:  # without torchvision, CLIPImageProcessor is an alias of this class, and warns about it
     from transformers import CLIPImageProcessorPil as CLIPImageProcessor
 except ImportError:
-    from transformers import CLIPImageProcessor
+    from transformers import CLIPImageProcessor  # type: ignore[assignment]
 
 CROSS_DOWN, DOWN = "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"
 CROSS_UP, UP = "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"
@@ -156,7 +156,12 @@ def make_checkpoint(spec: Spec, folder: Path) -> Path:
     vae = AutoencoderKLTemporalDecoder(
         down_block_types=("DownEncoderBlock2D",) * 4, sample_size=64, **spec.vae
     )
-    tower = {"intermediate_size": 64, "num_hidden_layers": 2, "patch_size": 32, "image_size": 224}
+    tower: dict[str, Any] = {
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "patch_size": 32,
+        "image_size": 224,
+    }
     pipeline = StableVideoDiffusionPipeline(
         vae=randomize(vae),
         image_encoder=randomize(
@@ -190,17 +195,18 @@ def load_pipeline(folder: Path, dtype: torch.dtype = torch.float32) -> StableVid
 class Recording:
     """The inputs and outputs of the reference, stage by stage."""
 
-    pixels: Tensor | None = None  # CLIP's input
-    embedding: Tensor | None = None
-    vae_input: Tensor | None = None
-    image_latent: Tensor | None = None
+    # What has no default is set by `record`.
+    pixels: Tensor = field(init=False)  # CLIP's input
+    embedding: Tensor = field(init=False)
+    vae_input: Tensor = field(init=False)
+    image_latent: Tensor = field(init=False)
     unet_inputs: list[dict[str, Tensor]] = field(default_factory=list)
     unet_outputs: list[Tensor] = field(default_factory=list)
     latents: list[Tensor] = field(default_factory=list)  # after each step
-    sigmas: Tensor | None = None
-    timesteps: Tensor | None = None
-    decoded: Tensor | None = None  # (F, 3, H, W)
-    frames: np.ndarray | None = None  # uint8 (F, H, W, 3)
+    sigmas: Tensor = field(init=False)
+    timesteps: Tensor = field(init=False)
+    decoded: Tensor = field(init=False)  # (F, 3, H, W)
+    frames: np.ndarray = field(init=False)  # uint8 (F, H, W, 3)
 
 
 def record(

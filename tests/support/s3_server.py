@@ -65,7 +65,7 @@ class S3Server:
         (self.folder / "data").mkdir(exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [Path(sysconfig.get_path("scripts")) / "weed", "-logtostderr", "mini"]
+                [f"{sysconfig.get_path('scripts')}/weed", "-logtostderr", "mini"]
                 + [f"-{name}={value}" for name, value in options.items()],
                 cwd=self.folder,
                 env=os.environ | self.env,
