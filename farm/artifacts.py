@@ -1,7 +1,7 @@
 """The files made of every clip: their names over HTTP and in the store, and their types. Pure.
 
-To add one, add a row here; a field in `Made`, in the same order, and in `ClipResult`, with a default
-for older clips, for which `farm/ingress/content.py` must have an answer; the call in
+To add one, add a row here; a field in `Made`, in the same order, and in `ClipResult`, with a
+default for older clips, for which `farm/ingress/content.py` must have an answer; the call in
 `farm/workers/clip_files.py` that makes it; and its media type in `farm/ingress/openai/videos.py`.
 """
 
