@@ -164,7 +164,7 @@ def watched(report: Callable[[WorkerReport], None], until: Callable[[RayPool], b
     return failures
 
 
-def test_an_actor_that_does_not_start_is_reported_without_places() -> None:
+def test_an_actor_that_does_not_start_is_reported_without_directories() -> None:
     reports: list[WorkerReport] = []
     assert watched(reports.append, lambda pool: bool(pool.troubles)) == []
     assert reports[0] == WorkerLeft("renderer-0", "no room in ray")
