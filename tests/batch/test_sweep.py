@@ -121,7 +121,7 @@ variations = st.fixed_dictionaries(
 ).map(lambda given: dict(sorted(given.items(), key=lambda item: (item[0] != "seed", item[0]))))
 
 
-@given(one=st.tuples(names, variations), other=st.tuples(names, variations))
+@given(first=st.tuples(names, variations), other=st.tuples(names, variations))
 def test_no_two_clips_share_a_title(first: Any, other: Any) -> None:
     assert (title(*first) == title(*other)) == (first == other)
     assert "/" not in title(*first)
