@@ -77,9 +77,10 @@ def test_200_poll_and_50_follow_while_jobs_run(url: str) -> None:
 
 
 def replicas() -> list[psutil.Process]:
-    """Of this test's own Serve."""
+    """The running ones of this process's Serve."""
     ours = psutil.Process().children(recursive=True)
-    return [p for p in ours if (p.cmdline() or [""])[0].startswith("ray::ServeReplica")]
+    running = [process for process in ours if process.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in running if (p.cmdline() or [""])[0].startswith("ray::ServeReplica")]
 
 
 def test_a_replica_and_the_coordinator_killed_amid_20_jobs(url: str, tmp_path: Path) -> None:
