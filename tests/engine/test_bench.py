@@ -34,7 +34,11 @@ def test_beside_diffusers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     )
     document = json.loads(out.read_text())
     rows = {(r["stage"], r["implementation"], r["variant"]): r for r in document["rows"]}
-    assert list(rows)[:2] == [("unet_step", "engine", "eager"), ("unet_step", "diffusers", "eager")]
+    assert list(rows)[:3] == [
+        ("unet_step", "engine", "eager"),
+        ("unet_step", "engine", "reusing features"),
+        ("unet_step", "diffusers", "eager"),
+    ]
     of_engine = ("frame by frame", "5 slices", "whole")
     assert {("decode", "engine", variant) for variant in of_engine} <= rows.keys()
     for stage in ("unet_step", "decode", "clip"):

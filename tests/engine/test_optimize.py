@@ -75,6 +75,7 @@ def test_blocks_compile_whole_and_once(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # Inductor's
 def test_compiled_blocks_compute_the_same() -> None:
     torch._dynamo.reset()
     unet = small_unet(CPU)

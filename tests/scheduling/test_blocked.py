@@ -113,7 +113,8 @@ def test_workers_that_hang_at_start_or_at_load_are_ended(
 ) -> None:
     store.put(MODE, b"load")
     for worker in farm.status()["workers"].values():  # new ones have no model loaded
-        kill(worker["place"] or "")
+        if place := worker.get("place"):
+            kill(place)
     job = farm.submit(submission(tiny, seed=3), PICTURE).job.id
     told = wait_for(lambda: [e for e in farm.events(job) if e.event == "retry"], 120.0)
     assert "is not loaded within 20 s" in told[0].data["why"]
