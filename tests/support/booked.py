@@ -1,0 +1,70 @@
+"""A book of jobs over a folder, and what it told those around it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from farm.background import Background
+from farm.model.job import Job, State
+from farm.records.job_book import Book
+from farm.store.keys import job_key
+from farm.store.local import LocalStore
+from tests.model.test_job import job as job_of
+
+
+class Booked:
+    """A book, the store below it, and the calls that it made."""
+
+    def __init__(self, store: LocalStore, fence: int = 1) -> None:
+        self.store = store
+        self.changed: list[str] = []
+        self.ended: list[Job] = []
+        self.superseded = 0
+        self.failures: list[str] = []
+        self.trouble: list[Exception] = []  # raised by the next calls of `ended`, one by one
+        self.background = Background(4, self.failures.append)
+        self.book = Book(
+            store, self.background, fence, self.changed.append, self._end, self._supersede
+        )
+
+    async def _end(self, job: Job) -> None:
+        assert self.stored(job.id) == job  # its end is stored by now
+        self.ended.append(job)
+        if self.trouble:
+            raise self.trouble.pop()
+
+    def _supersede(self) -> None:
+        self.superseded += 1
+
+    async def create(self, name: str, **changes: Any) -> Job:
+        made, new = await self.book.create(job_of(id=name, **changes))
+        assert new
+        return made
+
+    def stored(self, name: str) -> Job | None:
+        found = self.store.get(job_key(name))
+        return Job.model_validate_json(found.data) if found else None
+
+    def put(self, name: str, state: State = State.QUEUED, **changes: Any) -> Job:
+        """Write a record as another coordinator would, with no entry in any index."""
+        made = job_of(state, id=name, **changes)
+        self.store.put(job_key(name), made.model_dump_json().encode())
+        return made
+
+
+def with_book(
+    store: Path | LocalStore, test: Callable[[Booked], Awaitable[None]], fence: int = 1
+) -> Booked:
+    """Run a test, after which nothing may have failed unseen but what it takes from `failures`."""
+
+    async def all_of_it() -> Booked:
+        booked = Booked(LocalStore(str(store)) if isinstance(store, Path) else store, fence)
+        try:
+            await test(booked)
+        finally:
+            await booked.background.cancel_all()
+        assert booked.failures == []
+        return booked
+
+    return asyncio.run(asyncio.wait_for(all_of_it(), 60))
