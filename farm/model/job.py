@@ -225,8 +225,8 @@ class Progress(BaseModel):
     def of(cls, job: "JobRecord", step: int = 0, chunk: int = 0, **more: Any) -> "Progress":
         """The progress of a job; step and chunk are the sums over its unfinished clips."""
         params, count, done = job.request.params, job.request.num_videos, len(job.results)
-        frames = params.num_frames or 0
-        chunks = -(-frames // (params.decode_chunk_size or frames or 1))
+        frames = params.num_frames or 1  # a request's is never None
+        chunks = -(-frames // (params.decode_chunk_size or frames))
         return cls(
             step=done * params.steps + step,
             steps=count * params.steps,

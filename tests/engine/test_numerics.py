@@ -51,6 +51,7 @@ def test_what_was_computed_of_a_request_is_not_its_copys(seed: int, videos: int)
     whole = request(seed=seed, num_videos=videos)
     names = {whole.digest, *(clip.digest for clip in whole.clips())}
     assert len(names) == 1 + videos
+    assert len({whole.asked, *(clip.asked for clip in whole.clips())}) == 1 + videos
     assert whole.model_copy(update={"numerics": 9}).digest != whole.digest
 
 

@@ -106,6 +106,8 @@ def test_a_later_coordinator_is_not_overruled() -> None:
 def test_changes_go_along() -> None:
     failed = advance(job(), Event.FAIL, 200.0, fence=1, error="why", attempts=3)
     assert (failed.error, failed.attempts) == ("why", 3)
+    started = advance(job(), Event.START, 200.0, fence=1, attempts=3)
+    assert (started.started_at, started.attempts) == (200.0, 3)
 
 
 def test_a_job_starts_once() -> None:
@@ -181,6 +183,7 @@ def test_ids_are_unique_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ids == sorted(ids)
     assert {len(name) for name in ids} == {25}
     assert job(id=ids[-1]).id == ids[-1]
+    assert ids[2].startswith("job-18bcfe56800")  # milliseconds, as in ids that were made before
 
 
 def test_progress_counts_steps_and_chunks_of_all_clips() -> None:
@@ -202,4 +205,6 @@ def test_a_result_names_each_of_its_files() -> None:
     assert made.key("video") == made.video
     assert made.key("thumbnail") == made.thumbnail
     assert made.key("spritesheet") == made.sprite_sheet
-    assert len({made.video, made.thumbnail, made.sprite_sheet}) == 3
+    names = {made.video, made.thumbnail, made.sprite_sheet}
+    assert len(names) == 3
+    assert made.artifact_keys() == names

@@ -68,6 +68,14 @@ def test_a_clip_for_each_seed() -> None:
     assert request(seed=MAX_SEED).clips() == (request(seed=MAX_SEED),)
 
 
+def test_a_copy_shares_its_parameters_unless_it_is_to_be_deep() -> None:
+    base = request(seed=5)
+    assert base.model_copy().params is base.params
+    deep = base.model_copy(deep=True)
+    assert deep == base
+    assert deep.params is not base.params
+
+
 @given(**SHAPES)
 def test_plan_does_each_step_and_frame_once_after_what_it_needs(
     frames: int, chunk: int | None, steps: int, segment: int

@@ -9,34 +9,39 @@ import pytest
 from farm.store import keys
 
 CLIP, PICTURE = "ab" * 32, "cd" * 32
-NAMES: list[tuple[str, str]] = [
-    (keys.picture_key(PICTURE), f"pictures/{PICTURE}"),
-    (keys.uses_prefix(PICTURE), f"uses/{PICTURE}/"),
-    (keys.use_key(PICTURE, "job-1"), f"uses/{PICTURE}/job-1.job"),
-    (keys.job_key("job-1"), "jobs/job-1.json"),
-    (keys.open_key("job-1"), "open/job-1"),
-    (keys.tenant_prefix("acme"), "tenants/of-acme/"),
-    (keys.tenant_key("acme", "job-1"), "tenants/of-acme/job-1.job"),
-    (keys.idempotency_key("acme", "né"), f"idempotency/acme/{sha256('né'.encode()).hexdigest()}"),
-    (keys.webhook_key("job-1", 1234), "webhooks/job-1/0000000001234"),
-    (keys.events_prefix("job-1"), "events/job-1/"),
-    (keys.events_key("job-1", 7), "events/job-1/00000007.jsonl"),
-    (keys.checkpoints_prefix(CLIP), f"checkpoints/{CLIP}/"),
-    (keys.checkpoint_key(CLIP, 7), f"checkpoints/{CLIP}/0007.safetensors"),
-    (keys.preview_key(CLIP), f"previews/{CLIP}.webp"),
-    (keys.clip_prefix(CLIP), f"clips/{CLIP}/"),
-    (keys.result_key(CLIP), f"clips/{CLIP}/clip.json"),
-    (keys.answered_key("acme", CLIP), f"answered/acme/{CLIP}"),
+NAMES: list[tuple[Callable[..., str], tuple[Any, ...], str]] = [
+    (keys.picture_key, (PICTURE,), f"pictures/{PICTURE}"),
+    (keys.uses_prefix, (PICTURE,), f"uses/{PICTURE}/"),
+    (keys.use_key, (PICTURE, "job-1"), f"uses/{PICTURE}/job-1.job"),
+    (keys.job_key, ("job-1",), "jobs/job-1.json"),
+    (keys.open_key, ("job-1",), "open/job-1"),
+    (keys.tenant_prefix, ("acme",), "tenants/of-acme/"),
+    (keys.tenant_key, ("acme", "job-1"), "tenants/of-acme/job-1.job"),
     (
-        keys.quarantined_key("jobs/x.json", b"", "object"),
+        keys.idempotency_key,
+        ("acme", "né"),
+        f"idempotency/acme/{sha256('né'.encode()).hexdigest()}",
+    ),
+    (keys.webhook_key, ("job-1", 1234), "webhooks/job-1/0000000001234"),
+    (keys.events_prefix, ("job-1",), "events/job-1/"),
+    (keys.events_key, ("job-1", 7), "events/job-1/00000007.jsonl"),
+    (keys.checkpoints_prefix, (CLIP,), f"checkpoints/{CLIP}/"),
+    (keys.checkpoint_key, (CLIP, 7), f"checkpoints/{CLIP}/0007.safetensors"),
+    (keys.preview_key, (CLIP,), f"previews/{CLIP}.webp"),
+    (keys.clip_prefix, (CLIP,), f"clips/{CLIP}/"),
+    (keys.result_key, (CLIP,), f"clips/{CLIP}/clip.json"),
+    (keys.answered_key, ("acme", CLIP), f"answered/acme/{CLIP}"),
+    (
+        keys.quarantined_key,
+        ("jobs/x.json", b"", "object"),
         "quarantine/jobs/x.json/e3b0c44298fc1c14/object",
     ),
 ]
 
 
-@pytest.mark.parametrize(("made", "name"), NAMES)
-def test_names(made: str, name: str) -> None:
-    assert made == name
+@pytest.mark.parametrize(("make", "of", "name"), NAMES)
+def test_names(make: Callable[..., str], of: tuple[Any, ...], name: str) -> None:
+    assert make(*of) == name
 
 
 def test_what_stands_alone() -> None:
@@ -53,6 +58,7 @@ def test_what_stands_alone() -> None:
 
 # What is read out of a name; the same name with anything before or after it is another's.
 READ: list[tuple[Callable[[str], Any], str, Any]] = [
+    (keys.picture_of, f"pictures/{PICTURE}", PICTURE),
     (keys.user_of, f"uses/{PICTURE}/job-1.job", "job-1"),
     (keys.job_of, "jobs/job-1.json", "job-1"),
     (keys.open_job_of, "open/job-1", "job-1"),
@@ -94,6 +100,13 @@ def test_names_of_something_else(read: Callable[[str], Any], name: str) -> None:
     assert not read(name)
 
 
+def test_a_use_names_its_picture_whatever_uses_it() -> None:
+    for user in ("job-1.job", "anything"):
+        assert keys.used_picture(f"uses/{PICTURE}/{user}") == PICTURE
+    for other in (f"xuses/{PICTURE}/a.job", f"uses/{PICTURE}/", f"uses/{PICTURE[1:]}/a.job"):
+        assert keys.used_picture(other) is None
+
+
 @pytest.mark.parametrize("name", ["a", "é", "0", "-", "_", "a.b-c_d", "x" * 80, "é" * 80, "a..b"])
 def test_names_that_jobs_and_tenants_may_have(name: str) -> None:
     assert keys.check_name(name) == name
@@ -103,7 +116,7 @@ def test_names_that_jobs_and_tenants_may_have(name: str) -> None:
     "name", ["", ".", ".a", "a b", "a/b", "x" * 81, "한" * 67, "a\n", "\ud800", "a:b"]
 )
 def test_names_that_they_may_not_have(name: str) -> None:
-    with pytest.raises(ValueError, match=r"a name is 1 to 80 letters, .*got ") as caught:
+    with pytest.raises(ValueError, match=r"^a name is 1 to 80 letters, .*got ") as caught:
         keys.check_name(name)
     assert repr(name) in str(caught.value)
 
