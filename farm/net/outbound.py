@@ -39,7 +39,7 @@ def parse_url(text: str) -> httpx.URL:
         raise OutboundError(f"not a URL of the web, as https://host/path; got {text[:80]!r}")
     if url.userinfo:
         raise OutboundError("the URL may not contain a user name or a password")
-    if not 0 < (url.port or 443) < 2**16:
+    if url.port is not None and not 0 < url.port < 2**16:
         raise OutboundError(f"there is no port {url.port}")
     return url
 

@@ -35,7 +35,7 @@ def choose_helpers(
 ) -> tuple[str, ...]:
     """Idle workers that have the memory to share a task with `name`, at most `allowed`."""
     most = min(task.most - 1, allowed)
-    if most <= 0 or task.key in run.unshared:
+    if task.key in run.unshared:
         return ()
     avoid, loaded = run.avoid.get(task.key, ()), idle.get(run.model, {})
     others = (other for names in idle.values() if names is not loaded for other in names)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
+from diffusers.schedulers import AysSchedules
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -27,6 +28,7 @@ from svd_engine.schedule import (
 )
 from tests.support.reference import SCHEDULER, relative_difference
 
+AYS = AysSchedules["StableDiffusionVideoSigmas"]
 STEPS = st.integers(1, 60)
 RANGES = st.tuples(st.floats(0.001, 0.5), st.floats(1.0, 900.0))
 SHAPE = (1, 3, 4, 2, 5)  # a clip's latents
@@ -127,6 +129,30 @@ def test_a_schedule_may_be_spread_in_another_way() -> None:
     made = make_sigmas(config, 8, None, aligned_sigmas)
     assert torch.equal(made, aligned_sigmas(8, 0.01, 500.0))
     assert not torch.equal(made, make_sigmas(config, 8, None))
+
+
+def test_the_fast_schedule_is_diffusers_own() -> None:
+    assert aligned_sigmas(10, 0.002, 700.0).tolist() == pytest.approx(AYS, rel=1e-7)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 20, 25])
+def test_other_step_counts_keep_to_the_curve(steps: int) -> None:
+    """Every level of 20 steps that 10 steps have, too; and all between their neighbours."""
+    sigmas = aligned_sigmas(steps, 0.002, 700.0)
+    assert len(sigmas) == steps + 1
+    assert (sigmas[0].item(), sigmas[-1].item()) == (700.0, 0.0)
+    assert (sigmas.diff() < 0).all()
+    if steps == 20:
+        assert sigmas[:-1:2].tolist() == pytest.approx(AYS[:-1], rel=1e-6)
+        assert sigmas[1] ** 2 == pytest.approx(700.0 * 54.5, rel=1e-6)
+
+
+def test_another_range_has_its_own_ends_and_the_levels_between_them() -> None:
+    assert aligned_sigmas(10, 0.002, 400.0).tolist()[1:] == pytest.approx(AYS[1:], rel=1e-6)
+    narrow = aligned_sigmas(10, 0.1, 20.0)
+    assert narrow[0].item() == pytest.approx(20.0)
+    assert narrow[9].item() > 0.1
+    assert (narrow.diff() < 0).all()
 
 
 def test_an_aligned_schedule_has_the_published_levels_strictly_within_its_ends() -> None:

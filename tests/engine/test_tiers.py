@@ -1,4 +1,4 @@
-"""Tiers: their parameters, what they refuse, and their schedule compared with diffusers."""
+"""Tiers: their parameters, what they refuse, and the tier fast compared with diffusers."""
 
 from typing import Any
 
@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from svd_engine.deviations import recipe_of
 from svd_engine.engine import Engine
 from svd_engine.params import RenderParams
-from svd_engine.schedule import aligned_sigmas
 from tests.engine.test_parity import assert_same_clip
 from tests.support.reference import SPECS, record
 
@@ -58,30 +57,6 @@ def test_a_tier_says_what_is_left_open(
 def test_what_contradicts_a_tier_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         RenderParams(**given)
-
-
-def test_the_fast_schedule_is_diffusers_own() -> None:
-    assert aligned_sigmas(10, 0.002, 700.0).tolist() == pytest.approx(ALIGNED, rel=1e-7)
-
-
-@pytest.mark.parametrize("steps", [1, 2, 7, 20, 25])
-def test_other_step_counts_keep_to_the_curve(steps: int) -> None:
-    """Every level of 20 steps that 10 steps have, too; and all between their neighbours."""
-    sigmas = aligned_sigmas(steps, 0.002, 700.0)
-    assert len(sigmas) == steps + 1
-    assert (sigmas[0].item(), sigmas[-1].item()) == (700.0, 0.0)
-    assert (sigmas.diff() < 0).all()
-    if steps == 20:
-        assert sigmas[:-1:2].tolist() == pytest.approx(ALIGNED[:-1], rel=1e-6)
-        assert sigmas[1] ** 2 == pytest.approx(700.0 * 54.5, rel=1e-6)
-
-
-def test_another_range_has_its_own_ends_and_the_levels_between_them() -> None:
-    assert aligned_sigmas(10, 0.002, 400.0).tolist()[1:] == pytest.approx(ALIGNED[1:], rel=1e-6)
-    narrow = aligned_sigmas(10, 0.1, 20.0)
-    assert narrow[0].item() == pytest.approx(20.0)
-    assert narrow[9].item() > 0.1
-    assert (narrow.diff() < 0).all()
 
 
 def test_fast_is_what_diffusers_renders_with_these_sigmas(

@@ -68,7 +68,7 @@ def test_a_count_that_cannot_be_read_is_kept_and_surpassed(bad: bytes, store: Ra
     assert take_fence(store) >= int(time.time()) - 60
     kept = {key.rpartition("/")[2]: read(store, key) for key in store.list(QUARANTINE)}
     assert kept["object"] == bad
-    assert b"it is not a number of coordinators" in kept["reason.json"]
+    assert b'"it is not a number of coordinators"' in kept["reason.json"]
 
 
 def test_the_longest_count_that_is_read(store: Raced) -> None:

@@ -25,7 +25,7 @@ class Site(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self._body = self.rfile.read(int(self.headers["Content-Length"]))
         self.do_GET()
 
     def do_GET(self) -> None:
@@ -46,6 +46,20 @@ class Site(BaseHTTPRequestHandler):
     def _times(self, rest: str) -> None:
         left = int(rest)
         self._say(302, b"", Location=f"/times/{left - 1}" if left > 1 else "../picture")
+
+    def _headers(self, _: str) -> None:
+        self._say(200, str(self.headers).encode())
+
+    def _signed(self, rest: str) -> None:
+        right = (self.command, self.headers["Signature"], self._body) == ("POST", rest, b"body")
+        self._say(200 if right else 400, b"")
+
+    def _short(self, rest: str) -> None:
+        """So many bytes, without saying beforehand how many."""
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        self.wfile.write(bytes(int(rest)))
 
     def _packed(self, _: str) -> None:
         self._say(200, gzip.compress(bytes(2**22)), **{"Content-Encoding": "gzip"})
