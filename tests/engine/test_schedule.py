@@ -118,10 +118,10 @@ def test_each_frame_is_guided_by_its_own_scale() -> None:
 
 
 def test_given_sigmas_are_taken_as_they_are() -> None:
-    given_ones = (9.0, 3.5, 0.1, 0.0)
-    made = make_sigmas(ours(), 25, given_ones)
-    assert made.dtype == torch.float32
-    assert torch.equal(made, torch.tensor(given_ones))
+    for given_ones in ((9.0, 3.5, 0.1, 0.0), (9, 3, 1, 0)):
+        made = make_sigmas(ours(), 25, given_ones)
+        assert made.dtype == torch.float32
+        assert torch.equal(made, torch.tensor(given_ones).float())
 
 
 def test_a_schedule_may_be_spread_in_another_way() -> None:
