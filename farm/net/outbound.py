@@ -46,7 +46,7 @@ def parse_url(text: str) -> httpx.URL:
 
 def is_public(address: str) -> bool:
     """Whether an IP address is public; for an IPv4-mapped IPv6 address, whether the IPv4 one is."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
+    ip = ipaddress.ip_address(address)
     if isinstance(ip, IPv6Address):
         mapped = IPv4Address(int(ip) % 2**32) if ip in NAT64 else ip.ipv4_mapped
         if mapped is None:

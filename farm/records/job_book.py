@@ -270,8 +270,7 @@ class JobBook:
 
     async def _close(self, name: str) -> None:
         await self.logs.close(name)
-        self.open.pop(name, None)
-        self._etags.pop(name, None)
+        del self.open[name], self._etags[name]
         try:
             await self._background.call(self._store.delete, open_key(name))
         except StoreError as error:

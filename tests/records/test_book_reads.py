@@ -1,6 +1,7 @@
 """What the book of jobs finds: in memory, in the store, and what an earlier coordinator left."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,7 @@ def test_what_an_earlier_coordinator_left_open_is_taken_over(tmp_path: Path) -> 
             "c": State.CANCELLED,
         }
         assert {each.fence for each in found.values()} == {4}
+        assert found["c"].finished_at == pytest.approx(time.time(), abs=60)
         assert found == dict(booked.book.open)
         assert ids(booked.ended) == ["done"]
         assert set(booked.store.list(OPEN)) >= {open_key(name) for name in states}
