@@ -229,8 +229,9 @@ def test_a_coordinator_that_was_superseded_is_told_and_writes_nothing(tmp_path: 
         before = await booked.create("a")
         theirs = booked.put("a", State.PAUSED, fence=2)
         task = booked.book.transition("a", Event.START)
-        while not booked.superseded:  # which ends the process of a farm
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while not booked.superseded:  # which ends the process of a farm
+                await asyncio.sleep(0.01)
         assert booked.stored("a") == theirs
         assert await booked.book.read("a") == before
         assert not task.done()
@@ -246,6 +247,7 @@ def test_a_deleted_job_leaves_nothing(tmp_path: Path) -> None:
         await booked.book.tenants.complete()
         assert await booked.book.ids("", 9) == ["a", "b"]
         assert await booked.book.ids_of("acme", "", 9, False) == ["a", "b"]
+        assert len(await booked.book.read_of("acme", ["a", "b"])) == 2
         booked.changed.clear()
         await booked.book.delete("a")
         assert booked.changed == ["a"]
