@@ -1,0 +1,147 @@
+"""What the scheduler counts and forgets: workers that leave, clips that go, tasks that wait."""
+
+import pytest
+
+from farm.model.plan import Kind, plan
+from farm.scheduling import scheduler as module
+from farm.scheduling.scheduler import MAX_ATTEMPTS, MAX_STRIKES, STORE_BACKOFF_S, Scheduler
+from farm.scheduling.state import Fault, Run, Urgency, Verdict
+from tests.model.test_plan import request
+from tests.scheduling.test_scheduler import REQUEST, add, farm, finish_all, start, started
+
+
+def test_a_worker_has_the_memory_that_it_joined_with() -> None:
+    scheduler = Scheduler[Run]()
+    scheduler.join("d0", Kind.DECODER, 2**30)
+    scheduler.join("d1", Kind.DECODER)
+    assert {name: each.memory for name, each in scheduler.workers.items()} == {
+        "d0": 2**30,
+        "d1": None,
+    }
+
+
+def test_a_task_gets_on_from_when_it_was_assigned() -> None:
+    scheduler = farm()
+    add(scheduler, "a")
+    assert [one.progressed_at for one in start(scheduler, 7.0)] == [7.0]
+
+
+def test_a_worker_that_was_draining_leaves_like_any_other() -> None:
+    scheduler = farm(renderers=2)
+    add(scheduler, "a")
+    (one,) = start(scheduler)
+    scheduler.drain(one.worker, True)
+    scheduler.finish(one.worker)
+    scheduler.leave(one.worker)
+    assert [again.worker for again in start(scheduler)] == list(scheduler.workers)
+
+
+def test_an_idle_worker_with_a_model_gets_nothing_while_it_drains() -> None:
+    scheduler = farm()
+    add(scheduler, "a")
+    start(scheduler)
+    finish_all(scheduler)
+    scheduler.drain("r0", True)
+    assert not start(scheduler)
+
+
+def test_a_clip_that_changes_hands_is_counted_beside_what_its_tenant_has() -> None:
+    scheduler = farm(renderers=3)
+    mine = add(scheduler, "mine", tenant="me")
+    for name in ("yours", "yours-too"):
+        add(scheduler, name, tenant="you")
+    start(scheduler)
+    scheduler.set_urgency(mine, Urgency("you", 0.0))
+    assert (scheduler.busy["me"], scheduler.busy["you"]) == (0, 3)
+    finish_all(scheduler)
+    assert not any(scheduler.busy.values())
+
+
+def test_a_clip_that_goes_does_not_take_its_successor_along() -> None:
+    scheduler = farm(renderers=0)
+    first = add(scheduler, "a")
+    second = add(scheduler, "a")
+    scheduler.withdraw(first)
+    assert scheduler.runs == {"a": second}
+    scheduler.withdraw(second)
+    assert scheduler.runs == {}
+
+
+def test_nothing_is_due_where_nothing_failed() -> None:
+    scheduler = farm()
+    assert scheduler.next_retry() is None
+    add(scheduler, "a")
+    start(scheduler)
+    at = scheduler.fail("r0", Fault.STORE, 3.0).retry_at
+    assert scheduler.next_retry() == at == 3.0 + STORE_BACKOFF_S
+    start(scheduler, at)
+    assert scheduler.next_retry() is None
+
+
+def test_a_worker_is_set_aside_whatever_becomes_of_the_clip() -> None:
+    """Its third clip in a row may have been withdrawn, or have failed for good."""
+    for last in ("withdrawn", "failed"):
+        scheduler = farm()
+        for number in range(MAX_STRIKES - 1):
+            run = add(scheduler, f"clip-{number}")
+            start(scheduler)
+            scheduler.fail("r0", Fault.ERROR, 0.0)
+            scheduler.withdraw(run)
+        run = add(scheduler, "last")
+        if last == "failed":  # elsewhere before
+            run.attempts["conditioning"] = MAX_ATTEMPTS - 1
+        start(scheduler)
+        if last == "withdrawn":
+            scheduler.withdraw(run)
+        verdict = scheduler.fail("r0", Fault.ERROR, 0.0)
+        assert verdict == Verdict(failed=last == "failed", set_aside=True)
+
+
+def test_a_task_that_broke_when_it_was_shared_is_tried_again_alone() -> None:
+    scheduler = farm(renderers=0, decoders=3)
+    run = Run("a", "svd", Urgency("me", 0.0))
+    scheduler.add(run, plan(request(num_frames=8), 5, 25))
+    (shared,) = start(scheduler)
+    assert len(shared.helpers) == 2
+    at = scheduler.fail(shared.worker, Fault.GANG, 0.0).retry_at
+    assert at is not None
+    (again,) = start(scheduler, at)
+    assert (again.task, again.helpers, again.attempt) == (shared.task, (), 2)
+
+
+def test_a_plan_is_drawn_only_as_far_as_its_tasks_may_soon_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "NEAR", 2)
+    scheduler = farm(renderers=0, decoders=1)
+    asked = request(num_frames=16, decode_chunk_size=2)
+    run = Run("a", "svd", Urgency("me", 0.0))
+    scheduler.add(run, plan(asked, 5, 25))
+    assert len(run.ready) == 2
+    keys = []
+    for now in (0.0, 1.0):  # what backs off takes no place
+        (one,) = start(scheduler, now)
+        keys.append(one.task.key)
+        scheduler.fail("d0", Fault.STORE, now)
+        assert len(run.ready) == 2 + len(keys)
+    later = 1.0 + STORE_BACKOFF_S
+    while not run.done:
+        assert len(run.ready) <= 4
+        for one in start(scheduler, later):
+            keys.append(one.task.key)
+            scheduler.finish(one.worker)
+    assert len(set(keys)) == 9  # eight chunks and the video
+    assert len(keys) == 11
+
+
+def test_a_withdrawn_clip_that_was_backing_off_is_not_started() -> None:
+    scheduler = farm()
+    run = add(scheduler, "a")
+    start(scheduler)
+    scheduler.fail("r0", Fault.STORE, 0.0)
+    assert scheduler.withdraw(run) == []
+    assert not started(scheduler, STORE_BACKOFF_S)
+    assert scheduler.next_retry() is None
+    scheduler.add(again := Run("a", "svd", run.urgency), plan(REQUEST, 5))
+    assert started(scheduler, STORE_BACKOFF_S) == [("a", "conditioning")]
+    assert scheduler.runs == {"a": again}
