@@ -112,6 +112,8 @@ def test_a_host_without_a_public_address_is_told_with_all_it_has() -> None:
     message = "a.example is at 10.0.0.1, fd00::1, which is no public address"
     assert str(caught.value) == message
     assert asyncio.run(addresses_of(url, True, inside)) == ["10.0.0.1", "fd00::1"]
+    with pytest.raises(OutboundError, match="is at no:address, which is no public address"):
+        asyncio.run(addresses_of(url, False, Known("no:address")))
     mixed = Known("10.0.0.1", "8.8.8.8", "1.1.1.1")
     assert asyncio.run(addresses_of(url, False, mixed)) == ["8.8.8.8", "1.1.1.1"]
 
@@ -135,6 +137,21 @@ def test_a_body_of_unknown_length_is_taken_up_to_the_limit(host: Host) -> None:
     assert got(f"{host.url}/short/1000", 1000) == bytes(1000)
     with pytest.raises(OutboundError, match=r"^127\.0\.0\.1 sends more than 999 bytes$"):
         got(f"{host.url}/short/1000", 999)
+
+
+def test_a_body_that_is_announced_as_too_long_is_not_waited_for(host: Host) -> None:
+    with pytest.raises(OutboundError, match=r"^127\.0\.0\.1 sends more than 10 bytes$"):
+        got(f"{host.url}/announced/11", 10)
+    with pytest.raises(
+        OutboundError, match=r"^127\.0\.0\.1: "
+    ):  # it may be 10, but they never come
+        got(f"{host.url}/announced/10", 10)
+
+
+def test_private_addresses_are_allowed_only_to_those_who_ask_for_them(host: Host) -> None:
+    with pytest.raises(OutboundError, match="which is no public address"):
+        asyncio.run(fetch(f"{host.url}/picture", ("127.0.0.1",), 2**20))
+    assert not host.asked
 
 
 def test_a_silent_address_is_passed_over(

@@ -61,6 +61,13 @@ class Site(BaseHTTPRequestHandler):
         self.close_connection = True
         self.wfile.write(bytes(int(rest)))
 
+    def _announced(self, rest: str) -> None:
+        """Say how many bytes there are, and send none."""
+        self.send_response(200)
+        self.send_header("Content-Length", rest)
+        self.end_headers()
+        self.close_connection = True
+
     def _packed(self, _: str) -> None:
         self._say(200, gzip.compress(bytes(2**22)), **{"Content-Encoding": "gzip"})
 
