@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from svd_engine.config import VAEConfig
 from svd_engine.exact import NoSeam, decode_slices
-from svd_engine.vae import VAE
+from svd_engine.vae import VAE, TemporalDecoder
 from tests.support.reference import randomize, relative_difference
 
 TOLERANCE = 2e-5
@@ -62,7 +62,7 @@ class ThreadSeam:
         assert first.shape[:2] == last.shape[:2] == (1, 1)
         found = self._meeting.exchange(self._rank, first.clone(), last.clone())
         before, after = found.get(self._rank - 1), found.get(self._rank + 1)
-        return before and before[1], after and after[0]
+        return before[1] if before else None, after[0] if after else None
 
     def sum(self, statistics: Tensor) -> Tensor:
         found = self._meeting.exchange(self._rank, statistics)
@@ -110,7 +110,7 @@ def test_a_clip_is_cut_evenly_and_never_into_more_slices_than_frames(
     seen: list[int] = []
     head = type(vae.decoder).head
 
-    def watched(decoder: nn.Module, x: Tensor) -> Tensor:
+    def watched(decoder: TemporalDecoder, x: Tensor) -> Tensor:
         seen.append(x.shape[1])
         return head(decoder, x)
 

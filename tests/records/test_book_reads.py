@@ -3,12 +3,14 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from farm.errors import ConflictError
-from farm.model.job import Event, Job, State
+from farm.model.job import Event, JobRecord, State
 from farm.records import job_book
+from farm.records.salvage import read_job
 from farm.store import Stored
 from farm.store.keys import JOBS, OPEN, job_key, open_key
 from farm.store.local import LocalStore
@@ -36,7 +38,7 @@ class Counting(LocalStore):
         return count
 
 
-def ids(jobs: list[Job]) -> list[str]:
+def ids(jobs: list[JobRecord]) -> list[str]:
     return [each.id for each in jobs]
 
 
@@ -60,9 +62,9 @@ def test_a_job_is_read_from_memory_or_else_from_the_store(tmp_path: Path) -> Non
 def test_a_record_that_changes_while_it_is_repaired_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read_job, answers = job_book.read_job, ["conflict"]
+    answers = ["conflict"]
 
-    def raced(*arguments: object) -> object:
+    def raced(*arguments: Any) -> tuple[JobRecord, str] | None:
         if answers:
             raise ConflictError(answers.pop())
         return read_job(*arguments)
@@ -148,11 +150,11 @@ def test_what_was_finished_lately_is_told_by_tenant(tmp_path: Path) -> None:
             finished[name] = done.finished_at
         await booked.create("open", tenant="acme")
         book = booked.book
-        assert book.lately_finished(9) == [finished[name] for name in "abcd"]
-        assert book.lately_finished(2) == [finished[name] for name in "cd"]
-        assert book.lately_finished(9, "acme") == [finished[name] for name in "acd"]
-        assert book.lately_finished(2, "acme") == [finished[name] for name in "cd"]
-        assert book.lately_finished(9, "nobody") == []
+        assert book.finish_times(9) == [finished[name] for name in "abcd"]
+        assert book.finish_times(2) == [finished[name] for name in "cd"]
+        assert book.finish_times(9, "acme") == [finished[name] for name in "acd"]
+        assert book.finish_times(2, "acme") == [finished[name] for name in "cd"]
+        assert book.finish_times(9, "nobody") == []
 
     with_book(tmp_path, test)
 

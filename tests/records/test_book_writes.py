@@ -109,7 +109,7 @@ def test_a_finished_job_that_is_sent_again_is_not_opened_again(tmp_path: Path) -
 def test_an_event_is_stored_and_logged_with_what_came_of_it(tmp_path: Path) -> None:
     async def test(booked: Booked) -> None:
         await booked.create("a")
-        booked.book.change("a", priority=90)
+        booked.book.update_in_memory("a", priority=90)
         stored = booked.stored("a")
         assert stored is not None
         assert stored.priority == 50  # until its next event
@@ -165,13 +165,13 @@ def test_what_is_stored_already_is_not_written_again(tmp_path: Path) -> None:
 
     async def test(booked: Booked) -> None:
         made = await booked.create("a")
-        assert await booked.book.save("a") == made
+        assert await booked.book.save_in_background("a") == made
         tasks = [booked.book.transition("a", event) for event in (Event.START, Event.PAUSE)]
         states = {(await task).state for task in tasks}
         assert states == {State.PAUSED}  # one write for both
         assert store.written == [job_key("a")] * 2
         done = await booked.book.transition("a", Event.COMPLETE)
-        assert await booked.book.save("a") == done
+        assert await booked.book.save_in_background("a") == done
 
     with_book(store, test)
 
@@ -203,7 +203,7 @@ def test_an_end_is_passed_on_before_the_job_leaves_the_index(tmp_path: Path) -> 
         with pytest.raises(ValueError, match="a fault of ours"):
             await booked.book.transition("b", Event.COMPLETE)
         assert booked.store.exists(open_key("b"))
-        assert booked.failures.pop().startswith("Book._save failed")
+        assert booked.failures.pop().startswith("JobBook._save failed")
 
     with_book(tmp_path, test)
 

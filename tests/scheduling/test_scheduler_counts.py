@@ -94,7 +94,7 @@ def test_a_worker_is_set_aside_whatever_becomes_of_the_clip() -> None:
         if last == "withdrawn":
             scheduler.withdraw(run)
         verdict = scheduler.fail("r0", Fault.ERROR, 0.0)
-        assert verdict == Verdict(failed=last == "failed", set_aside=True)
+        assert verdict == Verdict(failed=last == "failed", restart_worker=True)
 
 
 def test_a_task_that_broke_when_it_was_shared_is_tried_again_alone() -> None:
