@@ -95,7 +95,7 @@ def test_slices_decode_to_the_whole(frames: int, slices: int | None, vae: VAE) -
 
 
 @pytest.mark.parametrize("lengths", [[1, 1], [3, 1], [1, 2, 2]])
-@pytest.mark.parametrize("slices", [None, 2])
+@pytest.mark.parametrize("slices", [None, 1, 2])
 def test_shares_decode_to_the_whole(lengths: list[int], slices: int | None, vae: VAE) -> None:
     latents = draw_latents(sum(lengths))
     made = shared(vae, latents, lengths, slices)
