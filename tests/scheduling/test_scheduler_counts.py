@@ -114,24 +114,44 @@ def test_a_plan_is_drawn_only_as_far_as_its_tasks_may_soon_start(
 ) -> None:
     monkeypatch.setattr(module, "NEAR", 2)
     scheduler = farm(renderers=0, decoders=1)
-    asked = request(num_frames=16, decode_chunk_size=2)
+    asked = request(num_frames=32, decode_chunk_size=2)
     run = Run("a", "svd", Urgency("me", 0.0))
     scheduler.add(run, plan(asked, 5, 25))
     assert len(run.ready) == 2
-    keys = []
-    for now in (0.0, 1.0):  # what backs off takes no place
+    keys, sizes = [], []
+    for now in (0.0, 1.0, 2.0):  # what backs off takes no place
         (one,) = start(scheduler, now)
         keys.append(one.task.key)
         scheduler.fail("d0", Fault.STORE, now)
         assert len(run.ready) == 2 + len(keys)
-    later = 1.0 + STORE_BACKOFF_S
     while not run.done:
-        assert len(run.ready) <= 4
-        for one in start(scheduler, later):
+        for one in start(scheduler, 2.0 + STORE_BACKOFF_S):
             keys.append(one.task.key)
+            sizes.append(len(run.ready))
             scheduler.finish(one.worker)
-    assert len(set(keys)) == 9  # eight chunks and the video
-    assert len(keys) == 11
+    assert len(set(keys)) == 17  # sixteen chunks and the video
+    assert len(keys) == 20
+    assert sizes[:4] == [4, 3, 2, 2]
+    assert max(sizes[4:]) == 2
+
+
+def test_a_plan_that_is_rewound_is_drawn_no_further_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "NEAR", 2)
+    scheduler = farm(renderers=0, decoders=1)
+    run = Run("a", "svd", Urgency("me", 0.0))
+    asked = request(num_frames=16, decode_chunk_size=2)
+    scheduler.add(run, plan(asked, 5, 25))
+    start(scheduler)
+    scheduler.fail("d0", Fault.STORE, 0.0)
+    scheduler.rewind(run, plan(asked, 5, 25))
+    assert len(run.ready) == 2
+
+
+def test_of_tenants_with_equally_few_workers_the_most_urgent_clip_is_next() -> None:
+    scheduler = farm(renderers=1)
+    add(scheduler, "usual", "you")
+    add(scheduler, "urgent", "me", priority=90)
+    assert started(scheduler) == [("urgent", "conditioning")]
 
 
 def test_a_withdrawn_clip_that_was_backing_off_is_not_started() -> None:
