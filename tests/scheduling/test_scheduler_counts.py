@@ -109,6 +109,16 @@ def test_a_task_that_broke_when_it_was_shared_is_tried_again_alone() -> None:
     assert (again.task, again.helpers, again.attempt) == (shared.task, (), 2)
 
 
+def test_a_tenant_with_one_worker_left_to_it_gets_one_helper() -> None:
+    for most, helpers in ((1, 0), (2, 1), (3, 2)):
+        scheduler = farm(renderers=0, decoders=4, me=most)
+        run = Run("a", "svd", Urgency("me", 0.0))
+        scheduler.add(run, plan(request(num_frames=8), 5, 25))
+        (one,) = start(scheduler)
+        assert len(one.helpers) == helpers
+        assert scheduler.busy["me"] == most
+
+
 def test_a_plan_is_drawn_only_as_far_as_its_tasks_may_soon_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
