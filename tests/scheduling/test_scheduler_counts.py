@@ -109,14 +109,23 @@ def test_a_task_that_broke_when_it_was_shared_is_tried_again_alone() -> None:
     assert (again.task, again.helpers, again.attempt) == (shared.task, (), 2)
 
 
-def test_a_tenant_with_one_worker_left_to_it_gets_one_helper() -> None:
-    for most, helpers in ((1, 0), (2, 1), (3, 2)):
+def test_a_tenant_gets_no_more_helpers_than_it_may_have_workers() -> None:
+    for most, helpers in ((1, 0), (2, 1), (3, 2), (9, 3)):
         scheduler = farm(renderers=0, decoders=4, me=most)
         run = Run("a", "svd", Urgency("me", 0.0))
         scheduler.add(run, plan(request(num_frames=8), 5, 25))
         (one,) = start(scheduler)
         assert len(one.helpers) == helpers
-        assert scheduler.busy["me"] == most
+        assert one.worker not in one.helpers
+        assert scheduler.busy["me"] == helpers + 1
+
+
+def test_nobody_helps_while_another_clip_has_something_to_do() -> None:
+    scheduler = farm(renderers=0, decoders=3)
+    for name in ("a", "b"):
+        run = Run(name, "svd", Urgency("me", 0.0))
+        scheduler.add(run, plan(request(num_frames=8), 5, 25))
+    assert [(one.run.id, len(one.helpers)) for one in start(scheduler)] == [("a", 0), ("b", 1)]
 
 
 def test_a_plan_is_drawn_only_as_far_as_its_tasks_may_soon_start(
