@@ -79,7 +79,7 @@ def test_a_loop_that_ends_is_a_failure_and_one_that_is_cancelled_is_not() -> Non
             await asyncio.sleep(0)
 
     returned, failed = failures_of(test)
-    assert returned.endswith("returns returned, and must not")
+    assert returned.endswith("returns returned, but must run for ever")
     assert failed == "broken failed: KeyError('x')"
 
 

@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def farm(folder: Path, ray_cluster: None) -> Farm:
     (folder / MODE).write_text("raise")
-    return open_farm(folder, engine="tests.support.failing", load_s=20.0)
+    return open_farm(folder, engine="tests.support.failing", load_s=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def store(farm: Farm) -> Store:
 
 def blocked(farm: Farm, job: str, words: str) -> str:
     """Why the job is blocked, once these words are in it."""
-    return wait_for(lambda: (b := farm.show(job).progress.blocked) and words in b and b, 90.0)
+    return wait_for(lambda: (b := farm.show(job).progress.blocked) and words in b and b, 150.0)
 
 
 def test_workers_that_die_at_start(
@@ -108,6 +108,7 @@ def test_workers_that_die_at_start(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_workers_that_hang_at_start_or_at_load_are_ended(
     farm: Farm, store: Store, tiny: Path
 ) -> None:
@@ -116,10 +117,10 @@ def test_workers_that_hang_at_start_or_at_load_are_ended(
         if place := worker.get("place"):
             kill(place)
     job = farm.submit(submission(tiny, seed=3), PICTURE).job.id
-    told = wait_for(lambda: [e for e in farm.events(job) if e.event == "retry"], 120.0)
-    assert "is not loaded within 20 s" in told[0].data["why"]
+    told = wait_for(lambda: [e for e in farm.events(job) if e.event == "retry"], 200.0)
+    assert "is not loaded within 60 s" in told[0].data["why"]
     store.put(MODE, b"hang")
     why = blocked(farm, job, "its engine does not load")
-    blocked(farm, job, f"{why.split(': ')[-1]}, and was ended after 20 s")
+    blocked(farm, job, f"{why.split(': ')[-1]}, and was ended after 60 s")
     store.delete(MODE)
     assert finish(farm, job)[job].job.state is State.COMPLETED
