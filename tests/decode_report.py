@@ -6,7 +6,6 @@ exchange and how long the exchange would take at full size.
 """
 
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from svd_engine.config import VAEConfig
 from svd_engine.sharded import decode_share, join_gang
 from svd_engine.vae import VAE
 from tests.report import table
+from tests.support.ports import free_ports
 from tests.support.reference import randomize
 
 WIDTHS = {
@@ -112,9 +112,7 @@ def times(sizes: tuple[int, ...] = (1, 2, 4)) -> list[list[str]]:
     """
     rows = []
     for size in sizes:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_ports(1)[0]}"
         threads = max(1, torch.get_num_threads() // size)
         command = "from tests.decode_report import _share; _share({}, {}, {!r}, {})"
         members = [

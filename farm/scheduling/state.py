@@ -63,9 +63,7 @@ class Run:
     gone: bool = False  # withdrawn or finished
     rewinds: int = 0
     last_renderer: str = ""  # by name
-    plan: Iterator[Task] = field(
-        default_factory=lambda: iter(())
-    )  # the tasks not yet taken from it
+    plan: Iterator[Task] = field(default_factory=lambda: iter(()))  # the tasks not taken yet
     next: Task | None = None  # taken last; it needs tasks that are unfinished
     unfinished: set[str] = field(default_factory=set)  # tasks taken from the plan and not done
     ready: dict[str, tuple[int, Task]] = field(default_factory=dict)  # with its last entry's number

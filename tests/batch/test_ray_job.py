@@ -17,17 +17,12 @@ import pytest
 
 from svd_engine import Engine, RenderParams
 from tests.conftest import draw_picture
+from tests.support.ports import free_ports
 
 pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
 RAY = Path(sys.executable).parent / "ray"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment() -> dict[str, str]:
@@ -42,7 +37,7 @@ def environment() -> dict[str, str]:
 def dashboard() -> Iterator[str]:
     """The address of a head node's dashboard, which takes jobs."""
     folder = tempfile.mkdtemp(prefix="ray-")
-    port, dashboard_port = free_port(), free_port()
+    port, dashboard_port = free_ports(2)
     command = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={folder}"]
     command += [f"--port={port}", f"--dashboard-port={dashboard_port}", "--disable-usage-stats"]
     with (Path(folder) / "head.log").open("w") as log:

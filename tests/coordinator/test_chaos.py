@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,7 +28,7 @@ from tests.support.farm_jobs import (
 )
 from tests.support.programs import kill_family
 from tests.support.ray_cluster import local_cluster
-from tests.support.s3_server import s3_server
+from tests.support.s3_server import s3_environment, s3_server
 
 pytestmark = pytest.mark.ray
 
@@ -132,17 +130,9 @@ def test_everything_killed_at_once_and_started_anew(tiny: Path, tmp_path: Path) 
         assert any(e.event == "recover" for job in jobs for e in farm.events(job))
 
 
-@contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(name, value)
-        yield
-
-
 @pytest.mark.slow
 def test_the_s3_server_away_for_20_seconds_at_work(tiny: Path, tmp_path: Path) -> None:
-    with s3_server(tmp_path / "s3") as server, environment(server.env), local_cluster():
+    with s3_server(tmp_path / "s3") as server, s3_environment(server), local_cluster():
         store: Store = open_store(server.url)
         farm = open_farm(server.url)
         jobs = submit(farm, tiny, 4)
@@ -169,7 +159,7 @@ def test_the_s3_server_away_for_20_seconds_at_work(tiny: Path, tmp_path: Path) -
 
 def test_a_job_on_s3(tiny: Path, tmp_path: Path) -> None:
     """The whole way on a real S3 server, the coordinator killed in the midst of it."""
-    with s3_server(tmp_path / "s3") as server, environment(server.env), local_cluster():
+    with s3_server(tmp_path / "s3") as server, s3_environment(server), local_cluster():
         farm = open_farm(server.url)
         jobs = submit(farm, tiny, 1)
         while not list(farm.store().list("checkpoints/")):

@@ -1,6 +1,5 @@
 """The exact decode in slices and over processes, compared with a whole decode and diffusers."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from svd_engine.config import VAEConfig
 from svd_engine.exact import decode_slices
 from svd_engine.sharded import share_of
 from svd_engine.vae import VAE
+from tests.support.ports import free_ports
 from tests.support.reference import randomize, relative_difference
 
 TOLERANCE = 2e-5
@@ -116,9 +116,7 @@ def test_slices_are_of_a_clip_that_is_decoded_as_one(vaes: dict[str, VAE]) -> No
 
 
 def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_ports(1)[0]}"
 
 
 def start(folder: Path, rank: int, size: int, address: str, *more: str) -> Any:

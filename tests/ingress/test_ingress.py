@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.support.farm_jobs import wait_for
 from tests.support.inline_door import inline_serving
-from tests.support.video_client import PICTURE, SMALL, create, openai_client
+from tests.support.video_client import PICTURE, SMALL, create
 
 DATA_URL = "data:image/png;base64," + base64.b64encode(PICTURE[1]).decode()
 
@@ -25,12 +25,6 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
         inline_serving(store, models=["tiny"], max_jobs=20) as url,
         httpx2.Client(base_url=url, timeout=120) as client,
     ):
-        yield client
-
-
-@pytest.fixture
-def sdk(http: httpx2.Client) -> Iterator[openai.OpenAI]:
-    with openai_client(http) as client:
         yield client
 
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
-import psutil
 import pytest
 
 from farm.ingress.middleware.concurrency_limits import STREAMS
@@ -19,6 +18,7 @@ from tests.support.broken_pictures import mutated_pictures
 from tests.support.farm_jobs import wait_for
 from tests.support.ingress_server import serving
 from tests.support.inline_door import inline_serving
+from tests.support.programs import running_children
 
 MOST_GROWN = 30e6  # bytes, from half of the load to all of it
 THREADS = 8
@@ -77,17 +77,16 @@ def test_500_bad_requests_leave_nothing_in_memory(served: httpx2.Client) -> None
 
 @pytest.mark.slow
 def test_300_mutated_pictures_fail_alone(served: httpx2.Client, served_store: Path) -> None:
-    http, store = served, served_store
     pictures = mutated_pictures(300)
-    ends = render_all(http, pictures[:150])
+    ends = render_all(served, pictures[:150])
     before = memory()
-    ends += render_all(http, pictures[150:])
+    ends += render_all(served, pictures[150:])
     assert grown(before) < MOST_GROWN
     assert ends["refused"] > 50
     assert ends["completed"] > 20
     assert ends["failed"] > 20
-    assert ends_of(http, [rendered(http, PICTURE, seed=2)]) == ["completed"]
-    nothing_is_open(http, store)
+    assert ends_of(served, [rendered(served, PICTURE, seed=2)]) == ["completed"]
+    nothing_is_open(served, served_store)
 
 
 @pytest.mark.parametrize(
@@ -130,17 +129,16 @@ def test_clients_that_go_away(http: httpx2.Client, store: Path) -> None:
 
 @pytest.mark.slow
 def test_event_streams_shut_nobody_out(served: httpx2.Client, served_store: Path) -> None:
-    http, store = served, served_store
     fields = {name: str(value) for name, value in (SMALL | {"num_inference_steps": 900}).items()}
     files = {"input_reference": ("a", PICTURE)}
-    video = http.post("/v1/videos", data=fields, files=files).json()["id"]
-    http.post(f"/v1/videos/{video}/pause").raise_for_status()
-    where = http.base_url.netloc.decode()
+    video = served.post("/v1/videos", data=fields, files=files).json()["id"]
+    served.post(f"/v1/videos/{video}/pause").raise_for_status()
+    where = served.base_url.netloc.decode()
     asked = f"GET /v1/videos/{video}/events HTTP/1.1\r\nHost: {where}\r\n\r\n".encode()
     with ExitStack() as open_ones:
         streams = []
         for _ in range(2 * STREAMS):
-            stream = socket.create_connection((http.base_url.host, http.base_url.port or 80))
+            stream = socket.create_connection((served.base_url.host, served.base_url.port or 80))
             streams.append(open_ones.enter_context(stream))
             stream.sendall(asked)
         heads = [stream.recv(4096) for stream in streams]
@@ -153,17 +151,17 @@ def test_event_streams_shut_nobody_out(served: httpx2.Client, served_store: Path
                 assert b"retry-after: 5\r\n" in answer
                 assert b'"code":"overloaded"' in answer
         for path in ("/healthz", "/readyz", f"/v1/videos/{video}"):
-            assert http.get(path, timeout=30).status_code == 200
-        assert rendered(http, PICTURE, seed=5)
+            assert served.get(path, timeout=30).status_code == 200
+        assert rendered(served, PICTURE, seed=5)
 
     def free() -> bool:
-        with http.stream("GET", f"/v1/videos/{video}/events") as answer:
+        with served.stream("GET", f"/v1/videos/{video}/events") as answer:
             return answer.status_code == 200
 
     wait_for(free)
-    http.delete(f"/v1/videos/{video}").raise_for_status()
-    wait_for(lambda: open_jobs(http) == 0)
-    nothing_is_open(http, store)
+    served.delete(f"/v1/videos/{video}").raise_for_status()
+    wait_for(lambda: open_jobs(served) == 0)
+    nothing_is_open(served, served_store)
 
 
 def refuse_all(http: httpx2.Client, asked: Sequence[Abuse]) -> list[int]:
@@ -239,13 +237,8 @@ def nothing_is_open(http: httpx2.Client, store: Path) -> None:
 
 def memory() -> dict[int, int]:
     """Bytes in use by the coordinator and by each replica."""
-    names = ("ray::Coordinator", "ray::ServeReplica")
-    found = {
-        process.pid: process.memory_info().rss
-        for process in psutil.Process().children(recursive=True)
-        if process.status() != psutil.STATUS_ZOMBIE  # of another module's farm
-        and " ".join(process.cmdline()).startswith(names)
-    }
+    processes = running_children("ray::Coordinator", "ray::ServeReplica")
+    found = {process.pid: process.memory_info().rss for process in processes}
     assert len(found) == 3
     return found
 

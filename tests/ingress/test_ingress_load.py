@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import aiohttp
-import psutil
 import pytest
 import ray
 
 import farm
 from tests.support.farm_jobs import picture_bytes, wait_for
 from tests.support.ingress_server import serving
+from tests.support.programs import running_children
 
 pytestmark = pytest.mark.slow
 
@@ -76,13 +76,6 @@ def test_200_poll_and_50_follow_while_jobs_run(url: str) -> None:
             assert b"event: complete\n" in lines
 
 
-def replicas() -> list[psutil.Process]:
-    """The running ones of this process's Serve."""
-    ours = psutil.Process().children(recursive=True)
-    running = [process for process in ours if process.status() != psutil.STATUS_ZOMBIE]
-    return [p for p in running if (p.cmdline() or [""])[0].startswith("ray::ServeReplica")]
-
-
 def test_a_replica_and_the_coordinator_killed_amid_20_jobs(url: str, tmp_path: Path) -> None:
     done: list[str] = []
     under_way = threading.Event()
@@ -103,7 +96,7 @@ def test_a_replica_and_the_coordinator_killed_amid_20_jobs(url: str, tmp_path: P
         clients = [threads.submit(client, number) for number in range(20)]
         under_way.wait(60)
         wait_for(lambda: len(done) >= 2)
-        before = replicas()
+        before = running_children("ray::ServeReplica")
         assert len(before) == 2
         before[0].send_signal(signal.SIGKILL)
         time.sleep(1.0)
@@ -114,4 +107,4 @@ def test_a_replica_and_the_coordinator_killed_amid_20_jobs(url: str, tmp_path: P
     assert len(set(done)) == 20
     for path in saved:
         assert path.read_bytes()[4:8] == b"ftyp"
-    wait_for(lambda: len(replicas()) == 2)
+    wait_for(lambda: len(running_children("ray::ServeReplica")) == 2)

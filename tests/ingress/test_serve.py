@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.farm_jobs import wait_for
 from tests.support.ingress_server import serving
-from tests.support.video_client import PICTURE, create, finished, openai_client
+from tests.support.video_client import PICTURE, create, finished
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +21,6 @@ def http(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Iterato
         serving(tmp_path_factory.mktemp("store"), max_body=2**20, max_jobs=50) as url,
         httpx2.Client(base_url=url, timeout=120) as client,
     ):
-        yield client
-
-
-@pytest.fixture
-def sdk(http: httpx2.Client) -> Iterator[openai.OpenAI]:
-    with openai_client(http) as client:
         yield client
 
 

@@ -1,9 +1,7 @@
 """Requests to the web: which addresses are allowed, and protection against malicious hosts."""
 
 import asyncio
-import socket
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,19 +14,6 @@ from tests.support.web_host import PICTURE, Host, Names, a_host
 
 LIMIT = 2**20
 HERE = ("127.0.0.1",)
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    with a_host() as host:
-        yield host
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    names = Names()
-    monkeypatch.setattr(socket, "getaddrinfo", names)
-    return names
 
 
 def got(url: str, hosts: tuple[str, ...] = HERE, *, allow_private: bool = True) -> bytes:

@@ -11,7 +11,7 @@ import farm.net.outbound
 from farm.errors import OutboundError
 from farm.net.outbound import addresses_of, fetch, is_private_literal, parse_url, post
 from farm.net.resolver import Resolver
-from tests.support.web_host import PICTURE, Host, Names, a_host
+from tests.support.web_host import PICTURE, Host, Names
 
 
 class Known(Resolver):
@@ -24,19 +24,6 @@ class Known(Resolver):
     async def addresses(self, name: str) -> list[str]:
         self.asked.append(name)
         return self.known
-
-
-@pytest.fixture
-def host() -> Iterator[Host]:
-    with a_host() as host:
-        yield host
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    names = Names()
-    monkeypatch.setattr(socket, "getaddrinfo", names)
-    return names
 
 
 def got(url: str, limit: int = 2**20, *, host: str = "127.0.0.1") -> bytes:

@@ -1,6 +1,5 @@
 """A book of jobs over a folder, and what it told those around it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from farm.records.job_book import JobBook
 from farm.store.keys import job_key
 from farm.store.local import LocalStore
 from tests.model.test_job import job as job_of
+from tests.support.in_loop import in_loop
 
 
 class Booked:
@@ -56,15 +56,6 @@ class Booked:
 def with_book(
     store: Path | LocalStore, test: Callable[[Booked], Awaitable[object]], fence: int = 1
 ) -> Booked:
-    """Run a test, after which nothing may have failed unseen but what it takes from `failures`."""
-
-    async def all_of_it() -> Booked:
-        booked = Booked(LocalStore(str(store)) if isinstance(store, Path) else store, fence)
-        try:
-            await test(booked)
-        finally:
-            await booked.background.cancel_all()
-        assert booked.failures == []
-        return booked
-
-    return asyncio.run(asyncio.wait_for(all_of_it(), 60))
+    """Run a test with a book; see `in_loop`."""
+    folder = LocalStore(str(store)) if isinstance(store, Path) else store
+    return in_loop(lambda: Booked(folder, fence), test)

@@ -28,6 +28,7 @@ from farm.store.local import LocalStore
 from farm.workers.faults import TaskError
 from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
 from tests.model.test_job import job as job_of
+from tests.support.in_loop import in_loop
 
 WAIT_S = 20.0  # generous: it takes milliseconds
 
@@ -224,15 +225,5 @@ def die(core: Core, name: str) -> None:
 
 
 def run(store: Path | LocalStore, test: Callable[[Core], Awaitable[None]], **max_gpus: int) -> Core:
-    """Run a test, after which nothing may have failed unseen but what it takes from `failures`."""
-
-    async def all_of_it() -> Core:
-        core = Core(store, **max_gpus)
-        try:
-            await test(core)
-        finally:
-            await core.background.cancel_all()
-        assert core.failures == []
-        return core
-
-    return asyncio.run(asyncio.wait_for(all_of_it(), 60))
+    """Run a test with the parts around rendering; see `in_loop`."""
+    return in_loop(lambda: Core(store, **max_gpus), test)

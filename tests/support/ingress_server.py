@@ -1,7 +1,6 @@
 """The farm's HTTP server for tests, with real Ray and Serve, on a free port."""
 
 import json
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from ray import serve
 
 from farm.ingress import serve_app
+from tests.support.ports import free_ports
 
 NAME = "farm"
 
@@ -49,13 +49,7 @@ def _start_serve() -> int:
     """Serve's port; Serve stays for as long as the cluster does."""
     client: Any = serve.context._get_global_client(raise_if_no_controller_running=False)
     if client is None:
-        options = {"port": _free_port()}
+        options = {"port": free_ports(1)[0]}
         serve.start(http_options=options, logging_config={"log_level": "ERROR"})
         client = serve.context._get_global_client()
     return int(client.http_config.port)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -44,6 +44,16 @@ def kill_family(process: subprocess.Popen[Any]) -> None:
     process.wait()
 
 
+def running_children(*names: str) -> list[psutil.Process]:
+    """This process's descendants whose command line begins with one of the names.
+
+    Those that have ended, but are not reaped yet, are left out.
+    """
+    children = psutil.Process().children(recursive=True)
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in alive if " ".join(child.cmdline()).startswith(names)]
+
+
 def exit_status(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
     """The exit status of a command line's `main`, run in this process."""
     try:

@@ -1,7 +1,6 @@
 """A local S3 server for tests: SeaweedFS with one bucket, deleted at the end."""
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -18,6 +17,8 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.support.ports import free_ports
 
 BUCKET = "farm"
 PARTS = ("master", "volume", "filer", "s3", "admin")
@@ -42,7 +43,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "weed.log"
-        self._ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         self.port = self._ports["s3.port"]
         self.env = {
@@ -184,16 +185,3 @@ def lossy(server: S3Server) -> Iterator[Callable[[], None]]:
         finally:
             for client in clients:
                 _hang_up(client)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Free ports below the ephemeral range, which no client takes while the server is down."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(12_000, 32_000), 1000):
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError("no free ports")
