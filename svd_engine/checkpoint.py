@@ -9,13 +9,13 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from svd_engine.clip import build_image_encoder, restore_position_ids
+from svd_engine.clip import ImageEncoder
 from svd_engine.config import (
     ClipConfig,
     PreprocessorConfig,
@@ -31,9 +31,6 @@ from svd_engine.tiny import cached_tiny
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 from svd_engine.variants import HUB_NAMES, NANO
-
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModelWithProjection
 
 WEIGHT_NAMES = {
     "unet": "diffusion_pytorch_model",
@@ -124,6 +121,10 @@ class Checkpoint:
         return read_config(self.folder, "vae/config.json", VAEConfig)
 
     @cached_property
+    def image_encoder_config(self) -> ClipConfig:
+        return read_config(self.folder, "image_encoder/config.json", ClipConfig)
+
+    @cached_property
     def schedule_config(self) -> ScheduleConfig:
         return read_config(self.folder, "scheduler/scheduler_config.json", ScheduleConfig)
 
@@ -171,14 +172,10 @@ class Checkpoint:
             vae = VAE(self.vae_config)
         return self._load("vae", vae, device, dtype)
 
-    def load_image_encoder(
-        self, device: torch.device, dtype: torch.dtype
-    ) -> "CLIPVisionModelWithProjection":
+    def load_image_encoder(self, device: torch.device, dtype: torch.dtype) -> ImageEncoder:
         """Load CLIP's vision tower."""
-        read_config(self.folder, "image_encoder/config.json", ClipConfig)
         with torch.device("meta"):
-            model = build_image_encoder(read_json(self.folder, "image_encoder/config.json"))
-        restore_position_ids(model, device)
+            model = ImageEncoder(self.image_encoder_config)
         return self._load("image_encoder", model, device, dtype)
 
     def check(self) -> None:
@@ -186,7 +183,7 @@ class Checkpoint:
         fault = explain_folder(self.folder)
         if fault:
             raise CheckpointError(fault)
-        clip = read_config(self.folder, "image_encoder/config.json", ClipConfig)
+        clip = self.image_encoder_config
         widths = self.unet_config.per_block("cross_attention_dim")
         if any(width != clip.projection_dim for width in widths):
             raise CheckpointError(

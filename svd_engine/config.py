@@ -148,14 +148,33 @@ class ScheduleConfig(BaseModel):
 
 
 class ClipConfig(BaseModel):
-    """The part of `image_encoder/config.json` that encoding depends on."""
+    """`image_encoder/config.json`, that of transformers' `CLIPVisionModelWithProjection`.
+
+    Defaults are those of its `CLIPVisionConfig`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     # The picture is always resized to 224 x 224, whatever the tower's config says.
     image_size: Literal[224] = 224
     num_channels: Literal[3] = 3
-    projection_dim: int = 512
+    patch_size: int = Field(32, ge=1, le=224)
+    hidden_size: int = Field(768, ge=1)
+    intermediate_size: int = Field(3072, ge=1)
+    num_hidden_layers: int = Field(12, ge=1)
+    num_attention_heads: int = Field(12, ge=1)
+    projection_dim: int = Field(512, ge=1)
+    hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
+    layer_norm_eps: float = Field(1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}"
+            )
+        return self
 
 
 class PreprocessorConfig(BaseModel):

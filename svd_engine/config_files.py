@@ -90,7 +90,7 @@ def idle_keys(folder: Path) -> tuple[str, ...]:
 
 
 def _idle(path: Path, kind: type[BaseModel], data: dict[str, Any]) -> str:
-    if kind is ClipConfig:  # transformers reads that file, which has hundreds of keys
+    if kind is ClipConfig:  # transformers writes that file, with hundreds of keys
         return ""
     known = {*kind.model_fields, *IDLE.get(kind, ())}
     extra = sorted(key for key in data if key not in known and not key.startswith("_"))

@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from svd_engine import stages, video
 from svd_engine.checkpoint import open_checkpoint
+from svd_engine.clip import ImageEncoder
 from svd_engine.conditioning import Conditioning, Noise
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
 from svd_engine.deviations import recipe_of
@@ -23,9 +24,6 @@ from svd_engine.recipe import Recipe
 from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
-
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModelWithProjection
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Clip:
 class Engine:
     """The networks of one checkpoint, each on its device, and the stages that use them."""
 
-    image_encoder: "CLIPVisionModelWithProjection"
+    image_encoder: ImageEncoder
     unet: UNet
     vae: VAE
     schedule: ScheduleConfig
@@ -113,7 +111,7 @@ class Engine:
 
         Raises ValueError for params that cannot be rendered.
         """
-        clip = self.image_encoder.config.to_json_string(use_diff=False)
+        clip = self.image_encoder.config
         shapes = Shapes(self.unet.config, self.vae.config, self.schedule, clip)
         weights = next(self.unet.parameters())
         params = (params or RenderParams()).resolve(self.defaults)

@@ -4,21 +4,19 @@ The stages are the engine's own. Their networks have a checkpoint's shapes, and 
 shapes of a clip.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from svd_engine import stages
 from svd_engine.checkpoint import Checkpoint, lay_out
-from svd_engine.clip import build_image_encoder, restore_position_ids
+from svd_engine.clip import ImageEncoder
 from svd_engine.conditioning import Conditioning, frame_shape, latent_shape
-from svd_engine.config import ScheduleConfig, UNetConfig, VAEConfig
-from svd_engine.config_files import read_json
+from svd_engine.config import ClipConfig, ScheduleConfig, UNetConfig, VAEConfig
 from svd_engine.deviations import recipe_of
 from svd_engine.params import RenderParams
 from svd_engine.picture_pixels import CLIP_SIDE
@@ -37,13 +35,17 @@ class Shapes:
     unet: UNetConfig
     vae: VAEConfig
     schedule: ScheduleConfig
-    image_encoder: str  # the JSON of its config
+    image_encoder: ClipConfig
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> Self:
         """The shapes of a checkpoint, whose weights need not exist. Raises CheckpointError."""
-        clip = json.dumps(read_json(checkpoint.folder, "image_encoder/config.json"))
-        return cls(checkpoint.unet_config, checkpoint.vae_config, checkpoint.schedule_config, clip)
+        return cls(
+            checkpoint.unet_config,
+            checkpoint.vae_config,
+            checkpoint.schedule_config,
+            checkpoint.image_encoder_config,
+        )
 
 
 class MetaStage(NamedTuple):
@@ -155,11 +157,9 @@ def _vae(shapes: Shapes, dtype: torch.dtype) -> VAE:
         return _as_loaded(VAE(shapes.vae), dtype)
 
 
-def _image_encoder(shapes: Shapes, dtype: torch.dtype) -> Any:
+def _image_encoder(shapes: Shapes, dtype: torch.dtype) -> ImageEncoder:
     with torch.device("meta"):
-        network = build_image_encoder(json.loads(shapes.image_encoder))
-    restore_position_ids(network, torch.device("meta"))
-    return _as_loaded(network, dtype)
+        return _as_loaded(ImageEncoder(shapes.image_encoder), dtype)
 
 
 def _as_loaded(network: Network, dtype: torch.dtype) -> Network:

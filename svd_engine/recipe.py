@@ -7,7 +7,7 @@ known mistake (`deviations`) replaces one of them. The engine itself has no bran
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from PIL import Image
@@ -23,9 +23,6 @@ from svd_engine.reuse import Reuse
 from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
-
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModelWithProjection
 
 Rgb: TypeAlias = tuple[float, float, float]
 Sigmas: TypeAlias = tuple[float, ...]
@@ -76,7 +73,7 @@ class Recipe:
     clip_pixels: Callable[[Image.Image | View, Rgb, Rgb, Kernel, Taps], Tensor] = (
         picture_pixels.clip_pixels
     )
-    embed: "Callable[[CLIPVisionModelWithProjection, Tensor], Tensor]" = clip.embed
+    embed: Callable[[clip.ImageEncoder, Tensor], Tensor] = clip.embed
     augment: Callable[[Tensor, Tensor, float], Tensor] = conditioning.augment
     encode_latent: Callable[[VAE, Tensor], Tensor] = conditioning.encode_latent
     time_ids: Callable[[RenderParams], Tensor] = conditioning.time_ids

@@ -5,12 +5,12 @@ Shapes: F frames, H x W pixels, h x w = H/8 x W/8 latent pixels, D embedding wid
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from svd_engine.clip import ImageEncoder
 from svd_engine.conditioning import Conditioning, Noise, frame_shape
 from svd_engine.config import PreprocessorConfig, ScheduleConfig
 from svd_engine.exact import Seam, decode_slices
@@ -23,9 +23,6 @@ from svd_engine.sizes import LATENT_CHANNELS
 from svd_engine.tiers import is_whole
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
-
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModelWithProjection
 
 
 def draw_noise(
@@ -40,7 +37,7 @@ def draw_noise(
 
 @torch.no_grad()
 def encode(
-    image_encoder: "CLIPVisionModelWithProjection",
+    image_encoder: ImageEncoder,
     vae: VAE,
     preprocessor: PreprocessorConfig,
     image: Image.Image,

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from svd_engine.clip import build_image_encoder
-from svd_engine.config import UNetConfig, VAEConfig
+from svd_engine.clip import ImageEncoder
+from svd_engine.config import ClipConfig, UNetConfig, VAEConfig
 from svd_engine.unet import UNet
 from svd_engine.vae import VAE
 
@@ -106,9 +106,8 @@ def write_tiny(folder: str | os.PathLike[str], seed: int = 0) -> Path:
     _write_json(folder / "scheduler/scheduler_config.json", SCHEDULER)
     _write_json(folder / "feature_extractor/preprocessor_config.json", PREPROCESSOR)
     generator = torch.Generator("cpu").manual_seed(seed)
-    _write(
-        folder / "image_encoder", CLIP_CONFIG, build_image_encoder(CLIP_CONFIG), "model", generator
-    )
+    tower = ImageEncoder(ClipConfig.model_validate(CLIP_CONFIG))
+    _write(folder / "image_encoder", CLIP_CONFIG, tower, "model", generator)
     unet = UNet(UNetConfig.model_validate(UNET_CONFIG))
     _write(folder / "unet", UNET_CONFIG, unet, "diffusion_pytorch_model", generator)
     vae = VAE(VAEConfig.model_validate(VAE_CONFIG))

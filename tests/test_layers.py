@@ -90,11 +90,10 @@ UNLOADED = {
     "farm.settings": HEAVY,
     "farm.store": HEAVY,
     "farm.workers.cluster": {"torch", "transformers"},
-    "farm.workers.worker": {"ray", "fastapi", "diffusers", "transformers"},
+    "farm.workers.worker": {"ray", "fastapi", "transformers"},
     "svd_engine": HEAVY,
     "svd_engine.arguments": HEAVY,
-    # boto3 may be loaded: transformers loads accelerate, which loads it if it is installed.
-    "svd_engine.engine": {"ray", "fastapi", "diffusers"},
+    "svd_engine.engine": HEAVY - {"torch"},
     "svd_engine.params": HEAVY,
     "svd_engine.recognize": HEAVY,
     "svd_engine.variants": HEAVY,

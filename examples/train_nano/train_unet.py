@@ -27,10 +27,11 @@ from loop import Batch, compute_dtype, generator, train
 from pictures import load_album
 from recipes import Phase, UnetRecipe, arguments
 from torch import Generator, Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from weights import APPEARANCE, FRAMES, initialise, unet_config
 
-from svd_engine.clip import build_image_encoder, embed
-from svd_engine.config import UNetConfig
+from svd_engine.clip import ImageEncoder, embed
+from svd_engine.config import ClipConfig, UNetConfig
 from svd_engine.picture_pixels import CLIP_SIDE
 from svd_engine.tiny import CLIP_CONFIG, PREPROCESSOR
 from svd_engine.unet import UNet
@@ -158,7 +159,9 @@ def main() -> None:
     unet = initialise(UNet(UNetConfig.model_validate(unet_config())), generator(6))
     begin_unet(unet)
     torch.manual_seed(7)  # transformers draws its weights from the global generator
-    tower = build_image_encoder(CLIP_CONFIG)
+    drawn = CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP_CONFIG))
+    tower = ImageEncoder(ClipConfig.model_validate(CLIP_CONFIG))
+    tower.load_state_dict(drawn.state_dict())
     train(
         "unet",
         out,

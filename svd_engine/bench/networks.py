@@ -4,7 +4,6 @@ The shapes are the published ones. Weights are drawn at random on the device, so
 needed; only `nano` has real weights, which ship with the package.
 """
 
-import json
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from torch import nn
 
 from svd_engine.checkpoint import lay_out
-from svd_engine.clip import build_image_encoder, restore_position_ids
-from svd_engine.config import PreprocessorConfig, ScheduleConfig, UNetConfig, VAEConfig
+from svd_engine.clip import ImageEncoder
+from svd_engine.config import ClipConfig, PreprocessorConfig, ScheduleConfig, UNetConfig, VAEConfig
 from svd_engine.engine import Engine
 from svd_engine.meta_stages import Shapes
 from svd_engine.params import RenderDefaults, RenderParams
@@ -62,10 +61,14 @@ class Preset:
         )
 
     @property
+    def clip_config(self) -> ClipConfig:
+        return ClipConfig.model_validate(self.clip)
+
+    @property
     def shapes(self) -> Shapes:
         """The shapes for a memory plan."""
         schedule = ScheduleConfig.model_validate(SCHEDULER)
-        return Shapes(self.unet_config, self.vae_config, schedule, json.dumps(self.clip))
+        return Shapes(self.unet_config, self.vae_config, schedule, self.clip_config)
 
     @property
     def params(self) -> RenderParams:
@@ -109,11 +112,10 @@ def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> En
     torch.set_default_dtype(dtype)
     try:
         with device:
-            image_encoder = build_image_encoder(preset.clip)
+            image_encoder = ImageEncoder(preset.clip_config)
             unet, vae = UNet(preset.unet_config), VAE(preset.vae_config)
     finally:
         torch.set_default_dtype(before)
-    restore_position_ids(image_encoder, device)
     for network in (image_encoder, unet, vae):
         nn.Module.to(network, device, dtype).eval().requires_grad_(False)
         lay_out(network)
@@ -129,10 +131,8 @@ def build_engine(preset: Preset, device: torch.device, dtype: torch.dtype) -> En
 
 def build_diffusers(engine: Engine) -> Any:
     """Build diffusers' pipeline with an engine's weights. Raises ValueError if not installed."""
-    from transformers import CLIPImageProcessor
-
     try:
-        diffusers = import_module("diffusers")
+        diffusers, transformers = import_module("diffusers"), import_module("transformers")
     except ImportError as error:
         raise ValueError(
             f"diffusers cannot be loaded ({error}): pip install 'svd-render-farm[diffusers]'"
@@ -143,12 +143,15 @@ def build_diffusers(engine: Engine) -> Any:
     with torch.device("meta"):
         their_unet = diffusers.UNetSpatioTemporalConditionModel(**unet.model_dump())
         their_vae = diffusers.AutoencoderKLTemporalDecoder(**vae.model_dump())
+    tower = transformers.CLIPVisionConfig(**engine.image_encoder.config.model_dump())
     pipeline = diffusers.StableVideoDiffusionPipeline(
-        image_encoder=engine.image_encoder,
+        image_encoder=_filled(
+            transformers.CLIPVisionModelWithProjection(tower), engine.image_encoder
+        ),
         unet=_filled(their_unet, engine.unet),
         vae=_filled(their_vae, engine.vae),
         scheduler=diffusers.EulerDiscreteScheduler(**schedule),
-        feature_extractor=CLIPImageProcessor(),
+        feature_extractor=transformers.CLIPImageProcessor(),
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -128,6 +128,8 @@ def test_another_sampler_is_refused(name: object, model: Path) -> None:
         ),
         ("vae/config.json", {"_class_name": "AutoencoderKL"}, "AutoencoderKLTemporalDecoder"),
         ("image_encoder/config.json", {"model_type": "siglip_vision_model"}, "clip_vision_model"),
+        ("image_encoder/config.json", {"hidden_act": "relu"}, "hidden_act.*'quick_gelu' or 'gelu'"),
+        ("image_encoder/config.json", {"num_attention_heads": 5}, "not a multiple of"),
     ],
 )
 def test_a_part_of_another_model_is_refused(
