@@ -290,3 +290,50 @@ def test_few_records_are_written_at_once_after_a_restart(
 
     with_book(store, test)
     with_book(store, restarted, fence=2)
+
+
+def test_a_job_is_not_deleted_while_it_is_created_and_another_is(tmp_path: Path) -> None:
+    store = Slow(tmp_path)
+
+    async def test(booked: Booked) -> None:
+        await booked.create("b")
+        store.go.clear()
+        creating = asyncio.create_task(booked.create("a"))
+        await asyncio.sleep(0.05)
+        deleting = asyncio.create_task(booked.book.delete("a"))
+        await asyncio.wait_for(booked.book.delete("b"), 5)
+        assert not deleting.done()
+        store.go.set()
+        await asyncio.gather(creating, deleting)
+        assert booked.stored("a") is None
+        assert not booked.book._locks
+
+    with_book(store, test)
+
+
+def test_a_job_is_not_created_while_it_is_deleted_and_another_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Slow(tmp_path)
+    go = threading.Event()
+    delete = store.delete
+
+    def held(key: str) -> None:
+        assert go.wait(30)
+        delete(key)
+
+    async def test(booked: Booked) -> None:
+        await booked.create("a")
+        monkeypatch.setattr(store, "delete", held)
+        deleting = asyncio.create_task(booked.book.delete("a"))
+        await asyncio.sleep(0.05)
+        creating = asyncio.create_task(booked.book.create(job(id="a", tenant="other")))
+        await asyncio.wait_for(booked.create("b"), 5)
+        assert not creating.done()
+        go.set()
+        await asyncio.gather(deleting, creating)
+        stored = booked.stored("a")
+        assert stored is not None
+        assert stored.tenant == "other"
+
+    with_book(store, test)

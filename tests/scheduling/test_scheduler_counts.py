@@ -184,3 +184,22 @@ def test_a_withdrawn_clip_that_was_backing_off_is_not_started() -> None:
     scheduler.add(again := Run("a", "svd", run.urgency), plan(REQUEST, 5))
     assert started(scheduler, STORE_BACKOFF_S) == [("a", "conditioning")]
     assert scheduler.runs == {"a": again}
+
+
+def test_tasks_that_fail_together_are_retried_in_the_order_of_their_failures() -> None:
+    scheduler = farm(renderers=1, decoders=2)
+    run = Run("clip", "svd", Urgency("me", 0.0))
+    asked = request(num_frames=4, decode_chunk_size=2)
+    scheduler.add(run, plan(asked, 5, step=25))  # the rest is decoding, in two chunks
+    first, second = start(scheduler)
+    for name in (second.worker, first.worker):
+        scheduler.fail(name, Fault.STORE, 7.0)
+    again = [each.task.key for each in start(scheduler, 7.0 + STORE_BACKOFF_S)]
+    assert again == [second.task.key, first.task.key]
+
+
+def test_of_tenants_with_equal_claims_the_one_that_came_first_is_served() -> None:
+    scheduler = farm()
+    for tenant in ("b", "a", "c"):
+        add(scheduler, tenant, tenant=tenant)
+    assert [run for run, _ in started(scheduler)] == ["b"]
