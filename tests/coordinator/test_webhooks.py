@@ -169,6 +169,7 @@ def test_urls_that_are_refused(http: httpx2.Client) -> None:
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, "webhook_url")
 
 
+@pytest.mark.slow  # test_webhooks_owed has it with a coordinator in process
 def test_a_coordinator_killed_before_the_delivery(
     receiver: Receiver, tiny: Path, tmp_path: Path, ray_cluster: None
 ) -> None:

@@ -53,7 +53,11 @@ def reusing(unet: Any, interval: int) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("name", "interval", "tier"),
-    [("shallow", 2, "fast"), ("published-depth", 3, "reuse"), ("three-levels", 4, "reuse")],
+    [
+        ("shallow", 2, "fast"),
+        pytest.param("published-depth", 3, "reuse", marks=pytest.mark.slow),
+        ("three-levels", 4, "reuse"),
+    ],
 )
 def test_diffusers_with_old_features_in_its_last_layer_renders_the_same(
     name: str, interval: int, tier: str, checkpoints: dict[str, Path], picture: Image.Image

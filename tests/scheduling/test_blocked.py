@@ -72,6 +72,7 @@ def blocked(farm: Farm, job: str, words: str) -> str:
     return wait_for(lambda: (b := farm.show(job).progress.blocked) and words in b and b, 150.0)
 
 
+@pytest.mark.slow
 def test_workers_that_die_at_start(
     farm: Farm, store: Store, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
