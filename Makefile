@@ -5,6 +5,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile \
   -c deploy/constraints.txt
 DEPENDENCIES := pyproject.toml deploy/constraints.txt
+# Without bytecode each process would compile what it imports anew: torch alone takes 5 s, and the
+# tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo serve test check mutants clean
 
