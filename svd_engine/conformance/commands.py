@@ -28,7 +28,8 @@ examples:
 """
 COMPARED = "exit status: 0 alike, 1 one departs or it failed, 2 they cannot be read or compared"
 DIAGNOSED = (
-    "exit status: 0 nothing is wrong, 1 something is named or it failed, 2 it cannot be told"
+    "exit status: 0 all that was recorded is right, 1 something is named or it failed,\n"
+    "2 it cannot be told, as when something was recorded and not judged"
 )
 
 
@@ -67,6 +68,13 @@ def add_commands(commands: Commands) -> None:
     add_model_options(diagnose)
     add_device_option(diagnose)
     diagnose.add_argument("--json", action="store_true", help="print JSON")
+    diagnose.add_argument(
+        "--steps-judged",
+        metavar="N|all",
+        default="2",
+        help="at how many of the recorded steps to judge the UNet (default: 2, the first and the "
+        "last); all other stages are judged at every step",
+    )
     add_param_options(diagnose, leave_out=("deviations",))
 
 
@@ -175,13 +183,15 @@ def diagnose(options: argparse.Namespace) -> int:
     """Name the mistakes in a trace. Returns an exit status; see `DIAGNOSED`."""
     import torch
 
-    from svd_engine.conformance.diagnose import diagnose, line_of, report
+    from svd_engine.conformance.diagnose import diagnose
     from svd_engine.conformance.replay import Case
+    from svd_engine.conformance.report import line_of, report
     from svd_engine.conformance.traces import open_trace
     from svd_engine.engine import Engine
     from svd_engine.picture_files import open_picture
     from svd_engine.picture_pixels import fit_picture
 
+    steps_judged = _count(options.steps_judged)
     _keep_float32()
     with reading():
         theirs = open_trace(Path(options.theirs))
@@ -196,12 +206,22 @@ def diagnose(options: argparse.Namespace) -> int:
     dtype = getattr(torch, theirs.about.get("dtype", options.dtype))
     case = Case(theirs, engine, image, params, dtype)
     quiet: Callable[[Any], object] = lambda _: None  # noqa: E731
-    diagnosis = diagnose(case, quiet if options.json else lambda found: print(line_of(found)))
+    tell = quiet if options.json else lambda found: print(line_of(found))
+    diagnosis = diagnose(case, tell, steps_judged)
     if options.json:
         print(json.dumps(diagnosis.as_json()))
     else:
         print("\n".join(report(diagnosis)))
     return diagnosis.exit_status
+
+
+def _count(text: str) -> int | None:
+    """How many steps to judge; None means all."""
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) == 0:
+        raise ValueError(f"--steps-judged: give a number from 1 on, or all; got {text!r}")
+    return int(text)
 
 
 def _params_of(options: argparse.Namespace, about: Mapping[str, Any]) -> RenderParams:

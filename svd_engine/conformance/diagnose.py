@@ -4,20 +4,17 @@ A mistake is named if it leaves less than half of the residual that remains with
 explains rounding or noise, however large, so traces in bfloat16 can be judged as well.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from importlib import import_module
 from itertools import combinations, permutations
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from svd_engine.conditioning import posterior
-from svd_engine.conformance.replay import STAGES, Case, MissingTensorError, replayable_keys
+from svd_engine.conformance.replay import STAGES, UNET, Case, MissingTensorError, replayable_keys
 from svd_engine.conformance.traces import Trace, align, split_key
 from svd_engine.deviation_catalogue import CATALOGUE
 from svd_engine.deviations import recipe_of
@@ -30,6 +27,7 @@ ROUNDING_NO_NETWORK = 2**-8  # the same for numbers that no network computes, li
 NO_NETWORK = ("time_ids", "guidance", "sigmas", "timesteps")
 EXPLAINS = 0.5  # a mistake is named if it leaves less than this share of the residual
 LITTLE = 1e-4  # a residual of the picture's latent that may come from other noise
+STEPS_JUDGED = 2  # of the UNet, by default
 LIKE_UNIT = 0.02  # tolerance of unit noise, beside what chance adds in a small tensor
 
 
@@ -53,6 +51,11 @@ class Finding:
     under: float | None = None  # the residual under the named mistakes
     note: str = ""  # its layout, or what is missing
 
+    @property
+    def departs(self) -> bool:
+        """Whether the tensor is known to be wrong."""
+        return self.verdict in (Verdict.WRONG, Verdict.UNEXPLAINED)
+
 
 @dataclass(frozen=True)
 class Diagnosis:
@@ -60,6 +63,7 @@ class Diagnosis:
 
     findings: tuple[Finding, ...]
     record_next: tuple[str, ...]  # what the trace lacks to judge more stages
+    not_judged: tuple[str, ...] = ()  # what it has of steps that were left out, or of unknown names
 
     @property
     def deviations(self) -> tuple[str, ...]:
@@ -69,11 +73,14 @@ class Diagnosis:
 
     @property
     def exit_status(self) -> int:
-        """0: nothing is wrong. 1: a mistake was named. 2: it cannot be told."""
+        """0: all that was recorded is right. 1: a mistake was named. 2: it cannot be told.
+
+        A tensor that was recorded and not judged may be wrong, so that it cannot be told.
+        """
         if self.deviations:
             return 1
         verdicts = {finding.verdict for finding in self.findings}
-        return 2 if Verdict.UNEXPLAINED in verdicts or Verdict.RIGHT not in verdicts else 0
+        return 0 if verdicts == {Verdict.RIGHT} and not self.not_judged else 2
 
     def as_json(self) -> dict[str, Any]:
         """The diagnosis as JSON values."""
@@ -81,31 +88,78 @@ class Diagnosis:
             "deviations": list(self.deviations),
             "stages": [asdict(finding) for finding in self.findings],
             "record_next": list(self.record_next),
+            "not_judged": list(self.not_judged),
         }
 
 
 @torch.no_grad()
-def diagnose(case: Case, tell: Callable[[Finding], object] = lambda _: None) -> Diagnosis:
-    """Judge every tensor of the trace that can be judged. tell: called with each finding."""
-    findings, missing = [], dict[str, None]()
-    for key, name, step in replayable_keys(case.trace):
+def diagnose(
+    case: Case,
+    tell: Callable[[Finding], object] = lambda _: None,
+    steps_judged: int | None = STEPS_JUDGED,
+) -> Diagnosis:
+    """Judge every tensor of the trace that can be judged. tell: called with each finding.
+
+    steps_judged: at how many of the recorded steps to judge the UNet, spread evenly from the first
+    to the last; None means all. If a later one of them departs and an earlier one does not, the
+    first step that departs is searched for between them by bisection.
+    """
+    keys = list(replayable_keys(case.trace))
+    of_unet = {step: key for key, name, step in keys if name == UNET}
+    chosen = _spread(sorted(of_unet), steps_judged)
+    findings, missing = dict[str, Finding](), dict[str, None]()
+
+    def judge(key: str, name: str, step: int) -> Finding:
         try:
             finding = _judge(case, key, name, step)
         except MissingTensorError as error:
             needed = str(error.args[0])
             missing[needed] = None
             finding = Finding(key, Verdict.UNKNOWN, note=f"needs {needed}")
-        findings.append(finding)
+        findings[key] = finding
         tell(finding)
-    judged = {split_key(finding.key)[0] for finding in findings}
+        return finding
+
+    for key, name, step in keys:
+        if name != UNET or step in chosen:
+            judge(key, name, step)
+    departs = {step: findings[of_unet[step]].departs for step in chosen}
+    _bisect(sorted(of_unet), departs, lambda step: judge(of_unet[step], UNET, step).departs)
+    judged = {split_key(key)[0] for key in findings}
     missing |= dict.fromkeys(
         name.replace("step.", "step.000.") for name in STAGES if name not in judged
     )
-    return Diagnosis(tuple(findings), tuple(missing))
+    return Diagnosis(
+        tuple(findings[key] for key in case.trace if key in findings),
+        tuple(missing),
+        tuple(key for key in case.trace if key not in findings),
+    )
+
+
+def _spread(steps: Sequence[int], count: int | None) -> set[int]:
+    """`count` of the steps, spread evenly from the first to the last; None means all."""
+    if count is None or count >= len(steps):
+        return set(steps)
+    last = len(steps) - 1
+    return {steps[round(n * last / max(count - 1, 1))] for n in range(count)}
+
+
+def _bisect(steps: Sequence[int], departs: dict[int, bool], judge: Callable[[int], bool]) -> None:
+    """Find the first step that departs between those that were judged, by judging others."""
+    first = min((step for step, does in departs.items() if does), default=None)
+    before = [step for step in departs if first is not None and step < first]
+    if first is None or not before:
+        return
+    between = [step for step in steps if max(before) < step < first]
+    while between:
+        middle = len(between) // 2
+        between = between[:middle] if judge(between[middle]) else between[middle + 1 :]
 
 
 def _judge(case: Case, key: str, name: str, step: int) -> Finding:
     compute = STAGES[name]
+    if step >= case.params.steps:
+        return Finding(key, Verdict.UNKNOWN, note=f"there are {case.params.steps} steps, from 0 on")
 
     def under(deviations: Sequence[str]) -> Tensor:
         params = case.params.model_copy(update={"deviations": tuple(deviations)})
@@ -227,41 +281,3 @@ def _in_another_order(
                     finding, verdict=Verdict.WRONG, deviations=names, under=left, note=note
                 )
     return finding
-
-
-def right_line(name: str) -> str:
-    """The correct code in this engine for a mistake: file, line and function."""
-    module_name, _, function_name = CATALOGUE[name].where.partition(":")
-    module = import_module(f"svd_engine.{module_name}")
-    function = inspect.unwrap(getattr(module, function_name))
-    lines, first = inspect.getsourcelines(function)
-    line = first + next(n for n, text in enumerate(lines) if function_name in text)
-    root = Path(__file__).parents[2]
-    file = Path(inspect.getsourcefile(function) or "").relative_to(root)
-    return f"{file}:{line} {function_name}"
-
-
-def report(diagnosis: Diagnosis) -> Iterator[str]:
-    """The lines of the summary that follows the findings."""
-    for name in diagnosis.deviations:
-        known = CATALOGUE[name]
-        yield f"{name}: {known.wrong}"
-        yield f"    right: {known.right} ({right_line(name)})"
-    unexplained = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNEXPLAINED]
-    if unexplained:
-        yield f"departs, and no known mistake explains it: {', '.join(unexplained)}"
-    if diagnosis.record_next:
-        yield f"to judge more, record {', '.join(diagnosis.record_next)}"
-    if diagnosis.exit_status == 0:
-        yield "nothing wrong in what was recorded"
-    elif diagnosis.exit_status == 2 and not unexplained:
-        yield "cannot tell: nothing could be judged"
-
-
-def line_of(finding: Finding) -> str:
-    """A finding as one line."""
-    numbers = [("right", finding.right), ("under it", finding.under)]
-    residuals = ", ".join(f"{what} {number:.1e}" for what, number in numbers if number is not None)
-    named = " + ".join(finding.deviations)
-    parts = [finding.key.ljust(22), finding.verdict.value.ljust(12), named, residuals, finding.note]
-    return "  ".join(part for part in parts if part).rstrip()

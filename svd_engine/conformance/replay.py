@@ -208,6 +208,7 @@ def frames_uint8(case: Case, recipe: Recipe, _: int) -> Tensor:
     return recipe.to_uint8(floats)
 
 
+UNET = "step.model_output"  # the costly stage of a step
 STAGES: Mapping[str, Compute] = {
     "clip.pixels": clip_pixels,
     "clip.embedding": clip_embedding,
@@ -220,7 +221,7 @@ STAGES: Mapping[str, Compute] = {
     "timesteps": timesteps,
     "latents.init": latents_init,
     "step.model_input": model_input,
-    "step.model_output": model_output,
+    UNET: model_output,
     "step.guided": guided,
     "step.latents": latents,
     "decode.latents": decode_latents,
@@ -230,10 +231,8 @@ STAGES: Mapping[str, Compute] = {
 
 
 def replayable_keys(trace: Trace) -> Iterator[tuple[str, str, int]]:
-    """The tensors to judge, each with its stage and step. Of all steps, the first and the last."""
-    steps = {step for _, step in map(split_key, trace) if step is not None}
-    kept = {min(steps), max(steps)} if steps else set()
+    """The tensors of known names, each with its stage and step, in the order of computation."""
     for key in trace:
         name, step = split_key(key)
-        if name in STAGES and (step is None or step in kept):
+        if name in STAGES:
             yield key, name, step or 0

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from svd_engine import Engine
-from svd_engine.conformance.diagnose import Verdict, report, right_line
+from svd_engine.conformance.diagnose import Verdict
+from svd_engine.conformance.report import report, right_line
 from svd_engine.conformance.traces import Trace
 from svd_engine.deviation_catalogue import CATALOGUE
 from tests.conftest import draw_picture
@@ -204,6 +205,87 @@ def test_what_no_mistake_explains_is_said(
     assert verdicts["step.002.guided"] is Verdict.UNEXPLAINED
     assert (found.deviations, found.exit_status) == ((), 2)
     assert "no known mistake explains it: clip.embedding" in "\n".join(report(found))
+
+
+def wrong_at(theirs: Trace, *keys: str) -> Trace:
+    """A copy in which some tensors are mirrored."""
+    return Trace({key: theirs[key].flip(-1) if key in keys else theirs[key] for key in theirs})
+
+
+@pytest.mark.parametrize("what", ["model_input", "guided", "latents"])
+def test_cheap_stages_are_judged_at_every_step(
+    what: str, right: dict[str, Trace], engines: dict[str, Engine], picture: Image.Image
+) -> None:
+    name, key = NAMES[0], f"step.001.{what}"
+    theirs = wrong_at(right[name], key)
+    found = diagnosed(theirs, engines[name], picture, params_of(name, engines[name]))
+    first = next(finding for finding in found.findings if finding.departs)
+    assert (first.key, found.deviations, found.exit_status) == (key, (), 2)
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "judged"),
+    [
+        (1, (), [0]),
+        (2, (), [0, 6]),
+        (3, (), [0, 3, 6]),
+        (None, (), list(range(7))),
+        (2, (0, 1, 2, 3, 4, 5, 6), [0, 6]),
+        (2, (2, 3, 4, 5, 6), [0, 1, 2, 3, 6]),
+        (2, (6,), [0, 3, 5, 6]),
+        (2, (3,), [0, 6]),  # what is between is not known, and said not to be
+    ],
+)
+def test_the_unet_is_judged_at_some_steps(
+    count: int | None,
+    wrong: tuple[int, ...],
+    judged: list[int],
+    engines: dict[str, Engine],
+    picture: Image.Image,
+) -> None:
+    name, steps, what = NAMES[0], 7, "model_output"
+    params = params_of(name, engines[name], num_inference_steps=steps, num_frames=1)
+    kept = ["clip.embedding", "time_ids", "timesteps", "step.*.model_*"]
+    ours = trace(engines[name], picture, params, only=kept)
+    theirs = wrong_at(ours, *(f"step.{step:03d}.{what}" for step in wrong))
+    found = diagnosed(theirs, engines[name], picture, params, steps_judged=count)
+    keys = [f.key for f in found.findings if f.key.endswith(what)]
+    assert keys == [f"step.{step:03d}.{what}" for step in judged]
+    left_out = [step for step in range(steps) if step not in judged]
+    assert found.not_judged == tuple(f"step.{step:03d}.{what}" for step in left_out)
+    departs = [f.key for f in found.findings if f.departs and f.key.endswith(what)]
+    if wrong and set(wrong) & set(judged):
+        assert departs[0] == f"step.{wrong[0]:03d}.{what}"
+    said = "\n".join(report(found))
+    assert ("--steps-judged all" in said) == bool(left_out)
+    assert found.exit_status == 2  # the inputs of the UNet cannot be judged in this trace
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"vae.mid": torch.ones(3)},
+        {"step.009.latents": torch.ones(3)},
+        {"step.001.x": torch.ones(3)},
+    ],
+)
+def test_nothing_recorded_is_passed_over(
+    other: dict[str, Any],
+    right: dict[str, Trace],
+    engines: dict[str, Engine],
+    picture: Image.Image,
+) -> None:
+    name = NAMES[0]
+    ((key, tensor),) = other.items()
+    theirs = Trace({"time_ids": right[name]["time_ids"], key: tensor})
+    found = diagnosed(theirs, engines[name], picture, params_of(name, engines[name]))
+    assert found.exit_status == 2
+    said = "\n".join(report(found))
+    assert "recorded and not judged" in said
+    assert key in said
+    unknown = [f.key for f in found.findings if f.verdict is Verdict.UNKNOWN]
+    assert key in (*found.not_judged, *unknown)
+    assert found.as_json()["not_judged"] == list(found.not_judged)
 
 
 @pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1)])

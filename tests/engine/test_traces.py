@@ -122,8 +122,12 @@ def test_the_command_line(
     assert page.read_text().count("data:image/png") == 3 * (1 + 1 + 3 + 3 + 3)
 
     theirs = ["diagnose", both[1], "--picture", str(image), "--model", str(folder)]
-    assert main(theirs) == 0  # what was asked is in the header
-    assert "nothing wrong" in capsys.readouterr().out
+    assert main([*theirs, "--steps-judged", "all"]) == 0  # what was asked is in the header
+    assert "nothing wrong in what was recorded" in capsys.readouterr().out
+    assert main(theirs) == 2
+    assert "judged at step 0, 2, and not at step 1" in capsys.readouterr().out
+    assert main([*theirs, "--steps-judged", "none"]) == 2
+    assert "give a number from 1 on, or all" in capsys.readouterr().err
     assert main([*theirs, "--fps", "8", "--json"]) == 2  # no mistake gives what was not asked for
     output = json.loads(capsys.readouterr().out)
     assert output["deviations"] == []

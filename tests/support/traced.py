@@ -51,13 +51,14 @@ def diagnosed(
     picture: Image.Image,
     params: RenderParams,
     dtype: torch.dtype = torch.float32,
+    steps_judged: int | None = None,
 ) -> Diagnosis:
     """Diagnose a trace with a float32 engine that knows the parameters, but no deviations."""
     asked = params.model_copy(update={"deviations": ()})
     assert asked.width is not None
     assert asked.height is not None
     image = fit_picture(picture, asked.width, asked.height, asked.fit)
-    return diagnose(Case(theirs, engine, image, asked, dtype))
+    return diagnose(Case(theirs, engine, image, asked, dtype), steps_judged=steps_judged)
 
 
 def random_pairs(count: int = 40) -> list[tuple[str, ...]]:

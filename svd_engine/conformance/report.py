@@ -1,0 +1,84 @@
+"""Puts a diagnosis into words: a line for each finding, and the summary that follows them."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+
+from svd_engine.conformance.diagnose import Diagnosis, Finding, Verdict
+from svd_engine.conformance.replay import UNET
+from svd_engine.conformance.traces import split_key
+from svd_engine.deviation_catalogue import CATALOGUE
+
+
+def right_line(name: str) -> str:
+    """The correct code in this engine for a mistake: file, line and function."""
+    module_name, _, function_name = CATALOGUE[name].where.partition(":")
+    module = import_module(f"svd_engine.{module_name}")
+    function = inspect.unwrap(getattr(module, function_name))
+    lines, first = inspect.getsourcelines(function)
+    line = first + next(n for n, text in enumerate(lines) if function_name in text)
+    root = Path(__file__).parents[2]
+    file = Path(inspect.getsourcefile(function) or "").relative_to(root)
+    return f"{file}:{line} {function_name}"
+
+
+def report(diagnosis: Diagnosis) -> Iterator[str]:
+    """The lines of the summary that follows the findings."""
+    for name in diagnosis.deviations:
+        known = CATALOGUE[name]
+        yield f"{name}: {known.wrong}"
+        yield f"    right: {known.right} ({right_line(name)})"
+    unexplained = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNEXPLAINED]
+    if unexplained:
+        yield f"departs, and no known mistake explains it: {', '.join(unexplained)}"
+    if diagnosis.record_next:
+        yield f"to judge more, record {', '.join(diagnosis.record_next)}"
+    yield from _not_judged(diagnosis)
+    if diagnosis.exit_status == 0:
+        yield "nothing wrong in what was recorded"
+    elif diagnosis.exit_status == 2 and not unexplained:
+        some = any(finding.verdict is Verdict.RIGHT for finding in diagnosis.findings)
+        judged = "nothing wrong in what was judged" if some else "nothing could be judged"
+        yield f"cannot tell: {judged}" + (", and the rest may be wrong" if some else "")
+
+
+def _not_judged(diagnosis: Diagnosis) -> Iterator[str]:
+    """What was recorded and not judged: tensors that lack something, steps, unknown names."""
+    lacking = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNKNOWN]
+    steps, names = list[int](), list[str]()
+    for key in diagnosis.not_judged:
+        name, step = split_key(key)
+        if name == UNET and step is not None:
+            steps.append(step)
+        else:
+            names.append(key)
+    if lacking:
+        yield f"recorded and not judged, for what the table says: {', '.join(lacking)}"
+    if steps:
+        judged = [f.key for f in diagnosis.findings if split_key(f.key)[0] == UNET]
+        at = _ranges([split_key(key)[1] or 0 for key in judged])
+        yield f"the UNet was judged at step {at}, and not at step {_ranges(steps)}, which was"
+        yield "    recorded as well: --steps-judged all judges all of them"
+    if names:
+        yield f"recorded and not judged, under names that are not known: {', '.join(names)}"
+
+
+def _ranges(steps: Sequence[int]) -> str:
+    """Steps as text: 1 to 3, 5."""
+    runs = list[list[int]]()
+    for step in sorted(steps):
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def line_of(finding: Finding) -> str:
+    """A finding as one line."""
+    numbers = [("right", finding.right), ("under it", finding.under)]
+    residuals = ", ".join(f"{what} {number:.1e}" for what, number in numbers if number is not None)
+    named = " + ".join(finding.deviations)
+    parts = [finding.key.ljust(22), finding.verdict.value.ljust(12), named, residuals, finding.note]
+    return "  ".join(part for part in parts if part).rstrip()
