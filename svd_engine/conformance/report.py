@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from svd_engine.conformance.diagnose import Diagnosis, Finding, Verdict
+from svd_engine.conformance.diagnose import Diagnosis
+from svd_engine.conformance.judge import Finding, Verdict
 from svd_engine.conformance.replay import UNET
 from svd_engine.conformance.traces import split_key
 from svd_engine.deviation_catalogue import CATALOGUE
@@ -32,6 +33,9 @@ def report(diagnosis: Diagnosis) -> Iterator[str]:
     unexplained = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNEXPLAINED]
     if unexplained:
         yield f"departs, and no known mistake explains it: {', '.join(unexplained)}"
+    for finding in diagnosis.findings:
+        if finding.relation:
+            yield f"    {finding.key}: {relation_of(finding)}"
     if diagnosis.record_next:
         yield f"to judge more, record {', '.join(diagnosis.record_next)}"
     yield from _not_judged(diagnosis)
@@ -80,5 +84,12 @@ def line_of(finding: Finding) -> str:
     numbers = [("right", finding.right), ("under it", finding.under)]
     residuals = ", ".join(f"{what} {number:.1e}" for what, number in numbers if number is not None)
     named = " + ".join(finding.deviations)
-    parts = [finding.key.ljust(22), finding.verdict.value.ljust(12), named, residuals, finding.note]
+    said = (named, residuals, finding.note, relation_of(finding))
+    parts = [finding.key.ljust(22), finding.verdict.value.ljust(12), *said]
     return "  ".join(part for part in parts if part).rstrip()
+
+
+def relation_of(finding: Finding) -> str:
+    """What a tensor that no mistake explains is, in words."""
+    left = finding.relation_residual
+    return finding.relation + ("" if left is None else f" (residual {left:.0e})")
