@@ -1,29 +1,18 @@
 """Shows a comparison as one HTML file: its table, errors over the steps, and difference maps."""
 
-import base64
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
-from torch import Tensor
-
 from svd_engine.conformance.compare import Comparison
+from svd_engine.conformance.pictures import heat, picture, some_frames, url
 from svd_engine.conformance.traces import OF_STEP, Trace, align, split_key
 from svd_engine.templates import templates_in
 
 TEMPLATES = Path(__file__).with_name("templates")
-SIDE = 256  # pixels of a map's longer side, at least
 LINES = {"model_output": "#c2410c", "latents": "#1d4ed8"}  # of OF_STEP; drawn over the steps
 WIDTH, HEIGHT, MARGIN = 720, 240, 48
-# The colours of a map: black, violet, red, yellow, white.
-SHADES = np.array(
-    [[0, 0, 0], [80, 10, 110], [205, 45, 60], [250, 190, 40], [255, 255, 255]], np.float32
-)
 
 
 @dataclass(frozen=True)
@@ -121,34 +110,7 @@ def _maps(comparison: Comparison, first: Trace, second: Trace) -> Iterator[_Map]
         assert aligned is not None
         a, b = (x.float().reshape(-1, *x.shape[-3:]) for x in (first[row.key], aligned[0]))
         largest = (a - b).abs().max().item()
-        for frame in sorted({0, len(a) // 2, len(a) - 1}):
-            difference = _url(_heat(a[frame] - b[frame], largest))
-            pictures = _url(_picture(a[frame])), _url(_picture(b[frame])), difference
+        for frame in some_frames(len(a)):
+            difference = url(heat(a[frame] - b[frame], largest))
+            pictures = url(picture(a[frame])), url(picture(b[frame])), difference
             yield _Map(row.key, frame, largest, pictures)
-
-
-def _picture(x: Tensor) -> Image.Image:
-    """Draw (C, H, W) in grey or in colours, from its least value to its greatest."""
-    x = x[:3] if len(x) >= 3 else x[:1].expand(3, -1, -1)
-    span = (x.max() - x.min()).clamp_min(1e-12)
-    levels = ((x - x.min()) / span * 255).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).numpy())
-
-
-def _heat(difference: Tensor, largest: float) -> Image.Image:
-    """Draw the largest difference among the channels of each pixel of (C, H, W)."""
-    heat = difference.abs().amax(dim=0).numpy() / (largest or 1.0)
-    at = heat.clip(0, 1) * (len(SHADES) - 1)
-    low = np.floor(at).astype(int).clip(0, len(SHADES) - 2)
-    part = (at - low)[..., None]
-    colours = SHADES[low] * (1 - part) + SHADES[low + 1] * part
-    return Image.fromarray(colours.round().astype(np.uint8))
-
-
-def _url(image: Image.Image) -> str:
-    scale = max(1, SIDE // max(image.size))
-    width, height = image.size
-    image = image.resize((width * scale, height * scale), Image.Resampling.NEAREST)
-    buffer = BytesIO()
-    image.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
