@@ -2,18 +2,17 @@
 
 import asyncio
 import re
-import shutil
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from tests.front_door import Door, front_door
-from tests.ingress.test_page import NAMES, QUIET
 from tests.ingress.test_prefix import prefixed
 from tests.support.asgi import client, still_app
+from tests.support.chromium import chromium
 
 
 @pytest.mark.parametrize("prefix", ["", "/farm/v1"])
@@ -44,12 +43,8 @@ def door() -> Iterator[Door]:
 
 @pytest.mark.browser
 def test_the_page_shows_every_operation(door: Door) -> None:
-    chromium = next(filter(None, map(shutil.which, NAMES)), None)
-    if chromium is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
     said: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+    with chromium() as browser:
         page = browser.new_page()
         page.on(
             "console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None
@@ -60,5 +55,4 @@ def test_the_page_shows_every_operation(door: Door) -> None:
         expect(shown.first).to_be_visible(timeout=60_000)
         paths = page.request.get(f"{door.url}/openapi.json").json()["paths"]
         assert shown.count() == sum(len(operations) for operations in paths.values())
-        browser.close()
     assert said == []

@@ -1,24 +1,19 @@
 """The web page at `/` in the system's Chromium, with a farm in this process."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Route, expect
 
+from tests.support.chromium import chromium, path_of_chromium
 from tests.support.farm_jobs import picture_bytes
 from tests.support.inline_door import inline_serving
 
 pytestmark = pytest.mark.browser
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
 SMALL = {"width": "64", "height": "48", "num_frames": "5", "num_inference_steps": "5"}
 PICTURE: Any = {"name": "a.png", "mimeType": "image/png", "buffer": picture_bytes()}
 NO_PICTURE: Any = {"name": "b.png", "mimeType": "image/png", "buffer": b"no picture at all"}
@@ -33,19 +28,15 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    return found
+def found() -> None:
+    """Skips the tests before a farm is started for them, if there is no Chromium."""
+    path_of_chromium()
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str, url: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
+def browser(found: None, url: str) -> Iterator[Browser]:
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
