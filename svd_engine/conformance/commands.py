@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from svd_engine.arguments import (
     add_device_option,
@@ -19,12 +19,16 @@ from svd_engine.command_line import STATUSES, reading
 from svd_engine.params import RenderParams
 from svd_engine.tiers import whole_steps
 
+if TYPE_CHECKING:
+    from svd_engine.conformance.replay import Case
+
 Commands = Any  # argparse gives the type no public name
 EXAMPLES = """\
 examples:
   python -m svd_engine trace photo.jpg --model svd-xt --out right.safetensors --at 0,12,24
   python -m svd_engine compare right.safetensors theirs/ --html departures.html
-  python -m svd_engine diagnose theirs/ --model svd-xt --picture photo.jpg --seed 42 --fps 7
+  python -m svd_engine diagnose theirs/ --model svd-xt --picture photo.jpg --seed 42 --fps 7 \\
+      --html diagnosis.html
 """
 COMPARED = "exit status: 0 alike, 1 one departs or it failed, 2 they cannot be read or compared"
 DIAGNOSED = (
@@ -67,6 +71,9 @@ def add_commands(commands: Commands) -> None:
     diagnose.add_argument("--picture", required=True, help="that it was made from")
     add_model_options(diagnose)
     add_device_option(diagnose)
+    diagnose.add_argument(
+        "--html", metavar="FILE", help="write it with pictures and the lines to change, too"
+    )
     diagnose.add_argument("--json", action="store_true", help="print JSON")
     diagnose.add_argument(
         "--steps-judged",
@@ -181,17 +188,37 @@ def compare(options: argparse.Namespace) -> int:
 
 def diagnose(options: argparse.Namespace) -> int:
     """Name the mistakes in a trace. Returns an exit status; see `DIAGNOSED`."""
+    from svd_engine.conformance.diagnose import diagnose
+    from svd_engine.conformance.diagnosis_page import diagnosis_page
+    from svd_engine.conformance.report import line_of, report
+    from svd_engine.conformance.sketches import Sketches
+
+    steps_judged = _count(options.steps_judged)
+    case = _case_of(options)
+    quiet: Callable[[Any], object] = lambda _: None  # noqa: E731
+    tell = quiet if options.json else lambda found: print(line_of(found))
+    sketches = Sketches() if options.html else None
+    diagnosis = diagnose(case, tell, steps_judged, sketches)
+    if sketches:
+        name = Path(options.theirs).resolve().name
+        Path(options.html).write_text(diagnosis_page(diagnosis, sketches, name))
+    if options.json:
+        print(json.dumps(diagnosis.as_json()))
+    else:
+        print("\n".join(report(diagnosis)))
+    return diagnosis.exit_status
+
+
+def _case_of(options: argparse.Namespace) -> "Case":
+    """Open what is to be diagnosed, and load the engine that it is judged by."""
     import torch
 
-    from svd_engine.conformance.diagnose import diagnose
     from svd_engine.conformance.replay import Case
-    from svd_engine.conformance.report import line_of, report
     from svd_engine.conformance.traces import open_trace
     from svd_engine.engine import Engine
     from svd_engine.picture_files import open_picture
     from svd_engine.picture_pixels import fit_picture
 
-    steps_judged = _count(options.steps_judged)
     _keep_float32()
     with reading():
         theirs = open_trace(Path(options.theirs))
@@ -204,15 +231,7 @@ def diagnose(options: argparse.Namespace) -> int:
     assert params.height is not None
     image = fit_picture(picture, params.width, params.height, params.fit)
     dtype = getattr(torch, theirs.about.get("dtype", options.dtype))
-    case = Case(theirs, engine, image, params, dtype)
-    quiet: Callable[[Any], object] = lambda _: None  # noqa: E731
-    tell = quiet if options.json else lambda found: print(line_of(found))
-    diagnosis = diagnose(case, tell, steps_judged)
-    if options.json:
-        print(json.dumps(diagnosis.as_json()))
-    else:
-        print("\n".join(report(diagnosis)))
-    return diagnosis.exit_status
+    return Case(theirs, engine, image, params, dtype)
 
 
 def _count(text: str) -> int | None:

@@ -1,12 +1,12 @@
 """Diagnoses a trace: judges each of its tensors, and keeps what was named and what was left out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from svd_engine.conformance.judge import Finding, Verdict, judge_tensor
+from svd_engine.conformance.judge import Finding, Show, Verdict, judge_tensor
 from svd_engine.conformance.replay import STAGES, UNET, Case, MissingTensorError, replayable_keys
 from svd_engine.conformance.traces import split_key
 from svd_engine.deviation_catalogue import CATALOGUE
@@ -54,9 +54,11 @@ def diagnose(
     case: Case,
     tell: Callable[[Finding], object] = lambda _: None,
     steps_judged: int | None = STEPS_JUDGED,
+    show: Show | None = None,
 ) -> Diagnosis:
     """Judge every tensor of the trace that can be judged. tell: called with each finding.
 
+    show: called with each that departs, as `Show` says.
     steps_judged: at how many of the recorded steps to judge the UNet, spread evenly from the first
     to the last; None means all. If a later one of them departs and an earlier one does not, the
     first step that departs is searched for between them by bisection.
@@ -68,7 +70,7 @@ def diagnose(
 
     def judge(key: str, name: str, step: int) -> Finding:
         try:
-            finding = judge_tensor(case, key, name, step)
+            finding = judge_tensor(case, key, name, step, show)
         except MissingTensorError as error:
             needed = str(error.args[0])
             missing[needed] = None
@@ -82,15 +84,17 @@ def diagnose(
             judge(key, name, step)
     departs = {step: findings[of_unet[step]].departs for step in chosen}
     _bisect(sorted(of_unet), departs, lambda step: judge(of_unet[step], UNET, step).departs)
-    judged = {split_key(key)[0] for key in findings}
-    missing |= dict.fromkeys(
-        name.replace("step.", "step.000.") for name in STAGES if name not in judged
-    )
     return Diagnosis(
         tuple(findings[key] for key in case.trace if key in findings),
-        tuple(missing),
+        tuple(missing | dict.fromkeys(_never_judged(findings))),
         tuple(key for key in case.trace if key not in findings),
     )
+
+
+def _never_judged(findings: Iterable[str]) -> Iterator[str]:
+    """The stages of which no tensor was judged, each as the name of one of its tensors."""
+    judged = {split_key(key)[0] for key in findings}
+    return (name.replace("step.", "step.000.") for name in STAGES if name not in judged)
 
 
 def _spread(steps: Sequence[int], count: int | None) -> set[int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations, permutations
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -69,7 +70,11 @@ class Finding:
         return self.verdict in (Verdict.WRONG, Verdict.UNEXPLAINED)
 
 
-def judge_tensor(case: Case, key: str, name: str, step: int) -> Finding:
+# Called with each tensor that departs, in this engine's layout, and the right one.
+Show: TypeAlias = Callable[[Finding, Tensor, Tensor], object]
+
+
+def judge_tensor(case: Case, key: str, name: str, step: int, show: Show | None = None) -> Finding:
     """Judge one tensor of a trace. Raises MissingTensorError if the trace lacks an input to it."""
     if step >= case.params.steps:
         return Finding(key, Verdict.UNKNOWN, note=f"there are {case.params.steps} steps, from 0 on")
@@ -103,6 +108,8 @@ def judge_tensor(case: Case, key: str, name: str, step: int) -> Finding:
         finding = _in_another_order(finding, theirs, under)
     if finding.verdict is Verdict.UNEXPLAINED and not finding.relation:
         finding = _described(case, finding, name, step, theirs, right)
+    if show is not None and finding.departs:
+        show(finding, theirs, right)
     return finding
 
 

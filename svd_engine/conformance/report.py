@@ -38,16 +38,31 @@ def report(diagnosis: Diagnosis) -> Iterator[str]:
             yield f"    {finding.key}: {relation_of(finding)}"
     if diagnosis.record_next:
         yield f"to judge more, record {', '.join(diagnosis.record_next)}"
-    yield from _not_judged(diagnosis)
+    yield from not_judged(diagnosis)
+    if not diagnosis.deviations and not unexplained:
+        yield verdict_of(diagnosis)
+
+
+def verdict_of(diagnosis: Diagnosis) -> str:
+    """The whole diagnosis in one sentence."""
+    named = len(diagnosis.deviations)
+    unexplained = sum(f.verdict is Verdict.UNEXPLAINED for f in diagnosis.findings)
+    said = []
+    if named:
+        said.append(f"{named} known {'mistakes are' if named > 1 else 'mistake is'} named")
+    if unexplained:
+        tensors = "tensors depart" if unexplained > 1 else "tensor departs"
+        said.append(f"{unexplained} {tensors} that no known mistake explains")
+    if said:
+        return ", and ".join(said)
     if diagnosis.exit_status == 0:
-        yield "nothing wrong in what was recorded"
-    elif diagnosis.exit_status == 2 and not unexplained:
-        some = any(finding.verdict is Verdict.RIGHT for finding in diagnosis.findings)
-        judged = "nothing wrong in what was judged" if some else "nothing could be judged"
-        yield f"cannot tell: {judged}" + (", and the rest may be wrong" if some else "")
+        return "nothing wrong in what was recorded"
+    if any(finding.verdict is Verdict.RIGHT for finding in diagnosis.findings):
+        return "cannot tell: nothing wrong in what was judged, and the rest may be wrong"
+    return "cannot tell: nothing could be judged"
 
 
-def _not_judged(diagnosis: Diagnosis) -> Iterator[str]:
+def not_judged(diagnosis: Diagnosis) -> Iterator[str]:
     """What was recorded and not judged: tensors that lack something, steps, unknown names."""
     lacking = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNKNOWN]
     steps, names = list[int](), list[str]()
@@ -62,8 +77,10 @@ def _not_judged(diagnosis: Diagnosis) -> Iterator[str]:
     if steps:
         judged = [f.key for f in diagnosis.findings if split_key(f.key)[0] == UNET]
         at = _ranges([split_key(key)[1] or 0 for key in judged])
-        yield f"the UNet was judged at step {at}, and not at step {_ranges(steps)}, which was"
-        yield "    recorded as well: --steps-judged all judges all of them"
+        yield (
+            f"the UNet was judged at step {at}, and not at step {_ranges(steps)}, which was "
+            "recorded as well: --steps-judged all judges all of them"
+        )
     if names:
         yield f"recorded and not judged, under names that are not known: {', '.join(names)}"
 
