@@ -201,7 +201,7 @@ def diagnose(options: argparse.Namespace) -> int:
     diagnosis = diagnose(case, tell, steps_judged, sketches)
     if sketches:
         name = Path(options.theirs).resolve().name
-        Path(options.html).write_text(diagnosis_page(diagnosis, sketches, name))
+        Path(options.html).write_text(diagnosis_page(diagnosis, sketches, name), encoding="utf-8")
     if options.json:
         print(json.dumps(diagnosis.as_json()))
     else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from svd_engine.conformance.judge import Finding
 from svd_engine.conformance.pictures import heat, picture, some_frames, url
 from svd_engine.conformance.traces import split_key
 
-LONGEST = 512  # pixels of a picture's longer side, at most
+LONGEST = 384  # pixels of a picture's longer side, at most
 ROOM = 8_000_000  # characters of all pictures of a page
 FEW_CHANNELS = 4  # of more than these, the half that departs more is drawn
 
@@ -53,16 +54,20 @@ class Sketches:
         self._of_stage[name] = at, _sketch(finding, theirs.float(), right.float())
 
     def drawn(self, keys: Iterable[str]) -> Iterator[Sketch]:
-        """The sketches of these tensors, with as many rows as there is room for."""
-        sketches = {sketch.finding.key: sketch for _, sketch in self._of_stage.values()}
-        left = ROOM
-        for sketch in (sketches[key] for key in keys if key in sketches):
-            rows = []
-            for row in sketch.rows:
-                left -= sum(map(len, row.pictures))
-                if left >= 0:
-                    rows.append(row)
-            yield replace(sketch, rows=tuple(rows))
+        """The sketches of these tensors, with as many rows as there is room for.
+
+        Each has a first row before any has a second.
+        """
+        of_key = {sketch.finding.key: sketch for _, sketch in self._of_stage.values()}
+        sketches = [of_key[key] for key in keys if key in of_key]
+        kept, left = [list[Row]() for _ in sketches], ROOM
+        for rows in zip_longest(*(sketch.rows for sketch in sketches)):
+            for row, others in zip(rows, kept, strict=True):
+                size = sum(map(len, row.pictures)) if row else 0
+                if row and size <= left:
+                    others.append(row)
+                    left -= size
+        return (replace(s, rows=tuple(rows)) for s, rows in zip(sketches, kept, strict=True))
 
 
 def _sketch(finding: Finding, theirs: Tensor, right: Tensor) -> Sketch:

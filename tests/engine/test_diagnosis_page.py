@@ -175,9 +175,11 @@ def test_a_page_has_room_for_so_many_pictures(monkeypatch: pytest.MonkeyPatch) -
     keys = ["frames", "image.augmented"]
     for key in keys:
         shown(finding(key), noise, torch.zeros_like(noise))
-    (row, *_) = next(shown.drawn(keys)).rows
-    monkeypatch.setattr(sketches, "ROOM", 3.5 * sum(map(len, row.pictures)))
-    assert [len(sketch.rows) for sketch in shown.drawn(keys)] == [2, 1]
+    size = max(sum(map(len, row.pictures)) for row in next(shown.drawn(keys)).rows)
+    monkeypatch.setattr(sketches, "ROOM", int(3.5 * size))
+    assert [len(sketch.rows) for sketch in shown.drawn(keys)] == [2, 1]  # in turn
+    monkeypatch.setattr(sketches, "ROOM", 0)
+    assert [len(sketch.rows) for sketch in shown.drawn(keys)] == [0, 0]
 
 
 @pytest.fixture(scope="module")
