@@ -39,6 +39,12 @@ DIAGNOSED = (
 
 def add_commands(commands: Commands) -> None:
     """Add the three commands to the parser."""
+    _add_trace(commands)
+    _add_compare(commands)
+    _add_diagnose(commands)
+
+
+def _add_trace(commands: Commands) -> None:
     trace = _command(commands, "trace", "record what a render computes, tensor by tensor", STATUSES)
     trace.add_argument("picture", metavar="PICTURE")
     trace.add_argument("--out", required=True, metavar="FILE", help="a .safetensors file")
@@ -56,6 +62,8 @@ def add_commands(commands: Commands) -> None:
     )
     add_param_options(trace)
 
+
+def _add_compare(commands: Commands) -> None:
     compare = _command(
         commands, "compare", "where two traces first depart, and by how much", COMPARED
     )
@@ -64,6 +72,8 @@ def add_commands(commands: Commands) -> None:
     compare.add_argument("--html", metavar="FILE", help="write it with pictures, too")
     compare.add_argument("--json", action="store_true", help="print JSON")
 
+
+def _add_diagnose(commands: Commands) -> None:
     diagnose = _command(
         commands, "diagnose", "name the known mistakes that explain a trace", DIAGNOSED
     )
