@@ -16,7 +16,7 @@ from torch import Tensor
 
 from svd_engine.conditioning import posterior
 from svd_engine.conformance.draws import is_draw, spread_of_draw
-from svd_engine.conformance.relations import describe
+from svd_engine.conformance.relations import describe, is_half
 from svd_engine.conformance.replay import STAGES, Case
 from svd_engine.conformance.suspects import constants_of, suspects
 from svd_engine.conformance.traces import Trace, align
@@ -139,7 +139,7 @@ def _explain(
         some = min(tried, key=lambda some: tried[some])
         if tried[some] < EXPLAINS_HALF * left:
             best, left = some, tried[some]
-    share = EXPLAINS_HALF if _is_half(theirs) else EXPLAINS
+    share = EXPLAINS_HALF if is_half(theirs) else EXPLAINS
     if best and left > share * at_right:  # it is nearer to the mistake by chance
         best, left = (), at_right
     if left > enough:
@@ -157,7 +157,7 @@ def _rounding(name: str, theirs: Tensor) -> float:
         return ROUNDING_PICTURE
     if name in FEW:
         return ROUNDING_FEW
-    return ROUNDING_HALF if _is_half(theirs) else ROUNDING_FLOAT32
+    return ROUNDING_HALF if is_half(theirs) else ROUNDING_FLOAT32
 
 
 def _residual(name: str, theirs: Tensor, other: Tensor, right: Tensor) -> float:
@@ -171,10 +171,6 @@ def _residual(name: str, theirs: Tensor, other: Tensor, right: Tensor) -> float:
 
 def _rms(x: Tensor) -> float:
     return x.double().square().mean().sqrt().item()
-
-
-def _is_half(x: Tensor) -> bool:
-    return any(bool((x.to(dtype).float() == x).all()) for dtype in (torch.bfloat16, torch.float16))
 
 
 def _described(

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from svd_engine.conformance.fits import Array, Fit, fits, rms
@@ -19,13 +20,15 @@ from svd_engine.conformance.likenesses import AXES, WHOLE, Likeness, likenesses,
 SIDE = 256  # of the middle of a frame, which is looked at to decide
 SAMPLE = 2**19  # values that are looked at to decide, or one frame's
 PIXELS = 2**12  # of each frame and channel, where all frames are looked at
-CLOSE = 0.05  # the largest residual of a relation
+CLOSE = 0.01  # the largest residual of a relation
+CLOSE_HALF = 0.05  # the same for a tensor in half precision
 SHARE = 0.2  # of the departure: the most that a relation may leave of it
 AS_GOOD = 3.0  # a simpler relation may leave this many times as much as the best
 FLOAT32 = 2e-6  # residuals below it are rounding
 IN_PLACE = 1e-4  # of a part: what may depart there and the part be right
 SAMPLES = ("frames", "frame", "pixels", "whole")
 SAME = 1e-5  # of sorted values: two draws of noise are farther apart
+HALF = (torch.float16, torch.bfloat16)
 LISTED = 4  # entries that are told one by one, at most
 
 
@@ -71,6 +74,11 @@ def describe(
     return relation or _in_any_order(x, y)
 
 
+def is_half(x: Tensor) -> bool:
+    """Whether half precision holds all values of a tensor, whatever its type."""
+    return any(bool((x.to(dtype).float() == x).all()) for dtype in HALF)
+
+
 def _array(tensor: Tensor) -> Array:
     return tensor.detach().cpu().float().numpy()
 
@@ -90,7 +98,7 @@ def _search(
 ) -> Relation | None:
     """exactly: without fitted constants, of which a few values have always some that explain."""
     departure = rms(x - y) / (rms(x) or 1.0)
-    limit = min(CLOSE, SHARE * departure)
+    limit = min(CLOSE_HALF if is_half(torch.from_numpy(x)) else CLOSE, SHARE * departure)
     found = list[tuple[int, float, Likeness, Fit]]()
     cuts = {sample: _cut(x.shape, sample) for sample in SAMPLES}
     for like in likes:

@@ -94,6 +94,16 @@ def test_what_has_no_relation_gets_none(shape: tuple[int, ...]) -> None:
     assert describe(torch.full(shape, torch.nan), right) is None
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_only_near_is_a_relation_in_half_precision_alone(shape: tuple[int, ...]) -> None:
+    right = smoothed(noise(shape))
+    near = right.flip(-1) + 0.03 * right.std() * noise(shape, 2)
+    assert describe(near, right) is None
+    half = describe(near.bfloat16(), right)
+    assert half is not None
+    assert half.text == "the right one, mirrored left to right"
+
+
 def test_other_tensors_may_be_meant() -> None:
     right, other = noise(SHAPES[0]), noise(SHAPES[0], 1)
     others = {"the other": other, "of another shape": noise((2, 2))}
