@@ -118,8 +118,8 @@ def test_workers_that_hang_at_start_or_at_load_are_ended(
         if place := worker.get("place"):
             kill(place)
     job = farm.submit(submission(tiny, seed=3), PICTURE).job.id
-    told = wait_for(lambda: [e for e in farm.events(job) if e.event == "retry"], 200.0)
-    assert "is not loaded within 60 s" in told[0].data["why"]
+    # A worker that was killed may have taken the task before it was missed.
+    wait_for(lambda: "is not loaded within 60 s" in str(farm.events(job)), 300.0)
     store.put(MODE, b"hang")
     why = blocked(farm, job, "its engine does not load")
     blocked(farm, job, f"{why.split(': ')[-1]}, and was ended after 60 s")
