@@ -92,6 +92,12 @@ def _add_diagnose(commands: Commands) -> None:
         help="at how many of the recorded steps to judge the UNet (default: 2, the first and the "
         "last); all other stages are judged at every step",
     )
+    diagnose.add_argument(
+        "--inside",
+        metavar="BLOCKS",
+        help="the results of blocks inside the networks, a trace file or a folder of tensors that "
+        "are named after diffusers' modules: judged block by block",
+    )
     add_param_options(diagnose, leave_out=("deviations",))
 
 
@@ -202,13 +208,16 @@ def diagnose(options: argparse.Namespace) -> int:
     from svd_engine.conformance.diagnosis_page import diagnosis_page
     from svd_engine.conformance.report import line_of, report
     from svd_engine.conformance.sketches import Sketches
+    from svd_engine.conformance.traces import open_trace
 
     steps_judged = _count(options.steps_judged)
+    with reading():
+        blocks = open_trace(Path(options.inside)) if options.inside else None
     case = _case_of(options)
     quiet: Callable[[Any], object] = lambda _: None  # noqa: E731
     tell = quiet if options.json else lambda found: print(line_of(found))
     sketches = Sketches() if options.html else None
-    diagnosis = diagnose(case, tell, steps_judged, sketches)
+    diagnosis = diagnose(case, tell, steps_judged, sketches, blocks)
     if sketches:
         name = Path(options.theirs).resolve().name
         Path(options.html).write_text(diagnosis_page(diagnosis, sketches, name), encoding="utf-8")
@@ -223,6 +232,7 @@ def _case_of(options: argparse.Namespace) -> "Case":
     """Open what is to be diagnosed, and load the engine that it is judged by."""
     import torch
 
+    from svd_engine.conformance.guess import with_guessed_names
     from svd_engine.conformance.replay import Case
     from svd_engine.conformance.traces import open_trace
     from svd_engine.engine import Engine
@@ -241,7 +251,7 @@ def _case_of(options: argparse.Namespace) -> "Case":
     assert params.height is not None
     image = fit_picture(picture, params.width, params.height, params.fit)
     dtype = getattr(torch, theirs.about.get("dtype", options.dtype))
-    return Case(theirs, engine, image, params, dtype)
+    return with_guessed_names(Case(theirs, engine, image, params, dtype))
 
 
 def _count(text: str) -> int | None:

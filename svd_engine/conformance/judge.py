@@ -113,6 +113,20 @@ def judge_tensor(case: Case, key: str, name: str, step: int, show: Show | None =
     return finding
 
 
+def judge_block(key: str, theirs: Tensor, right: Tensor, note: str) -> Finding:
+    """Judge the result of a block inside a network, of the same shape as the right one."""
+    if not theirs.isfinite().all():
+        return Finding(key, Verdict.UNEXPLAINED, note="holds NaN or Inf")
+    left = _residual(key, theirs, right, right)
+    if left <= (ROUNDING if is_half(theirs) else ROUNDING_FLOAT32):
+        return Finding(key, Verdict.RIGHT, (), left, note=note)
+    relation = describe(theirs, right)
+    finding = Finding(key, Verdict.UNEXPLAINED, (), left, note=note)
+    if relation is None:
+        return finding
+    return replace(finding, relation=relation.text, relation_residual=relation.residual)
+
+
 def _explain(
     key: str, name: str, theirs: Tensor, right: Tensor, under: Callable[[Sequence[str]], Tensor]
 ) -> Finding:

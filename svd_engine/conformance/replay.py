@@ -5,7 +5,7 @@ from the trace itself, a mistake shows where it was made and nowhere after.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import torch
@@ -38,6 +38,7 @@ class Case:
     image: Image.Image  # in the shape of the frames
     params: RenderParams  # resolved
     dtype: torch.dtype  # of the port's model
+    guessed: Mapping[str, str] = field(default_factory=dict)  # the trace's names, by the port's
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from svd_engine.conformance.diagnose import Diagnosis
+from svd_engine.conformance.inside import is_block
 from svd_engine.conformance.judge import Finding, Verdict
 from svd_engine.conformance.replay import UNET
 from svd_engine.conformance.traces import split_key
@@ -33,12 +34,18 @@ def report(diagnosis: Diagnosis) -> Iterator[str]:
     unexplained = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNEXPLAINED]
     if unexplained:
         yield f"departs, and no known mistake explains it: {', '.join(unexplained)}"
+    inside = [f.key for f in diagnosis.findings if f.departs and is_block(f.key)]
+    if inside:
+        yield f"inside the networks, the first block that departs is {inside[0]}"
     for finding in diagnosis.findings:
         if finding.relation:
             yield f"    {finding.key}: {relation_of(finding)}"
     if diagnosis.record_next:
         yield f"to judge more, record {', '.join(diagnosis.record_next)}"
     yield from not_judged(diagnosis)
+    if diagnosis.guessed:
+        guesses = (f"{own} as {ours}" for own, ours in diagnosis.guessed.items())
+        yield f"names guessed by shape and order, which may be wrong: {', '.join(guesses)}"
     if not diagnosis.deviations and not unexplained:
         yield verdict_of(diagnosis)
 
@@ -47,14 +54,14 @@ def verdict_of(diagnosis: Diagnosis) -> str:
     """The whole diagnosis in one sentence."""
     named = len(diagnosis.deviations)
     unexplained = sum(f.verdict is Verdict.UNEXPLAINED for f in diagnosis.findings)
-    said = []
+    parts = []
     if named:
-        said.append(f"{named} known {'mistakes are' if named > 1 else 'mistake is'} named")
+        parts.append(f"{named} known {'mistakes are' if named > 1 else 'mistake is'} named")
     if unexplained:
         tensors = "tensors depart" if unexplained > 1 else "tensor departs"
-        said.append(f"{unexplained} {tensors} that no known mistake explains")
-    if said:
-        return ", and ".join(said)
+        parts.append(f"{unexplained} {tensors} that no known mistake explains")
+    if parts:
+        return ", and ".join(parts)
     if diagnosis.exit_status == 0:
         return "nothing wrong in what was recorded"
     if any(finding.verdict is Verdict.RIGHT for finding in diagnosis.findings):
@@ -65,13 +72,13 @@ def verdict_of(diagnosis: Diagnosis) -> str:
 def not_judged(diagnosis: Diagnosis) -> Iterator[str]:
     """What was recorded and not judged: tensors that lack something, steps, unknown names."""
     lacking = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNKNOWN]
-    steps, names = list[int](), list[str]()
+    steps, blocks, names = list[int](), list[str](), list[str]()
     for key in diagnosis.not_judged:
         name, step = split_key(key)
         if name == UNET and step is not None:
             steps.append(step)
         else:
-            names.append(key)
+            (blocks if is_block(key) else names).append(key)
     if lacking:
         yield f"recorded and not judged, for what the table says: {', '.join(lacking)}"
     if steps:
@@ -81,6 +88,9 @@ def not_judged(diagnosis: Diagnosis) -> Iterator[str]:
             f"the UNet was judged at step {at}, and not at step {_ranges(steps)}, which was "
             "recorded as well: --steps-judged all judges all of them"
         )
+    if blocks:
+        why = "because this engine computes them together with others, or not at all"
+        yield f"recorded and not judged, {why}: {', '.join(blocks)}"
     if names:
         yield f"recorded and not judged, under names that are not known: {', '.join(names)}"
 

@@ -20,6 +20,7 @@ from svd_engine.deviation_catalogue import CATALOGUE
 from svd_engine.picture_pixels import fit_picture
 from tests.support.reference import SPECS
 
+NAMES = ("shallow", "three-levels")  # of the checkpoints
 STEPS = 3
 
 

@@ -1,0 +1,173 @@
+"""Guesses the names of a port's tensors by their shapes and their order, where it has other names.
+
+The tensors are taken in the order of their names, whose numbers are read as numbers, and compared
+with what a trace has in the order of computation. The names that fit most tensors are chosen, and
+of several such ways the one that records what is recorded most often.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import prod
+from typing import TypeAlias
+
+from torch import Tensor
+
+from svd_engine.conditioning import frame_shape, latent_shape
+from svd_engine.conformance.inside import is_block
+from svd_engine.conformance.replay import STAGES, Case
+from svd_engine.conformance.traces import (
+    AFTER,
+    BEFORE,
+    OF_STEP,
+    Trace,
+    align,
+    split_key,
+    step_key,
+)
+from svd_engine.picture_pixels import CLIP_SIDE
+
+Shape: TypeAlias = tuple[int, ...]
+
+MATCHED = 100  # points for a tensor that gets a name
+LACKS = 10  # points lost for a step that lacks a tensor that other steps have
+# More points for what is recorded more often than others of its shape.
+USUAL = {"image.augmented": 2, "timesteps": 2}
+# What is recorded of each step: the most usual first, which is chosen if others fit as well.
+KINDS = (
+    (),
+    ("latents",),
+    ("model_output",),
+    ("model_input", "model_output"),
+    ("model_output", "latents"),
+    ("model_input", "model_output", "latents"),
+)
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What is known of a tensor that has no known name."""
+
+    key: str
+    tensor: Tensor  # without its data
+    of_bytes: bool
+
+
+def with_guessed_names(case: Case) -> Case:
+    """The case, with our names for tensors of unknown names, as far as they can be guessed."""
+    names = guess_names(case)
+    return replace(case, trace=renamed(case.trace, names), guessed=names)
+
+
+def guess_names(case: Case) -> dict[str, str]:
+    """Names of a trace by the names that the port gave, for those that are not known.
+
+    Tensors of shapes that nothing in a trace has get no name.
+    """
+    theirs, shapes = case.trace, _shapes(case)
+    unknown = [key for key in theirs if split_key(key)[0] not in STAGES and not is_block(key)]
+    tensors = [_seen(key, theirs[key], shapes) for key in sorted(unknown, key=_natural)]
+    gains = [{name: _gain(other, name, shapes[name]) for name in shapes} for other in tensors]
+    best, points = dict[int, str](), 0
+    every = (kinds for n in range(len(OF_STEP) + 1) for kinds in combinations(OF_STEP, n))
+    for kinds in dict.fromkeys((*KINDS, *every)) if tensors else ():
+        names = [key for key in _order(case.params.steps, kinds) if key not in theirs]
+        found, score = _match(gains, names)
+        if score > points:
+            best, points = found, score
+    return {tensors[i].key: name for i, name in sorted(best.items())}
+
+
+def renamed(theirs: Trace, names: Mapping[str, str]) -> Trace:
+    """The trace with other names for some of its tensors."""
+    homes = {
+        names.get(key, key): theirs[key] if key in names else home
+        for key, home in theirs.homes.items()
+    }
+    return replace(theirs, homes=homes)
+
+
+def _natural(key: str) -> list[tuple[int, int, str]]:
+    """The sort key of a name, in which t10 comes after t9."""
+    parts = re.split(r"(\d+)", key)
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
+
+
+def _seen(key: str, tensor: Tensor, shapes: Mapping[str, Shape]) -> _Recorded:
+    of_bytes = not tensor.is_floating_point()
+    if not of_bytes and tensor.numel() == prod(shapes["frames"]):
+        # Frames that were saved as float32: whole numbers, and not within [-1, 1].
+        of_bytes = bool((tensor == tensor.round()).all()) and bool((tensor > 1).any())
+    return _Recorded(key, tensor.to("meta"), of_bytes)
+
+
+def _shapes(case: Case) -> dict[str, Shape]:
+    """The shape of each stage's tensor."""
+    params, unet = case.params, case.engine.unet.config
+    frames, channels, high, wide = latent_shape(params, case.channels)
+    width, height, _ = frame_shape(params)
+    halves, steps = (2 if params.guided else 1), params.steps
+    clip = (1, frames, channels, high, wide)
+    return {
+        "clip.pixels": (1, 3, CLIP_SIDE, CLIP_SIDE),
+        "clip.embedding": (1, 1, unet.per_block("cross_attention_dim")[0]),
+        **dict.fromkeys(("image.noise", "image.augmented"), (1, 3, height, width)),
+        "image.latent": (1, channels, high, wide),
+        "time_ids": (1, 3),
+        "guidance": (frames,),
+        "sigmas": (steps + 1,),
+        "timesteps": (steps,),
+        **dict.fromkeys(("latents.init", "step.guided", "step.latents"), clip),
+        "step.model_input": (halves, frames, unet.in_channels, high, wide),
+        "step.model_output": (halves, frames, channels, high, wide),
+        "decode.latents": clip[1:],
+        "frames": (frames, 3, height, width),
+        "frames.uint8": (frames, height, width, 3),
+    }
+
+
+def _order(steps: int, kinds: Sequence[str]) -> Iterator[str]:
+    """The names of a trace with some kinds of tensors at each step."""
+    yield from BEFORE
+    for step in range(steps):
+        yield from (step_key(step, kind) for kind in kinds)
+    yield from AFTER
+
+
+def _match(gains: Sequence[Mapping[str, int]], names: Sequence[str]) -> tuple[dict[int, str], int]:
+    """The names that the tensors get, by the tensors' numbers, and the points for it.
+
+    Both keep their order. gains: what each tensor gets for the name of each stage; none if 0.
+    """
+    stages = [split_key(name) for name in names]
+    lost = [0 if step is None else LACKS for _, step in stages]
+    # points[i][j]: the most that the first i tensors and the first j names can get.
+    points = [[-sum(lost[:j]) for j in range(len(names) + 1)]]
+    for gain in gains:
+        above = points[-1]
+        row = above[:1]
+        for j, (stage, _) in enumerate(stages):
+            most = max(above[j + 1], row[j] - lost[j])
+            row.append(max(most, above[j] + gain[stage]) if gain[stage] else most)
+        points.append(row)
+    found, i, j = dict[int, str](), len(gains), len(names)
+    while i and j:
+        gained = gains[i - 1][stages[j - 1][0]]
+        if gained and points[i][j] == points[i - 1][j - 1] + gained:
+            i, j = i - 1, j - 1
+            found[i] = names[j]
+        elif points[i][j] == points[i - 1][j]:
+            i -= 1
+        else:
+            j -= 1
+    return found, points[-1][-1]
+
+
+def _gain(recorded: _Recorded, name: str, shape: Shape) -> int:
+    """Points for giving a tensor a name; none if its shape or its type is another's."""
+    if align(recorded.tensor, shape) is None:
+        return 0
+    if recorded.of_bytes != (name == "frames.uint8") and (recorded.of_bytes or "frames" in name):
+        return 0
+    return MATCHED + USUAL.get(name, 0) + (tuple(recorded.tensor.shape) == shape)

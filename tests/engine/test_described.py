@@ -1,0 +1,119 @@
+"""Departures that no mistake explains are described, and given no wrong name."""
+
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from svd_engine import Engine
+from svd_engine.conformance.traces import Trace
+from tests.support.other_mistakes import PLANTED, Planted, outcome
+from tests.support.traced import NAMES, diagnosed, params_of, trace
+
+
+@pytest.mark.parametrize(
+    ("name", "planted"),
+    [  # some by default, all on both checkpoints where time is no matter
+        pytest.param(name, planted, id=f"{name}-{planted.name}", marks=marks)
+        for n, name in enumerate(NAMES)
+        for m, planted in enumerate(PLANTED)
+        for marks in ([] if m % 24 == 12 * n else [pytest.mark.slow],)
+    ],
+)
+def test_other_mistakes_are_located_and_described(
+    name: str,
+    planted: Planted,
+    right: dict[str, Trace],
+    engines: dict[str, Engine],
+    large_picture: Image.Image,
+) -> None:
+    engine = engines[name]
+    made = outcome(planted, right[name], engine, large_picture, params_of(name, engine))
+    assert made.located == planted.key
+    assert made.found.deviations == ()
+    assert planted.says in made.described
+    assert made.found.exit_status == 2
+
+
+# What each tensor is judged from, beside itself.
+FREE = {
+    "image.noise": (),
+    "image.augmented": (),
+    "image.latent": ("image.augmented",),
+    "latents.init": ("sigmas",),
+    "clip.pixels": (),
+    "time_ids": (),
+    "sigmas": (),
+    "timesteps": ("sigmas",),
+    "guidance": (),
+    "step.001.model_input": ("image.latent", "step.000.latents", "sigmas"),
+    "step.001.guided": ("step.001.model_output", "guidance"),
+    "step.001.latents": ("step.001.guided", "step.000.latents", "sigmas"),
+    "decode.latents": ("step.002.latents",),
+    "frames.uint8": ("frames",),
+}
+MORE = 1.25
+CHANGED: dict[str, Any] = {
+    "mirrored": lambda x: x.flip(-1),
+    "upside down": lambda x: x.flip(-2 if x.ndim > 2 else -1),
+    "shifted": lambda x: x.roll(1, -1),
+    "shifted down": lambda x: x.roll(1, -2 if x.ndim > 2 else -1),
+    "half shifted": lambda x: (x.float() + x.float().roll(1, -1)) / 2,
+    "less": lambda x: x.float() / MORE,
+    "more": lambda x: x.float() * MORE,
+    "turned": lambda x: -x.float(),
+    "raised": lambda x: x.float() + x.float().square().mean().sqrt(),
+    "other channels": lambda x: x.roll(1, -3 if x.ndim > 2 else -1),
+    "shuffled": lambda x: x.flatten()[
+        torch.randperm(x.numel(), generator=torch.Generator().manual_seed(3))
+    ].reshape(x.shape),
+    "smoothed": lambda x: (x.float() + x.float().roll(1, -1) + x.float().roll(-1, -1)) / 3,
+    "of another picture": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        pytest.param(name, how, marks=[pytest.mark.slow] if (n + m) % 4 else [])
+        for n, name in enumerate(NAMES)
+        for m, how in enumerate(CHANGED)
+    ],
+)
+def test_no_departure_is_given_a_wrong_name(
+    name: str,
+    how: str,
+    right: dict[str, Trace],
+    engines: dict[str, Engine],
+    large_picture: Image.Image,
+) -> None:
+    """A change that is no mistake of the catalogue must not be named as one."""
+    engine, params, named = engines[name], params_of(name, engines[name]), {}
+    other = right[name]
+    if how == "of another picture":
+        turned = large_picture.transpose(Image.Transpose.ROTATE_90).resize(large_picture.size)
+        other = trace(engine, turned, params)
+    for key, needed in FREE.items():
+        tensors = {other_key: right[name][other_key] for other_key in (*needed, key)}
+        change = CHANGED[how]
+        tensors[key] = other[key] if change is None else change(tensors[key])
+        if key == "time_ids" and sorted(tensors[key][0]) == sorted(right[name][key][0]):
+            continue  # another order of them is a mistake of the catalogue
+        found = diagnosed(Trace(tensors), engine, large_picture, params)
+        if found.deviations:
+            named[key] = found.deviations
+    assert named == {}
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (0, 2, 1)])
+def test_time_ids_in_any_order(
+    order: tuple[int, ...],
+    right: dict[str, Trace],
+    engines: dict[str, Engine],
+    large_picture: Image.Image,
+) -> None:
+    name = NAMES[0]
+    tensors = {"time_ids": right[name]["time_ids"][:, list(order)]}
+    found = diagnosed(Trace(tensors), engines[name], large_picture, params_of(name, engines[name]))
+    assert found.deviations == ("time_ids_order",)
