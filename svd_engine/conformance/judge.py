@@ -25,7 +25,9 @@ from svd_engine.deviations import recipe_of
 from svd_engine.picture_pixels import vae_pixels
 from svd_engine.sizes import LATENT_SCALE
 
-EXACT = 1e-6  # of the right tensor's RMS: float32, summed in another order
+# Residuals at which no mistake is looked for: float32, summed in another order.
+EXACT = 1e-6
+EXACT_NETWORK = 1e-5
 # The residuals above which a tensor departs: what rounding, or another order of sums, leaves.
 ROUNDING = 0.05  # of a network in half precision
 ROUNDING_PICTURE = 2**-6  # of resizing a picture, in whole levels or not
@@ -147,7 +149,7 @@ def _explain(
     enough = _rounding(name, theirs)
     candidates = [known.name for known in CATALOGUE.values() if name in known.shows_in]
     for size in range(1, len(candidates) + 1):
-        if left <= EXACT:
+        if left <= (EXACT_NETWORK if name in NETWORKS else EXACT):
             break
         tried = {some: residual(some) for some in combinations(candidates, size)}
         some = min(tried, key=lambda some: tried[some])
