@@ -1,8 +1,10 @@
 """Guesses the names of a port's tensors by their shapes and their order, where it has other names.
 
 The tensors are taken in the order of their names, whose numbers are read as numbers, and compared
-with what a trace has in the order of computation. The names that fit most tensors are chosen, and
-of several such ways the one that records what is recorded most often.
+with what a trace has in the order of computation. Where names make several series, such as v_0, v_1
+and x_0, x_1, a number stands for a step, and what belongs to one step is taken together. The names
+that fit most tensors are chosen, and of several such ways the one that records what is recorded
+most often.
 """
 
 import re
@@ -30,6 +32,7 @@ from svd_engine.picture_pixels import CLIP_SIDE
 
 Shape: TypeAlias = tuple[int, ...]
 
+NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")  # a name and its last number
 MATCHED = 100  # points for a tensor that gets a name
 LACKS = 10  # points lost for a step that lacks a tensor that other steps have
 # More points for what is recorded more often than others of its shape.
@@ -49,7 +52,6 @@ KINDS = (
 class _Recorded:
     """What is known of a tensor that has no known name."""
 
-    key: str
     tensor: Tensor  # without its data
     of_bytes: bool
 
@@ -67,8 +69,12 @@ def guess_names(case: Case) -> dict[str, str]:
     """
     theirs, shapes = case.trace, _shapes(case)
     unknown = [key for key in theirs if split_key(key)[0] not in STAGES and not is_block(key)]
-    tensors = [_seen(key, theirs[key], shapes) for key in sorted(unknown, key=_natural)]
-    gains = [{name: _gain(other, name, shapes[name]) for name in shapes} for other in tensors]
+    fits = dict[str, Mapping[str, int]]()
+    for key in unknown:
+        recorded = _seen(theirs[key], shapes)
+        fits[key] = {name: _gain(recorded, name, shapes[name]) for name in shapes}
+    tensors = _ordered(unknown, fits)
+    gains = [fits[key] for key in tensors]
     best, points = dict[int, str](), 0
     every = (kinds for n in range(len(OF_STEP) + 1) for kinds in combinations(OF_STEP, n))
     for kinds in dict.fromkeys((*KINDS, *every)) if tensors else ():
@@ -76,7 +82,7 @@ def guess_names(case: Case) -> dict[str, str]:
         found, score = _match(gains, names)
         if score > points:
             best, points = found, score
-    return {tensors[i].key: name for i, name in sorted(best.items())}
+    return {tensors[i]: name for i, name in sorted(best.items())}
 
 
 def renamed(theirs: Trace, names: Mapping[str, str]) -> Trace:
@@ -88,18 +94,47 @@ def renamed(theirs: Trace, names: Mapping[str, str]) -> Trace:
     return replace(theirs, homes=homes)
 
 
+def _ordered(keys: Sequence[str], fits: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The names in the order of computation, as far as names and shapes tell it."""
+    series = _series(keys)
+    if len(series) < 2:
+        return sorted(keys, key=_natural)
+
+    def rank(key: str, names: Sequence[str]) -> int:
+        """Where the first of these names is that the tensor fits; past the end if none is."""
+        return next((at for at, name in enumerate(names) if fits[key][name]), len(names))
+
+    of_step = [f"step.{what}" for what in OF_STEP]
+    series.sort(key=lambda members: rank(next(iter(members.values())), of_step))
+    numbers = sorted({number for members in series for number in members})
+    steps = [members[number] for number in numbers for members in series if number in members]
+    single = sorted(set(keys) - set(steps), key=lambda key: (rank(key, (*BEFORE, *AFTER)), key))
+    before = [key for key in single if rank(key, BEFORE) < len(BEFORE)]
+    return [*before, *steps, *(key for key in single if key not in before)]
+
+
+def _series(keys: Sequence[str]) -> list[dict[int, str]]:
+    """The names that differ only in their last number, by that number."""
+    series: dict[tuple[str, str], dict[int, str]] = {}
+    for key in sorted(keys, key=_natural):
+        if parts := NUMBERED.fullmatch(key):
+            stem, number, rest = parts.groups()
+            series.setdefault((stem, rest), {})[int(number)] = key
+    return [members for members in series.values() if len(members) > 1]
+
+
 def _natural(key: str) -> list[tuple[int, int, str]]:
     """The sort key of a name, in which t10 comes after t9."""
     parts = re.split(r"(\d+)", key)
     return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in parts]
 
 
-def _seen(key: str, tensor: Tensor, shapes: Mapping[str, Shape]) -> _Recorded:
+def _seen(tensor: Tensor, shapes: Mapping[str, Shape]) -> _Recorded:
     of_bytes = not tensor.is_floating_point()
     if not of_bytes and tensor.numel() == prod(shapes["frames"]):
         # Frames that were saved as float32: whole numbers, and not within [-1, 1].
         of_bytes = bool((tensor == tensor.round()).all()) and bool((tensor > 1).any())
-    return _Recorded(key, tensor.to("meta"), of_bytes)
+    return _Recorded(tensor.to("meta"), of_bytes)
 
 
 def _shapes(case: Case) -> dict[str, Shape]:

@@ -75,6 +75,17 @@ def numbered(case: Case, names: list[str]) -> Case:
     return replace(case, trace=Trace({f"t{n}": tensor(case, name) for n, name in enumerate(names)}))
 
 
+def test_series_of_names_are_taken_step_by_step(case: Case) -> None:
+    ours = {"image_embeds": "clip.embedding", "levels": "sigmas", "video": "frames"}
+    ours |= {f"latents_{n + 1}": step_key(n, "latents") for n in range(STEPS)}
+    if case.params.guided:  # otherwise the prediction and the latents have one shape
+        ours |= {f"noise_pred_{n + 1}": step_key(n, "model_output") for n in range(STEPS)}
+        ours |= {f"unet_{n + 1}_in": step_key(n, "model_input") for n in range(STEPS)}
+    tensors = {own: tensor(case, name) for own, name in ours.items()}
+    tensors |= {f"extra_{n}": torch.zeros(9, 9) for n in range(STEPS)}
+    assert guess_names(replace(case, trace=Trace(tensors))) == ours
+
+
 USUAL = {
     "whole": WHOLE,
     "step latents": steps_of("latents"),
