@@ -203,6 +203,23 @@ def _guided(case: Case, step: int) -> Named:
         yield f"a guidance {told}", recipe.guide(output, scales)
     scale = right[None, :, None, None, None]
     yield "guided from the conditional half on", conditional + scale * (conditional - unconditional)
+    yield from _mixed(case, step, unconditional, conditional)
+
+
+def _mixed(case: Case, step: int, unconditional: Tensor, conditional: Tensor) -> Named:
+    """The halves mixed with the weights that come nearest to the port's result."""
+    theirs = case.tensor(step_key(step, "guided"), (1, *case.shape))
+    along, apart = conditional - unconditional, theirs - unconditional
+    products, squares = (along * apart).sum((-3, -2, -1)), (along * along).sum((-3, -2, -1))
+
+    def mixed(weights: Tensor) -> Tensor:
+        return unconditional + weights[:, None, None, None] * along
+
+    whole = products.sum() / squares.sum()
+    yield f"a guidance of {whole:.4g} at every frame", mixed(whole.expand(case.shape[0]))
+    each = products[0] / squares[0]
+    ends = f"{each[0]:.4g} at the first frame and {each[-1]:.4g} at the last"
+    yield f"a guidance of {ends}", mixed(each)
 
 
 def _latents(case: Case, step: int) -> Named:

@@ -167,6 +167,18 @@ PLANTED = (
         "reverse order",
     ),
     Planted(
+        "guidance is 7.5 everywhere",
+        "step.001.guided",
+        lambda right: guided(right, 1, lambda scales: torch.full_like(scales, 7.5)),
+        "a guidance of 7.5 at every frame",
+    ),
+    Planted(
+        "guidance grows to another end",
+        "step.001.guided",
+        lambda right: guided(right, 1, lambda scales: torch.linspace(1.5, 6, len(scales))),
+        "1.5 at the first frame and 6 at the last",
+    ),
+    Planted(
         "the conditional half alone",
         "step.001.guided",
         lambda right: guided(right, 1, torch.ones_like),
