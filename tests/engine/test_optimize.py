@@ -79,9 +79,11 @@ def test_blocks_compile_whole_and_once(
 def test_compiled_blocks_compute_the_same() -> None:
     torch._dynamo.reset()
     unet = small_unet(CPU)
-    right = denoised(unet, params())
+    # At 64 x 64 the deepest level has a single pixel, whose norms amplify rounding: to 1e-4.
+    asked = params(width=128, height=128)
+    right = denoised(unet, asked)
     optimize(unet)
-    assert apart(denoised(unet, params()), right) < 1e-4
+    assert apart(denoised(unet, asked), right) < 1e-4
 
 
 @pytest.mark.gpu
