@@ -37,19 +37,24 @@ def is_draw(noise: Tensor, fields: Sequence[Tensor] = ()) -> bool:
 
 def spread_of_draw(noise: Tensor, fields: Sequence[Tensor] = ()) -> float | None:
     """The spread of independent noise of mean 0, whatever it is; None if it is no such noise."""
-    spread = noise.double().square().mean().sqrt().item()
+    spread = rms(noise)
     return spread if spread > 0 and is_draw(noise / spread, fields) else None
+
+
+def rms(x: Tensor) -> float:
+    """The root of the mean square, in float64."""
+    return x.double().square().mean().sqrt().item()
 
 
 def _is_unit(z: Tensor) -> bool:
     """The mean, and the variance as chi-square has it."""
     chance = SIGMAS / z.numel() ** 0.5
-    spread = z.double().square().mean().sqrt().item()
+    spread = rms(z)
     return abs(z.mean().item()) < UNIT + chance and abs(spread - 1) < UNIT + chance / 2**0.5
 
 
 def _is_normal(z: Tensor) -> bool:
-    unit = z.double() / z.double().square().mean().sqrt()
+    unit = z.double() / rms(z)
     chance = SIGMAS / z.numel() ** 0.5
     third, fourth = unit.pow(3).mean().item(), unit.pow(4).mean().item()
     return abs(third) < MOMENT + chance * 6**0.5 and abs(fourth - 3) < MOMENT + chance * 24**0.5

@@ -64,9 +64,8 @@ def _is_block(name: str, module: nn.Module) -> bool:
 
 def is_block(key: str) -> bool:
     """Whether a name is one of a block, and not of a stage."""
-    return split_key(key)[0].removeprefix("step.").startswith(tuple(STAGE_OF)) and (
-        split_key(key)[0] not in STAGES
-    )
+    name, _ = split_key(key)
+    return name not in STAGES and name.removeprefix("step.").startswith(tuple(STAGE_OF))
 
 
 def blocks_of(case: Case) -> dict[str, nn.Module]:
@@ -156,11 +155,10 @@ def _run(case: Case, stage: str, step: int) -> None:
 
 def _hook(
     key: str, name: str, theirs: Tensor, judged: Callable[[Finding], object]
-) -> Callable[[nn.Module, Any, Any], Any]:
+) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
     """A forward hook that judges a block's result, and replaces it by the port's."""
 
-    def hook(module: nn.Module, _args: Any, out: Any) -> Any:
-        result = out[0] if isinstance(out, tuple) else out
+    def hook(module: nn.Module, _args: Any, result: Tensor) -> Tensor | None:
         of_frames = _is_of_frames(name, module)
         right = result.movedim(-1, -3) if of_frames else result
         if not of_frames and not name.startswith("clip."):  # tokens (B, F, L, C), or embeddings
@@ -172,7 +170,6 @@ def _hook(
             return None
         judged(judge_block(key, aligned[0].float(), right.float().cpu(), aligned[1]))
         own = aligned[0].movedim(-3, -1) if of_frames else aligned[0]
-        own = own.reshape(result.shape).to(result, copy=True).contiguous()
-        return (own, *out[1:]) if isinstance(out, tuple) else own
+        return own.reshape(result.shape).to(result, copy=True).contiguous()
 
     return hook

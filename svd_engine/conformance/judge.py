@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from svd_engine.conditioning import posterior
-from svd_engine.conformance.draws import is_draw, spread_of_draw
-from svd_engine.conformance.relations import describe, is_half
+from svd_engine.conformance.draws import is_draw, rms, spread_of_draw
+from svd_engine.conformance.relations import Relation, describe, is_half
 from svd_engine.conformance.replay import STAGES, Case
 from svd_engine.conformance.suspects import constants_of, suspects
 from svd_engine.conformance.traces import Trace, align
@@ -122,11 +122,8 @@ def judge_block(key: str, theirs: Tensor, right: Tensor, note: str) -> Finding:
     left = _residual(key, theirs, right, right)
     if left <= (ROUNDING if is_half(theirs) else ROUNDING_FLOAT32):
         return Finding(key, Verdict.RIGHT, (), left, note=note)
-    relation = describe(theirs, right)
     finding = Finding(key, Verdict.UNEXPLAINED, (), left, note=note)
-    if relation is None:
-        return finding
-    return replace(finding, relation=relation.text, relation_residual=relation.residual)
+    return _with_relation(finding, describe(theirs, right))
 
 
 def _explain(
@@ -179,14 +176,10 @@ def _rounding(name: str, theirs: Tensor) -> float:
 def _residual(name: str, theirs: Tensor, other: Tensor, right: Tensor) -> float:
     """The RMS of a difference, over the right tensor's, or entry by entry for `ONE_BY_ONE`."""
     if name not in ONE_BY_ONE:
-        return _rms(theirs - other) / (_rms(right) or 1.0)
+        return rms(theirs - other) / (rms(right) or 1.0)
     sizes = right.abs()
     smallest = sizes[sizes > 0].min().clamp(max=SMALL) if (sizes > 0).any() else SMALL
-    return _rms((theirs - other) / torch.where(sizes > 0, sizes, smallest))
-
-
-def _rms(x: Tensor) -> float:
-    return x.double().square().mean().sqrt().item()
+    return rms((theirs - other) / torch.where(sizes > 0, sizes, smallest))
 
 
 def _described(
@@ -197,7 +190,10 @@ def _described(
     if name == "frames.uint8":  # relations are of channels before height and width
         theirs, right = theirs.movedim(-1, 1), right.movedim(-1, 1)
         others = {told: other.movedim(-1, 1) for told, other in others.items()}
-    relation = describe(theirs, right, others, constants_of(case))
+    return _with_relation(finding, describe(theirs, right, others, constants_of(case)))
+
+
+def _with_relation(finding: Finding, relation: Relation | None) -> Finding:
     if relation is None:
         return finding
     return replace(finding, relation=relation.text, relation_residual=relation.residual)
@@ -239,7 +235,7 @@ def _noises(
         yield theirs, [right], ()
     elif key == "latents.init":
         unit = under(("initial_scale_missing",))
-        yield theirs * (_rms(unit) / _rms(right)), [unit], ()
+        yield theirs * (rms(unit) / rms(right)), [unit], ()
         yield theirs, [unit], ("initial_scale_missing",)
     elif key == "image.augmented" and strength and "image.noise" not in case.trace:
         clean = vae_pixels(case.image, theirs.shape[-1], theirs.shape[-2])

@@ -9,17 +9,12 @@ from PIL import Image
 from svd_engine import Engine
 from svd_engine.conformance.traces import Trace
 from tests.support.other_mistakes import PLANTED, Planted, outcome
-from tests.support.traced import NAMES, diagnosed, params_of, trace
+from tests.support.traced import NAMES, diagnosed, params_of, some_by_default, trace
 
 
 @pytest.mark.parametrize(
     ("name", "planted"),
-    [  # some by default, all on both checkpoints where time is no matter
-        pytest.param(name, planted, id=f"{name}-{planted.name}", marks=marks)
-        for n, name in enumerate(NAMES)
-        for m, planted in enumerate(PLANTED)
-        for marks in ([] if m % 24 == 12 * n else [pytest.mark.slow],)
-    ],
+    some_by_default(PLANTED, one_in=24),
 )
 def test_other_mistakes_are_located_and_described(
     name: str,
@@ -75,11 +70,7 @@ CHANGED: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     ("name", "how"),
-    [
-        pytest.param(name, how, marks=[pytest.mark.slow] if (n + m) % 4 else [])
-        for n, name in enumerate(NAMES)
-        for m, how in enumerate(CHANGED)
-    ],
+    some_by_default(CHANGED, one_in=4),
 )
 def test_no_departure_is_given_a_wrong_name(
     name: str,

@@ -18,7 +18,7 @@ from svd_engine.conformance.replay import Case
 from svd_engine.conformance.report import report
 from svd_engine.conformance.traces import Trace, split_key
 from tests.support.port_blocks import FRAMES, MISTAKES, STEPS, UNUSED, Port, right
-from tests.support.traced import NAMES
+from tests.support.traced import NAMES, some_by_default
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +66,7 @@ def test_every_block_of_diffusers_is_right_in_other_cases(
 
 @pytest.mark.parametrize(
     ("name", "where"),
-    [  # some by default, all on both checkpoints where time is no matter
-        pytest.param(name, where, marks=[pytest.mark.slow] if (n + m) % 4 else [])
-        for n, name in enumerate(NAMES)
-        for m, where in enumerate(MISTAKES)
-        if (name, where) != ("shallow", UNUSED)
-    ],
+    [each for each in some_by_default(MISTAKES, one_in=4) if each.values != ("shallow", UNUSED)],
 )
 def test_a_mistake_shows_in_its_block_and_nowhere_else(
     name: str,

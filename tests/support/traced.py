@@ -6,6 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,6 +29,20 @@ def params_of(name: str, engine: Engine, **changes: Any) -> RenderParams:
     small = {"width": 72, "height": 56}  # the size of the checkpoint three-levels
     asked = {"seed": 11, "num_inference_steps": STEPS, **SPECS[name].render, **small, **changes}
     return RenderParams(**asked).resolve(engine.defaults)
+
+
+def some_by_default(things: Iterable[Any], one_in: int) -> list[Any]:
+    """Parameters of each checkpoint with each thing: one in so many by default, the others slow."""
+    return [
+        pytest.param(
+            name,
+            thing,
+            id=f"{name}-{getattr(thing, 'name', thing)}",
+            marks=[pytest.mark.slow] if (n + m) % one_in else [],
+        )
+        for n, name in enumerate(NAMES)
+        for m, thing in enumerate(things)
+    ]
 
 
 def trace(engine: Engine, picture: Image.Image, params: RenderParams, **keep: Any) -> Trace:
