@@ -214,7 +214,7 @@ def _sines_first(unet: UNet) -> Iterator[None]:
 
 def norm_eps(recipe: Recipe, _: RenderParams) -> Recipe:
     def predict(unet: UNet, sample: Tensor, constants: Constants, reuse: Reuse | None) -> Tensor:
-        with _all_set(unet, nn.GroupNorm, "eps", 1e-5):
+        with all_set(unet, nn.GroupNorm, "eps", 1e-5):
             return recipe.predict(unet, sample, constants, reuse)
 
     return replace(recipe, predict=predict)
@@ -241,7 +241,7 @@ def decode_not_unscaled(recipe: Recipe, _: RenderParams) -> Recipe:
 
 def decoder_blend(recipe: Recipe, _: RenderParams) -> Recipe:
     def decode(vae: VAE, latents: Tensor, run: RunDecoder) -> Tensor:
-        with _all_set(vae.decoder, Blend, "switched", False):
+        with all_set(vae.decoder, Blend, "switched", False):
             return recipe.decode(vae, latents, run)
 
     return replace(recipe, decode=decode)
@@ -256,7 +256,7 @@ def frames_truncated(recipe: Recipe, _: RenderParams) -> Recipe:
 
 
 @contextmanager
-def _all_set(network: nn.Module, kind: type[nn.Module], name: str, value: object) -> Iterator[None]:
+def all_set(network: nn.Module, kind: type[nn.Module], name: str, value: object) -> Iterator[None]:
     """Set an attribute of all modules of one class, and restore their own values afterwards."""
     before = [(m, getattr(m, name)) for m in network.modules() if isinstance(m, kind)]
     try:

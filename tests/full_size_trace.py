@@ -15,7 +15,8 @@ from torch import Tensor
 from svd_engine.bench.networks import PRESETS
 from svd_engine.clip import ImageEncoder
 from svd_engine.config import PreprocessorConfig
-from svd_engine.conformance.judge import Finding, Verdict, judge_tensor
+from svd_engine.conformance.findings import Finding, Verdict
+from svd_engine.conformance.judge import judge_tensor
 from svd_engine.conformance.replay import STAGES, Case
 from svd_engine.conformance.traces import AFTER, BEFORE, OF_STEP, Trace, split_key, step_key
 from svd_engine.deviations import recipe_of

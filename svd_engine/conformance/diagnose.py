@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
+from svd_engine.conformance.findings import Finding, Verdict
 from svd_engine.conformance.inside import Inside, check_whole_steps, look_inside
-from svd_engine.conformance.judge import Finding, Show, Verdict, judge_tensor
+from svd_engine.conformance.judge import Show, judge_tensor
 from svd_engine.conformance.replay import STAGES, UNET, Case, MissingTensorError, replayable_keys
 from svd_engine.conformance.traces import Trace, split_key
 from svd_engine.deviation_catalogue import CATALOGUE

@@ -1,7 +1,7 @@
 """Shows a diagnosis as one HTML file: mistakes, the lines to change, the table, and pictures."""
 
 from svd_engine.conformance.diagnose import Diagnosis
-from svd_engine.conformance.judge import Verdict
+from svd_engine.conformance.findings import Verdict
 from svd_engine.conformance.page import TEMPLATES
 from svd_engine.conformance.port_lines import lines_of
 from svd_engine.conformance.report import not_judged, relation_of, right_line, verdict_of

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from svd_engine.conformance.judge import Finding, Verdict, judge_block
+from svd_engine.conformance.findings import Finding, Verdict
+from svd_engine.conformance.judge import judge_block
 from svd_engine.conformance.replay import STAGES, UNET, Case, MissingTensorError
 from svd_engine.conformance.traces import Trace, align, split_key
 from svd_engine.deviations import recipe_of

@@ -6,8 +6,7 @@ mistake explains is described by its relation to what is right.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from itertools import combinations, permutations
 from typing import TypeAlias
 
@@ -16,6 +15,8 @@ from torch import Tensor
 
 from svd_engine.conditioning import posterior
 from svd_engine.conformance.draws import is_draw, rms, spread_of_draw
+from svd_engine.conformance.epsilons import EXACT_NETWORK, NETWORKS, with_another_epsilon
+from svd_engine.conformance.findings import Finding, Verdict
 from svd_engine.conformance.relations import Relation, describe, is_half
 from svd_engine.conformance.replay import STAGES, Case
 from svd_engine.conformance.suspects import constants_of, suspects
@@ -25,16 +26,13 @@ from svd_engine.deviations import recipe_of
 from svd_engine.picture_pixels import vae_pixels
 from svd_engine.sizes import LATENT_SCALE
 
-# Residuals at which no mistake is looked for: float32, summed in another order.
-EXACT = 1e-6
-EXACT_NETWORK = 1e-5
+EXACT = 1e-6  # a residual at which no mistake is looked for: float32, summed in another order
 # The residuals above which a tensor departs: what rounding, or another order of sums, leaves.
 ROUNDING = 0.05  # of a network in half precision
 ROUNDING_PICTURE = 2**-6  # of resizing a picture, in whole levels or not
 ROUNDING_HALF = 2**-6  # of a few operations in half precision
 ROUNDING_FEW = 2**-8  # of one operation in half precision
 ROUNDING_FLOAT32 = 2**-10  # of a few operations in float32, with room for noise
-NETWORKS = ("clip.embedding", "image.latent", "step.model_output", "frames")
 PICTURES = ("clip.pixels", "image.augmented")
 FEW = ("time_ids", "guidance", "sigmas", "timesteps", "frames.uint8")
 EXPLAINS = 0.1  # a mistake is named if it leaves less than this share of the residual
@@ -42,35 +40,6 @@ EXPLAINS_HALF = 0.5  # the same for a tensor in half precision
 LITTLE = 1e-4  # a residual of the picture's latent that may come from other noise
 ONE_BY_ONE = ("time_ids", "sigmas")  # their entries differ in size: each is judged by its own
 SMALL = 0.01  # stands for the size of an entry that should be zero, if none is smaller
-
-
-class Verdict(StrEnum):
-    """The verdict on a tensor."""
-
-    RIGHT = "right"
-    WRONG = "wrong"  # explained by the mistakes that are named
-    UNEXPLAINED = "unexplained"  # it departs, and no known mistake explains it
-    UNKNOWN = "unknown"  # the trace lacks what is needed to judge it
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The verdict on a tensor of the trace. Residuals are relative to the right tensor's RMS."""
-
-    key: str
-    verdict: Verdict
-    deviations: tuple[str, ...] = ()
-    right: float | None = None  # the residual to the right tensor
-    under: float | None = None  # the residual under the named mistakes
-    note: str = ""  # its layout, or what is missing
-    relation: str = ""  # of what is unexplained to the right tensor, in words
-    relation_residual: float | None = None  # what the relation leaves, over the tensor's RMS
-
-    @property
-    def departs(self) -> bool:
-        """Whether the tensor is known to be wrong."""
-        return self.verdict in (Verdict.WRONG, Verdict.UNEXPLAINED)
-
 
 # Called with each tensor that departs, in this engine's layout, and the right one.
 Show: TypeAlias = Callable[[Finding, Tensor, Tensor], object]
@@ -98,20 +67,33 @@ def judge_tensor(case: Case, key: str, name: str, step: int, show: Show | None =
         theirs = theirs.clamp(-1, 1)
     finding = _explain(key, name, theirs, right, under)
     finding = replace(finding, note=finding.note or note)
+    finding = _look_closer(case, finding, name, step, theirs, right, under)
+    if name in NETWORKS:
+        finding = with_another_epsilon(case.engine, name, finding, theirs, lambda: under(()))
+    if show is not None and finding.departs:
+        show(finding, theirs, right)
+    return finding
+
+
+def _look_closer(
+    case: Case,
+    finding: Finding,
+    name: str,
+    step: int,
+    theirs: Tensor,
+    right: Tensor,
+    under: Callable[[Sequence[str]], Tensor],
+) -> Finding:
+    """Look for what explains a tensor beside the mistakes, and else describe it."""
     little = name == "image.latent" and finding.verdict is Verdict.RIGHT
     if finding.verdict is Verdict.UNEXPLAINED or (little and (finding.right or 0) > LITTLE):
         finding = _with_other_noise(case, finding, theirs, right, under) or finding
-    if finding.verdict is Verdict.UNEXPLAINED and name == "timesteps" and "sigmas" in case.trace:
-        # The recorded sigmas may not be those that the timesteps were computed from.
-        alone = Trace({"timesteps": case.trace["timesteps"]})
-        other = judge_tensor(replace(case, trace=alone), key, name, step)
-        finding = other if other.verdict is not Verdict.UNEXPLAINED else finding
+    if finding.verdict is Verdict.UNEXPLAINED and name == "timesteps":
+        finding = _of_the_right_sigmas(case, finding, step)
     if finding.verdict is Verdict.UNEXPLAINED and name == "time_ids":
         finding = _in_another_order(finding, theirs, under)
     if finding.verdict is Verdict.UNEXPLAINED and not finding.relation:
         finding = _described(case, finding, name, step, theirs, right)
-    if show is not None and finding.departs:
-        show(finding, theirs, right)
     return finding
 
 
@@ -251,6 +233,15 @@ def _noises(
         yield (theirs / factor - mean) / spread, [mean, spread], scaled
         if strength:
             yield (theirs - mean) / strength, [mean], ("noise_on_latents",)
+
+
+def _of_the_right_sigmas(case: Case, finding: Finding, step: int) -> Finding:
+    """Judge timesteps that were not computed from the sigmas that the port recorded."""
+    if "sigmas" not in case.trace:
+        return finding
+    alone = Trace({"timesteps": case.trace["timesteps"]})
+    other = judge_tensor(replace(case, trace=alone), finding.key, "timesteps", step)
+    return finding if other.verdict is Verdict.UNEXPLAINED else other
 
 
 def _in_another_order(

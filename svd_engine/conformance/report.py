@@ -6,8 +6,8 @@ from importlib import import_module
 from pathlib import Path
 
 from svd_engine.conformance.diagnose import Diagnosis
+from svd_engine.conformance.findings import Finding, Verdict
 from svd_engine.conformance.inside import is_block
-from svd_engine.conformance.judge import Finding, Verdict
 from svd_engine.conformance.replay import UNET
 from svd_engine.conformance.traces import split_key
 from svd_engine.deviation_catalogue import CATALOGUE

@@ -6,7 +6,7 @@ from itertools import zip_longest
 
 from torch import Tensor
 
-from svd_engine.conformance.judge import Finding
+from svd_engine.conformance.findings import Finding
 from svd_engine.conformance.pictures import heat, picture, some_frames, url
 from svd_engine.conformance.traces import split_key
 

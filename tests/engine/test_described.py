@@ -7,9 +7,14 @@ import torch
 from PIL import Image
 
 from svd_engine import Engine
-from svd_engine.conformance.traces import Trace
+from svd_engine.conformance.epsilons import KINDS, NETWORKS
+from svd_engine.conformance.findings import Verdict
+from svd_engine.conformance.replay import STAGES
+from svd_engine.conformance.report import relation_of
+from svd_engine.conformance.traces import Trace, split_key
+from svd_engine.deviations import all_set, recipe_of
 from tests.support.other_mistakes import PLANTED, Planted, outcome
-from tests.support.traced import NAMES, diagnosed, params_of, some_by_default, trace
+from tests.support.traced import NAMES, case_of, diagnosed, params_of, some_by_default, trace
 
 
 @pytest.mark.parametrize(
@@ -108,3 +113,64 @@ def test_time_ids_in_any_order(
     tensors = {"time_ids": right[name]["time_ids"][:, list(order)]}
     found = diagnosed(Trace(tensors), engines[name], large_picture, params_of(name, engines[name]))
     assert found.deviations == ("time_ids_order",)
+
+
+# A tensor, the norms of its network, and an epsilon that they do not have.
+EPSILONS = (
+    ("clip.embedding", "layer norms", 1e-6),
+    ("clip.embedding", "layer norms", 1e-3),
+    ("image.latent", "group norms", 1e-5),
+    ("step.001.model_output", "group norms", 1e-6),
+    ("step.001.model_output", "group norms", 1e-4),
+    ("step.001.model_output", "layer norms", 1e-3),
+    ("frames", "group norms", 1e-5),
+    ("frames", "group norms", 1e-12),
+)
+
+
+def _until(key: str, tensor: torch.Tensor, right: Trace) -> Trace:
+    """A trace that ends with another tensor, since those after it were computed from the right."""
+    keys = list(right)
+    return Trace({**{name: right[name] for name in keys[: keys.index(key)]}, key: tensor})
+
+
+@pytest.mark.parametrize(("key", "norms", "epsilon"), EPSILONS)
+def test_another_epsilon_is_described(
+    key: str,
+    norms: str,
+    epsilon: float,
+    right: dict[str, Trace],
+    engines: dict[str, Engine],
+    large_picture: Image.Image,
+) -> None:
+    """It changes a tensor by 1e-5 to 1e-2: by too little to count as wrong, were it rounding."""
+    name = NAMES[0]
+    engine, params = engines[name], params_of(name, engines[name])
+    stage, step = split_key(key)
+    case = case_of(right[name], engine, large_picture, params)
+    with all_set(NETWORKS[stage](engine), KINDS[norms], "eps", epsilon):
+        tensor = STAGES[stage](case, recipe_of(params), step or 0)
+    found = diagnosed(_until(key, tensor, right[name]), engine, large_picture, params)
+    departing = [finding for finding in found.findings if finding.departs]
+    assert [finding.key for finding in departing] == [key]
+    assert departing[0].verdict is Verdict.UNEXPLAINED
+    told = f"an epsilon of {max(epsilon, 1e-8):g}"
+    assert told in relation_of(departing[0])
+    assert f"in all {norms}" in relation_of(departing[0])
+
+
+@pytest.mark.parametrize("key", sorted({key for key, _, _ in EPSILONS}))
+@pytest.mark.parametrize("size", [1e-4, 1e-3])
+def test_noise_is_no_epsilon(
+    key: str,
+    size: float,
+    right: dict[str, Trace],
+    engines: dict[str, Engine],
+    large_picture: Image.Image,
+) -> None:
+    """What another order of sums, or TF32, leaves in a network is right."""
+    name, tensor = NAMES[0], right[NAMES[0]][key]
+    off = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(5))
+    planted = _until(key, tensor + size * tensor.std() * off, right[name])
+    found = diagnosed(planted, engines[name], large_picture, params_of(name, engines[name]))
+    assert [finding.key for finding in found.findings if finding.departs] == []

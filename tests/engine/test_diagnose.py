@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from svd_engine import Engine
-from svd_engine.conformance.judge import Verdict
+from svd_engine.conformance.findings import Verdict
 from svd_engine.conformance.report import report, right_line
 from svd_engine.conformance.traces import Trace
 from svd_engine.deviation_catalogue import CATALOGUE

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser
 from svd_engine import Engine, RenderParams
 from svd_engine.__main__ import main
 from svd_engine.conformance import sketches
-from svd_engine.conformance.judge import Finding, Verdict
+from svd_engine.conformance.findings import Finding, Verdict
 from svd_engine.conformance.port_lines import lines_of
 from svd_engine.conformance.report import right_line
 from svd_engine.conformance.sketches import Sketches

@@ -14,8 +14,8 @@ from torch import Tensor
 from svd_engine import Engine
 from svd_engine.__main__ import main
 from svd_engine.conformance.diagnose import diagnose
+from svd_engine.conformance.findings import Verdict
 from svd_engine.conformance.guess import guess_names, renamed, with_guessed_names
-from svd_engine.conformance.judge import Verdict
 from svd_engine.conformance.replay import STAGES, Case
 from svd_engine.conformance.report import report
 from svd_engine.conformance.traces import AFTER, BEFORE, Trace, step_key

@@ -12,8 +12,8 @@ from PIL import Image
 from svd_engine import Engine
 from svd_engine.__main__ import main
 from svd_engine.conformance.diagnose import diagnose
+from svd_engine.conformance.findings import Finding, Verdict
 from svd_engine.conformance.inside import Inside, blocks_of, look_inside
-from svd_engine.conformance.judge import Finding, Verdict
 from svd_engine.conformance.replay import Case
 from svd_engine.conformance.report import report
 from svd_engine.conformance.traces import Trace, split_key

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from svd_engine import Engine
-from svd_engine.conformance.judge import Verdict
+from svd_engine.conformance.findings import Verdict
 from svd_engine.conformance.replay import STAGES, UNET
 from svd_engine.conformance.report import report
 from svd_engine.conformance.traces import Trace

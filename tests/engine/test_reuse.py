@@ -15,7 +15,7 @@ from farm.model.request import Model
 from farm.workers.engines import Latents, Renderer
 from svd_engine.__main__ import main
 from svd_engine.checkpoint import open_checkpoint
-from svd_engine.conformance.judge import Verdict
+from svd_engine.conformance.findings import Verdict
 from svd_engine.conformance.traces import TraceError, open_trace
 from svd_engine.deviations import recipe_of
 from svd_engine.engine import Engine

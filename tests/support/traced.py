@@ -61,6 +61,21 @@ def reference_trace(
     return Trace(recorder.tensors)
 
 
+def case_of(
+    theirs: Trace,
+    engine: Engine,
+    picture: Image.Image,
+    params: RenderParams,
+    dtype: torch.dtype = torch.float32,
+) -> Case:
+    """The case of a float32 engine that knows the parameters, but no deviations."""
+    asked = params.model_copy(update={"deviations": ()})
+    assert asked.width is not None
+    assert asked.height is not None
+    image = fit_picture(picture, asked.width, asked.height, asked.fit)
+    return Case(theirs, engine, image, asked, dtype)
+
+
 def diagnosed(
     theirs: Trace,
     engine: Engine,
@@ -69,12 +84,8 @@ def diagnosed(
     dtype: torch.dtype = torch.float32,
     steps_judged: int | None = None,
 ) -> Diagnosis:
-    """Diagnose a trace with a float32 engine that knows the parameters, but no deviations."""
-    asked = params.model_copy(update={"deviations": ()})
-    assert asked.width is not None
-    assert asked.height is not None
-    image = fit_picture(picture, asked.width, asked.height, asked.fit)
-    return diagnose(Case(theirs, engine, image, asked, dtype), steps_judged=steps_judged)
+    """Diagnose a trace."""
+    return diagnose(case_of(theirs, engine, picture, params, dtype), steps_judged=steps_judged)
 
 
 def random_pairs(count: int = 40) -> list[tuple[str, ...]]:
