@@ -8,7 +8,7 @@ from farm.model.job import ClipResult
 from farm.model.plan import Kind, Stage, Task
 from farm.model.request import Model, RenderRequest
 from farm.model.task_order import Made, Order, Ref, Step
-from farm.scheduling.state import Assignment, Run
+from farm.scheduling.state import Assignment, Fault, Run
 
 
 @dataclass(eq=False, kw_only=True)
@@ -119,6 +119,7 @@ class Retried:
     """An attempt has failed; there will be another."""
 
     clip: Clip
+    fault: Fault
     why: str
 
 

@@ -51,7 +51,8 @@ class Coordinator(FarmApi):
         self._settings, self._runtime = settings, runtime or RayRuntime(engine)
         self._background = Background(THREADS, self._runtime.end_process)
         self._models = self._runtime.models(self._background, settings.load_s)
-        self._ownership = Ownership(settings.store, store_id, *self._runtime.owner())
+        self._meter = self._runtime.meter()
+        self._ownership = Ownership(settings.store, store_id, *self._runtime.owner(), self._meter)
         self._store_id, self._store = store_id, self._ownership.store
         self._start_error = ""  # why it has not started yet
         self._cancels: dict[str, asyncio.Task[None]] = {}  # of jobs that are being cancelled
@@ -251,7 +252,12 @@ class Coordinator(FarmApi):
     async def _try_to_start(self) -> Parts:
         try:
             parts = await make_parts(
-                self._settings, self._runtime, self._ownership, self._background, self._models
+                self._settings,
+                self._runtime,
+                self._ownership,
+                self._background,
+                self._models,
+                self._meter,
             )
             await take_over(parts, self._store, self._background)
         except StoreError as error:

@@ -208,7 +208,7 @@ class Dispatcher:
             return self._give_up(clip, _explain(assignment, error))
         if error.fault is Fault.STALE:
             self._runner.find_checkpoint(clip)
-        return [Retried(clip, f"{what}: {error}")]
+        return [Retried(clip, error.fault, f"{what}: {error}")]
 
     def _rewind(self, clip: Clip, step: int) -> list[ClipEvent]:
         """Continue from a checkpoint, after results were lost with their node."""

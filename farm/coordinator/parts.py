@@ -12,13 +12,15 @@ from farm.coordinator.dispatcher import Dispatcher
 from farm.coordinator.inbox import Inbox
 from farm.coordinator.intake import Intake
 from farm.coordinator.maintenance import Maintenance
-from farm.coordinator.metrics import Metrics
+from farm.coordinator.metrics import Metrics, count_job
 from farm.coordinator.news import News
 from farm.coordinator.render_loop import render_forever
 from farm.coordinator.reports import Report
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
 from farm.coordinator.webhooks import Webhooks
+from farm.metrics import catalogue
+from farm.metrics.meter import Meter
 from farm.model.job import JobRecord, State
 from farm.ownership.renewal import Ownership
 from farm.records.cleanup import clear_orphans
@@ -60,6 +62,7 @@ class Parts:
     maintenance: Maintenance
     webhooks: Webhooks
     quarantine: Quarantine
+    metrics: Metrics
 
 
 async def make_parts(
@@ -68,6 +71,7 @@ async def make_parts(
     ownership: Ownership,
     background: Background,
     models: ModelFinder,
+    meter: Meter,
 ) -> Parts:
     """Take a fencing token, and make the parts of its coordinator. Raises StoreError."""
     store, clock = ownership.store, ownership.clock
@@ -75,8 +79,8 @@ async def make_parts(
     older_pictures = await asyncio.to_thread(list_older, store)
     news = News(fence << 32, max(KEPT, 2 * settings.max_jobs))
     pictures = Pictures(store, background, older_pictures)
-    webhooks = Webhooks(settings, store, background, clock)
-    on_end = partial(_end_job, pictures, webhooks)
+    webhooks = Webhooks(settings, store, background, clock, meter)
+    on_end = partial(_end_job, pictures, webhooks, meter)
     on_superseded = partial(runtime.end_process, "another coordinator has written its jobs")
     book = JobBook(store, background, fence, news.publish, on_end, on_superseded, clock.wall)
     rendering = _make_rendering(settings, runtime, ownership, background, fence)
@@ -93,7 +97,8 @@ async def make_parts(
         sharing=sharing,
         maintenance=Maintenance(settings, workers, scheduler, dispatcher, sharing, book, clock),
         webhooks=webhooks,
-        quarantine=Quarantine(store, background, Metrics().quarantined),
+        quarantine=Quarantine(store, background, partial(meter.set, catalogue.QUARANTINED)),
+        metrics=Metrics(meter, book.open, scheduler, workers, ownership.write_error, clock),
     )
 
 
@@ -112,7 +117,8 @@ def start_loops(parts: Parts, background: Background) -> None:
     background.start(parts.book.save_recovered())
     background.start(parts.book.tenants.complete())
     for loop in (
-        render_forever(parts.rendering.dispatcher, parts.sharing),
+        render_forever(parts.rendering.dispatcher, parts.sharing, parts.metrics),
+        parts.metrics.keep_reporting(),
         parts.book.logs.keep(),
         parts.maintenance.keep_workers(),
         parts.maintenance.keep_limits(),
@@ -123,11 +129,12 @@ def start_loops(parts: Parts, background: Background) -> None:
         background.run_forever(loop)
 
 
-async def _end_job(pictures: Pictures, webhooks: Webhooks, job: JobRecord) -> None:
-    """Act on a job's end, which is in the store. Raises StoreError."""
+async def _end_job(pictures: Pictures, webhooks: Webhooks, meter: Meter, job: JobRecord) -> None:
+    """Act on a job's end, which is in the store. Raises StoreError, and is then repeated."""
     if job.state is State.FAILED:
         pictures.doubt(job.request.picture)  # a damaged picture may be the cause
     await webhooks.add(job)
+    count_job(meter, job)
 
 
 def _make_rendering(

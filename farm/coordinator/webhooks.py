@@ -21,6 +21,8 @@ from weakref import WeakValueDictionary
 from farm.background import Background
 from farm.clock import Clock
 from farm.errors import OutboundError, RequestError
+from farm.metrics import catalogue
+from farm.metrics.meter import Meter
 from farm.model.job import JobRecord, State
 from farm.net.outbound import is_private_literal, parse_url, post
 from farm.net.resolver import Resolver
@@ -151,10 +153,15 @@ class Webhooks:
     """Keeps events in the store, and delivers them."""
 
     def __init__(
-        self, settings: Settings, store: Store, background: Background, clock: Clock
+        self,
+        settings: Settings,
+        store: Store,
+        background: Background,
+        clock: Clock,
+        meter: Meter,
     ) -> None:
         self._settings, self._store = settings, store
-        self._background, self._clock = background, clock
+        self._background, self._clock, self._meter = background, clock, meter
         self._new = asyncio.Queue[WebhookEvent]()
         self._under_way: set[WebhookEvent] = set()
         self._lanes: dict[str, Lanes] = {}  # by tenant
@@ -193,13 +200,19 @@ class Webhooks:
         age = self._clock.wall() - event.ended_ms / 1000
         until = self._clock.now() + min(GIVE_UP_S, max(LEAST_S, GIVE_UP_S - age))
         while (why := await self._try(event)) is not None:
+            self._meter.add(catalogue.WEBHOOKS, outcome="failed")
             if self._clock.now() > until:
                 log.error("%s: its webhook is given up: %s", event.job, why)
+                self._meter.add(catalogue.WEBHOOKS, outcome="given_up")
                 break
             log.warning("%s: its webhook is retried in %.0f s: %s", event.job, pause, why)
             # At random times: a receiver that is back must not get all its events at once.
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, MOST_S)
+        else:
+            lag = max(0.0, self._clock.wall() - event.ended_ms / 1000)
+            self._meter.add(catalogue.WEBHOOKS, outcome="delivered")
+            self._meter.observe(catalogue.WEBHOOK_LAG, lag)
         await self._stored(self._store.delete, event.own_key)
         self._under_way.discard(event)
 

@@ -13,8 +13,10 @@ from farm.ingress.access.rate_limit import Rate
 from farm.ingress.bodies.body import THREADS
 from farm.ingress.middleware.concurrency_limits import ConcurrencyLimits
 from farm.ingress.middleware.head_requests import HeadRequests
+from farm.ingress.middleware.request_metrics import RequestMetrics
 from farm.ingress.middleware.security_headers import SecurityHeaders
 from farm.ingress.openai import videos
+from farm.metrics.meter import Meter
 from farm.model.farm_api import FarmApi
 from farm.settings import Settings
 
@@ -34,8 +36,13 @@ class _App(FastAPI):
         return document
 
 
-def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
-    """The app for a farm. It keeps no state: any number of replicas may serve the same farm."""
+def make_app(
+    farm: FarmApi, settings: Settings, replicas: int = 1, meter: Meter | None = None
+) -> FastAPI:
+    """The app for a farm. It keeps no state: any number of replicas may serve the same farm.
+
+    meter: to be told of requests.
+    """
     app = _App(
         title="SVD render farm",
         version=svd_engine.__version__,
@@ -62,6 +69,8 @@ def make_app(farm: FarmApi, settings: Settings, replicas: int = 1) -> FastAPI:
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(HeadRequests)
+    if meter is not None:
+        app.add_middleware(RequestMetrics, meter=meter)
     errors.install(app, shapes)
     for router in (videos.router, stability.router, operator.models, operator.router):
         app.include_router(router)

@@ -13,6 +13,7 @@ from farm.client.proxy import FarmProxy
 from farm.client.ray_link import RayLink
 from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
+from farm.metrics.ray_meter import RayMeter
 from farm.settings import load_settings, ray_address, set_ray_address
 from farm.workers.cluster import answers, check_token, running_cluster
 from farm.workers.lifeline import lifeline
@@ -29,7 +30,7 @@ def _build() -> FastAPI:
     client: Any = serve.context._get_global_client()
     check_host(client.http_config.host, settings)
     farm = FarmProxy(RayLink(settings, lifeline(on_dead=end_process), PATIENCE_S))
-    return make_app(farm, settings, REPLICAS)
+    return make_app(farm, settings, REPLICAS, RayMeter())
 
 
 _deployment = serve.deployment(

@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from farm.background import Background, end_process
 from farm.clock import FarmClock
 from farm.errors import StoreError
+from farm.metrics.meter import Meter
 from farm.ownership.lease import BEAT_S, Lease
 from farm.ownership.owner import this_process
 from farm.store import KnownStore, open_store
@@ -28,8 +29,11 @@ GRACE_S = 3.0  # how long a call may wait while the store cannot be written to
 class Ownership:
     """A store and its lease. `store` refuses writes until `take` has returned."""
 
-    def __init__(self, url: str, store_id: str, actor: str, address: str) -> None:
-        """store_id: the id that the store must have. actor, address: Ray's, as in `Owner`."""
+    def __init__(self, url: str, store_id: str, actor: str, address: str, meter: Meter) -> None:
+        """store_id: the id that the store must have. actor, address: Ray's, as in `Owner`.
+
+        meter: to be told of the store's calls.
+        """
         self.clock = FarmClock()
         self._thread = ThreadPoolExecutor(1, "lease")  # renewals must not wait for other requests
         beats = KnownStore(open_store(url, make=False, patience_s=BEAT_PATIENCE_S), store_id)
@@ -37,7 +41,7 @@ class Ownership:
         self._take_error: StoreError | None = None  # why the lease could not be taken yet
         self._taken = False
         calls = open_store(url, make=False, patience_s=PATIENCE_S)
-        self.store = KnownStore(calls, store_id, self._lease.allow_write)
+        self.store = KnownStore(calls, store_id, self._lease.allow_write, meter)
         # Workers need no lease: each attempt at a clip writes under keys of its own.
         self.workers_store = KnownStore(open_store(url, make=False), store_id)
 

@@ -8,10 +8,13 @@ refused, and no object is reported as missing.
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from pydantic import BaseModel, ValidationError
 
 from farm.errors import ConflictError, StoreError, VanishedError
+from farm.metrics import catalogue
+from farm.metrics.meter import Meter, Unmetered
 from farm.store.local import LocalStore
 from farm.store.protocol import Store, Stored
 
@@ -54,16 +57,28 @@ class KnownStore:
     """A store that must have a given id; otherwise every call raises VanishedError."""
 
     def __init__(
-        self, store: Store, store_id: str, allow: Callable[[], None] = lambda: None
+        self,
+        store: Store,
+        store_id: str,
+        allow: Callable[[], None] = lambda: None,
+        meter: Meter | None = None,
     ) -> None:
-        """allow: called before each write; it raises an error to forbid the write."""
+        """allow: called before each write; it raises an error to forbid the write.
+
+        meter: to be told how long calls take, and which fail.
+        """
         self._store, self._id, self._allow = store, store_id, allow
+        self._meter = meter or Unmetered()
         self._fresh_s = 0.0 if isinstance(store, LocalStore) else FRESH_S
         self._confirmed = -FRESH_S
         self._failed: tuple[StoreError, float] | None = None
 
     def __reduce__(self) -> tuple[type["KnownStore"], tuple[Store, str]]:
-        return KnownStore, (self._store, self._id)  # `allow` belongs to this process alone
+        return KnownStore, (self._store, self._id)  # the rest belongs to this process alone
+
+    def metered(self, meter: Meter) -> "KnownStore":
+        """The same store, whose calls are reported to a meter."""
+        return KnownStore(self._store, self._id, self._allow, meter)
 
     @property
     def url(self) -> str:
@@ -94,7 +109,8 @@ class KnownStore:
         self._allow()
         self._check()
         try:
-            return self._store.put(key, data, if_match=if_match, if_none_match=if_none_match)
+            with self._timed("put"):
+                return self._store.put(key, data, if_match=if_match, if_none_match=if_none_match)
         except ConflictError:
             raise
         except StoreError as error:
@@ -102,19 +118,22 @@ class KnownStore:
             raise
 
     def get(self, key: str) -> Stored | None:
-        stored = self._store.get(key)
+        with self._timed("get"):
+            stored = self._store.get(key)
         if stored is None:
             self._check()  # the object may only seem missing, because the store itself is gone
         return stored
 
     def exists(self, key: str) -> bool:
-        found = self._store.exists(key)
+        with self._timed("head"):
+            found = self._store.exists(key)
         if not found:
             self._check()
         return found
 
     def size(self, key: str) -> int | None:
-        size = self._store.size(key)
+        with self._timed("head"):
+            size = self._store.size(key)
         if size is None:
             self._check()
         return size
@@ -122,13 +141,15 @@ class KnownStore:
     def delete(self, key: str) -> None:
         self._allow()
         self._check()
-        self._store.delete(key)
+        with self._timed("delete"):
+            self._store.delete(key)
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         found = False
-        for key in self._store.list(prefix, after):
-            found = True
-            yield key
+        with self._timed("list"):
+            for key in self._store.list(prefix, after):
+                found = True
+                yield key
         if not found:
             self._check()
 
@@ -147,6 +168,20 @@ class KnownStore:
 
     def check(self) -> None:
         self._store.check()
+
+    @contextmanager
+    def _timed(self, operation: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        except ConflictError:  # an answer, not a failure
+            raise
+        except StoreError:
+            self._meter.add(catalogue.STORE_ERRORS, operation=operation)
+            raise
+        finally:
+            took = time.monotonic() - began
+            self._meter.observe(catalogue.STORE_SECONDS, took, operation=operation)
 
     def _check(self) -> None:
         if time.monotonic() - self._confirmed >= self._fresh_s:

@@ -9,9 +9,10 @@ from typing import Any
 
 import ray
 
+from farm.metrics.ray_meter import RayMeter
 from farm.model.task_order import Order, Step
 from farm.scheduling.placement import Slot
-from farm.store import Store
+from farm.store import KnownStore
 from farm.workers.faults import StoppedError
 from svd_engine import NUMERICS
 
@@ -30,7 +31,7 @@ def free_torch_threads(spins: bool = False) -> None:
 class Host:
     """Runs a worker in its own process. Methods of the group `control` answer during a task too."""
 
-    def __init__(self, slot: Slot, store: Store, engine: str, compiled: bool) -> None:
+    def __init__(self, slot: Slot, store: KnownStore, engine: str, compiled: bool) -> None:
         """engine: the module whose `Worker` is run. compiled: whether by `svd_engine.optimize`."""
         self._slot, self._store, self._engine, self._compiled = slot, store, engine, compiled
         self._worker: Any = None
@@ -42,8 +43,9 @@ class Host:
         """Load the engine. The constructor does not, because Ray would wrap its errors."""
         free_torch_threads(self._slot.spins)
         device = "cuda" if self._slot.gpus else "cpu"
+        store = self._store.metered(RayMeter())
         worker = import_module(self._engine).Worker
-        self._worker = worker(self._slot.kind, device, self._store, self._compiled)
+        self._worker = worker(self._slot.kind, device, store, self._compiled)
 
     @ray.method(num_returns=2)
     def run(self, order: Order, *inputs: Any) -> tuple[Any, float]:

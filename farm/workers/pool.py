@@ -17,7 +17,7 @@ from farm.model.plan import Kind
 from farm.model.task_order import Order, Ref, Step
 from farm.scheduling.placement import Node, Slot
 from farm.scheduling.state import Fault
-from farm.store import Store
+from farm.store import KnownStore
 from farm.workers.actor import Host
 from farm.workers.cluster import live_nodes
 from farm.workers.faults import TaskError, last_line, task_error
@@ -37,7 +37,7 @@ class RayPool:
 
     def __init__(
         self,
-        store: Store,
+        store: KnownStore,
         background: Background,
         report: Callable[[WorkerReport], None],
         engine: str,

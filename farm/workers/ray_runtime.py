@@ -3,8 +3,9 @@
 from collections.abc import Callable
 
 from farm.background import Background, end_process
+from farm.metrics.ray_meter import RayMeter
 from farm.settings import Settings
-from farm.store import Store
+from farm.store import KnownStore
 from farm.workers.cluster import Models, own_actor
 from farm.workers.lifeline import lifeline
 from farm.workers.pool import RayPool
@@ -30,13 +31,17 @@ class RayRuntime:
         """End this process; Ray restarts its actor."""
         end_process(why)
 
+    def meter(self) -> RayMeter:
+        """Ray's exporter of this node."""
+        return RayMeter()
+
     def models(self, background: Background, load_s: float) -> Models:
         """A cache of models, which processes of the cluster read."""
         return Models(background, load_s)
 
     def workers(
         self,
-        store: Store,
+        store: KnownStore,
         background: Background,
         report: Callable[[WorkerReport], None],
         settings: Settings,

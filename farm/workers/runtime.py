@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from farm.background import Background
+from farm.metrics.meter import Meter
 from farm.model.request import Model, ModelFacts
 from farm.settings import Settings
-from farm.store import Store
+from farm.store import KnownStore
 from farm.workers.protocol import WorkerReport, Workers
 
 
@@ -29,12 +30,15 @@ class Runtime(Protocol):
     def end_process(self, why: str) -> None:
         """End this process; another one continues from the store."""
 
+    def meter(self) -> Meter:
+        """Where this process reports its metrics."""
+
     def models(self, background: Background, load_s: float) -> ModelFinder:
         """A finder of models. load_s: the time limit for reading one."""
 
     def workers(
         self,
-        store: Store,
+        store: KnownStore,
         background: Background,
         report: Callable[[WorkerReport], None],
         settings: Settings,

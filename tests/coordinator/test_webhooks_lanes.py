@@ -14,6 +14,7 @@ from farm.background import Background
 from farm.clock import FarmClock
 from farm.coordinator.webhooks import AT_ONCE, SLOW_AT_ONCE, Lanes, Webhooks
 from farm.errors import OutboundError
+from farm.metrics.meter import Unmetered
 from farm.net.resolver import Resolver, literal
 from farm.settings import load_settings
 from farm.store import open_store
@@ -40,7 +41,9 @@ def delivered_s(folder: Path, receiver: Receiver, urls: list[str], tenant: str) 
 
     async def run() -> float:
         settings = load_settings(webhook_secret=SECRET, webhook_private=True)
-        webhooks = Webhooks(settings, open_store(folder.as_uri()), Background(8), FarmClock())
+        webhooks = Webhooks(
+            settings, open_store(folder.as_uri()), Background(8), FarmClock(), Unmetered()
+        )
         loop = asyncio.create_task(webhooks.deliver())
         jobs = [ended(id=f"job-{n}", tenant="floods") for n in range(len(urls))]
         for job, url in zip(jobs, urls, strict=True):

@@ -15,6 +15,7 @@ from farm.background import Background
 from farm.clock import Clock, FarmClock
 from farm.coordinator.webhooks import WebhookEvent, Webhooks, event_of
 from farm.errors import OutboundError, StoreError
+from farm.metrics.meter import Unmetered
 from farm.model.job import Event, JobRecord, State
 from farm.records.job_book import JobBook
 from farm.settings import load_settings
@@ -40,7 +41,7 @@ def owing(
 
     async def run() -> Webhooks:
         settings = load_settings(webhook_secret=SECRET)
-        webhooks = Webhooks(settings, store, Background(4), clock or FarmClock())
+        webhooks = Webhooks(settings, store, Background(4), clock or FarmClock(), Unmetered())
         for each in jobs:
             await webhooks.add(each)
         loop = asyncio.create_task(webhooks.deliver())
@@ -145,7 +146,9 @@ def test_an_end_that_was_written_is_told_though_the_coordinator_died(tmp_path: P
     assert store.exists(open_key(done.id))  # for the next start
 
     async def owe() -> list[JobRecord]:
-        webhooks = Webhooks(load_settings(webhook_secret=SECRET), store, Background(4), FarmClock())
+        webhooks = Webhooks(
+            load_settings(webhook_secret=SECRET), store, Background(4), FarmClock(), Unmetered()
+        )
         return await recover(webhooks.add)
 
     assert asyncio.run(owe()) == []

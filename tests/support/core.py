@@ -13,9 +13,11 @@ from farm.coordinator.clips import Clip, ClipEvent
 from farm.coordinator.dispatcher import Dispatcher
 from farm.coordinator.inbox import Inbox
 from farm.coordinator.maintenance import Maintenance
+from farm.coordinator.metrics import Metrics
 from farm.coordinator.reports import Report
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
+from farm.errors import StoreError
 from farm.model.job import JobRecord
 from farm.model.plan import Kind, Stage
 from farm.model.task_order import Made, Order, Ref, Step
@@ -29,6 +31,7 @@ from farm.workers.faults import TaskError
 from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
 from tests.model.test_job import job as job_of
 from tests.support.in_loop import in_loop
+from tests.support.recorded import Recorded
 
 WAIT_S = 20.0  # generous: it takes milliseconds
 
@@ -120,6 +123,7 @@ class Core:
 
         self.clock, self.failures = ManualClock(), list[str]()
         self.published: list[str] = []
+        self.write_error: StoreError | None = None
         self.store = LocalStore(str(store)) if isinstance(store, Path) else store
         self.background = Background(64, self.failures.append)
         self.inbox = Inbox[Report]()
@@ -135,7 +139,15 @@ class Core:
         self.book = JobBook(
             self.store, self.background, 1, lambda _: None, ended, lambda: self.failures.append("")
         )
-        self.sharing = self.new_sharing()
+        self.sharing, self.recorded = self.new_sharing(), Recorded()
+        self.metrics = Metrics(
+            self.recorded,
+            self.book.open,
+            self.scheduler,
+            self.workers,
+            lambda: self.write_error,
+            self.clock,
+        )
         self.maintenance = Maintenance(
             load_settings(stall_s=60.0, load_s=600.0),
             self.workers,
@@ -175,7 +187,9 @@ class Core:
         self.dispatcher.schedule()
         events: list[ClipEvent] = []
         for report in await asyncio.wait_for(self.dispatcher.reports(), wait_s):
+            self.metrics.count_report(report)
             for event in self.dispatcher.postprocess(report):
+                self.metrics.count_event(event)
                 self.sharing.apply(event)
                 events.append(event)
         await asyncio.sleep(0)  # tasks that were started are begun

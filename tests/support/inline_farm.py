@@ -34,6 +34,7 @@ from svd_engine.conditioning import Conditioning
 from svd_engine.params import RenderDefaults
 from tests.model.test_plan import B
 from tests.support.receiver import SECRET
+from tests.support.recorded import Recorded
 
 DEFAULTS = RenderDefaults(width=32, height=16, num_frames=2)
 
@@ -130,6 +131,7 @@ class InlineRuntime:
     ) -> None:
         """working: whether there are a renderer and a decoder, made by `worker`."""
         self.failures: list[str] = []
+        self.recorded = Recorded()
         self.models, self._worker = models, worker
         self._nodes = [Node("here", cpus=1.0)] if working else []
 
@@ -141,6 +143,9 @@ class InlineRuntime:
 
     def end_process(self, why: str) -> None:
         self.failures.append(why)
+
+    def meter(self) -> Recorded:
+        return self.recorded
 
     def workers(
         self,

@@ -1,0 +1,1 @@
+"""What the farm measures of itself, and how the numbers reach Prometheus."""
