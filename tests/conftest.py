@@ -10,6 +10,7 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # other tests run beside them
+os.environ.setdefault("RAY_metrics_report_interval_ms", "2000")  # ten seconds by default
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,12 @@ settings.register_profile("farm", deadline=None)  # a busy machine is no failure
 settings.load_profile("farm")
 
 
-# With pytest-xdist each process computes with one thread. The workers of a farm take all cores, and
-# the last bits of frames depend on that, so tests that compare with these take all cores, too.
-ALL_THREADS = 0
+# With pytest-xdist each process, and all that it starts, has one core to itself, and so one thread
+# for torch: threads that wait for each other on cores that others use take several times as long.
+ALL_CORES = os.sched_getaffinity(0)
 if "PYTEST_XDIST_WORKER" in os.environ:
-    import torch
-
-    ALL_THREADS = torch.get_num_threads()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the programs that tests start
+    number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.sched_setaffinity(0, {sorted(ALL_CORES)[number % len(ALL_CORES)]})
 
 SHARED_CLUSTER = pytest.StashKey[ExitStack]()
 
@@ -61,13 +60,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         group = "ray" if rank(item) else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=rank, reverse="PYTEST_XDIST_WORKER" in os.environ)
-
-
-@pytest.hookimpl(tryfirst=True)  # before fixtures compute anything
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Set the number of threads, where pytest-xdist runs several processes."""
-    if ALL_THREADS:
-        torch.set_num_threads(ALL_THREADS if item.get_closest_marker("ray") else 1)
 
 
 @pytest.hookimpl(wrapper=True)

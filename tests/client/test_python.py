@@ -1,5 +1,6 @@
 """`farm.submit` on real Ray: jobs in a running cluster, and in a farm of this process's own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from farm.errors import (
 from farm.model.farm_api import FarmApi
 from farm.model.parameters import submission_of
 from svd_engine import Engine
-from tests.conftest import draw_picture
+from tests.conftest import ALL_CORES, draw_picture
 from tests.support.farm_jobs import SMALL, open_farm, picture_bytes, wait_for
 
 PICTURE = picture_bytes()
@@ -199,24 +200,32 @@ def test_a_job_that_is_deleted_is_not_waited_for() -> None:
 
 
 PROGRAM = """
-import sys, farm
-picture, model, clip = sys.argv[1:]
-job = farm.submit(picture, model=model, width=64, height=48, num_frames=3, num_inference_steps=2)
+import hashlib, os, sys, farm
+cores, picture, model, clip = sys.argv[1:]
+os.sched_setaffinity(0, map(int, cores.split(",")))
+params = dict(width=64, height=48, num_frames=3, num_inference_steps=2)
+job = farm.submit(picture, model=model, **params)
 print(job.wait().save(clip), job.frames().shape)
-other = farm.submit(picture, model=model, width=64, height=48, num_frames=3, num_inference_steps=2)
+other = farm.submit(picture, model=model, **params)
 assert other.wait(progress=False).id != job.id
+
+from svd_engine import Engine, RenderParams
+frames = Engine.from_pretrained(model).render(picture, RenderParams(**params)).frames
+print(hashlib.sha256(frames).hexdigest())
 """
 
 
 @pytest.mark.ray
 def test_without_a_cluster_it_starts_its_own(tiny: Path, tmp_path: Path) -> None:
+    """On all cores, unlike other tests: frames depend on the number of threads."""
     (tmp_path / "a.png").write_bytes(PICTURE)
     unwanted = {"FARM_URL", "FARM_API_KEY"}
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
     environment |= {"RAY_ADDRESS": "local"}  # others may run on this machine, as this module's
     environment |= {"FARM_STORE": str(tmp_path / "store")}
     environment |= {"RAY_USAGE_STATS_ENABLED": "0", "HF_HUB_OFFLINE": "1"}
-    files = [tmp_path / "a.png", tiny, tmp_path / "clip.mp4"]
+    cores = ",".join(map(str, ALL_CORES))
+    files = [cores, tmp_path / "a.png", tiny, tmp_path / "clip.mp4"]
     done = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", "-c", PROGRAM, *map(str, files)],
         cwd=ROOT,
@@ -226,6 +235,8 @@ def test_without_a_cluster_it_starts_its_own(tiny: Path, tmp_path: Path) -> None
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split(None, 1) == [str(tmp_path / "clip.mp4"), "(3, 48, 64, 3)\n"]
+    saved, frames = done.stdout.splitlines()
+    assert saved == f"{tmp_path / 'clip.mp4'} (3, 48, 64, 3)"
     assert (tmp_path / "clip.mp4").read_bytes()[4:8] == b"ftyp"
-    assert list((tmp_path / "store" / "jobs").iterdir())
+    records = [json.loads(file.read_text()) for file in (tmp_path / "store/jobs").iterdir()]
+    assert {record["results"][0]["sha256"] for record in records} == {frames}

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+import ray
 
 from tests.support.farm_jobs import wait_for
 from tests.support.ingress_server import serving
@@ -158,3 +159,17 @@ def test_without_keys_a_proxy_is_refused(http: httpx2.Client) -> None:
         head, _, body = nginx.makefile("rb").read().partition(b"\r\n\r\n")
     assert b" 403 " in head.splitlines()[0]
     assert json.loads(body)["error"]["code"] == "keys_needed"
+
+
+def test_requests_are_in_rays_metrics(http: httpx2.Client) -> None:
+    http.get("/v1/videos/unknown")
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    labels = ('route="/v1/videos/{video_id}"', 'status="404"', 'method="GET"')
+
+    def counted() -> bool:
+        lines = httpx2.get(url).text.splitlines()
+        found = [line for line in lines if line.startswith("ray_farm_http_requests_total{")]
+        return any(all(label in line for label in labels) for line in found)
+
+    wait_for(counted)

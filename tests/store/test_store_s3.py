@@ -123,7 +123,7 @@ def test_nobody_answers(bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> Non
         store, before = S3Store(bucket.url, patience_s=1), time.monotonic()
         with pytest.raises(StoreError, match=f"nobody answers at {endpoint}"):
             store.check()
-    assert 0.5 < time.monotonic() - before < 5
+    assert 0.2 < time.monotonic() - before < 5  # the pauses between the tries are random
 
 
 def refusal(status: int, code: str, **more: str) -> ClientError:
