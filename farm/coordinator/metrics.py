@@ -15,6 +15,7 @@ from farm.model.job import JobRecord, State
 from farm.model.plan import Kind
 from farm.records.open_jobs import OpenJobs
 from farm.scheduling.scheduler import Scheduler
+from farm.store.quarantine import Quarantine
 from farm.workers.protocol import Workers
 
 STATE_S = 5.0  # between two reports of gauges
@@ -30,12 +31,13 @@ class Metrics:
         open_jobs: OpenJobs,
         scheduler: Scheduler[Clip],
         workers: Workers,
+        quarantine: Quarantine,
         write_error: Callable[[], StoreError | None],
         clock: Clock,
     ) -> None:
         """write_error: why the store cannot be written to; None if it can."""
         self._meter, self._open_jobs = meter, open_jobs
-        self._scheduler, self._workers = scheduler, workers
+        self._scheduler, self._workers, self._quarantine = scheduler, workers, quarantine
         self._write_error, self._clock = write_error, clock
         self._reported: dict[Metric, set[tuple[str, ...]]] = {}  # labels that are not zero
 
@@ -71,6 +73,7 @@ class Metrics:
         self._set_all(catalogue.OPEN_JOBS, jobs)
         self._set_all(catalogue.QUEUE_AGE, ages)
         self._set_all(catalogue.WORKERS, self._worker_states())
+        self._meter.set(catalogue.QUARANTINED, self._quarantine.count)
         self._meter.set(catalogue.STORE_WRITABLE, float(self._write_error() is None))
 
     async def keep_reporting(self) -> None:

@@ -19,7 +19,6 @@ from farm.coordinator.reports import Report
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
 from farm.coordinator.webhooks import Webhooks
-from farm.metrics import catalogue
 from farm.metrics.meter import Meter
 from farm.model.job import JobRecord, State
 from farm.ownership.renewal import Ownership
@@ -86,6 +85,7 @@ async def make_parts(
     rendering = _make_rendering(settings, runtime, ownership, background, fence)
     scheduler, workers, dispatcher = rendering.scheduler, rendering.workers, rendering.dispatcher
     sharing = Sharing(store, background, book, dispatcher, news.publish)
+    quarantine, error = Quarantine(store, background), ownership.write_error
     return Parts(
         fence=fence,
         news=news,
@@ -97,8 +97,8 @@ async def make_parts(
         sharing=sharing,
         maintenance=Maintenance(settings, workers, scheduler, dispatcher, sharing, book, clock),
         webhooks=webhooks,
-        quarantine=Quarantine(store, background, partial(meter.set, catalogue.QUARANTINED)),
-        metrics=Metrics(meter, book.open, scheduler, workers, ownership.write_error, clock),
+        quarantine=quarantine,
+        metrics=Metrics(meter, book.open, scheduler, workers, quarantine, error, clock),
     )
 
 

@@ -6,7 +6,6 @@ The farm never deletes a quarantined object, so an operator can still repair it.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -83,11 +82,8 @@ def copy_aside(store: Store, key: str, data: bytes, reason: str) -> str:
 class Quarantine:
     """The contents of a store's quarantine, as of the last look at it."""
 
-    def __init__(
-        self, store: Store, background: Background, publish: Callable[[int], None]
-    ) -> None:
-        """publish: called with the number of quarantined objects after each look."""
-        self._store, self._background, self._publish = store, background, publish
+    def __init__(self, store: Store, background: Background) -> None:
+        self._store, self._background = store, background
         self.count = 0
         self.notes: dict[str, SetAside] = {}  # by key of the note; NAMED of them at most
 
@@ -95,7 +91,6 @@ class Quarantine:
         """Look again; if the store does not answer in time, keep the result of the last look."""
         with suppress(StoreError, TimeoutError):
             await asyncio.wait_for(self._background.call(self._look), LOOK_S)
-        self._publish(self.count)
 
     async def keep_looking(self) -> None:
         """Look every LOOK_EVERY_S seconds, for ever."""

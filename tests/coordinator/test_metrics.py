@@ -14,6 +14,7 @@ from farm.scheduling.state import Fault
 from farm.store import identify
 from farm.store.known import KnownStore
 from farm.store.local import LocalStore
+from farm.store.quarantine import move_aside
 from tests.support.core import Core, die, fail, finish, run
 from tests.support.inline_farm import coordinator, parts
 from tests.support.recorded import Recorded
@@ -168,8 +169,10 @@ def test_a_whole_coordinator_measures_its_store_and_state(tmp_path: Path) -> Non
             assert recorded.count(catalogue.STORE_SECONDS, operation="put")
             assert recorded.value(catalogue.WORKERS, state="idle") == len(Kind)
             assert recorded.value(catalogue.STORE_WRITABLE) == 1
+            move_aside(await one.store(), "jobs/broken.json", b"?", "it is no JSON")
             await one.status()  # looks into the quarantine
-            assert ("farm_quarantined_objects", frozenset()) in recorded.values
+            (await parts(one)).metrics.report_state()
+            assert recorded.value(catalogue.QUARANTINED) == 1
 
     asyncio.run(test())
 

@@ -27,6 +27,7 @@ from farm.scheduling.scheduler import Scheduler
 from farm.scheduling.state import Fault
 from farm.settings import load_settings
 from farm.store.local import LocalStore
+from farm.store.quarantine import Quarantine
 from farm.workers.faults import TaskError
 from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
 from tests.model.test_job import job as job_of
@@ -145,6 +146,7 @@ class Core:
             self.book.open,
             self.scheduler,
             self.workers,
+            Quarantine(self.store, self.background),
             lambda: self.write_error,
             self.clock,
         )
