@@ -170,6 +170,13 @@ def _check_serve(arguments: list[str], _config: pytest.Config) -> None:
             raise CommandError(f"there is no module {module}")
 
 
+def _check_prometheus(arguments: list[str], _config: pytest.Config) -> None:
+    """Its options are Prometheus' own business; the files that it is given are the project's."""
+    for path in arguments:
+        if not path.startswith("-") and not (ROOT / path).exists():
+            raise CommandError(f"there is no {path}")
+
+
 def _check_script(arguments: list[str], _config: pytest.Config) -> None:
     script, *others = arguments
     found = list(ROOT.glob(re.sub(r"\$\w+", "*", script)))  # in a loop
@@ -189,6 +196,7 @@ def _check_by_source(program: str, arguments: list[str], *sources: Path) -> None
 CHECKS: dict[str, Callable[[list[str], pytest.Config], None]] = {
     "make": _check_make,
     "pip": _check_pip,
+    "prometheus": _check_prometheus,
     "pytest": _check_pytest,
     "python": _check_script,
     "ray": _check_ray,
