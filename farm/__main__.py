@@ -20,7 +20,7 @@ from farm.errors import (
 from farm.model.job import JobRecord, JobView
 from farm.quantities import counted
 from farm.records.stored import StoredJobs
-from farm.settings import load_settings
+from farm.settings import as_json, as_toml, effective, load_settings
 from svd_engine.command_line import STATUSES, Parser, one_line
 from svd_engine.nearest import did_you_mean
 
@@ -35,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
     try:
-        options.run(_farm_of(options), options)
+        if options.command == "config":
+            _config(options)
+        else:
+            options.run(_farm_of(options), options)
     except WorkerError as error:
         return _say(f"{error}{_where_to_look(options.store)}", 1)
     except (RequestError, StoreError, UnreadableError) as error:
@@ -100,6 +103,10 @@ def _parser() -> argparse.ArgumentParser:
     command("priority", _priority, "change an open job's priority")
     command("drain", _drain, "give a worker no more tasks")
     command("logs", _logs, "show a job's event log")
+    text = "show the settings in effect, and where each comes from"
+    config = commands.add_parser("config", help=text, description=text, epilog=STATUSES)
+    config.add_argument("--store", default=argparse.SUPPRESS, metavar="URL", help="as FARM_STORE")
+    config.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -128,6 +135,12 @@ def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
             action="store_true",
             help="wait for more until the job is finished",
         )
+
+
+def _config(options: argparse.Namespace) -> None:
+    settings = effective(store=options.store)
+    text = json.dumps(as_json(settings), indent=1) if options.json else "\n".join(as_toml(settings))
+    print(text)
 
 
 def _status(farm: Farm, _options: argparse.Namespace) -> None:
