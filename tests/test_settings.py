@@ -84,13 +84,13 @@ BAD = {
     "workers = true": "workers: it is not true or false, got true",
     "compile = 'often'": "compile: Input should be a valid boolean",
     'models = "nano"': "models: Input should be a list, got 'nano'",
-    "max_gpus = {acme = 'x'}": "max_gpus[acme]: Input should be a valid integer",
+    "max_gpus = {acme = 'x'}": "max_gpus['acme']: Input should be a valid integer",
     'stroe = "x"': "there is no setting 'stroe'; did you mean store?",
     'FARM_STORE = "x"': "there is no setting 'FARM_STORE'; did you mean store?",
     "[farm]\nworkers = 1": "there is no setting 'farm'",
     "workers =": "is not TOML: Invalid value (at line 1, column 10)",
     "workers = 1\nworkers = 2": "is not TOML: Cannot overwrite a value (at line 2",
-    "keys = {abc = {tenant = 'x'}}": "keys[abc]: String should match pattern",
+    "keys = {abc = {tenant = 'x'}}": "keys['abc']: String should match pattern",
     f"webhook_secret = '{SECRET[:20]}'": "webhook_secret: Value error, give whsec_ and the base64",
 }
 

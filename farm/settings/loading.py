@@ -96,8 +96,8 @@ def _not_json(error: SettingsError) -> str:
 
 def _fault(fault: Mapping[str, Any], origins: Mapping[str, Origin]) -> str:
     """One line for an error of pydantic's: the setting, what would be right, and the value."""
-    name, *below = (str(part) for part in fault["loc"] if part != "[key]")
-    where = "".join(f"[{part}]" for part in below)
+    name, *below = (part for part in fault["loc"] if part != "[key]")
+    where = "".join(f"[{part!r}]" for part in below)
     setting = variable(name)
     if origins.get(name) == "file":
         setting = f"the settings' file {config_file()}: {name}"
