@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from farm.client.farm import Farm, FarmReader
 from farm.errors import (
@@ -35,10 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
     try:
-        if options.command == "config":
-            _config(options)
-        else:
-            options.run(_farm_of(options), options)
+        if options.here is not None:
+            return int(options.here(options))
+        options.run(_farm_of(options), options)
     except WorkerError as error:
         return _say(f"{error}{_where_to_look(options.store)}", 1)
     except (RequestError, StoreError, UnreadableError) as error:
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Inspect a farm, and control its jobs.",
         epilog=STATUSES,
     )
+    parser.set_defaults(here=None)
     parser.add_argument("--store", metavar="URL", help="the farm's store (default: FARM_STORE)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -103,11 +104,22 @@ def _parser() -> argparse.ArgumentParser:
     command("priority", _priority, "change an open job's priority")
     command("drain", _drain, "give a worker no more tasks")
     command("logs", _logs, "show a job's event log")
-    text = "show the settings in effect, and where each comes from"
-    config = commands.add_parser("config", help=text, description=text, epilog=STATUSES)
-    config.add_argument("--store", default=argparse.SUPPRESS, metavar="URL", help="as FARM_STORE")
-    config.add_argument("--json", action="store_true", help="print JSON")
+    _add_commands_here(commands)
     return parser
+
+
+def _add_commands_here(commands: Any) -> None:
+    """Add the commands that concern this machine, and need no farm."""
+    for name, run, text in (
+        ("config", _config, "show the settings in effect, and where each comes from"),
+        ("doctor", _doctor, "check what a farm needs on this machine, with or without a farm"),
+    ):
+        sub = commands.add_parser(name, help=text, description=text, epilog=STATUSES)
+        sub.set_defaults(here=run)
+        sub.add_argument(
+            "--store", default=argparse.SUPPRESS, metavar="URL", help="instead of FARM_STORE"
+        )
+        sub.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
@@ -137,10 +149,17 @@ def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
         )
 
 
-def _config(options: argparse.Namespace) -> None:
+def _config(options: argparse.Namespace) -> int:
     settings = effective(store=options.store)
     text = json.dumps(as_json(settings), indent=1) if options.json else "\n".join(as_toml(settings))
     print(text)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from farm.doctor.command import run  # loads much that other commands do not need
+
+    return run(options)
 
 
 def _status(farm: Farm, _options: argparse.Namespace) -> None:

@@ -4,9 +4,9 @@ No other package of the farm reads the environment.
 """
 
 from farm.settings.effective import Effective, as_json, as_toml, effective
-from farm.settings.environment import ray_address, ray_environment, set_ray_address
+from farm.settings.environment import config_file, ray_address, ray_environment, set_ray_address
 from farm.settings.fields import KEYS, Address, Key, Settings
-from farm.settings.loading import VARIABLES, handed_on, load_settings
+from farm.settings.loading import VARIABLES, handed_on, load_settings, read_keys
 
 __all__ = [
     "KEYS",
@@ -17,10 +17,12 @@ __all__ = [
     "Settings",
     "as_json",
     "as_toml",
+    "config_file",
     "effective",
     "handed_on",
     "load_settings",
     "ray_address",
     "ray_environment",
+    "read_keys",
     "set_ray_address",
 ]

@@ -11,7 +11,7 @@ from pydantic_settings import SettingsError
 from farm.errors import RequestError
 from farm.masking import mask_urls
 from farm.settings.environment import CONFIG, PREFIX, config_file, farm_variables
-from farm.settings.fields import Address, Settings
+from farm.settings.fields import KEYS, Address, Key, Settings
 from farm.settings.file import names_in
 from svd_engine.nearest import did_you_mean
 
@@ -51,6 +51,18 @@ def load_settings(**given: Any) -> Settings:
     if settings.keys_file is not None:
         changes["keys_file"] = settings.keys_file.expanduser().absolute()
     return settings.model_copy(update=changes)
+
+
+def read_keys(file: Path) -> Mapping[str, Key]:
+    """The keys in a file. Raises RequestError if it cannot be read, or contains anything else."""
+    try:
+        return KEYS.validate_json(file.read_bytes())
+    except OSError as error:
+        raise RequestError(f"FARM_KEYS_FILE: {file}: {error.strerror}") from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"] if part != "[key]")
+        raise RequestError(f"FARM_KEYS_FILE: {file}: {where[:80]} {fault['msg']}") from error
 
 
 def handed_on(settings: Settings) -> dict[str, Any]:
