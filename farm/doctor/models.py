@@ -1,5 +1,6 @@
 """Checks of the models that the farm offers: their files, and the licences of gated ones."""
 
+import re
 from pathlib import Path
 
 from farm.doctor.check import Context, Finding, Findings, failed, ok, unknown, warning
@@ -16,7 +17,7 @@ def models(context: Context) -> Findings:
             yield from _files(name, folder)
         elif name == "tiny":
             yield ok("tiny is made when it is first asked for.")
-        elif "/" in HUB_NAMES.get(name, name):
+        elif _hub_id(name):
             yield unknown(
                 f"{name} is not on this machine: each node downloads it when it first needs it.",
                 "Nothing needs to be done if the hub gives it, which the check of licences tells.",
@@ -28,8 +29,8 @@ def models(context: Context) -> Findings:
 def licences(context: Context) -> Findings:
     """Whether the hub gives this machine the models that are not here."""
     settings = context.need_settings()
-    ids = {name: HUB_NAMES.get(name, name) for name in settings.models if _folder(name) is None}
-    asked = {name: hub_id for name, hub_id in ids.items() if "/" in hub_id}
+    absent = [name for name in settings.models if _folder(name) is None]
+    asked = {name: hub_id for name in absent if (hub_id := _hub_id(name))}
     if not asked:
         yield ok("All models are on this machine, or in the package.")
     for name, hub_id in asked.items():
@@ -42,8 +43,8 @@ def _folder(name: str) -> Path | None:
         return NANO
     if Path(name).is_dir():
         return Path(name)
-    hub_id = HUB_NAMES.get(name, name)
-    if hub_id.count("/") != 1 or hub_id.startswith((".", "/", "~")):
+    hub_id = _hub_id(name)
+    if hub_id is None:
         return None
     from huggingface_hub import snapshot_download
 
@@ -51,6 +52,13 @@ def _folder(name: str) -> Path | None:
         return Path(snapshot_download(hub_id, local_files_only=True))
     except Exception:  # the client raises errors of its own and of others for a missing snapshot
         return None
+
+
+def _hub_id(name: str) -> str | None:
+    """The model's name on the hub, owner/name; None if it cannot be one of the hub's."""
+    hub_id = HUB_NAMES.get(name, name)
+    is_id = re.fullmatch(r"\w[\w.-]*/[\w.-]+", hub_id, re.ASCII)
+    return hub_id if is_id else None
 
 
 def _files(name: str, folder: Path) -> Findings:
