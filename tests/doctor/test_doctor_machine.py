@@ -35,17 +35,15 @@ CUDA = Torch(
 
 def test_versions_that_are_missing_or_others(monkeypatch: pytest.MonkeyPatch) -> None:
     right = metadata.version
+    torch = right("torch").partition("+")[0]
+    others = {"ray": "2.10.0", "numpy": "2.3.9", "torch": f"{torch}+cu999"}
 
     def wrong(name: str) -> str:
         if name == "tenacity":
             raise metadata.PackageNotFoundError(name)
-        return {
-            "ray": "2.10.0",
-            "numpy": "2.3.9",
-            "torch": f"{right('torch').partition('+')[0]}+cu999",
-        }.get(name, right(name))
+        return others.get(name, right(name))
 
-    monkeypatch.setattr(installation.metadata, "version", wrong)
+    monkeypatch.setattr(metadata, "version", wrong)
     missing, outside, other = findings(installation.packages)
     assert missing.text == "These packages are missing: tenacity."
     assert outside.text == "ray is 2.10.0, and must be ray<3,>=2.60."
@@ -75,7 +73,7 @@ def test_what_is_scarce(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {each.status for each in findings(check)} == {Status.WARNING}
 
 
-GPUS = {
+GPUS: dict[str, tuple[list[Gpu], dict[str, Any], str, str]] = {
     "all fits": ([CARD], {}, "ok", "fits the driver 550.54"),
     "no GPU": ([], {"usable": False, "capabilities": []}, "ok", "compute on the CPU"),
     "CPU build": ([CARD], {"cuda": None, "usable": False}, "failed", "a build without CUDA"),
@@ -190,7 +188,7 @@ for found in findings(models.licences, limit_s=float(sys.argv[2]), **given):
 
 
 def licences(
-    place: Path, names: list[str], limit_s: float = 20, **environment: str
+    place: Path, names: list[str], environment: dict[str, str], limit_s: float = 20
 ) -> list[Finding]:
     """In a process of its own, since the hub's client reads the environment when it is loaded."""
     own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(place)}
@@ -212,7 +210,7 @@ def test_what_the_hub_says_of_licences(place: Path) -> None:
     with served(Hub) as port:
         hub = {"HF_ENDPOINT": f"http://127.0.0.1:{port}"}
         names = ["nano", "some/open", "some/gated", "some/none", "some/down"]
-        given, gated, none, down = licences(place, names, **hub)
+        given, gated, none, down = licences(place, names, hub)
         assert given.status == "ok"
         assert gated.status == "failed"
         assert "some/gated to this machine, which has HF_TOKEN" in gated.text
@@ -220,16 +218,16 @@ def test_what_the_hub_says_of_licences(place: Path) -> None:
         assert none.status == "failed"
         assert "The hub knows no some/none" in none.text
         assert down.status == "not checked"
-        (late,) = licences(place, ["some/slow"], 1.5, **hub)
+        (late,) = licences(place, ["some/slow"], hub, 1.5)
         assert late.text == "The check did not end within 1.5 s."
-        without = licences(place, ["some/gated"], **hub, HF_TOKEN="")[0]
+        without = licences(place, ["some/gated"], hub | {"HF_TOKEN": ""})[0]
         assert "which has no token (set HF_TOKEN" in without.text
-    unreachable = licences(place, [], HF_ENDPOINT=f"http://127.0.0.1:{port}")
+    unreachable = licences(place, [], hub)
     assert {each.status for each in unreachable} == {"not checked"}
     assert len(unreachable) == 3  # those that are offered by default
-    offline = licences(place, [], HF_HUB_OFFLINE="1")
+    offline = licences(place, [], {"HF_HUB_OFFLINE": "1"})
     assert all("HF_HUB_OFFLINE is set" in each.text for each in offline)
-    assert licences(place, ["nano", "tiny"])[0].status == "ok"
+    assert licences(place, ["nano", "tiny"], {})[0].status == "ok"
 
 
 class Healthy(BaseHTTPRequestHandler):
