@@ -120,6 +120,11 @@ def _add_commands_here(commands: Any) -> None:
             "--store", default=argparse.SUPPRESS, metavar="URL", help="instead of FARM_STORE"
         )
         sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument(
+        "--bundle", metavar="FILE", help="write an archive for a report of a fault, without secrets"
+    )
+    sub.add_argument("--job", metavar="JOB", help="with this job's record, log and clips in it")
+    sub.add_argument("--yes", action="store_true", help="write it without asking")
 
 
 def _add_options(parser: argparse.ArgumentParser, command: str) -> None:

@@ -36,6 +36,7 @@ class Context:
 
     settings: Settings | None  # None if they are wrong
     fault: str = ""  # what is wrong with them
+    store: str | None = None  # of the command's option --store
 
     def need_settings(self) -> Settings:
         """The settings. Raises Unchecked if they are wrong."""

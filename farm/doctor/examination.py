@@ -21,7 +21,7 @@ class Result(NamedTuple):
 def context_of(store: str | None) -> Context:
     """The settings that are in effect here, or what is wrong with them."""
     try:
-        return Context(load_settings(store=store))
+        return Context(load_settings(store=store), store=store)
     except RequestError as error:
         return Context(None, str(error))
 

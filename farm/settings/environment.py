@@ -11,6 +11,22 @@ CONFIG_NAME = "farm.toml"  # its name in the working directory, where FARM_CONFI
 _OF_A_SERVICE = re.compile(
     r"FARM_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
+# What decides how the farm's libraries work, for a report of a fault.
+_TOLD = re.compile(
+    r"(FARM|RAY|AWS|HF|HUGGINGFACE|CUDA|NVIDIA|NCCL|TORCH|PYTORCH|OMP|MKL|IMAGEIO|SSL)_\w+"
+    r"|(https?|no|all)_proxy|PYTHONPATH|KUBERNETES_SERVICE_HOST|SLURM_JOB_ID",
+    re.IGNORECASE,
+)
+
+
+def environment() -> dict[str, str]:
+    """All variables."""
+    return dict(os.environ)
+
+
+def environment_for_reports() -> dict[str, str]:
+    """The variables that decide how the farm and its libraries work, secrets included."""
+    return {name: value for name, value in sorted(os.environ.items()) if _TOLD.fullmatch(name)}
 
 
 def farm_variables() -> dict[str, str]:
