@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 MASK = "***"
 SHORTEST = 6  # characters of a value that is looked for everywhere: shorter ones are in any text
@@ -42,10 +42,10 @@ def is_secret_name(name: str) -> bool:
 
 
 def secrets_of_url(url: str) -> list[str]:
-    """The password in a URL, and the user if there is one."""
+    """The password in a URL, and the user if there is one, both unquoted."""
     try:
         parts = urlsplit(url)
-        return [text for text in (parts.password, parts.username) if text]
+        return [unquote(text) for text in (parts.password, parts.username) if text]
     except ValueError:  # it is no URL
         return []
 

@@ -73,7 +73,7 @@ def _bundle(options: argparse.Namespace, context: Context, told: dict[str, objec
     parts = parts_of(context, told, options.job)
     _say(f"\nThis goes into {options.bundle}, with *** in place of secrets:")
     for part in parts:
-        _say(f"  {part.name:18} {len(part.text):8} bytes  {part.what}")
+        _say(f"  {part.name:18} {len(part.text.encode()):8} bytes  {part.what}")
     if not options.yes:
         sys.stderr.write("Write it? [y/N] ")
         sys.stderr.flush()
