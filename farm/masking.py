@@ -62,14 +62,10 @@ class Masking:
 
     def text(self, text: str) -> str:
         """The text without secrets."""
-        before = None
-        while text != before:  # what is left and right of a masked one may form another
-            before = text
-            for known in self._known:
-                text = known.sub(MASK, text)
-            text = _SHAPES.sub(MASK, mask_urls(text))
-            text = _BESIDE_NAME.sub(rf"\g<1>{MASK}", text)
-        return text
+        for known in self._known:
+            text = known.sub(MASK, text)
+        text = _SHAPES.sub(MASK, mask_urls(text))
+        return _BESIDE_NAME.sub(rf"\g<1>{MASK}", text)
 
     def value(self, value: Any, name: str = "") -> Any:
         """A value of JSON without secrets. name: of the field that it is in."""

@@ -225,6 +225,7 @@ class Planted:
             for form in forms_of(secret):
                 yield {"why": f"it says {form}", form: [form]}
         yield {"why": f"signed with {self.webhooks}", "token": self.signature}
+        yield {"why": f"the key is {self.webhooks.removeprefix('whsec_')}"}
         yield {"key": self.key, "header": f"Authorization: Bearer {self.signature}"}
 
 
@@ -282,7 +283,10 @@ def _archive(folder: Path, planted: Planted, job: str, log: Path) -> list[Part]:
         context = context_of(str(folder / "store"))
         assert context.settings is not None, context.fault
         signed = f"https://h/x?X-Amz-Signature={planted.signature}&y"
-        found = {"text": f"{planted.aws} at {signed}", "token": planted.signature}
+        found: dict[str, object] = {
+            "text": f"{planted.aws} at {signed}",
+            "token": planted.signature,
+        }
         return parts_of(context, found, job)
 
 
