@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from farm.client.farm import Farm, FarmReader
 from farm.errors import (
@@ -20,7 +21,7 @@ from farm.errors import (
 from farm.model.job import JobRecord, JobView
 from farm.quantities import counted
 from farm.records.stored import StoredJobs
-from farm.settings import load_settings
+from farm.settings import as_json, as_toml, effective, load_settings
 from svd_engine.command_line import STATUSES, Parser, one_line
 from svd_engine.nearest import did_you_mean
 
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
     try:
+        if options.here is not None:
+            return int(options.here(options))
         options.run(_farm_of(options), options)
     except WorkerError as error:
         return _say(f"{error}{_where_to_look(options.store)}", 1)
@@ -76,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Inspect a farm, and control its jobs.",
         epilog=STATUSES,
     )
+    parser.set_defaults(here=None)
     parser.add_argument("--store", metavar="URL", help="the farm's store (default: FARM_STORE)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -100,7 +104,27 @@ def _parser() -> argparse.ArgumentParser:
     command("priority", _priority, "change an open job's priority")
     command("drain", _drain, "give a worker no more tasks")
     command("logs", _logs, "show a job's event log")
+    _add_commands_here(commands)
     return parser
+
+
+def _add_commands_here(commands: Any) -> None:
+    """Add the commands that concern this machine, and need no farm."""
+    for name, run, text in (
+        ("config", _config, "show the settings in effect, and where each comes from"),
+        ("doctor", _doctor, "check what a farm needs on this machine, with or without a farm"),
+    ):
+        sub = commands.add_parser(name, help=text, description=text, epilog=STATUSES)
+        sub.set_defaults(here=run)
+        sub.add_argument(
+            "--store", default=argparse.SUPPRESS, metavar="URL", help="instead of FARM_STORE"
+        )
+        sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument(
+        "--bundle", metavar="FILE", help="write an archive for a report of a fault, without secrets"
+    )
+    sub.add_argument("--job", metavar="JOB", help="with this job's record, log and clips in it")
+    sub.add_argument("--yes", action="store_true", help="write it without asking")
 
 
 def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
@@ -128,6 +152,19 @@ def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
             action="store_true",
             help="wait for more until the job is finished",
         )
+
+
+def _config(options: argparse.Namespace) -> int:
+    settings = effective(store=options.store)
+    text = json.dumps(as_json(settings), indent=1) if options.json else "\n".join(as_toml(settings))
+    print(text)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from farm.doctor.command import run  # loads much that other commands do not need
+
+    return run(options)
 
 
 def _status(farm: Farm, _options: argparse.Namespace) -> None:

@@ -13,13 +13,16 @@ HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
 # The packages and single files of the farm in layers, the lowest first. Each may import only from
 # lower layers, not from its own.
 FLOORS: list[set[str]] = [
-    {"artifacts", "background", "clock", "errors", "metrics", "quantities", "recent"},
+    {
+        *("artifacts", "background", "clock", "errors", "masking", "metrics", "quantities"),
+        "recent",
+    },
     {"net", "store"},
     {"model"},
     {"scheduling", "settings"},
     {"ownership", "records", "workers", "simulate"},
     {"coordinator"},
-    {"client"},
+    {"client", "doctor"},
     {"__init__", "__main__", "batch", "ingress"},
     {"bench"},
 ]
@@ -52,6 +55,7 @@ HOMES = {
         "farm/bench/http",
         "farm/bench/start",
         "farm/client/ray_link",
+        "farm/doctor/ray_probe",
         "farm/ingress/serve_app",
         "farm/metrics/ray_meter",
         "farm/workers/actor",
@@ -60,7 +64,12 @@ HOMES = {
         "farm/workers/lifeline",
         "farm/workers/pool",
     },
-    "torch": {"farm/workers/engines", "farm/workers/previews", "farm/workers/worker"},
+    "torch": {
+        "farm/doctor/torch_probe",
+        "farm/workers/engines",
+        "farm/workers/previews",
+        "farm/workers/worker",
+    },
     "boto3": {"farm/store/s3"},
     "httpx2": {"farm/client/http_remote", "farm/net/outbound"},
     "diffusers": set(),
@@ -75,6 +84,7 @@ UNLOADED = {
     "farm.client.http_remote": HEAVY - {"httpx2"},
     "farm.client.job": HEAVY,
     "farm.coordinator.webhooks": HEAVY - {"httpx2"},
+    "farm.doctor.checks": HEAVY,
     "farm.errors": HEAVY,
     "farm.ingress.app": HEAVY - {"fastapi", "httpx2"},
     "farm.model.job": HEAVY,
@@ -188,5 +198,5 @@ def test_the_environment_is_read_in_few_places() -> None:
         for name, path in modules(package).items()
         if "os.environ" in path.read_text() or "getenv" in path.read_text()
     }
-    permitted = {"svd_engine/tiny", "farm/workers/actor", "farm/settings"}
+    permitted = {"svd_engine/tiny", "farm/workers/actor", "farm/settings/environment"}
     assert readers - {"farm/bench/http"} == permitted

@@ -30,6 +30,7 @@ BROUGHT = {
     "aiohttp": "ray",
     "anyio": "fastapi",
     "botocore": "boto3",
+    "packaging": "ray",
     "pydantic_core": "pydantic",
     "starlette": "fastapi",
 }

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from farm.batch.manifest import parse_manifest
-from farm.settings import KEYS, Address, Settings
+from farm.settings import KEYS, VARIABLES, Settings, load_settings
 from tests.support.commands import CommandError, all_options, check_command
 from tests.support.http_samples import SampleError, check_request, check_sample, samples
 from tests.support.names import NameFault, check_names
 from tests.support.pages import ROOT, Command, Page, pages
 
 PAGES = pages()
-SETTINGS = {f"FARM_{n.upper()}" for n in (*Settings.model_fields, *Address.model_fields)}
+SETTINGS = set(VARIABLES)
 # Pytest's, and mistakes that a page speaks of.
 OTHERS = {"--durations", "--help", "--sedes"}
 
@@ -185,6 +185,17 @@ def test_keys_and_manifests_are_such_as_the_farm_reads() -> None:
         assert len(parse_manifest(block.code.encode(), "rows.csv")) == block.code.count("\n") - 1
     assert keys
     assert tables
+
+
+def test_settings_files_are_such_as_the_farm_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = [block for each in PAGES for block in each.blocks if block.language == "toml"]
+    assert blocks
+    monkeypatch.setenv("FARM_CONFIG", str(tmp_path / "farm.toml"))
+    for block in blocks:
+        (tmp_path / "farm.toml").write_text(block.code)
+        assert load_settings().model_fields_set, str(block)
 
 
 # What takes a GPU, a download, or minutes.

@@ -14,7 +14,7 @@ from farm.client.ray_link import RayLink
 from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
 from farm.metrics.ray_meter import RayMeter
-from farm.settings import load_settings, ray_address, set_ray_address
+from farm.settings import handed_on, load_settings, ray_address, set_ray_address
 from farm.workers.cluster import answers, check_token, running_cluster
 from farm.workers.lifeline import lifeline
 
@@ -22,9 +22,9 @@ REPLICAS = 2
 PATIENCE_S = 30.0  # for a coordinator that does not answer; then the client gets 503
 
 
-def _build() -> FastAPI:
-    """The app; called in each replica."""
-    settings = load_settings()
+def _build(given: dict[str, Any]) -> FastAPI:
+    """The app; called in each replica. given: as for `load_settings`."""
+    settings = load_settings(**given)
     check_token()
     # Serve has no public way to ask for the address it listens at.
     client: Any = serve.context._get_global_client()
@@ -43,7 +43,12 @@ _deployment = serve.deployment(
 
 
 def app(_arguments: dict[str, str]) -> serve.Application:
-    """The Serve application. `serve run` calls this before it joins or starts a cluster."""
+    """The Serve application. `serve run` calls this before it joins or starts a cluster.
+
+    The settings that are given here, by the environment or a file, hold in all replicas. Others
+    come from a replica's own environment, which it has from `ray start`.
+    """
+    given = handed_on(load_settings())
     if not ray.is_initialized() and not ray_address():
         port = HTTPOptions().port
         if answers(f"127.0.0.1:{port}"):  # both would listen, and share the requests
@@ -53,4 +58,4 @@ def app(_arguments: dict[str, str]) -> serve.Application:
             )
         if found := running_cluster():
             set_ray_address(found)
-    return _deployment(serve.ingress(_build)()).bind()
+    return _deployment(serve.ingress(lambda: _build(given))()).bind()

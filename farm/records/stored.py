@@ -47,9 +47,10 @@ class StoredJobs(ReadOnlyFarm):
 
     async def show(self, job: str) -> JobView:
         """Like ReadOnlyFarm's. Raises UnreadableError if the job's record cannot be read."""
-        return self._show(job)
+        return self.look_up(job)
 
-    def _show(self, name: str) -> JobView:
+    def look_up(self, name: str) -> JobView:
+        """Like `show`."""
         stored = self._store.get(job_key(name)) if is_key(job_key(name)) else None
         if stored is None:
             message = f"there is no job {name!r} in {self._store.where()}"
@@ -89,7 +90,7 @@ class StoredJobs(ReadOnlyFarm):
     def _read(self, name: str) -> JobRecord | None:
         """Read a job; None if it is gone, or unreadable, of which a warning is logged."""
         try:
-            return self._show(name).job
+            return self.look_up(name).job
         except JobError:
             return None
         except UnreadableError as error:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from farm.errors import StoreError
@@ -14,6 +15,7 @@ __all__ = [
     "KnownStore",
     "Store",
     "Stored",
+    "folder_of",
     "identify",
     "is_key",
     "open_store",
@@ -44,6 +46,12 @@ def open_store(url: str, *, make: bool = True, patience_s: float | None = None) 
 
         return S3Store(url) if patience_s is None else S3Store(url, patience_s)
     raise StoreError(f"no store for {url!r}: {USAGE}")
+
+
+def folder_of(url: str) -> Path | None:
+    """The folder of a store; None if it is not one. Raises StoreError as `open_store` does."""
+    store = open_store(url, make=False)
+    return store.folder if isinstance(store, LocalStore) else None
 
 
 def split_s3(url: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal, TypeVar
 from urllib.parse import quote
@@ -194,6 +195,16 @@ class S3Store:
             if not may_be_checksums(error.__cause__) or not self._takes_writes_without(patience_s):
                 raise
             raise StoreError(f"{error}; {CHECKSUMS}", reason=error.reason) from error
+
+    def server_time(self) -> float:
+        """The server's clock, in seconds since 1970 and to the second, as an answer has it."""
+
+        def ask(client: "S3Client") -> float:
+            answer = client.list_objects_v2(Bucket=self.bucket, Prefix=self._base, MaxKeys=1)
+            date = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
+            return parsedate_to_datetime(date).timestamp()
+
+        return self._ask("list", "", ask)
 
     def _takes_writes_without(self, patience_s: float) -> bool:
         """Whether the server accepts writes without the checksums that boto3 adds."""

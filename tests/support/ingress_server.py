@@ -37,7 +37,7 @@ def serving(store: Path | str, prefix: str = "", **settings: Any) -> Iterator[st
         for name, text in environment.items():
             patch.setenv(name, text)
         patch.setattr(serve_app, "_deployment", configured)
-        port = _start_serve()
+        port = start_serve()
         try:
             serve.run(serve_app.app({}), name=NAME, route_prefix=prefix or "/")
             yield f"http://127.0.0.1:{port}{prefix}"
@@ -45,7 +45,7 @@ def serving(store: Path | str, prefix: str = "", **settings: Any) -> Iterator[st
             serve.delete(NAME)
 
 
-def _start_serve() -> int:
+def start_serve() -> int:
     """Serve's port; Serve stays for as long as the cluster does."""
     client: Any = serve.context._get_global_client(raise_if_no_controller_running=False)
     if client is None:

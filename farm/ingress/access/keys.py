@@ -3,12 +3,9 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-
-from pydantic import ValidationError
 
 from farm.errors import RequestError
-from farm.settings import KEYS, Key, Settings
+from farm.settings import Key, Settings, read_keys
 
 log = logging.getLogger("farm")
 
@@ -24,10 +21,9 @@ class Keys:
             raise RequestError("FARM_KEYS and FARM_KEYS_FILE: give one of them")
         self._file, self._clock = settings.keys_file, clock
         self._known: Mapping[str, Key] = settings.keys
-        self._text: bytes | None = None
         self._looked = clock()
         if self._file is not None:
-            self._load(self._file)
+            self._known = read_keys(self._file)
 
     @property
     def needed(self) -> bool:
@@ -39,19 +35,7 @@ class Keys:
         if self._file is not None and self._clock() - self._looked >= LOOK_S:
             self._looked = self._clock()
             try:
-                self._load(self._file)
+                self._known = read_keys(self._file)
             except RequestError as error:  # the file may be half written
                 log.error("%s; the keys read before stay in force", error)
         return self._known.get(name)
-
-    def _load(self, file: Path) -> None:
-        try:
-            text = file.read_bytes()
-            if text != self._text:
-                self._known, self._text = KEYS.validate_json(text), text
-        except OSError as error:
-            raise RequestError(f"FARM_KEYS_FILE: {file}: {error.strerror}") from error
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(part) for part in fault["loc"] if part != "[key]")
-            raise RequestError(f"FARM_KEYS_FILE: {file}: {where[:80]} {fault['msg']}") from error

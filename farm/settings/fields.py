@@ -1,14 +1,9 @@
-"""The farm's settings, which come from environment variables FARM_*.
-
-No other module of the farm reads the environment.
-"""
+"""The fields of the farm's settings: their names, types, limits and defaults."""
 
 import base64
-import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -18,19 +13,14 @@ from pydantic import (
     Field,
     SecretStr,
     TypeAdapter,
-    ValidationError,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from farm.errors import RequestError
 from farm.model.request import Sha256
+from farm.settings.environment import PREFIX, config_file, data_folder
+from farm.settings.file import File
 from farm.store.keys import Name
 from svd_engine.picture_files import MAX_PIXELS
-
-
-def _data_folder() -> str:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
-    return f"file://{Path(base) / 'svd-farm'}"
 
 
 def _whsec(secret: SecretStr) -> SecretStr:
@@ -72,11 +62,14 @@ KEYS = TypeAdapter(Keys)
 
 
 class Settings(BaseSettings):
-    """The settings of a farm. The variable of each is FARM_ and its name in capitals."""
+    """The settings of a farm: from arguments, the environment, the settings' file, or defaults.
 
-    model_config = SettingsConfigDict(env_prefix="FARM_", frozen=True, extra="forbid")
+    The variable of each is FARM_ and its name in capitals.
+    """
 
-    store: str = Field(default_factory=_data_folder)  # a folder or s3:// URL for all lasting data
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    store: str = Field(default_factory=data_folder)  # a folder or s3:// URL for all lasting data
     workers: int | None = Field(None, ge=1)  # default: one per GPU, or per node without GPUs
     max_jobs: int = Field(10_000, ge=1)  # open jobs of all tenants
     max_jobs_per_tenant: int | None = Field(None, ge=1)  # open jobs; default: max_jobs
@@ -100,52 +93,24 @@ class Settings(BaseSettings):
     webhook_secret: Annotated[SecretStr, AfterValidator(_whsec)] | None = None  # whsec_BASE64
     webhook_private: bool = False  # whether webhooks may go to this machine and its network
 
-
-def ray_address() -> str:
-    """The Ray cluster to join, from RAY_ADDRESS; `local` starts one for this process alone."""
-    return os.environ.get("RAY_ADDRESS", "")
-
-
-def set_ray_address(address: str) -> None:
-    """Set RAY_ADDRESS for Ray in this process and for the processes that it starts."""
-    os.environ["RAY_ADDRESS"] = address
-
-
-def ray_environment() -> dict[str, str]:
-    """The environment for Ray's command line: its cluster asks for a token unless turned off."""
-    return {"RAY_AUTH_MODE": "token", **os.environ}
-
-
-def _got(fault: Mapping[str, Any]) -> str:
-    return "" if fault["loc"][0] == "webhook_secret" else f", got {fault['input']!r}"
-
-
-def load_settings(**given: Any) -> Settings:
-    """Read the settings; `given` values that are not None take precedence.
-
-    Raises RequestError, which names the setting at fault. The store is always returned as a URL.
-    """
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        faults = (
-            f"FARM_{str(fault['loc'][0]).upper()}: {fault['msg']}{_got(fault)}"
-            for fault in error.errors()
-        )
-        raise RequestError("; ".join(faults)) from error
-    except Exception as error:  # pydantic-settings' own, for a value that is not JSON
-        raise RequestError(f"settings: {error}") from error
-    if "://" in settings.store:
-        return settings
-    # Made absolute, because workers have another working directory.
-    store = f"file://{Path(settings.store).expanduser().absolute()}"
-    return settings.model_copy(update={"store": store})
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources in the order of their precedence."""
+        file = config_file()
+        return (init_settings, env_settings, *([File(settings_cls, file)] if file else []))
 
 
 class Address(BaseSettings):
     """The farm that a Python program uses, from FARM_URL and FARM_API_KEY."""
 
-    model_config = SettingsConfigDict(env_prefix="FARM_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     url: str | None = None  # a server like http://host:8000; default: the farm of the Ray cluster
     api_key: str | None = None
