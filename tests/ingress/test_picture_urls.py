@@ -96,5 +96,5 @@ def test_settings_of_hosts(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FARM_PICTURE_HOSTS", json.dumps(["A.example", "*.b.example"]))
     assert load_settings().picture_hosts == ("a.example", "*.b.example")
     monkeypatch.setenv("FARM_PICTURE_HOSTS", json.dumps([value]))
-    with pytest.raises(RequestError, match=r"FARM_PICTURE_HOSTS: .*give host names, like"):
+    with pytest.raises(RequestError, match=r"FARM_PICTURE_HOSTS\[0\]: .*give host names, like"):
         load_settings()
