@@ -1,12 +1,14 @@
 """`python -m farm`: the operator's command line, to inspect a farm and control its jobs."""
 
 import argparse
+import csv
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import date
 from typing import Any
 
 from farm.client.farm import Farm, FarmReader
@@ -19,6 +21,7 @@ from farm.errors import (
     WorkerError,
 )
 from farm.model.job import JobRecord, JobView
+from farm.model.usage import COLUMNS, FIRST_DAY, rows, usage_by_day
 from farm.quantities import counted
 from farm.records.stored import StoredJobs
 from farm.settings import as_json, as_toml, effective, load_settings
@@ -27,7 +30,8 @@ from svd_engine.nearest import did_you_mean
 
 FOLLOW_S = 1.0  # between two reads of a log that is followed
 DEMO = "demo/store"  # the store that `make demo` leaves behind
-STORED = ("jobs", "show", "logs")  # commands that can read a store without a running farm
+STORED = ("jobs", "show", "logs", "usage")  # commands that can read a store without a running farm
+PAGE = 1000  # jobs that are read at once
 NAMED = 1000  # the number of ids in which to look for one like an unknown id
 
 
@@ -104,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     command("priority", _priority, "change an open job's priority")
     command("drain", _drain, "give a worker no more tasks")
     command("logs", _logs, "show a job's event log")
+    command("usage", _usage, "print what tenants used by day, as CSV")
     _add_commands_here(commands)
     return parser
 
@@ -138,6 +143,14 @@ def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
         parser.add_argument("--after", default="", metavar="JOB", help="list jobs after this id")
         parser.add_argument(
             "--limit", type=int, default=100, metavar="N", help="list N jobs (default: 100)"
+        )
+    if command == "usage":
+        parser.add_argument(
+            "--since",
+            type=_day,
+            default=FIRST_DAY,
+            metavar="DAY",
+            help="from YYYY-MM-DD on, in UTC",
         )
     if command == "drain":
         parser.add_argument("worker", metavar="WORKER", help="a worker's name, such as renderer-0")
@@ -196,6 +209,26 @@ def _jobs(farm: FarmReader, options: argparse.Namespace) -> None:
         print(_line(job))
     if not jobs:
         print("no jobs" if options.all else "no open jobs; --all shows the finished ones too")
+
+
+def _usage(farm: FarmReader, options: argparse.Namespace) -> None:
+    table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows(usage_by_day(_all_jobs(farm), options.since)))
+
+
+def _all_jobs(farm: FarmReader) -> Iterator[JobRecord]:
+    after = ""
+    while jobs := farm.jobs(after, PAGE):
+        yield from jobs
+        after = jobs[-1].id
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"give a day, like 2026-11-28, not {text!r}") from error
 
 
 def _line(job: JobRecord) -> str:

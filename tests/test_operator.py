@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,5 +68,27 @@ def test_what_an_operator_is_told(
         capsys.readouterr()
         assert await run("jobs") == 0
         assert capsys.readouterr().out == "no open jobs; --all shows the finished ones too\n"
+
+    operate(test)
+
+
+def test_usage_is_csv(operate: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    async def test(farm: Farm, run: Run) -> None:
+        asked = submission(Path("nano"), width=32, height=16, num_frames=2, tenant="acme")
+        job = (await asyncio.to_thread(farm.submit, asked, picture_bytes())).job.id
+        assert await run("usage") == 0
+        heading = (
+            "day,tenant,jobs,completed,failed,cancelled,clips_rendered,clips_reused,gpu_seconds"
+        )
+        assert capsys.readouterr().out.splitlines() == [heading]  # it is open
+        await asyncio.to_thread(farm.cancel, job)
+        today = datetime.now(UTC).date()
+        assert await run("usage", "--since", str(today)) == 0
+        assert capsys.readouterr().out.splitlines() == [heading, f"{today},acme,1,0,0,1,0,0,0.0"]
+        assert await run("usage", "--since", str(today + timedelta(days=1))) == 0
+        assert capsys.readouterr().out.splitlines() == [heading]
+        with pytest.raises(SystemExit, match="2"):
+            main(["usage", "--since", "yesterday"])
+        assert "give a day, like 2026-11-28, not 'yesterday'" in capsys.readouterr().err
 
     operate(test)

@@ -112,7 +112,7 @@ def count_job(meter: Meter, job: JobRecord) -> None:
     meter.add(catalogue.JOBS, tenant=job.tenant, state=job.state)
     meter.add(catalogue.GPU_SECONDS, job.gpu_seconds, tenant=job.tenant)
     for result in job.results:
-        source = "rendered" if result.gpu_seconds else "reused"
+        source = "rendered" if result.paid_for else "reused"
         meter.add(catalogue.CLIPS, tenant=job.tenant, source=source)
 
 

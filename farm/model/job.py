@@ -100,6 +100,11 @@ class ClipResult(Record):
         """The store's keys of all its artifacts."""
         return {self.key(name) for name in ARTIFACTS}
 
+    @property
+    def paid_for(self) -> bool:
+        """Whether the job that has this result was charged for it."""
+        return self.gpu_seconds > 0
+
     def free_of_charge(self) -> "ClipResult":
         """The result as it is charged to a job that did not pay for it."""
         return self.model_copy(update={"gpu_seconds": 0.0, "seconds": {}})
