@@ -1,6 +1,7 @@
 """The scripts of the pods: when one is ready, and how its workers are drained."""
 
 import asyncio
+import os
 import runpy
 import subprocess
 import sys
@@ -8,13 +9,15 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from farm.client.farm import Farm
+from farm.coordinator.coordinator import Coordinator
 from tests.deploy.rendered import FOLDER
-from tests.support.inline_farm import coordinator, inline
+from tests.support.farm_jobs import picture_bytes, submission
+from tests.support.inline_farm import InlineWorkers, coordinator, inline, parts
 
 __all__ = ["inline"]
 READY, DRAIN = (FOLDER / f"base/scripts/{name}.py" for name in ("ready", "drain"))
@@ -71,17 +74,50 @@ def test_a_pod_whose_server_does_not_answer_is_not_ready(server: _Server) -> Non
 
 
 def test_the_workers_of_a_pod_are_drained_and_no_others(tmp_path: Path, inline: Any) -> None:
-    drain = runpy.run_path(str(DRAIN))["drain"]
-
     async def test() -> None:
         async with coordinator(tmp_path) as running:
-            farm = Farm(running, asyncio.get_running_loop())
-            await asyncio.to_thread(_wait_until_up, farm)
-            workers = (await running.status())["workers"]
-            places = {name: worker["place"] for name, worker in workers.items()}
-            print(places)
-            assert await asyncio.to_thread(drain, farm, "10.9.9.9", 5.0)
-            states = {w["state"] for w in (await running.status())["workers"].values()}
-            assert states == {"idle"}
+            assert await drained(running, "elsewhere", 5)
+            assert await states(running) == {"idle"}
+            assert await drained(running, "here", 5)
+            assert await states(running) == {"drained"}
 
     asyncio.run(test())
+
+
+def test_a_task_under_way_is_waited_for_until_time_is_up(tmp_path: Path, inline: Any) -> None:
+    async def test() -> None:
+        async with coordinator(tmp_path) as running:
+            workers = cast("InlineWorkers", (await parts(running)).rendering.workers)
+            workers.most_steps = 0  # its renderer hangs
+            asked = submission(Path("nano"), width=32, height=16, num_frames=2)
+            await running.submit(asked, picture_bytes())
+            while "busy" not in await states(running):
+                await asyncio.sleep(0.01)
+            assert not await drained(running, "here", 0)
+            assert await states(running) == {"draining", "drained"}
+
+    asyncio.run(test())
+
+
+async def drained(running: Coordinator, address: str, limit_s: float) -> bool:
+    drain = runpy.run_path(str(DRAIN))["drain"]
+    farm = Farm(running, asyncio.get_running_loop())
+    done: bool = await asyncio.to_thread(drain, farm, address, limit_s)
+    return done
+
+
+async def states(running: Coordinator) -> set[str]:
+    return {worker["state"] for worker in (await running.status())["workers"].values()}
+
+
+def test_without_a_farm_the_hook_says_so_and_ends(tmp_path: Path) -> None:
+    there = {**os.environ, "FARM_STORE": str(tmp_path), "RAY_ADDRESS": "127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, DRAIN, "10.0.0.1", "5"],
+        env=there,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "not drained: no Ray cluster answers at 127.0.0.1:1" in done.stderr
