@@ -3,19 +3,23 @@
 import asyncio
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any, cast
 
 import pytest
+import uvicorn
 
 from farm.client.farm import Farm
 from farm.coordinator.coordinator import Coordinator
+from farm.errors import FarmError, LeaseError, WorkerError
 from tests.deploy.rendered import FOLDER
+from tests.support.asgi import StillFarm, still_app
 from tests.support.farm_jobs import picture_bytes, submission
 from tests.support.inline_farm import InlineWorkers, coordinator, inline, parts
 
@@ -23,52 +27,59 @@ __all__ = ["inline"]
 READY, DRAIN = (FOLDER / f"base/scripts/{name}.py" for name in ("ready", "drain"))
 
 
-class _Server(HTTPServer):
-    status, body = 200, b""
+class OneFarm(StillFarm):
+    """A farm with the given number of workers, or none that can be asked."""
+
+    def __init__(self, workers: int, error: FarmError | None = None) -> None:
+        self._workers, self._error = workers, error
+
+    async def status(self) -> dict[str, Any]:
+        if self._error:
+            raise self._error
+        return {"workers": {f"renderer-{n}": {"place": "here:1"} for n in range(self._workers)}}
 
 
-class _Answer(BaseHTTPRequestHandler):
-    server: _Server
-
-    def do_GET(self) -> None:  # noqa: N802 - its name in http.server
-        self.send_response(self.server.status)
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[_Server]:
-    with _Server(("127.0.0.1", 0), _Answer) as server:
-        thread = Thread(target=server.serve_forever)
+@contextmanager
+def served(farm: OneFarm) -> Iterator[str]:
+    """The farm's HTTP server on a farm."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(still_app(farm), log_level="error"))
+        thread = Thread(target=server.run, args=([listener],))
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
-def probe(server: _Server, status: int, body: bytes) -> tuple[int, str]:
-    server.status, server.body = status, body
-    url = f"http://127.0.0.1:{server.server_port}/readyz"
+def probe(url: str) -> tuple[int, str]:
     done = subprocess.run([sys.executable, READY, url], capture_output=True, text=True, check=False)
     return done.returncode, done.stderr
 
 
-def test_a_pod_is_ready_while_its_farm_owns_the_store(server: _Server) -> None:
-    assert probe(server, 200, b'{"status": "ok", "workers": 2}') == (0, "")
-    assert probe(server, 503, b'{"status": "no worker yet", "workers": 0}') == (0, "")
-    status, why = probe(server, 503, b'{"status": "no store", "why": "another farm owns it"}')
-    assert status == 1
-    assert "another farm owns it" in why
-    assert probe(server, 503, b'{"status": "no coordinator"}')[0] == 1
+@pytest.mark.parametrize(
+    ("farm", "complaint"),
+    [
+        (OneFarm(2), ""),
+        (OneFarm(0), ""),  # it takes jobs, and serves clips that are done
+        (OneFarm(0, LeaseError("another farm owns the store")), "no store"),
+        (OneFarm(0, WorkerError("it hangs")), "no coordinator"),
+    ],
+)
+def test_a_pod_is_ready_while_its_farm_owns_the_store(farm: OneFarm, complaint: str) -> None:
+    with served(farm) as url:
+        status, why = probe(f"{url}/readyz")
+    assert status == bool(complaint)
+    assert complaint in why
 
 
-def test_a_pod_whose_server_does_not_answer_is_not_ready(server: _Server) -> None:
-    assert "not the farm" in probe(server, 404, b"no such route")[1]
-    server.server_close()
-    status, why = probe(server, 200, b"")
+def test_a_pod_whose_server_is_absent_or_another_is_not_ready() -> None:
+    with served(OneFarm(1)) as url:
+        status, why = probe(f"{url}/nothing")
+        assert status == 1
+        assert "not the farm" in why
+    status, why = probe(f"{url}/readyz")
     assert status == 1
     assert "no answer" in why
 

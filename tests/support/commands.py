@@ -199,9 +199,9 @@ CHECKS: dict[str, Callable[[list[str], pytest.Config], None]] = {
 
 def _check_click(group: Any, arguments: list[str]) -> None:
     """Parse as click would, down to the last command."""
-    from click import ClickException
+    from click import ClickException, Context
 
-    command, context = group, None
+    command, context = group, Context(group)
     try:
         while hasattr(command, "resolve_command") and arguments:
             name, command, arguments = command.resolve_command(context, arguments)
