@@ -16,7 +16,7 @@ SETTINGS = {f"FARM_{name.upper()}" for name in Settings.model_fields}
 # Read by the operating system's and Python's own libraries, by the hub, and by the pod's scripts.
 OTHERS = {"HOME", "HF_TOKEN", "POD_IP", "REDIS_PASSWORD", "PATH"}
 SOURCES = {
-    "RAY_": (Path(str(ray.__file__)).parent, ("_raylet.so", "_private/authentication/*.py")),
+    "RAY_": (Path(str(ray.__file__)).parent, ("_raylet.so", "_private/ray_constants.py")),
     "AWS_": (Path(str(botocore.__file__)).parent, ("configprovider.py", "credentials.py")),
 }
 

@@ -29,6 +29,7 @@ RAY_PORTS = {
     "dashboard": ray_constants.DEFAULT_DASHBOARD_PORT,
     "agent": ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT,
 }
+ENDING_S = 10.0  # to start a hook, and to end Ray's processes
 ANSWERED_BY = {"dashboard": "http_server_head.py", "agent": "http_server_agent.py"}
 
 
@@ -37,7 +38,7 @@ def meaning_faults(objects: list[Object], config: pytest.Config) -> Iterator[str
     for pod in pods(objects):
         yield from _port_faults(pod)
         yield from _probe_faults(pod)
-        yield from _command_faults(pod, objects, config)
+        yield from _command_faults(pod, objects)
         yield from _start_faults(pod, config)
         yield from _reference_faults(pod, objects)
         yield from environment_faults(pod.where, _variables(pod, objects))
@@ -78,23 +79,29 @@ def _probe_faults(pod: Pod) -> Iterator[str]:
                     yield f"{pod.where}: {kind}: nothing answers at {url}"
 
 
-def _command_faults(pod: Pod, objects: list[Object], config: pytest.Config) -> Iterator[str]:
+def _command_faults(pod: Pod, objects: list[Object]) -> Iterator[str]:
     grace = pod.spec.get("terminationGracePeriodSeconds", 30)
     for container in pod.containers:
-        stop = container.get("lifecycle", {}).get("preStop", {})
-        command = stop.get("exec", {}).get("command", ["drain.py", "0"])
-        limit = float(stop.get("sleep", {}).get("seconds", 0)) or float(command[-1].split()[-1])
-        if limit + 10 > grace:  # to start the hook, and to stop Ray
-            yield f"{pod.where}: preStop takes {limit:g} s of terminationGracePeriodSeconds {grace}"
+        hook = container.get("lifecycle", {}).get("preStop", {})
+        command = hook.get("exec", {}).get("command", ["drain.py 0"])
+        first = float(hook.get("sleep", {}).get("seconds", command[-1].split()[-1]))
+        then = _drain_s(container) if pod.start is not None else 0.0
+        if first + then + ENDING_S > grace:
+            yield f"{pod.where}: preStop takes {first:g} s and Ray {then:g} s of {grace}"
         probe = container.get("readinessProbe", {}).get("exec", {}).get("command")
-        for words in filter(None, (stop.get("exec", {}).get("command"), probe)):
-            script = shlex.join(words) if words[0] != "sh" else words[-1].removeprefix("exec ")
-            yield from _script_faults(pod, container, script, objects, config)
+        for words in filter(None, (hook.get("exec", {}).get("command"), probe)):
+            line = shlex.join(words) if words[0] != "sh" else words[-1].removeprefix("exec ")
+            yield from _script_faults(pod, container, line, objects)
 
 
-def _script_faults(
-    pod: Pod, container: Object, line: str, objects: list[Object], config: pytest.Config
-) -> Iterator[str]:
+def _drain_s(container: Object) -> float:
+    """For how long Ray waits after SIGTERM until it ends its processes."""
+    name = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+    given = {each["name"]: each.get("value") for each in container.get("env", ())}
+    return float(given.get(name, ray_constants.RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S))
+
+
+def _script_faults(pod: Pod, container: Object, line: str, objects: list[Object]) -> Iterator[str]:
     program, script = shlex.split(line)[:2]
     mount, _, name = script.rpartition("/")
     volumes = {each["name"]: each for each in pod.spec["volumes"]}

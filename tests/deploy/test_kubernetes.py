@@ -100,6 +100,7 @@ FARM = "import_path: farm.ingress.serve_app:app"
         ),
         (f"{HTTP}.containers.0.readinessProbe.exec.command.1", "/a.py", "there is no /a.py"),
         (f"{GPU}.template.spec.terminationGracePeriodSeconds", 60, "preStop takes 120 s"),
+        (f"{WORKER}.env.1", GONE, "preStop takes 120 s and Ray 30 s of 150"),
         # Names
         (f"{WORKER}.volumeMounts.0.name", "tpm", "there is no volume tpm"),
         (f"{WORKER}.envFrom.0.configMapRef.name", "settings", "there is no ConfigMap settings"),
