@@ -23,8 +23,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PROGRAMS = ("svd_engine", "farm", "farm.batch", "farm.bench", "farm.simulate")
 # What the READMEs use of the system; their options are not checked.
 SYSTEM = {
-    *(".", "cat", "cd", "cp", "export", "helm", "openssl", "pre-commit", "python3", "sbatch"),
-    *("sed", "sha256sum", "sudo", "tr"),
+    *(".", "cat", "cd", "cp", "docker", "export", "helm", "openssl", "pre-commit", "printf"),
+    *("python3", "sbatch", "sed", "sha256sum", "sudo", "tr"),
 }
 
 
