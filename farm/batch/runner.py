@@ -168,7 +168,7 @@ class BatchRun:
             job,
             status="done",
             sha256=result.sha256,
-            seconds={stage.value: round(s, 3) for stage, s in result.seconds.items()},
+            seconds={stage.value: s for stage, s in result.seconds.items()},
             worker=result.worker,
             digest=result.request.digest,
         )

@@ -84,7 +84,8 @@ class Clip(Run):
         return ClipResult(
             request=self.request,
             **vars(made),
-            seconds={stage: round(s, 4) for stage, s in self.seconds.items()},
+            # Not rounded to 0, which would stand for a stage that was not timed.
+            seconds={stage: round(s, 6) for stage, s in self.seconds.items()},
             gpu_seconds=round(self.gpu_seconds, 4),
             attempts=self.most_attempts,
             worker=self.renderer,
