@@ -20,7 +20,9 @@ from tests.deploy.environment import environment_faults
 from tests.support.commands import CommandError, check_command
 
 ROOT = Path(__file__).parents[2]
+START = "deploy/docker/start.sh"
 NAMES = (
+    START,
     *(".dockerignore", "deploy/Dockerfile", "deploy/docker-compose.yml", "deploy/serve.yaml"),
     *("deploy/docker-compose.gpu.yml", "deploy/docker/Caddyfile", "deploy/docker/prometheus.yaml"),
     "deploy/docker/grafana/datasources.yaml",
@@ -52,6 +54,8 @@ def instructions(dockerfile: str) -> list[tuple[str, str]]:
 
 def _faults_of_image(files: Texts, config: pytest.Config) -> Iterator[str]:
     found = instructions(files["deploy/Dockerfile"])
+    code = re.sub("^#.*", "", files[START], flags=re.MULTILINE)
+    yield from _faults_of_shell(code, config)
     users = [rest for word, rest in found if word == "USER"]
     if users != ["1000"]:
         yield f"it runs as {users or 'root'}"
@@ -64,8 +68,10 @@ def _faults_of_image(files: Texts, config: pytest.Config) -> Iterator[str]:
             pairs = dict(part.split("=", 1) for part in shlex.split(rest))
             own = {name: value for name, value in pairs.items() if name not in OF_IMAGES}
             yield from environment_faults("Dockerfile", own)
-        elif word in ("RUN", "CMD"):
-            yield from _faults_of_shell(json.loads(rest)[-1] if word == "CMD" else rest, config)
+        elif word == "RUN":
+            yield from _faults_of_shell(rest, config)
+        elif word == "CMD" and json.loads(rest) != [START]:
+            yield f"it starts {rest}"
         elif word == "HEALTHCHECK":
             paths = re.findall(r"http://127\.0\.0\.1:\d+(/\w+)", rest)
             yield from (f"the server has no {path}" for path in paths if path not in _routes())
@@ -80,15 +86,13 @@ def _faults_of_copy(paths: Sequence[str], kept: Sequence[str]) -> Iterator[str]:
 
 
 def _faults_of_shell(shell: str, config: pytest.Config) -> Iterator[str]:
-    """The commands that are the project's or Ray's, as their own parsers read them."""
-    shell = re.sub(r"\$\{\w+:\+[^}]*\}| torch\b", "", shell)
-    for command in shell.split("&&"):
-        words = shlex.split(command.replace("> /dev/null", "").replace("exec ", ""))
-        if words[0] in ("pip", "ray", "serve"):
-            try:
-                check_command(words, config)
-            except (CommandError, SystemExit) as error:
-                yield str(error)
+    """The commands of pip, Ray and Serve, as their own parsers read them."""
+    shell = re.sub(r"\$\{\w+:\+[^}]*\} torch", "", shell.replace("\\\n", " "))
+    for command in re.findall(r"\b(?:pip install|ray|serve) [^\n;>&)]*", shell):
+        try:
+            check_command(shlex.split(command), config)
+        except (CommandError, SystemExit) as error:
+            yield str(error)
 
 
 @cache
@@ -154,7 +158,7 @@ def _faults_of_addresses(files: Texts) -> Iterator[str]:
     compose = yaml.safe_load(files["deploy/docker-compose.yml"])
     image = files["deploy/Dockerfile"]
     port = yaml.safe_load(files["deploy/serve.yaml"])["http_options"]["port"]
-    metrics = re.findall(r"--metrics-export-port (\d+)", image)
+    metrics = re.findall(r"--metrics-export-port (\d+)", files[START])
     listening = {"farm": {str(port), *metrics}, "s3": {"8333"}, "prometheus": {"9090"}}
     exposed = dict(instructions(image))["EXPOSE"].split()
     if set(exposed) != listening["farm"]:

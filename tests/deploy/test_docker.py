@@ -1,5 +1,7 @@
 """The image and the compose files: nothing here can run them, so what they say is checked."""
 
+import os
+import re
 import shutil
 import subprocess
 import sysconfig
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.docker_files import ROOT, SECRETS, faults, texts
+from tests.deploy.docker_files import ROOT, SECRETS, START, faults, texts
 
 COMPOSE, IMAGE = "deploy/docker-compose.yml", "deploy/Dockerfile"
 
@@ -25,7 +27,10 @@ BROKEN = [
     (IMAGE, "/readyz", "/ready", "the server has no /ready"),
     (IMAGE, "127.0.0.1:8000", "127.0.0.1:8001", "does not ask at 8000"),
     (IMAGE, "USER 1000\n", "", "runs as root"),
-    (IMAGE, "--disable-usage-stats", "--no-usage-stats", "No such option"),
+    (IMAGE, "docker/start.sh", "docker/run.sh", "it starts"),
+    (START, "--disable-usage-stats", "--no-usage-stats", "No such option"),
+    (START, "deploy/serve.yaml", "--yaml deploy/serve.yaml", "No such option"),
+    (START, "port 8080", "port 8081", "listens at ['8000', '8081']"),
     (IMAGE, "EXPOSE 8000 8080", "EXPOSE 8000", "it exposes ['8000']"),
     (IMAGE, "FROM cpu AS gpu", "FROM cpu AS cuda", "has no gpu"),
     (".dockerignore", "!farm/\n", "", "leaves farm/__init__.py out"),
@@ -60,7 +65,12 @@ def test_secrets_are_in_no_commit_and_in_no_image() -> None:
     for path in SECRETS:
         done = subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT, check=False)
         assert done.returncode == 0, path
-    assert "deploy/docker" not in texts()[".dockerignore"]
+    assert re.findall("deploy/docker.*", texts()[".dockerignore"]) == [START]
+
+
+def test_the_start_script_is_a_program() -> None:
+    assert os.access(ROOT / START, os.X_OK)
+    assert subprocess.run(["sh", "-n", ROOT / START], check=False).returncode == 0
 
 
 def hadolint(file: Path) -> subprocess.CompletedProcess[str]:
