@@ -31,8 +31,10 @@ settings.load_profile("farm")
 
 # With pytest-xdist each process, and all that it starts, has one core to itself, and so one thread
 # for torch: threads that wait for each other on cores that others use take several times as long.
-ALL_CORES = os.sched_getaffinity(0)
-if "PYTEST_XDIST_WORKER" in os.environ:
+# Only Linux can bind them.
+BINDS = hasattr(os, "sched_setaffinity")
+ALL_CORES = os.sched_getaffinity(0) if BINDS else set[int]()
+if BINDS and "PYTEST_XDIST_WORKER" in os.environ:
     number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
     os.sched_setaffinity(0, {sorted(ALL_CORES)[number % len(ALL_CORES)]})
 
