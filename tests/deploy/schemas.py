@@ -35,8 +35,7 @@ def schema_faults(objects: list[Object]) -> Iterator[str]:
     for service in of_kind(objects, "RayService"):
         yield from _operator_faults(service["spec"])
     for job in of_kind(objects, "RayJob"):
-        if not job["spec"].get("clusterSelector", {}).get("ray.io/cluster"):
-            yield "RayJob: clusterSelector names no ray.io/cluster"
+        yield from _job_faults(job["spec"])
 
 
 def _core_faults(where: str, each: Object) -> Iterator[str]:
@@ -69,6 +68,19 @@ def _kuberay_faults(where: str, each: Object) -> Iterator[str]:
         yield f"{where}: {'.'.join(map(str, error.path))}: {error.message}"
 
 
+def _job_faults(spec: Object) -> Iterator[str]:
+    """What KubeRay's operator refuses in a job on a cluster that runs already."""
+    if not spec.get("clusterSelector", {}).get("ray.io/cluster"):
+        yield "RayJob: clusterSelector names no ray.io/cluster"
+    if spec.get("backoffLimit", 0) > 0:
+        yield "RayJob: with clusterSelector there is no backoffLimit"
+    if spec.get("submissionMode") == "SidecarMode":
+        yield "RayJob: with clusterSelector there is no SidecarMode"
+    for field in ("suspend", "ttlSecondsAfterFinished"):
+        if spec.get(field):
+            yield f"RayJob: with clusterSelector there is no {field}"
+
+
 def _operator_faults(spec: Object) -> Iterator[str]:
     """What KubeRay's operator checks beyond its schemas, as far as these objects could fail it."""
     cluster, strategy = spec["rayClusterConfig"], spec.get("upgradeStrategy", {})
@@ -76,17 +88,39 @@ def _operator_faults(spec: Object) -> Iterator[str]:
         yield "RayService: token authentication needs rayVersion"
     if strategy.get("type") not in ("None", "NewCluster", "NewClusterWithIncrementalUpgrade"):
         yield f"RayService: unknown upgrade strategy {strategy.get('type')}"
-    if strategy.get("type") == "NewClusterWithIncrementalUpgrade":
-        if not cluster.get("enableInTreeAutoscaling"):
-            yield "RayService: an incremental upgrade needs the autoscaler"
-        if "clusterUpgradeOptions" not in strategy:
-            yield "RayService: an incremental upgrade needs clusterUpgradeOptions"
+    yield from _upgrade_faults(spec)
+    for group in cluster["workerGroupSpecs"]:
+        yield from _group_faults(group, cluster)
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
         name = group.get("groupName", "head")
         if group["template"]["spec"].get("restartPolicy", "Never") != "Never":
             yield f"{name}: the autoscaler v2 needs restartPolicy Never"
         if group.get("resources") and {"num-cpus", "resources"} & group["rayStartParams"].keys():
             yield f"{name}: resources both in rayStartParams and beside them"
+
+
+def _upgrade_faults(spec: Object) -> Iterator[str]:
+    strategy = spec.get("upgradeStrategy", {})
+    if strategy.get("type") != "NewClusterWithIncrementalUpgrade":
+        return
+    if not spec["rayClusterConfig"].get("enableInTreeAutoscaling"):
+        yield "RayService: an incremental upgrade needs the autoscaler"
+    options = strategy.get("clusterUpgradeOptions")
+    if options is None:
+        yield "RayService: an incremental upgrade needs clusterUpgradeOptions"
+    elif options["stepSizePercent"] > options.get("maxSurgePercent", 100):
+        yield "RayService: stepSizePercent is more than maxSurgePercent"
+
+
+def _group_faults(group: Object, cluster: Object) -> Iterator[str]:
+    name, least, most = group["groupName"], group.get("minReplicas", 0), group["maxReplicas"]
+    if least > most:
+        yield f"{name}: minReplicas {least} is more than maxReplicas {most}"
+    version = cluster.get("autoscalerOptions", {}).get("version")
+    if "idleTimeoutSeconds" in group and version != "v2":
+        yield f"{name}: idleTimeoutSeconds needs the autoscaler v2"
+    if "labels" in group["rayStartParams"]:
+        yield f"{name}: labels belong beside rayStartParams"
 
 
 @cache

@@ -70,6 +70,9 @@ FARM = "import_path: farm.ingress.serve_app:app"
         (f"{GPU}.template.spec.restartPolicy", "Always", "needs restartPolicy Never"),
         (f"{CLUSTER}.headGroupSpec.resources", {"CPU": "1"}, "head: resources both"),
         ("RayService spec.upgradeStrategy.type", "Rolling", "unknown upgrade strategy Rolling"),
+        (f"{GPU}.minReplicas", 9, "gpu: minReplicas 9 is more than maxReplicas 8"),
+        (f"{CLUSTER}.autoscalerOptions.version", "v1", "gpu: idleTimeoutSeconds needs"),
+        (f"{GPU}.rayStartParams.labels", "a=b", "gpu: labels belong beside rayStartParams"),
         # Settings and other variables
         ("ConfigMap:settings data.FARM_STOER", "s3://a/b", "has no setting FARM_STOER"),
         ("ConfigMap:settings data.FARM_MODELS", "nano", "FARM_MODELS|settings"),
@@ -139,13 +142,23 @@ def test_faults_are_found(
     assert any(re.search(complaint, fault, re.DOTALL) for fault in found), found
 
 
-def test_a_wrong_batch_is_found(pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("entrypoint", ("--seeds", "--sedes"), "--sedes"),
+        ("clusterSelector", GONE, "clusterSelector names no"),
+        ("backoffLimit", 3, "there is no backoffLimit"),
+        ("submissionMode", "SidecarMode", "there is no SidecarMode"),
+        ("suspend", True, "there is no suspend"),
+        ("ttlSecondsAfterFinished", 60, "there is no ttlSecondsAfterFinished"),
+    ],
+)
+def test_a_wrong_batch_is_found(
+    field: str, value: Any, complaint: str, pytestconfig: pytest.Config
+) -> None:
     objects = render("batch")
-    _break(objects, "RayJob spec.entrypoint", ("--seeds", "--sedes"))
-    assert "--sedes" in "".join(faults(objects, pytestconfig))
-    objects = render("batch")
-    _break(objects, "RayJob spec.clusterSelector", GONE)
-    assert "clusterSelector" in "".join(faults(objects, pytestconfig))
+    _break(objects, f"RayJob spec.{field}", value)
+    assert complaint in "".join(faults(objects, pytestconfig))
 
 
 def test_an_incremental_upgrade_needs_its_options(pytestconfig: pytest.Config) -> None:
@@ -156,6 +169,10 @@ def test_an_incremental_upgrade_needs_its_options(pytestconfig: pytest.Config) -
         objects = render("overlays/gateway")
         _break(objects, f"RayService spec.{gone}", GONE)
         assert "an incremental upgrade needs" in "".join(faults(objects, pytestconfig)), gone
+    objects = render("overlays/gateway")
+    options = "RayService spec.upgradeStrategy.clusterUpgradeOptions"
+    _break(objects, f"{options}.maxSurgePercent", 50)
+    assert "stepSizePercent is more than" in "".join(faults(objects, pytestconfig))
 
 
 def _break(objects: list[Object], place: str, value: Any) -> None:
