@@ -115,21 +115,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_commands_here(commands: Any) -> None:
     """Add the commands that concern this machine, and need no farm."""
-    for name, run, text in (
-        ("config", _config, "show the settings in effect, and where each comes from"),
-        ("doctor", _doctor, "check what a farm needs on this machine, with or without a farm"),
-    ):
-        sub = commands.add_parser(name, help=text, description=text, epilog=STATUSES)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=text, epilog=STATUSES
+        )
         sub.set_defaults(here=run)
         sub.add_argument(
             "--store", default=argparse.SUPPRESS, metavar="URL", help="instead of FARM_STORE"
         )
         sub.add_argument("--json", action="store_true", help="print JSON")
-    sub.add_argument(
+        return sub
+
+    command("config", _config, "show the settings in effect, and where each comes from")
+    doctor = command(
+        "doctor", _doctor, "check what a farm needs on this machine, with or without a farm"
+    )
+    doctor.add_argument(
         "--bundle", metavar="FILE", help="write an archive for a report of a fault, without secrets"
     )
-    sub.add_argument("--job", metavar="JOB", help="with this job's record, log and clips in it")
-    sub.add_argument("--yes", action="store_true", help="write it without asking")
+    doctor.add_argument("--job", metavar="JOB", help="with this job's record, log and clips in it")
+    doctor.add_argument("--yes", action="store_true", help="write it without asking")
 
 
 def _add_options(parser: argparse.ArgumentParser, command: str) -> None:

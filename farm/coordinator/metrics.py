@@ -88,10 +88,8 @@ class Metrics:
             worker = self._scheduler.workers.get(name)
             if worker is None:
                 state = "starting"
-            elif worker.draining:
-                state = "draining"
             else:
-                state = "busy" if worker.task else "idle"
+                state = "draining" if worker.draining else worker.activity
             states[slot.kind, state] += 1
         for kind in Kind:  # so that an alert can tell no workers from no metrics
             states.setdefault((kind, "idle"), 0)
@@ -99,11 +97,9 @@ class Metrics:
 
     def _set_all(self, metric: Metric, values: Mapping[tuple[str, ...], float]) -> None:
         """Set a gauge for each combination of labels; those that are gone are set to 0."""
-        former = self._reported.get(metric, set())
-        for labels in former - values.keys():
-            self._meter.set(metric, 0.0, **dict(zip(metric.labels, labels, strict=True)))
-        for labels, value in values.items():
-            self._meter.set(metric, value, **dict(zip(metric.labels, labels, strict=True)))
+        for labels in self._reported.get(metric, set()) | values.keys():
+            named = dict(zip(metric.labels, labels, strict=True))
+            self._meter.set(metric, values.get(labels, 0.0), **named)
         self._reported[metric] = set(values)
 
 

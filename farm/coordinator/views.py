@@ -104,10 +104,7 @@ def _worker(name: str, scheduler: Scheduler[Clip], workers: Workers) -> dict[str
     if worker is None:
         view["why"] = workers.troubles.get(name)
         return view
-    if worker.draining:
-        view["state"] = "draining" if worker.task else "drained"
-    else:
-        view["state"] = "busy" if worker.task else "idle"
+    view["state"] = worker.activity
     view["place"] = workers.places.get(name)
     if worker.task:
         view |= {"clip": worker.task.run.id, "task": worker.task.task.key}

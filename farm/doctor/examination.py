@@ -1,9 +1,10 @@
 """Runs the checks, one after another, each with a time limit."""
 
-import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import wait
 from typing import NamedTuple
 
+from farm.background import in_daemon_thread
 from farm.doctor.check import Check, Context, Finding, Status, Unchecked, failed, unknown
 from farm.errors import RequestError
 from farm.masking import mask_urls
@@ -57,12 +58,8 @@ def _findings(check: Check, context: Context) -> list[Finding]:
         except Exception as error:
             found.append(_broken(error))
 
-    thread = threading.Thread(target=run, daemon=True)  # so that it delays no exit
-    thread.start()
-    thread.join(check.limit_s)
-    if thread.is_alive():
-        return [*found, _late(check.limit_s)]
-    return found
+    _, late = wait({in_daemon_thread(run)}, check.limit_s)
+    return [*found, _late(check.limit_s)] if late else found
 
 
 def _broken(error: Exception) -> Finding:

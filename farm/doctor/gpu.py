@@ -1,15 +1,14 @@
 """Checks of the GPUs, their driver, and whether torch's CUDA build fits them."""
 
-import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from pydantic import BaseModel
 
 from farm.doctor.check import Context, Finding, Findings, failed, ok, warning
+from farm.doctor.probe import ProbeError, run_probe
 
 SMI = ("--query-gpu=name,driver_version,memory.total,memory.used", "--format=csv,noheader,nounits")
 SMI_S = 10.0
@@ -128,10 +127,8 @@ def _mib(text: str) -> int:
 
 
 def _torch() -> Torch:
-    """What torch says, in a process of its own: a broken driver can hang or kill it."""
-    command = [sys.executable, "-m", "farm.doctor.torch_probe"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TORCH_S)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-        raise RuntimeError(f"torch cannot be loaded: {last}")
-    return Torch.model_validate(json.loads(done.stdout))
+    """What torch says. A broken driver can hang or kill the process that asks."""
+    try:
+        return Torch.model_validate(run_probe("farm.doctor.torch_probe", limit_s=TORCH_S))
+    except ProbeError as error:
+        raise RuntimeError(f"torch cannot be loaded: {error}") from error

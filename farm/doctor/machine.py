@@ -47,7 +47,7 @@ def shared_memory(_context: Context) -> Findings:
     """Whether /dev/shm holds Ray's object store, which otherwise lies on a slow disk."""
     if not SHM.exists():
         raise Unchecked(f"There is no {SHM} on this system.")
-    size, wanted = shutil.disk_usage(SHM).total, OBJECTS * _total()
+    size, wanted = shutil.disk_usage(SHM).total, OBJECTS * (_container_limit() or _installed())
     if size < wanted:
         yield warning(
             f"{SHM} has {size / GB:.1f} GB, and Ray's object store takes {wanted / GB:.1f} GB: "
@@ -59,8 +59,13 @@ def shared_memory(_context: Context) -> Findings:
     yield ok(f"{SHM} has {size / GB:.1f} GB, which suffices for Ray's object store.")
 
 
+def existing(place: Path) -> Path:
+    """A path, or the nearest folder above it that exists."""
+    return next(path for path in (place, *place.parents) if path.exists())
+
+
 def _room(what: str, place: Path) -> Finding:
-    there = next(path for path in (place, *place.parents) if path.exists())
+    there = existing(place)
     try:
         free = shutil.disk_usage(there).free
     except OSError as error:
@@ -84,9 +89,8 @@ def _available() -> int:
     return int(found[1]) * 1024
 
 
-def _total() -> int:
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(whole, _container_limit() or whole)
+def _installed() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _container_limit() -> int | None:
@@ -96,8 +100,6 @@ def _container_limit() -> int | None:
             text = Path(name).read_text().strip()
         except OSError:
             continue
-        if text.isdecimal() and int(text) < os.sysconf("SC_PAGE_SIZE") * os.sysconf(
-            "SC_PHYS_PAGES"
-        ):
+        if text.isdecimal() and int(text) < _installed():
             return int(text)
     return None

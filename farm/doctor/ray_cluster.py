@@ -1,14 +1,13 @@
 """Checks of Ray: a cluster that can be joined, its token, and the ports that it and Serve use."""
 
 import json
-import socket
 import subprocess
-import sys
 import urllib.request
 from typing import Any
 
 from farm.doctor.check import Context, Findings, failed, ok, warning
-from farm.settings import ray_address, ray_environment
+from farm.doctor.probe import ProbeError, run_probe
+from farm.settings import ray_environment
 
 JOIN_S = 60.0  # for a process to load Ray and join
 HTTP_PORT = 8000  # where Serve listens
@@ -91,37 +90,31 @@ def ports(_context: Context) -> Findings:
 
 def _cluster() -> str:
     """The address of the cluster that a command would join; empty if there is none."""
-    from farm.workers.cluster import running_cluster
+    from farm.workers.cluster import cluster_address
 
-    named = ray_address()
-    if named == "local":
-        return ""
-    return running_cluster() if named in ("", "auto") else named
+    address = cluster_address()
+    return "" if address == "local" else address
 
 
 def _join(address: str) -> dict[str, Any] | str:
     """What `ray_probe` sees in a cluster, or why it cannot join it."""
-    from farm.workers.cluster import answers
+    from farm.workers.cluster import may_be_joined
 
-    if "://" not in address and not answers(address):  # Ray would try for minutes
+    if not may_be_joined(address):  # Ray would try for minutes
         return "nobody listens there"
-    command = [sys.executable, "-m", "farm.doctor.ray_probe", address]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=JOIN_S)
+        seen: dict[str, Any] = run_probe("farm.doctor.ray_probe", address, limit_s=JOIN_S)
     except subprocess.TimeoutExpired:
         return f"it did not answer within {JOIN_S:g} s"
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    seen: dict[str, Any] = json.loads(done.stdout)
+    except ProbeError as error:
+        return str(error)
     return seen
 
 
 def _listens(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=CONNECT_S):
-            return True
-    except OSError:
-        return False
+    from farm.workers.cluster import answers
+
+    return answers(f"127.0.0.1:{port}")
 
 
 def _is_a_farm() -> bool:

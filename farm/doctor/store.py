@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from farm.doctor.check import Context, Findings, failed, ok, unknown, warning
+from farm.doctor.machine import existing
 from farm.errors import StoreError
 from farm.ownership.lease import owner_of
 from farm.store import Store, folder_of, open_store
@@ -114,7 +115,7 @@ def _scratch(url: str) -> Iterator[Store]:
                 for key in [*place.list("")]:
                     place.delete(key)
         return
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    there = existing(folder)
     try:
         with tempfile.TemporaryDirectory(prefix=f"{RESERVED}doctor-", dir=there) as scratch:
             yield LocalStore(scratch)

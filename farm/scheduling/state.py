@@ -126,6 +126,13 @@ class WorkerState:
     task: Assignment[Any] | None = None
     draining: bool = False
 
+    @property
+    def activity(self) -> str:
+        """What it does, in a word for people."""
+        if self.draining:
+            return "draining" if self.task else "drained"
+        return "busy" if self.task else "idle"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

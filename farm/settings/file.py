@@ -13,9 +13,9 @@ from svd_engine.nearest import did_you_mean
 PATHS = ("store", "keys_file")  # a relative path in the file begins at the file's folder
 
 
-def names_in(file: Path) -> frozenset[str]:
-    """The settings that a file gives. It must be one that `File` reads."""
-    return frozenset(tomllib.loads(file.read_text()))
+def values_in(file: Path) -> dict[str, Any]:
+    """What a file gives, unchecked. Raises OSError, or ValueError if it is not TOML."""
+    return tomllib.loads(file.read_text())
 
 
 class File(TomlConfigSettingsSource):

@@ -12,7 +12,7 @@ from farm.errors import RequestError
 from farm.masking import mask_urls
 from farm.settings.environment import CONFIG, PREFIX, config_file, farm_variables
 from farm.settings.fields import KEYS, Address, Key, Settings
-from farm.settings.file import names_in
+from farm.settings.file import values_in
 from svd_engine.nearest import did_you_mean
 
 Origin = Literal["flag", "environment", "file", "default"]
@@ -76,7 +76,7 @@ def handed_on(settings: Settings) -> dict[str, Any]:
 def origins(given: Mapping[str, Any]) -> dict[str, Origin]:
     """Where the value of each setting comes from. given: as for `load_settings`."""
     file, variables = config_file(), farm_variables()
-    in_file = names_in(file) if file else frozenset()
+    in_file = values_in(file) if file else {}
 
     def origin(name: str) -> Origin:
         if given.get(name) is not None:

@@ -1,7 +1,6 @@
 """The secrets that this process knows from its environment, its settings, and their files."""
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
@@ -10,6 +9,7 @@ from farm.errors import RequestError
 from farm.masking import is_secret_name, secrets_of_url
 from farm.settings.environment import config_file, environment
 from farm.settings.fields import Settings
+from farm.settings.file import values_in
 from farm.settings.loading import read_keys
 
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
@@ -22,7 +22,7 @@ def known_secrets(settings: Settings | None) -> list[str]:
     file = config_file()
     if file is not None:
         with suppress(OSError, ValueError):  # a report has nothing of a file that is not TOML
-            found += _secrets(tomllib.loads(file.read_text()))
+            found += _secrets(values_in(file))
     if settings is not None:
         found += _secrets(settings.model_dump(mode="json"))
         if settings.webhook_secret is not None:

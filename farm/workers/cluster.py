@@ -46,11 +46,10 @@ def join_cluster(prefer: str = "") -> bool:
         return True
     if ray.is_initialized():  # in a cluster that is gone
         ray.shutdown()
-    named = ray_address()
-    address = running_cluster(prefer) if named in ("", "auto") else named
+    named, address = ray_address(), cluster_address(prefer)
     if address == "local" or not (address or named):
         return False
-    if not address or ("://" not in address and not answers(address)):
+    if not address or not may_be_joined(address):
         raise WorkerError(  # now, because Ray would retry for minutes
             f"no Ray cluster answers at {named}: start one there, or unset RAY_ADDRESS"
         )
@@ -61,6 +60,17 @@ def join_cluster(prefer: str = "") -> bool:
 def start_cluster() -> None:
     """Start a cluster that ends with this process. Raises WorkerError."""
     _init("local", "cannot start a Ray cluster")
+
+
+def cluster_address(prefer: str = "") -> str:
+    """The value of RAY_ADDRESS, or if it names no cluster, one that runs here as below."""
+    named = ray_address()
+    return running_cluster(prefer) if named in ("", "auto") else named
+
+
+def may_be_joined(address: str) -> bool:
+    """Whether a server listens at a cluster's address; True for ray://, which is not looked at."""
+    return "://" in address or answers(address)
 
 
 def running_cluster(prefer: str = "") -> str:

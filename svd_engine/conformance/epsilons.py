@@ -11,13 +11,12 @@ from typing import TypeAlias
 from torch import Tensor, nn
 
 from svd_engine.conformance.draws import rms
-from svd_engine.conformance.findings import Finding, Verdict
+from svd_engine.conformance.findings import EXPLAINS, Finding, Verdict
 from svd_engine.conformance.relations import is_half
 from svd_engine.deviations import all_set
 from svd_engine.engine import Engine
 
 EXACT_NETWORK = 1e-5  # a network's residual in float32, summed in another order
-EXPLAINS = 0.1  # an epsilon is told if it leaves less than this share of the residual
 EPSILONS = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3)  # results below the first differ by less than rounding
 KINDS: Mapping[str, type[nn.Module]] = {"group norms": nn.GroupNorm, "layer norms": nn.LayerNorm}
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+EXPLAINS = 0.1  # what explains a departure leaves less than this share of the residual
+
 
 class Verdict(StrEnum):
     """The verdict on a tensor."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from svd_engine.conditioning import posterior
 from svd_engine.conformance.draws import is_draw, rms, spread_of_draw
 from svd_engine.conformance.epsilons import EXACT_NETWORK, NETWORKS, with_another_epsilon
-from svd_engine.conformance.findings import Finding, Verdict
+from svd_engine.conformance.findings import EXPLAINS, Finding, Verdict
 from svd_engine.conformance.relations import Relation, describe, is_half
 from svd_engine.conformance.replay import STAGES, Case
 from svd_engine.conformance.suspects import constants_of, suspects
@@ -35,8 +35,7 @@ ROUNDING_FEW = 2**-8  # of one operation in half precision
 ROUNDING_FLOAT32 = 2**-10  # of a few operations in float32, with room for noise
 PICTURES = ("clip.pixels", "image.augmented")
 FEW = ("time_ids", "guidance", "sigmas", "timesteps", "frames.uint8")
-EXPLAINS = 0.1  # a mistake is named if it leaves less than this share of the residual
-EXPLAINS_HALF = 0.5  # the same for a tensor in half precision
+EXPLAINS_HALF = 0.5  # the same as EXPLAINS for a tensor in half precision
 LITTLE = 1e-4  # a residual of the picture's latent that may come from other noise
 ONE_BY_ONE = ("time_ids", "sigmas")  # their entries differ in size: each is judged by its own
 SMALL = 0.01  # stands for the size of an entry that should be zero, if none is smaller

@@ -6,7 +6,7 @@ import importlib
 import re
 import subprocess
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -132,6 +132,12 @@ def _check_pytest(arguments: list[str], config: pytest.Config) -> None:
             raise CommandError(f"no test is called {word!r}")
 
 
+def _check_there(paths: Iterable[str]) -> None:
+    for path in paths:
+        if not (ROOT / path).exists():
+            raise CommandError(f"there is no {path}")
+
+
 def _check_make(arguments: list[str], _config: pytest.Config) -> None:
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for target in arguments:
@@ -177,9 +183,7 @@ def _check_serve(arguments: list[str], _config: pytest.Config) -> None:
 
 def _check_prometheus(arguments: list[str], _config: pytest.Config) -> None:
     """Its options are Prometheus' own business; the files that it is given are the project's."""
-    for path in arguments:
-        if not path.startswith("-") and not (ROOT / path).exists():
-            raise CommandError(f"there is no {path}")
+    _check_there(path for path in arguments if not path.startswith("-"))
 
 
 def _check_kubectl(arguments: list[str], _config: pytest.Config) -> None:
@@ -189,9 +193,7 @@ def _check_kubectl(arguments: list[str], _config: pytest.Config) -> None:
     )
     if done.returncode:
         raise CommandError(done.stderr)
-    for word in arguments:
-        if word.startswith("deploy/") and not (ROOT / word).exists():
-            raise CommandError(f"there is no {word}")
+    _check_there(word for word in arguments if word.startswith("deploy/"))
 
 
 def _check_script(arguments: list[str], _config: pytest.Config) -> None:
