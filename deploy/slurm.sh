@@ -11,6 +11,7 @@
 set -euo pipefail
 
 : "${FARM_STORE:?set it to a store that every node reaches}"
+# shellcheck source=/dev/null
 . .venv/bin/activate
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)

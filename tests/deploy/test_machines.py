@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,28 @@ def test_slurms_script_is_right(pytestconfig: pytest.Config) -> None:
     assert not [*environment_faults("slurm.sh", environment)]
     lines = [line for line in SLURM.splitlines() if line.startswith("ray ")]
     assert len([*_checked(lines, pytestconfig)]) == 1
+
+
+def shell_faults(script: str) -> str:
+    program = Path(sysconfig.get_path("scripts")) / "shellcheck"
+    return subprocess.run(
+        [program, "-"], input=script, capture_output=True, text=True, check=False
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "complaint"),
+    [
+        ("#!/bin/bash", "#!/bin/bash", ""),
+        ('"$head:6379"', "$head:6379", "SC2086"),
+        ("export RAY_AUTH_MODE=token", "export RAY_AUTH_MODE=$tokn", "SC2154"),
+        ("| head -n 1)", "| head -n 1", "SC1073"),
+    ],
+)
+def test_shellcheck_reads_slurms_script(right: str, wrong: str, complaint: str) -> None:
+    assert right in SLURM
+    found = shell_faults(SLURM.replace(right, wrong))
+    assert complaint in found if complaint else not found
 
 
 @pytest.mark.parametrize(
