@@ -19,14 +19,12 @@ Run = Callable[..., Awaitable[int]]
 
 
 @pytest.fixture
-def operate(
-    tmp_path: Path, inline: Any, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[Callable[[Farm, Run], Awaitable[None]]], None]:
+def operate(tmp_path: Path, inline: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run a test beside a coordinator, which `main` calls from a thread."""
 
-    def operate(test: Callable[[Farm, Run], Awaitable[None]]) -> None:
+    def operate(test: Callable[[Farm, Run], Awaitable[None]], **settings: Any) -> None:
         async def all_of_it() -> None:
-            async with coordinator(tmp_path) as running:
+            async with coordinator(tmp_path, **settings) as running:
                 await running.drain("renderer-0")  # so that no job starts
                 farm_here = Farm(running, asyncio.get_running_loop())
 
@@ -92,3 +90,39 @@ def test_usage_is_csv(operate: Callable[..., None], capsys: pytest.CaptureFixtur
         assert "give a day, like 2026-11-28, not 'yesterday'" in capsys.readouterr().err
 
     operate(test)
+
+
+def test_gc_says_what_it_would_delete_and_deletes_it(
+    operate: Callable[..., None],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from_a_store = farm.__main__._farm_of  # before `operate` replaces it
+
+    async def test(running: Farm, run: Run) -> None:
+        assert await run("gc") == 0
+        assert capsys.readouterr().out == "nothing to delete\n"
+        asked = submission(Path("nano"), width=32, height=16, num_frames=2, tenant="acme")
+        job = (await asyncio.to_thread(running.submit, asked, picture_bytes())).job.id
+        assert await run("gc") == 0  # an open job is not garbage
+        assert capsys.readouterr().out == "nothing to delete\n"
+        await asyncio.to_thread(running.cancel, job)
+        assert await run("gc", "--dry-run") == 0
+        planned = capsys.readouterr().out.splitlines()
+        assert planned[0].split() == ["kind", "tenant", "number", "objects", "size"]
+        assert [line.split()[:3] for line in planned[1:-1]] == [
+            ["job", "acme", "1"],
+            ["picture", "acme", "1"],
+        ]
+        assert planned[-1].endswith("kB would be freed")
+        with monkeypatch.context() as patch:
+            patch.setattr(farm.__main__, "_farm_of", from_a_store)
+            patch.setenv("FARM_KEEP_BYTES", "0")
+            assert await run("gc", "--dry-run", "--store", str(tmp_path)) == 0
+        assert capsys.readouterr().out.splitlines() == planned
+        assert await run("gc") == 0
+        assert capsys.readouterr().out.splitlines()[:-1] == planned[:-1]
+        assert await run("show", job) == 1
+
+    operate(test, keep_bytes=0)

@@ -44,6 +44,7 @@ class FarmReader:
 
     show = _blocking(ReadOnlyFarm.show)
     jobs = _blocking(ReadOnlyFarm.jobs)
+    garbage = _blocking(ReadOnlyFarm.garbage)
     _page = _blocking(ReadOnlyFarm.events)
 
     def events(self, job: str, after: int = 0) -> list[LogEntry]:
@@ -71,6 +72,7 @@ class Farm(FarmReader):
     pause = _blocking(FarmApi.pause)
     resume = _blocking(FarmApi.resume)
     set_priority = _blocking(FarmApi.set_priority)
+    collect_garbage = _blocking(FarmApi.collect_garbage)
     drain = _blocking(FarmApi.drain)
     status = _blocking(FarmApi.status)
     store = _blocking(FarmApi.store)

@@ -61,6 +61,8 @@ class FarmProxy:
     pause = _called(FarmApi.pause)
     resume = _called(FarmApi.resume)
     set_priority = _called(FarmApi.set_priority)
+    garbage = _called(FarmApi.garbage)
+    collect_garbage = _called(FarmApi.collect_garbage)
     drain = _called(FarmApi.drain)
     status = _called(FarmApi.status)
 

@@ -19,8 +19,8 @@ from farm.errors import FarmError, JobError, RequestError, StoreError
 from farm.model.farm_api import FarmApi, Ready
 from farm.model.job import Event, JobRecord, JobView, LogEntry, State, Submission
 from farm.model.request import Model, ModelFacts
+from farm.model.retention import Freed
 from farm.ownership.renewal import Ownership, reads, writes
-from farm.records.commits import unclaim
 from farm.settings import Settings
 from farm.store import Store
 from farm.store.retry import retry_until_stored
@@ -188,11 +188,8 @@ class Coordinator(FarmApi):
             with suppress(JobError):  # finished meanwhile
                 await self.cancel(job)
         record = await parts.book.read(job)
-        if record is not None and record.claim is not None:
-            await self._background.call(unclaim, self._store, record.claim, job)
         if record is not None:
-            await parts.pictures.release(record.request.picture, job)
-        await parts.book.delete(job)
+            await parts.retention.delete(record)
 
     @writes
     async def pause(self, job: str) -> JobView:
@@ -220,6 +217,14 @@ class Coordinator(FarmApi):
         await parts.book.save_in_background(job)
         parts.sharing.update_urgency(job)
         return await self.show(job)
+
+    @reads
+    async def garbage(self) -> list[Freed]:
+        return await (await self._parts()).retention.garbage()
+
+    @writes
+    async def collect_garbage(self) -> list[Freed]:
+        return await (await self._parts()).retention.collect()
 
     async def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:
         (await self._parts()).maintenance.drain(worker, draining)

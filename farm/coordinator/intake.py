@@ -1,5 +1,8 @@
 """Checks submissions, and makes jobs of them."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from math import prod
 
 from pydantic import ValidationError
@@ -10,7 +13,7 @@ from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
 from farm.model.job import JobRecord, State, Submission
 from farm.model.request import RenderRequest, digest_of
-from farm.records.commits import Claim, claim
+from farm.records.commits import Claim, claim, delete_old_claim
 from farm.records.job_book import JobBook
 from farm.settings import Settings
 from farm.store import Store
@@ -37,6 +40,7 @@ class Intake:
     ) -> None:
         self._settings, self._store, self._background = settings, store, background
         self._models, self._book, self._clock = models, book, clock
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}  # with their users, by claim
 
     async def digest_of_picture(self, picture: bytes) -> str:
         """The digest of a picture file. Raises RequestError if it is no picture, or too large."""
@@ -87,12 +91,36 @@ class Intake:
         text = f"key {key}" if key else job.model_dump_json(exclude=own)
         name = idempotency_key(job.tenant, text)
         lasts = KEY_S if key else REPEAT_S
+        async with self._claiming(name):
+            holder = await self._claim(name, mine, lasts, key)
+        return job.model_copy(update={"id": holder.job, "claim": name})
+
+    async def _claim(self, name: str, mine: Claim, lasts: float, key: str) -> Claim:
         holder = await self._background.call(claim, self._store, name, mine, lasts)
-        if holder.job != job.id and not key:
+        if holder.job != mine.job and not key:
             former = await self._book.read(holder.job)
             if former is not None and former.state in (State.FAILED, State.CANCELLED):
                 holder = await self._background.call(claim, self._store, name, mine, 0.0)
-        return job.model_copy(update={"id": holder.job, "claim": name})
+        return holder
+
+    async def forget_claim(self, name: str) -> bool:
+        """Delete a claim that is no longer in force; returns whether it is gone."""
+        async with self._claiming(name):
+            before = self._clock.now() - KEY_S
+            return await self._background.call(delete_old_claim, self._store, name, before)
+
+    @asynccontextmanager
+    async def _claiming(self, name: str) -> AsyncIterator[None]:
+        """Let one call at a time read and write a claim."""
+        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
+        self._locks[name] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(name)
+            if users > 1:
+                self._locks[name] = lock, users - 1
 
 
 def _check_clip_size(request: RenderRequest) -> None:

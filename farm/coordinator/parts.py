@@ -9,6 +9,7 @@ from farm.coordinator.admission import Admission
 from farm.coordinator.clip_store import ClipStore
 from farm.coordinator.clips import Clip
 from farm.coordinator.dispatcher import Dispatcher
+from farm.coordinator.finished_clips import FinishedClips
 from farm.coordinator.inbox import Inbox
 from farm.coordinator.intake import Intake
 from farm.coordinator.maintenance import Maintenance
@@ -16,6 +17,7 @@ from farm.coordinator.metrics import Metrics, count_job
 from farm.coordinator.news import News
 from farm.coordinator.render_loop import render_forever
 from farm.coordinator.reports import Report
+from farm.coordinator.retention import Retention
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
 from farm.coordinator.webhooks import Webhooks
@@ -23,6 +25,7 @@ from farm.metrics.meter import Meter
 from farm.model.job import JobRecord, State
 from farm.ownership.renewal import Ownership
 from farm.records.cleanup import clear_orphans
+from farm.records.clip_index import indexed_since
 from farm.records.commits import take_fence
 from farm.records.job_book import JobBook
 from farm.records.pictures import Pictures, list_older
@@ -59,6 +62,7 @@ class Parts:
     rendering: Rendering
     sharing: Sharing
     maintenance: Maintenance
+    retention: Retention
     webhooks: Webhooks
     quarantine: Quarantine
     metrics: Metrics
@@ -79,23 +83,28 @@ async def make_parts(
     news = News(fence << 32, max(KEPT, 2 * settings.max_jobs))
     pictures = Pictures(store, background, older_pictures)
     webhooks = Webhooks(settings, store, background, clock, meter)
-    on_end = partial(_end_job, pictures, webhooks, meter)
+    since = await asyncio.to_thread(indexed_since, store, fence)
+    finished = FinishedClips(store, background, since)
+    on_end = partial(_end_job, pictures, finished, webhooks, meter)
     on_superseded = partial(runtime.end_process, "another coordinator has written its jobs")
     book = JobBook(store, background, fence, news.publish, on_end, on_superseded, clock.wall)
     rendering = _make_rendering(settings, runtime, ownership, background, fence)
     scheduler, workers, dispatcher = rendering.scheduler, rendering.workers, rendering.dispatcher
-    sharing = Sharing(store, background, book, dispatcher, news.publish)
+    sharing = Sharing(book, dispatcher, finished, news.publish)
     quarantine, error = Quarantine(store, background), ownership.write_error
+    intake = Intake(settings, store, background, models, book, clock)
+    deleted_from = book, pictures, finished, dispatcher, intake
     return Parts(
         fence=fence,
         news=news,
         book=book,
         admission=Admission(settings, book),
         pictures=pictures,
-        intake=Intake(settings, store, background, models, book, clock),
+        intake=intake,
         rendering=rendering,
         sharing=sharing,
         maintenance=Maintenance(settings, workers, scheduler, dispatcher, sharing, book, clock),
+        retention=Retention(settings.retention, store, background, clock, *deleted_from),
         webhooks=webhooks,
         quarantine=quarantine,
         metrics=Metrics(meter, book.open, scheduler, workers, quarantine, error, clock),
@@ -124,15 +133,18 @@ def start_loops(parts: Parts, background: Background) -> None:
         parts.maintenance.keep_limits(),
         parts.webhooks.deliver(),
         parts.quarantine.keep_looking(),
-        parts.pictures.keep_collecting(),
+        parts.retention.keep(),
     ):
         background.run_forever(loop)
 
 
-async def _end_job(pictures: Pictures, webhooks: Webhooks, meter: Meter, job: JobRecord) -> None:
+async def _end_job(
+    pictures: Pictures, finished: FinishedClips, webhooks: Webhooks, meter: Meter, job: JobRecord
+) -> None:
     """Act on a job's end, which is in the store. Raises StoreError, and is then repeated."""
     if job.state is State.FAILED:
         pictures.doubt(job.request.picture)  # a damaged picture may be the cause
+    await finished.enter(job)
     await webhooks.add(job)
     count_job(meter, job)
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-from farm.background import Background
 from farm.coordinator.clips import (
     Clip,
     ClipEvent,
@@ -21,7 +20,6 @@ from farm.model.request import RenderRequest
 from farm.records.job_book import JobBook
 from farm.scheduling.job_queue import JobQueue
 from farm.scheduling.state import Urgency
-from farm.store import Store
 
 LOOKUPS = 32  # finished clips of a job that are looked up at once
 
@@ -31,10 +29,9 @@ class Sharing:
 
     def __init__(
         self,
-        store: Store,
-        background: Background,
         book: JobBook,
         dispatcher: Dispatcher,
+        finished: FinishedClips,
         publish: Callable[[str], None],
     ) -> None:
         """publish: called with the id of a job whose progress has changed."""
@@ -42,7 +39,7 @@ class Sharing:
         self.queue = JobQueue()  # of the jobs that wait for clips
         self.blocked = ""  # why no worker can take them; empty if one can
         self._book, self._publish = book, publish
-        self._finished = FinishedClips(store, background)
+        self._finished = finished
         self._clips_of: dict[str, list[Clip]] = {}  # the clips that each job waits for
 
     # Jobs come and go

@@ -5,6 +5,7 @@ from typing import Any, Protocol, TypedDict
 
 from farm.model.job import JobRecord, JobView, LogEntry, Submission
 from farm.model.request import Model, ModelFacts
+from farm.model.retention import Freed
 from farm.store import Store
 
 
@@ -35,6 +36,10 @@ class ReadOnlyFarm(Protocol):
 
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
         """A job's event log after entry `after`: at least LOG_PAGE entries, or the rest."""
+        ...
+
+    async def garbage(self) -> list[Freed]:
+        """What `collect_garbage` would delete now, by kind and tenant."""
         ...
 
 
@@ -106,7 +111,7 @@ class FarmApi(ReadOnlyFarm, Protocol):
         ...
 
     async def delete(self, job: str) -> None:
-        """Stop a job and delete its record. Its clips stay: other jobs may ask for the same."""
+        """Stop a job and delete its record, and what no other job names: its picture, its clips."""
         ...
 
     async def pause(self, job: str) -> JobView:
@@ -119,6 +124,10 @@ class FarmApi(ReadOnlyFarm, Protocol):
 
     async def set_priority(self, job: str, priority: int) -> JobView:
         """Change an open job's priority, 0 to 100."""
+        ...
+
+    async def collect_garbage(self) -> list[Freed]:
+        """Delete the jobs that are past keeping, and what no job names; returns what it was."""
         ...
 
     async def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:

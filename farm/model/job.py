@@ -12,7 +12,7 @@ from farm.errors import ConflictError, JobError
 from farm.model.filenames import PictureName
 from farm.model.plan import Stage
 from farm.model.request import UNCOUNTED, Model, RenderRequest, Sha256
-from farm.store.keys import Name, job_key, open_key, result_key
+from farm.store.keys import Name, clip_of, job_key, open_key, result_key
 from farm.store.records import Record
 from svd_engine.params import RenderParams
 from svd_engine.values import Flag, Whole, number
@@ -99,6 +99,11 @@ class ClipResult(Record):
     def artifact_keys(self) -> set[str]:
         """The store's keys of all its artifacts."""
         return {self.key(name) for name in ARTIFACTS}
+
+    @property
+    def clip(self) -> str | None:
+        """The name of the clip in the store, by which its artifacts are found."""
+        return clip_of(self.video)
 
     @property
     def paid_for(self) -> bool:
@@ -199,6 +204,12 @@ class JobRecord(Record):
             return clips
         there = {result.request.asked for result in self.results}
         return tuple(request for request in clips if request.asked not in there)
+
+    def wants(self, clip: RenderRequest) -> bool:
+        """Whether it has this clip, or waits for it while it is open."""
+        return (self.state.is_open and self.request.includes(clip)) or any(
+            result.request.digest == clip.digest for result in self.results
+        )
 
 
 class Opened(Record):

@@ -107,6 +107,14 @@ class RenderRequest(Lasting):
             for seed in seeds
         )
 
+    def includes(self, clip: "RenderRequest") -> bool:
+        """Whether a request of one video is one of `clips`."""
+        first, seed = self.params.seed, clip.params.seed
+        if clip.picture != self.picture or not first <= seed < first + self.num_videos:
+            return False
+        params = self.params.model_copy(update={"seed": seed})
+        return self.model_copy(update={"params": params, "num_videos": 1}).digest == clip.digest
+
 
 def check_seeds(first: int, count: int) -> None:
     """Raise ValueError if the last of `count` consecutive seeds would be too large."""

@@ -72,6 +72,18 @@ def unclaim(store: Store, key: str, job: str) -> None:
         store.delete(key)
 
 
+def delete_old_claim(store: Store, key: str, before: float) -> bool:
+    """Delete the claim at a key of the store unless it was made after that time.
+
+    Returns whether it is gone.
+    """
+    stored = get_record(store, Claim, key)
+    if stored is not None and stored[0].at >= before:
+        return False
+    store.delete(key)
+    return True
+
+
 class Claim(Record):
     """The job that an idempotency key stands for."""
 

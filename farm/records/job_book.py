@@ -196,6 +196,15 @@ class JobBook:
         self._locks.pop(job, None)
         self._changed(job)
 
+    async def delete_leftovers(self, job: str, keys: Iterable[str]) -> bool:
+        """Delete objects that a job has left behind, unless it has a record after all."""
+        async with self._locks.setdefault(job, asyncio.Lock()):
+            if await self._background.call(self._store.exists, job_key(job)):
+                return False
+            for key in keys:
+                await self._background.call(self._store.delete, key)
+        return True
+
     async def recover(self) -> list[JobRecord]:
         """Read the jobs that an earlier coordinator left open, and take them over.
 

@@ -5,13 +5,13 @@ record. Pictures that are older than the index are in a list, and are kept, beca
 which jobs name them.
 
 A client writes a job's picture before it submits the job. If the submission never arrives, no job
-names the picture, and `keep_collecting` deletes it.
+names the picture, and `farm/coordinator/retention.py` has it deleted.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Set
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,12 +24,9 @@ from farm.store import Store
 from farm.store.keys import (
     OLDER_PICTURES,
     PICTURES,
-    USES,
     job_key,
     picture_key,
-    picture_of,
     use_key,
-    used_picture,
     user_of,
     uses_prefix,
 )
@@ -39,7 +36,6 @@ log = logging.getLogger("farm")
 
 DIGESTS = TypeAdapter(set[str])
 KEPT = 10_000  # pictures that are remembered
-COLLECT_S = 3600.0  # between two searches for pictures that no job names
 
 
 class Pictures:
@@ -53,7 +49,7 @@ class Pictures:
         self._doubted = Recent[str, None](KEPT)  # those whose stored copy may be damaged
         self._wanted = Counter[str]()  # the number of submissions under way, by picture
         self._unsure = set[str]()  # wanted pictures that perhaps no job names
-        self._deletions: dict[str, asyncio.Task[None]] = {}  # under way, by picture
+        self._deletions: dict[str, asyncio.Task[bool]] = {}  # under way, by picture
 
     @asynccontextmanager
     async def kept(self, digest: str, picture: bytes | None = None) -> AsyncIterator[None]:
@@ -77,8 +73,8 @@ class Pictures:
         finally:
             self._wanted[digest] -= 1
             if not self._wanted[digest] and digest in self._unsure:
-                with suppress(StoreError):  # then `keep_collecting` deletes it later
-                    await self._delete_unless_named(digest)
+                with suppress(StoreError):  # then the next look at the whole store deletes it
+                    await self.delete_unless_named(digest)
 
     async def _secure(self, digest: str, picture: bytes | None) -> None:
         """Make sure that the store has the picture."""
@@ -95,65 +91,49 @@ class Pictures:
         self._known.pop(digest, None)
         self._doubted[digest] = None
 
-    async def keep_collecting(self) -> None:
-        """Delete, for ever, the pictures of submissions that never arrived."""
-        unnamed = set[str]()
-        while True:
-            unnamed = await self.collect(unnamed)
-            await asyncio.sleep(COLLECT_S)
+    async def forget_older(self, digests: Collection[str]) -> None:
+        """Let pictures that are older than the index be deleted: no job names them.
 
-    async def collect(self, earlier: Set[str]) -> set[str]:
-        """Delete those pictures of `earlier` that no job names; returns the others without a job.
-
-        A picture is deleted only at the second look, because the job of a new one may be on its
-        way.
+        For callers that have read the records of all jobs. Raises StoreError.
         """
-        try:
-            unnamed = await self._background.read(self._unnamed)
-            for digest in unnamed & earlier:
-                await self._delete_unless_named(digest)
-        except StoreError as error:
-            log.warning("pictures that no job names cannot be deleted yet: %s", error)
-            return set()
-        return unnamed - earlier
-
-    def _unnamed(self) -> set[str]:
-        # Pictures are listed first: one that a job names meanwhile is then not taken for unnamed.
-        pictures = {digest for key in self._store.list(PICTURES) if (digest := picture_of(key))}
-        uses = {digest for key in self._store.list(USES) if (digest := used_picture(key))}
-        return pictures - uses - self._older
+        if not self._older.isdisjoint(digests):
+            self._older.difference_update(digests)
+            data = DIGESTS.dump_json(self._older)
+            await self._background.call(self._store.put, OLDER_PICTURES, data)
 
     async def release(self, digest: str, job: str) -> None:
-        """Remove a job that will be deleted from the index, and its picture if no other names it.
+        """Remove a job that is deleted from the index, and its picture if no other names it.
 
         Raises StoreError.
         """
         await self._background.call(self._store.delete, use_key(digest, job))
-        await self._delete_unless_named(digest)
+        await self.delete_unless_named(digest)
 
-    async def _delete_unless_named(self, digest: str) -> None:
+    async def delete_unless_named(self, digest: str) -> bool:
+        """Delete a picture unless a job names it; returns whether it is gone. Raises StoreError."""
         while deletion := self._deletions.get(digest):  # it may have read the index too early
             await asyncio.wait({deletion})
         if self._wanted[digest]:
             self._unsure.add(digest)
-            return
+            return False
         self._unsure.discard(digest)
         self._known.pop(digest, None)
         deleting = self._background.call(self._delete, digest)
         task = self._background.start(deleting, handled=(StoreError,))
         self._deletions[digest] = task
         task.add_done_callback(lambda _: self._deletions.pop(digest))
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    def _delete(self, digest: str) -> None:
+    def _delete(self, digest: str) -> bool:
         if digest in self._older:
-            return
+            return False
         for use in list(self._store.list(uses_prefix(digest))):
             job = user_of(use)
             if job is None or self._store.exists(job_key(job)):
-                return
+                return False
             self._store.delete(use)  # of a submission that was never acknowledged
         self._store.delete(picture_key(digest))
+        return True
 
 
 def list_older(store: Store) -> set[str]:

@@ -4,10 +4,13 @@ It never writes to the store, so it is safe to use on the store of a running far
 """
 
 import logging
+import time
 
 from farm.errors import JobError, StoreError, UnreadableError
 from farm.model.farm_api import ReadOnlyFarm
 from farm.model.job import LOG_PAGE, JobRecord, JobView, LogEntry, Progress
+from farm.model.retention import Freed, Policy, freed, plan
+from farm.records.inventory import take_inventory
 from farm.records.salvage import entries_of, log_keys
 from farm.store import IDENTITY, is_key, open_store
 from farm.store.keys import JOBS, OPEN, job_key, job_of, open_job_of
@@ -23,8 +26,9 @@ NAMED = 1000  # the number of latest ids in which to look for one like an unknow
 class StoredJobs(ReadOnlyFarm):
     """Reads jobs from a store."""
 
-    def __init__(self, url: str) -> None:
-        """Raises StoreError if the store is not a farm's."""
+    def __init__(self, url: str, policy: Policy | None = None) -> None:
+        """Raises StoreError if the store is not a farm's. policy: which jobs count as garbage."""
+        self._policy = policy or Policy()
         self._store = open_store(url, make=False, patience_s=PATIENCE_S)
         if not self._store.exists(IDENTITY) and next(iter(self._store.list(JOBS)), None) is None:
             raise StoreError(
@@ -67,6 +71,10 @@ class StoredJobs(ReadOnlyFarm):
             found = self._entries(job, after)
             if found is not None:
                 return found
+
+    async def garbage(self) -> list[Freed]:
+        """Like ReadOnlyFarm's; what only an unreadable record names counts as garbage."""
+        return freed(plan(take_inventory(self._store, self._read, {}), self._policy, time.time()))
 
     def _entries(self, job: str, after: int) -> list[LogEntry] | None:
         """A page of a job's log; None if a farm compacted the log meanwhile."""

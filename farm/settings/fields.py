@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from farm.model.request import Sha256
+from farm.model.retention import Policy
 from farm.settings.environment import PREFIX, config_file, data_folder
 from farm.settings.file import File
 from farm.store.keys import Name
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     max_jobs_per_tenant: int | None = Field(None, ge=1)  # open jobs; default: max_jobs
     max_work: int = Field(10**13, ge=1)  # steps x pixels x frames x videos of a tenant's open jobs
     max_gpus: dict[Name, int] = {}  # the most workers at once by tenant, as JSON
+    # How long finished jobs are kept, with their clips and pictures; default: for ever.
+    keep_days: float | None = Field(None, gt=0)
+    keep_bytes: int | None = Field(None, ge=0)  # of all finished jobs; the oldest are deleted
     max_pixels: int = Field(MAX_PIXELS, ge=64, le=MAX_PIXELS)  # the most in a picture
     stall_s: float = Field(1800.0, gt=0)  # seconds without a step until a task counts as lost
     load_s: float = Field(600.0, gt=0)  # seconds for a worker to start and load a model
@@ -92,6 +96,12 @@ class Settings(BaseSettings):
     s3_public_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
     webhook_secret: Annotated[SecretStr, AfterValidator(_whsec)] | None = None  # whsec_BASE64
     webhook_private: bool = False  # whether webhooks may go to this machine and its network
+
+    @property
+    def retention(self) -> Policy:
+        """Which finished jobs are kept."""
+        days = self.keep_days
+        return Policy(None if days is None else days * 24 * 3600.0, self.keep_bytes)
 
     @classmethod
     def settings_customise_sources(

@@ -16,7 +16,10 @@ previews/DIGEST.webp                the latest preview of a clip that is being r
 clips/DIGEST/clip.json              a finished clip (`ClipResult`); written once
 clips/DIGEST/ATTEMPT/video.mp4      the video that `clip.json` names, beside the other `ARTIFACTS`.
                                     ATTEMPT is the coordinator's fencing token and a counter
-answered/TENANT/DIGEST              marks a clip that answered a job of this tenant
+answers/DIGEST/TENANT/ID.job        index of clips by job: an empty object per ended job that has
+                                    the clip
+answers.json                        the coordinators that wrote this index (`Indexed`)
+answered/TENANT/DIGEST              in stores of earlier versions, in place of that index
 store.json                          the store's id, written once (`Identity`)
 lease.json                          the process that owns the store, and its clock (`LeaseRecord`)
 coordinator.json                    the last fencing token: how many coordinators there have been
@@ -46,6 +49,13 @@ CHECKPOINTS = "checkpoints/"
 PREVIEWS = "previews/"
 WEBHOOKS = "webhooks/"
 QUARANTINE = "quarantine/"
+CLIPS = "clips/"
+ANSWERS = "answers/"
+INDEXED = "answers.json"
+ANSWERED = "answered/"
+TENANTS = "tenants/"
+EVENTS = "events/"
+CLAIMS = "idempotency/"
 _ID = r"[\w-][\w.-]{0,79}"
 _NAME_BYTES = 200  # in UTF-8; a file name may have 255 bytes, and keys add a prefix or a suffix
 _SHA256 = "[0-9a-f]{64}"
@@ -89,11 +99,6 @@ def user_of(use: str) -> str | None:
     return _part(rf"{USES}{_SHA256}/({_ID})\.job", use)
 
 
-def used_picture(use: str) -> str | None:
-    """The digest of the picture in a key made by `use_key`; None for any other key."""
-    return _part(rf"{USES}({_SHA256})/.+", use)
-
-
 def job_key(job: str) -> str:
     return f"{JOBS}{job}.json"
 
@@ -113,7 +118,7 @@ def open_key(job: str) -> str:
 
 
 def tenant_prefix(tenant: str) -> str:
-    return f"tenants/of-{tenant}/"
+    return f"{TENANTS}of-{tenant}/"
 
 
 def tenant_key(tenant: str, job: str) -> str:
@@ -121,7 +126,11 @@ def tenant_key(tenant: str, job: str) -> str:
 
 
 def idempotency_key(tenant: str, key: str) -> str:
-    return f"idempotency/{tenant}/{hashlib.sha256(key.encode()).hexdigest()}"
+    return f"{CLAIMS}{tenant}/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def is_claim_key(key: str) -> bool:
+    return re.fullmatch(rf"{CLAIMS}{_ID}/{_SHA256}", key) is not None
 
 
 def webhook_key(job: str, end: int) -> str:
@@ -133,7 +142,7 @@ def is_webhook_key(key: str) -> bool:
 
 
 def events_prefix(job: str) -> str:
-    return f"events/{job}/"
+    return f"{EVENTS}{job}/"
 
 
 def events_key(job: str, last: int) -> str:
@@ -142,7 +151,7 @@ def events_key(job: str, last: int) -> str:
 
 def last_entry_of(events: str) -> int | None:
     """The last entry's number in a key made by `events_key`; None for any other key."""
-    found = _part(rf"events/{_ID}/(\d{{8,}})\.jsonl", events)
+    found = _part(rf"{EVENTS}{_ID}/(\d{{8,}})\.jsonl", events)
     return None if found is None else int(found)
 
 
@@ -170,15 +179,54 @@ def clip_of_preview(preview: str) -> str | None:
 
 
 def clip_prefix(clip: str) -> str:
-    return f"clips/{clip}/"
+    return f"{CLIPS}{clip}/"
+
+
+def clip_of(key: str) -> str | None:
+    """The clip that an object below `clips/` is of; None for any other key."""
+    return _part(rf"{CLIPS}({_SHA256})/.+", key)
+
+
+def attempt_prefix(artifact: str) -> str:
+    """The part of an artifact's key that all artifacts of its attempt have in common."""
+    return f"{artifact.rpartition('/')[0]}/"
+
+
+def clip_of_attempt(prefix: str) -> str | None:
+    """The clip of a result of `attempt_prefix`; None for the prefix of any other key."""
+    return _part(rf"{CLIPS}({_SHA256})/[^/]+/", prefix)
 
 
 def result_key(clip: str) -> str:
     return f"{clip_prefix(clip)}clip.json"
 
 
+def answers_prefix(clip: str, tenant: str | None = None) -> str:
+    return f"{ANSWERS}{clip}/" if tenant is None else f"{ANSWERS}{clip}/{tenant}/"
+
+
+def answer_key(clip: str, tenant: str, job: str) -> str:
+    return f"{answers_prefix(clip, tenant)}{job}.job"
+
+
 def answered_key(tenant: str, clip: str) -> str:
-    return f"answered/{tenant}/{clip}"
+    return f"{ANSWERED}{tenant}/{clip}"
+
+
+def answered_clip(marker: str) -> str | None:
+    """The clip in a key made by `answered_key`; None for any other key."""
+    return _part(rf"{ANSWERED}{_ID}/({_SHA256})", marker)
+
+
+def owner_of(key: str) -> str | None:
+    """The job that an object is only there for: its record, log, or an entry of an index."""
+    if key.startswith(JOBS):
+        return job_of(key)
+    if key.startswith(EVENTS):
+        return _part(rf"{EVENTS}({_ID})/\d{{8,}}\.jsonl", key)
+    return _part(
+        rf"(?:{USES}{_SHA256}|{TENANTS}of-{_ID}|{ANSWERS}{_SHA256}/{_ID})/({_ID})\.job", key
+    )
 
 
 def artifact_keys(clip: str, attempt: str) -> list[str]:

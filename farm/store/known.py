@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,7 +17,9 @@ from farm.errors import ConflictError, StoreError, VanishedError
 from farm.metrics import catalogue
 from farm.metrics.meter import Meter, Unmetered
 from farm.store.local import LocalStore
-from farm.store.protocol import Store, Stored
+from farm.store.protocol import Entry, Store, Stored
+
+T = TypeVar("T")
 
 IDENTITY = "store.json"
 RECENT_S = 15.0  # how long a failed write counts as a recent failure
@@ -145,11 +148,17 @@ class KnownStore:
             self._store.delete(key)
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        return self._listing(lambda: self._store.list(prefix, after))
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        return self._listing(lambda: self._store.entries(prefix))
+
+    def _listing(self, begin: Callable[[], Iterator[T]]) -> Iterator[T]:
         found = False
         with self._timed("list"):
-            for key in self._store.list(prefix, after):
+            for each in begin():
                 found = True
-                yield key
+                yield each
         if not found:
             self._check()
 

@@ -6,12 +6,12 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
 from farm.errors import ConflictError, StoreError
-from farm.store.protocol import RESERVED, Stored, check_key, is_key, probe
+from farm.store.protocol import RESERVED, Entry, Stored, check_key, is_key, probe
 
 LOCK = f"{RESERVED}lock"
 SCRATCH = f"{RESERVED}scratch-"
@@ -98,6 +98,13 @@ class LocalStore:
         if folder and not is_key(folder):
             return iter(())
         return self._walk(f"{folder}/" if folder else "", prefix, after)
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        for key in self.list(prefix):
+            path = self.folder / key
+            with _explained("look at", path), suppress(*ABSENT):  # deleted meanwhile
+                found = path.stat()
+                yield Entry(key, found.st_size, found.st_mtime)
 
     def presign(
         self,

@@ -19,6 +19,14 @@ class Stored(NamedTuple):
     etag: str  # an opaque string that identifies this version of the object
 
 
+class Entry(NamedTuple):
+    """What a listing says of an object."""
+
+    key: str
+    size: int  # in bytes
+    written_at: float  # by the server's clock, in seconds since 1970
+
+
 class Store(Protocol):
     """A mapping of keys to objects. A key is a relative path with forward slashes.
 
@@ -53,6 +61,9 @@ class Store(Protocol):
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys that begin with `prefix` and sort after `after`, in byte order."""
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Like `list`, with the size and the time of the last write of each object."""
 
     def presign(
         self, key: str, expires_s: int = 3600, endpoint: str | None = None, filename: str = ""

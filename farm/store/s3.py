@@ -26,7 +26,7 @@ from tenacity import (
 )
 
 from farm.errors import ConditionsError, ConflictError, StoreError
-from farm.store.protocol import Stored, check_key, is_key, probe
+from farm.store.protocol import Entry, Stored, check_key, is_key, probe
 from farm.store.s3_errors import (
     CHECKSUMS,
     CONDITIONAL,
@@ -148,19 +148,22 @@ class S3Store:
         self._ask("delete", key, remove)
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
+        return (entry.key for entry in self.entries(prefix, after))
+
+    def entries(self, prefix: str, after: str = "") -> Iterator[Entry]:
         request: ListObjectsV2RequestTypeDef = {
             "Bucket": self.bucket,
             "Prefix": self._base + prefix,
         }
         page = self._page({**request, "StartAfter": self._base + after})
         while True:
-            for entry in page.get("Contents", ()):
-                key = entry["Key"].removeprefix(self._base)
+            for found in page.get("Contents", ()):
+                key = found["Key"].removeprefix(self._base)
                 # Other programs may have written names that are not keys. SeaweedFS treats the
                 # prefix a// like a/. It lists in byte order, except for a folder next to a name
                 # that begins with the folder's name.
                 if key.startswith(prefix) and is_key(key):
-                    yield key
+                    yield Entry(key, found["Size"], found["LastModified"].timestamp())
             if not page["IsTruncated"]:
                 return
             page = self._page({**request, "ContinuationToken": page["NextContinuationToken"]})

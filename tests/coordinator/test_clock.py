@@ -24,6 +24,7 @@ TELL_THE_TIME = {
     "records/event_logs",
     "records/job_book",
     "records/salvage",
+    "records/stored",
     "store/quarantine",
     # A scratch file's age is known by its folder's clock alone. Where a step of it makes a living
     # writer's look old, the writer's rename fails and its put is tried again.

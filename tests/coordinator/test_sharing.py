@@ -11,7 +11,7 @@ from farm.coordinator.sharing import urgency_of
 from farm.model.job import ClipResult, Event, JobRecord, State
 from farm.model.plan import Kind
 from farm.scheduling.state import Urgency
-from farm.store.keys import result_key
+from farm.store.keys import artifact_keys, result_key
 from tests.model.test_job import job as job_of
 from tests.support.core import Core, run
 
@@ -153,12 +153,13 @@ async def expect_finished(core: Core, job: JobRecord, **expected: int) -> None:
 
 
 def result_of(clip: Clip) -> ClipResult:
+    video, thumbnail, sprite_sheet = artifact_keys(clip.id, "1-1")
     return ClipResult(
         request=clip.request,
         sha256="0" * 64,
-        video="video",
-        thumbnail="thumbnail",
-        sprite_sheet="sprites",
+        video=video,
+        thumbnail=thumbnail,
+        sprite_sheet=sprite_sheet,
         seconds={},
         gpu_seconds=1.0,
         attempts=1,

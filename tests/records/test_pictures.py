@@ -46,8 +46,8 @@ class Jobs:
         self.named[job] = picture
 
     async def delete(self, job: str) -> None:
-        await self.pictures.release(digest_of(self.named[job]), job)
         await self.background.call(self.store.delete, job_key(job))
+        await self.pictures.release(digest_of(self.named[job]), job)
         del self.named[job]
 
     def check(self, older: frozenset[bytes] = frozenset()) -> None:
@@ -75,7 +75,6 @@ def test_a_picture_is_there_as_long_as_a_job_names_it(
     """
 
     async def run(jobs: Jobs) -> None:
-        unnamed = set[str]()
         for group in calls:
             wanted = {f"job-{number}": (picture, stored) for number, picture, stored in group}
             changes = [
@@ -84,9 +83,10 @@ def test_a_picture_is_there_as_long_as_a_job_names_it(
                 else (jobs.submit_stored if stored else jobs.submit)(job, picture)
                 for job, (picture, stored) in wanted.items()
             ]
-            collecting = asyncio.create_task(jobs.pictures.collect(unnamed))
-            await asyncio.gather(collecting, *changes)
-            unnamed = collecting.result()
+            collected = [
+                jobs.pictures.delete_unless_named(digest_of(picture)) for picture in PICTURES
+            ]
+            await asyncio.gather(*collected, *changes)
             jobs.check()
 
     with TemporaryDirectory() as folder:
@@ -142,25 +142,23 @@ def test_a_submission_that_fails_leaves_no_picture(tmp_path: Path) -> None:
     jobs.check()
 
 
-def test_a_picture_whose_job_never_came_is_deleted_when_it_is_found_again(tmp_path: Path) -> None:
-    LocalStore(tmp_path).put(picture_key("a" * 64), b"older than the index")
-    jobs = Jobs(tmp_path)
+def test_an_older_picture_is_deleted_once_it_is_known_that_no_job_names_it(tmp_path: Path) -> None:
     digests = [digest_of(picture) for picture in PICTURES]
-    jobs.store.put("pictures/.DS_Store", b"somebody else's")
     for digest, picture in zip(digests, PICTURES, strict=True):
-        write_picture(jobs.store, digest, picture)
+        LocalStore(tmp_path).put(picture_key(digest), picture)
+    jobs = Jobs(tmp_path)
 
     async def run() -> None:
-        await jobs.submit_stored("a", PICTURES[0])
-        unnamed = await jobs.pictures.collect(set())
-        assert unnamed == {digests[1]}  # its job may be on its way
-        assert jobs.store.exists(picture_key(digests[1]))
-        assert await jobs.pictures.collect(unnamed) == set()
+        await jobs.submit("a", PICTURES[0])
+        assert not await jobs.pictures.delete_unless_named(digests[1])
+        await jobs.pictures.forget_older(digests)
+        assert await jobs.pictures.delete_unless_named(digests[1])
+        assert not await jobs.pictures.delete_unless_named(digests[0])  # the job names it
+        await jobs.delete("a")
 
     asyncio.run(run())
-    jobs.check(older=frozenset())
-    assert jobs.store.exists(picture_key("a" * 64))
-    assert jobs.store.exists("pictures/.DS_Store")
+    jobs.check()
+    assert list_older(jobs.store) == set()
 
 
 def test_a_picture_that_is_doubted_is_compared_by_whoever_sends_it(tmp_path: Path) -> None:

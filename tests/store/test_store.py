@@ -3,6 +3,7 @@
 import os
 import pickle
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -182,6 +183,18 @@ def test_list(store: Store) -> None:
     assert [*store.list("open/x", after="open/1")] == ["open/x/y"]
     for prefix in ("nothing/", "jobs/1.json/", "/", "../", "jobs//", "jobs/../"):
         assert [*store.list(prefix)] == []
+
+
+def test_entries_are_a_list_with_sizes_and_times(store: Store) -> None:
+    began = time.time()
+    for key, data in (("jobs/1.json", b"{}"), ("jobs/2.json", b""), ("open/1", b"abc")):
+        store.put(key, data)
+    found = list(store.entries(""))
+    assert [entry.key for entry in found] == [*store.list("")]
+    assert [entry.size for entry in found] == [2, 0, 3]
+    assert [entry.key for entry in store.entries("jobs/1")] == ["jobs/1.json"]
+    # A server's time is of whole seconds, and a file's of the kernel's last tick.
+    assert all(began - 2 < entry.written_at < time.time() + 2 for entry in found)
 
 
 def test_list_pages(store: Store) -> None:

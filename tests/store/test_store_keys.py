@@ -30,6 +30,9 @@ NAMES: list[tuple[Callable[..., str], tuple[Any, ...], str]] = [
     (keys.preview_key, (CLIP,), f"previews/{CLIP}.webp"),
     (keys.clip_prefix, (CLIP,), f"clips/{CLIP}/"),
     (keys.result_key, (CLIP,), f"clips/{CLIP}/clip.json"),
+    (keys.answer_key, (CLIP, "acme", "job-1"), f"answers/{CLIP}/acme/job-1.job"),
+    (keys.answers_prefix, (CLIP,), f"answers/{CLIP}/"),
+    (keys.attempt_prefix, (f"clips/{CLIP}/3-1/video.mp4",), f"clips/{CLIP}/3-1/"),
     (keys.answered_key, ("acme", CLIP), f"answered/acme/{CLIP}"),
     (
         keys.quarantined_key,
@@ -68,6 +71,14 @@ READ: list[tuple[Callable[[str], Any], str, Any]] = [
     (keys.clip_of_preview, f"previews/{CLIP}.webp", CLIP),
     (keys.is_webhook_key, "webhooks/job-1/0000000001234", True),
     (keys.is_webhook_key, "webhooks/job-1/12345678901234", True),
+    (keys.is_claim_key, f"idempotency/acme/{CLIP}", True),
+    (keys.answered_clip, f"answered/acme/{CLIP}", CLIP),
+    (keys.clip_of_attempt, f"clips/{CLIP}/3-1/", CLIP),
+    (keys.owner_of, "jobs/job-1.json", "job-1"),
+    (keys.owner_of, "events/job-1/00000007.jsonl", "job-1"),
+    (keys.owner_of, f"uses/{PICTURE}/job-1.job", "job-1"),
+    (keys.owner_of, "tenants/of-acme/job-1.job", "job-1"),
+    (keys.owner_of, f"answers/{CLIP}/acme/job-1.job", "job-1"),
 ]
 
 
@@ -93,18 +104,17 @@ def test_what_is_read_out_of_a_name(read: Callable[[str], Any], name: str, meani
         (keys.step_of, f"checkpoints/{CLIP.upper()}/0040.safetensors"),
         (keys.clip_of_preview, f"previews/{CLIP}_webp"),
         (keys.is_webhook_key, "webhooks/job-1/123456789012"),
+        (keys.is_claim_key, f"idempotency/{CLIP}"),
+        (keys.clip_of, f"clips/{CLIP}"),
+        (keys.clip_of_attempt, f"clips/{CLIP}/"),
+        (keys.owner_of, f"uses/{PICTURE}/.nfs01.job"),
+        (keys.owner_of, f"answers/{CLIP}/job-1.job"),
+        (keys.owner_of, "open/job-1"),
         (keys.is_webhook_key, "webhooks/.job/0000000001234"),
     ],
 )
 def test_names_of_something_else(read: Callable[[str], Any], name: str) -> None:
     assert not read(name)
-
-
-def test_a_use_names_its_picture_whatever_uses_it() -> None:
-    for user in ("job-1.job", "anything"):
-        assert keys.used_picture(f"uses/{PICTURE}/{user}") == PICTURE
-    for other in (f"xuses/{PICTURE}/a.job", f"uses/{PICTURE}/", f"uses/{PICTURE[1:]}/a.job"):
-        assert keys.used_picture(other) is None
 
 
 @pytest.mark.parametrize("name", ["a", "é", "0", "-", "_", "a.b-c_d", "x" * 80, "é" * 80, "a..b"])

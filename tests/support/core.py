@@ -11,6 +11,7 @@ from farm.background import Background
 from farm.coordinator.clip_store import ClipStore
 from farm.coordinator.clips import Clip, ClipEvent
 from farm.coordinator.dispatcher import Dispatcher
+from farm.coordinator.finished_clips import FinishedClips
 from farm.coordinator.inbox import Inbox
 from farm.coordinator.maintenance import Maintenance
 from farm.coordinator.metrics import Metrics
@@ -120,7 +121,8 @@ class Core:
     """Book, sharing, scheduler, dispatcher and maintenance; `step` is one turn of the loop."""
 
     def __init__(self, store: Path | LocalStore, **max_gpus: int) -> None:
-        async def ended(_: JobRecord) -> None: ...
+        async def ended(job: JobRecord) -> None:
+            await self.finished.enter(job)
 
         self.clock, self.failures = ManualClock(), list[str]()
         self.published: list[str] = []
@@ -162,8 +164,8 @@ class Core:
 
     def new_sharing(self) -> Sharing:
         """As a coordinator that has just begun has it."""
-        publish = self.published.append
-        return Sharing(self.store, self.background, self.book, self.dispatcher, publish)
+        self.finished = FinishedClips(self.store, self.background, 1)
+        return Sharing(self.book, self.dispatcher, self.finished, self.published.append)
 
     async def admit(self, name: str, tenant: str = "one", **changes: Any) -> JobRecord:
         asked = job_of().model_copy(update={"id": name, "tenant": tenant, **changes})

@@ -66,7 +66,11 @@ class _Answers(BaseHTTPRequestHandler):
         if "list-type" in query:
             prefix = query["prefix"][0]
             keys = sorted(key for key in self.server.objects if key.startswith(prefix))
-            found = "".join(f"<Contents><Key>{escape(key)}</Key></Contents>" for key in keys)
+            found = "".join(
+                f"<Contents><Key>{escape(key)}</Key><Size>{len(self.server.objects[key])}</Size>"
+                "<LastModified>2026-11-28T12:00:00Z</LastModified></Contents>"
+                for key in keys
+            )
             truncated = "<IsTruncated>false</IsTruncated>"
             self._answer(200, f"<ListBucketResult>{truncated}{found}</ListBucketResult>".encode())
             return

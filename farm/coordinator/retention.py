@@ -1,0 +1,176 @@
+"""Deletion of jobs, and of what no job names: when asked, and regularly."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from itertools import compress, groupby
+
+from farm.background import Background
+from farm.clock import Clock
+from farm.coordinator.dispatcher import Dispatcher
+from farm.coordinator.finished_clips import FinishedClips
+from farm.coordinator.intake import Intake
+from farm.errors import StoreError
+from farm.model.job import ClipResult, JobRecord
+from farm.model.retention import Freed, Item, Kind, Policy, facts_of, freed, plan
+from farm.records.cleanup import clear
+from farm.records.commits import unclaim
+from farm.records.inventory import Known, take_inventory
+from farm.records.job_book import JobBook
+from farm.records.pictures import Pictures
+from farm.records.salvage import read_job
+from farm.store import Store
+from farm.store.keys import result_key
+from farm.store.quarantine import get_record
+
+log = logging.getLogger("farm")
+
+FIRST_S = 300.0  # from the coordinator's start to the first look at the whole store
+LOOK_S = 3600.0  # between two looks
+LANES = 16  # deletions at once
+
+
+class Retention:
+    """Deletes jobs, and with each what no other job names. What an open job needs always stays.
+
+    Jobs and objects come and go while the store is listed and while its garbage is deleted, so each
+    deletion checks once more that nothing names the object.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        store: Store,
+        background: Background,
+        clock: Clock,
+        book: JobBook,
+        pictures: Pictures,
+        finished: FinishedClips,
+        dispatcher: Dispatcher,
+        intake: Intake,
+    ) -> None:
+        self._policy, self._store, self._background = policy, store, background
+        self._clock, self._book, self._pictures = clock, book, pictures
+        self._finished, self._dispatcher, self._intake = finished, dispatcher, intake
+        self._known: Known = {}
+        self._looking = asyncio.Lock()  # `_known` is for one thread at a time
+        self._collecting: asyncio.Task[list[Freed]] | None = None
+
+    async def delete(self, job: JobRecord) -> None:
+        """Delete a job that is not open, and its picture and clips if no other job names them.
+
+        Raises StoreError; what is left then is deleted by a later `collect`.
+        """
+        await self._delete_job(job)
+        await self._pictures.release(job.request.picture, job.id)
+        for result in job.results:
+            await self._delete_clip(result.clip, result, checked=False)
+
+    async def garbage(self) -> list[Freed]:
+        """What `collect` would delete now. Raises StoreError."""
+        return freed(await self._plan())
+
+    async def collect(self) -> list[Freed]:
+        """Delete what is past keeping, and what no job names; returns what was deleted.
+
+        Calls at the same time share one collection. Raises StoreError.
+        """
+        if self._collecting is None or self._collecting.done():
+            self._collecting = self._background.start(self._collect(), handled=(StoreError,))
+        return await asyncio.shield(self._collecting)
+
+    async def keep(self) -> None:
+        """Collect regularly, for ever."""
+        await asyncio.sleep(FIRST_S)
+        while True:
+            try:
+                for each in await self.collect():
+                    log.info(
+                        "deleted %d of kind %s of tenant %r: %d bytes",
+                        *(each.items, each.kind, each.tenant, each.bytes),
+                    )
+            except StoreError as error:
+                log.warning("old objects cannot be deleted yet: %s", error)
+            await asyncio.sleep(LOOK_S)
+
+    async def _plan(self) -> list[Item]:
+        async with self._looking:
+            inventory = await self._background.read(
+                take_inventory, self._store, self._read, self._known
+            )
+        # A wall clock that jumps forward must not make jobs look old.
+        now = min(self._clock.now(), self._clock.wall())
+        return await self._background.read(plan, inventory, self._policy, now)
+
+    def _read(self, job: str) -> JobRecord | None:
+        found = read_job(self._store, job)
+        return found[0] if found else None
+
+    async def _collect(self) -> list[Freed]:
+        deletions: dict[Kind, Callable[[Item], Awaitable[bool]]] = {
+            Kind.JOB: self._delete_expired,
+            Kind.CLIP: self._delete_unnamed_clip,
+            Kind.ARTIFACT: self._delete_artifacts,
+            Kind.PICTURE: lambda item: self._pictures.delete_unless_named(item.name),
+            Kind.CHECKPOINT: self._delete_checkpoints,
+            Kind.CLAIM: lambda item: self._intake.forget_claim(item.name),
+            Kind.LEFTOVER: lambda item: self._book.delete_leftovers(
+                item.name, [entry.key for entry in item.entries]
+            ),
+        }
+        planned, deleted = await self._plan(), list[Item]()
+        pictures = [item.name for item in planned if item.kind is Kind.PICTURE]
+        await self._pictures.forget_older(pictures)
+        for kind, group in groupby(planned, key=lambda item: item.kind):
+            items = list(group)
+            for start in range(0, len(items), LANES):
+                batch = items[start : start + LANES]
+                deleted += compress(batch, await asyncio.gather(*map(deletions[kind], batch)))
+        await self._background.call(self._store.sweep)
+        return freed(deleted)
+
+    async def _delete_expired(self, item: Item) -> bool:
+        job, (_, facts) = await self._book.read(item.name), self._known[item.name]
+        if job is None or facts_of(job) != facts:  # it was deleted, and perhaps submitted again
+            return False
+        await self._delete_job(job)
+        return True
+
+    async def _delete_job(self, job: JobRecord) -> None:
+        if job.claim is not None:
+            await self._background.call(unclaim, self._store, job.claim, job.id)
+        await self._book.delete(job.id)
+        await self._finished.leave(job)
+
+    async def _delete_unnamed_clip(self, item: Item) -> bool:
+        stored = await self._background.read(
+            get_record, self._store, ClipResult, result_key(item.name)
+        )
+        return await self._delete_clip(item.name, stored[0] if stored else None, checked=True)
+
+    async def _delete_clip(
+        self, clip: str | None, result: ClipResult | None, checked: bool
+    ) -> bool:
+        if clip is None:
+            return False
+        return await self._finished.delete(clip, partial(self._is_wanted, clip, result), checked)
+
+    async def _delete_artifacts(self, item: Item) -> bool:
+        return await self._delete_unless_rendered(item, item.name.split("/")[1])
+
+    async def _delete_checkpoints(self, item: Item) -> bool:
+        return await self._delete_unless_rendered(item, item.name)
+
+    async def _delete_unless_rendered(self, item: Item, clip: str) -> bool:
+        if clip in self._dispatcher.clips:
+            return False
+        await self._background.call(clear, self._store, [entry.key for entry in item.entries])
+        return True
+
+    def _is_wanted(self, clip: str, result: ClipResult | None) -> bool:
+        """Whether an open job has the clip, or waits for it."""
+        return clip in self._dispatcher.clips or (
+            result is not None
+            and any(job.wants(result.request) for job in self._book.open.values())
+        )
