@@ -5,19 +5,18 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 
 from farm.client.farm import Farm, FarmReader
 from farm.errors import JobError
 from farm.model.job import JobRecord, JobView
-from farm.model.usage import COLUMNS, rows, usage_by_day
+from farm.model.usage import COLUMNS, rows
 from farm.quantities import counted, sized
 from farm.settings import as_json, as_toml, effective
 from svd_engine.nearest import did_you_mean
 
 FOLLOW_S = 1.0  # between two reads of a log that is followed
-PAGE = 1000  # jobs that are read at once
 NAMED = 1000  # the number of ids in which to look for one like an unknown id
 
 
@@ -68,7 +67,7 @@ def jobs(farm: FarmReader, options: argparse.Namespace) -> None:
 def usage(farm: FarmReader, options: argparse.Namespace) -> None:
     table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     table.writeheader()
-    table.writerows(rows(usage_by_day(_all_jobs(farm), options.since)))
+    table.writerows(rows(farm.usage(options.since)))
 
 
 def deletes(options: argparse.Namespace) -> bool:
@@ -88,13 +87,6 @@ def gc(farm: FarmReader, options: argparse.Namespace) -> None:
         )
     total = sized(sum(each.bytes for each in found))
     print(f"{total} {'were' if deleting else 'would be'} freed" if found else "nothing to delete")
-
-
-def _all_jobs(farm: FarmReader) -> Iterator[JobRecord]:
-    after = ""
-    while jobs := farm.jobs(after, PAGE):
-        yield from jobs
-        after = jobs[-1].id
 
 
 def day(text: str) -> date:

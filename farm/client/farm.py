@@ -44,6 +44,7 @@ class FarmReader:
 
     show = _blocking(ReadOnlyFarm.show)
     jobs = _blocking(ReadOnlyFarm.jobs)
+    usage = _blocking(ReadOnlyFarm.usage)
     garbage = _blocking(ReadOnlyFarm.garbage)
     _page = _blocking(ReadOnlyFarm.events)
 

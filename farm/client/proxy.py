@@ -61,6 +61,7 @@ class FarmProxy:
     pause = _called(FarmApi.pause)
     resume = _called(FarmApi.resume)
     set_priority = _called(FarmApi.set_priority)
+    usage = _called(FarmApi.usage)
     garbage = _called(FarmApi.garbage)
     collect_garbage = _called(FarmApi.collect_garbage)
     drain = _called(FarmApi.drain)

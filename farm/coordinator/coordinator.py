@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date
 from typing import Any
 
 import svd_engine
@@ -20,6 +21,7 @@ from farm.model.farm_api import FarmApi, Ready
 from farm.model.job import Event, JobRecord, JobView, LogEntry, State, Submission
 from farm.model.request import Model, ModelFacts
 from farm.model.retention import Freed
+from farm.model.usage import FIRST_DAY, ByDay
 from farm.ownership.renewal import Ownership, reads, writes
 from farm.settings import Settings
 from farm.store import Store
@@ -217,6 +219,10 @@ class Coordinator(FarmApi):
         await parts.book.save_in_background(job)
         parts.sharing.update_urgency(job)
         return await self.show(job)
+
+    @reads
+    async def usage(self, since: date = FIRST_DAY) -> ByDay:
+        return await (await self._parts()).retention.usage(since)
 
     @reads
     async def garbage(self) -> list[Freed]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime
 from functools import partial
 from itertools import compress, groupby
 
@@ -14,12 +15,14 @@ from farm.coordinator.intake import Intake
 from farm.errors import StoreError
 from farm.model.job import ClipResult, JobRecord
 from farm.model.retention import Freed, Item, Kind, Policy, facts_of, freed, plan
+from farm.model.usage import FIRST_DAY, ByDay
 from farm.records.cleanup import clear
 from farm.records.commits import unclaim
 from farm.records.inventory import Known, take_inventory
 from farm.records.job_book import JobBook
 from farm.records.pictures import Pictures
 from farm.records.salvage import read_job
+from farm.records.usage_log import merge_deleted, note_deleted, read_usage
 from farm.store import Store
 from farm.store.keys import result_key
 from farm.store.quarantine import get_record
@@ -67,6 +70,10 @@ class Retention:
         for result in job.results:
             await self._delete_clip(result.clip, result, checked=False)
 
+    async def usage(self, since: date = FIRST_DAY) -> ByDay:
+        """What tenants used from a day on, in jobs that have ended. Raises StoreError."""
+        return await self._background.read(read_usage, self._store, self._read, since)
+
     async def garbage(self) -> list[Freed]:
         """What `collect` would delete now. Raises StoreError."""
         return freed(await self._plan())
@@ -103,6 +110,9 @@ class Retention:
         now = min(self._clock.now(), self._clock.wall())
         return await self._background.read(plan, inventory, self._policy, now)
 
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self._clock.now(), UTC).date()
+
     def _read(self, job: str) -> JobRecord | None:
         found = read_job(self._store, job)
         return found[0] if found else None
@@ -127,6 +137,7 @@ class Retention:
             for start in range(0, len(items), LANES):
                 batch = items[start : start + LANES]
                 deleted += compress(batch, await asyncio.gather(*map(deletions[kind], batch)))
+        await self._background.call(merge_deleted, self._store, self._today())
         await self._background.call(self._store.sweep)
         return freed(deleted)
 
@@ -140,6 +151,7 @@ class Retention:
     async def _delete_job(self, job: JobRecord) -> None:
         if job.claim is not None:
             await self._background.call(unclaim, self._store, job.claim, job.id)
+        await self._background.call(note_deleted, self._store, job)
         await self._book.delete(job.id)
         await self._finished.leave(job)
 

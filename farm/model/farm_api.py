@@ -1,11 +1,13 @@
 """What a farm can do, as one typed protocol: the coordinator implements it, and clients call it."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any, Protocol, TypedDict
 
 from farm.model.job import JobRecord, JobView, LogEntry, Submission
 from farm.model.request import Model, ModelFacts
 from farm.model.retention import Freed
+from farm.model.usage import FIRST_DAY, ByDay
 from farm.store import Store
 
 
@@ -36,6 +38,10 @@ class ReadOnlyFarm(Protocol):
 
     async def events(self, job: str, after: int = 0) -> list[LogEntry]:
         """A job's event log after entry `after`: at least LOG_PAGE entries, or the rest."""
+        ...
+
+    async def usage(self, since: date = FIRST_DAY) -> ByDay:
+        """What tenants used from a day on, in jobs that have ended, deleted ones included."""
         ...
 
     async def garbage(self) -> list[Freed]:

@@ -1,6 +1,6 @@
-"""What tenants have used, by day, from the records of jobs that have ended. Pure."""
+"""What tenants have used, by day, in jobs that have ended. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 
@@ -32,26 +32,24 @@ class Usage:
         self.clips_reused += len(job.results) - rendered
         self.gpu_seconds += job.gpu_seconds
 
-
-def usage_by_day(
-    jobs: Iterable[JobRecord], since: date = FIRST_DAY
-) -> dict[tuple[date, str], Usage]:
-    """The usage by day and tenant, in this order. Days are those of UTC on which jobs ended.
-
-    since: the first day. Jobs that are open are left out, since it is not settled what they take.
-    """
-    found: dict[tuple[date, str], Usage] = {}
-    for job in jobs:
-        if job.finished_at is not None:
-            day = datetime.fromtimestamp(job.finished_at, UTC).date()
-            if day >= since:
-                found.setdefault((day, job.tenant), Usage()).count(job)
-    return dict(sorted(found.items()))
+    def add(self, other: "Usage") -> None:
+        """Add the usage of other jobs."""
+        for name, amount in asdict(other).items():
+            setattr(self, name, getattr(self, name) + amount)
 
 
-def rows(usage: dict[tuple[date, str], Usage]) -> Iterator[dict[str, object]]:
-    """A row of a table for each day and tenant."""
-    for (day, tenant), used in usage.items():
+ByDay = dict[tuple[date, str], Usage]  # by day and tenant
+
+
+def day_of(job: JobRecord) -> date:
+    """The day, in UTC, on which a job ended."""
+    assert job.finished_at is not None, f"{job.id} is open"
+    return datetime.fromtimestamp(job.finished_at, UTC).date()
+
+
+def rows(usage: ByDay) -> Iterator[dict[str, object]]:
+    """A row of a table for each day and tenant, in this order."""
+    for (day, tenant), used in sorted(usage.items()):
         numbers = asdict(used) | {"gpu_seconds": round(used.gpu_seconds, 3)}
         yield {"day": day.isoformat(), "tenant": tenant, **numbers}
 

@@ -5,13 +5,16 @@ It never writes to the store, so it is safe to use on the store of a running far
 
 import logging
 import time
+from datetime import date
 
 from farm.errors import JobError, StoreError, UnreadableError
 from farm.model.farm_api import ReadOnlyFarm
 from farm.model.job import LOG_PAGE, JobRecord, JobView, LogEntry, Progress
 from farm.model.retention import Freed, Policy, freed, plan
+from farm.model.usage import FIRST_DAY, ByDay
 from farm.records.inventory import take_inventory
 from farm.records.salvage import entries_of, log_keys
+from farm.records.usage_log import read_usage
 from farm.store import IDENTITY, is_key, open_store
 from farm.store.keys import JOBS, OPEN, job_key, job_of, open_job_of
 from farm.store.records import parse_record
@@ -71,6 +74,10 @@ class StoredJobs(ReadOnlyFarm):
             found = self._entries(job, after)
             if found is not None:
                 return found
+
+    async def usage(self, since: date = FIRST_DAY) -> ByDay:
+        """Like ReadOnlyFarm's; what only an unreadable record says is left out."""
+        return read_usage(self._store, self._read, since)
 
     async def garbage(self) -> list[Freed]:
         """Like ReadOnlyFarm's; what only an unreadable record names counts as garbage."""

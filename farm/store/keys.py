@@ -19,6 +19,8 @@ clips/DIGEST/ATTEMPT/video.mp4      the video that `clip.json` names, beside the
 answers/DIGEST/TENANT/ID.job        index of clips by job: an empty object per ended job that has
                                     the clip
 answers.json                        the coordinators that wrote this index (`Indexed`)
+usage/DAY/END-ID.json               what a deleted job took (`DeletedJob`); END as in webhooks/
+usage/DAY.json                      what deleted jobs took that ended on this day (`DayUsage`)
 answered/TENANT/DIGEST              in stores of earlier versions, in place of that index
 store.json                          the store's id, written once (`Identity`)
 lease.json                          the process that owns the store, and its clock (`LeaseRecord`)
@@ -56,9 +58,11 @@ ANSWERED = "answered/"
 TENANTS = "tenants/"
 EVENTS = "events/"
 CLAIMS = "idempotency/"
+USAGE = "usage/"
 _ID = r"[\w-][\w.-]{0,79}"
 _NAME_BYTES = 200  # in UTF-8; a file name may have 255 bytes, and keys add a prefix or a suffix
 _SHA256 = "[0-9a-f]{64}"
+_DAY = r"\d{4}-\d\d-\d\d"
 
 
 def check_name(text: str) -> str:
@@ -131,6 +135,22 @@ def idempotency_key(tenant: str, key: str) -> str:
 
 def is_claim_key(key: str) -> bool:
     return re.fullmatch(rf"{CLAIMS}{_ID}/{_SHA256}", key) is not None
+
+
+def day_usage_key(day: str) -> str:
+    return f"{USAGE}{day}.json"
+
+
+def deleted_job_key(day: str, end: int, job: str) -> str:
+    return f"{USAGE}{day}/{end:013d}-{job}.json"
+
+
+def is_day_usage_key(key: str) -> bool:
+    return re.fullmatch(rf"{USAGE}{_DAY}\.json", key) is not None
+
+
+def is_deleted_job_key(key: str) -> bool:
+    return re.fullmatch(rf"{USAGE}{_DAY}/\d{{13,}}-{_ID}\.json", key) is not None
 
 
 def webhook_key(job: str, end: int) -> str:

@@ -16,9 +16,11 @@ from farm.coordinator.coordinator import Coordinator
 from farm.errors import JobError, QueueFullError
 from farm.model.job import JobRecord, State, Submission
 from farm.model.request import digest_of
+from farm.model.usage import rows
 from farm.store.keys import (
     INDEXED,
     OLDER_PICTURES,
+    USAGE,
     answer_key,
     answered_key,
     artifact_keys,
@@ -80,12 +82,14 @@ def age(folder: Path, by_s: float = 30 * 3600.0) -> None:
 
 
 def objects(folder: Path) -> set[str]:
-    return set(LocalStore(folder).list("")) - FARMS_OWN
+    """The keys of all objects but the farm's own, and what is noted of deleted jobs."""
+    found = set(LocalStore(folder).list("")) - FARMS_OWN
+    return {key for key in found if not key.startswith(USAGE)}
 
 
 def taken_up(folder: Path) -> int:
-    own = {*FARMS_OWN}
-    return sum(entry.size for entry in LocalStore(folder).entries("") if entry.key not in own)
+    there = objects(folder)
+    return sum(entry.size for entry in LocalStore(folder).entries("") if entry.key in there)
 
 
 def needed_by(job: JobRecord, folder: Path) -> set[str]:
@@ -241,10 +245,12 @@ async def _live(
         needed = set[str]().union(*(needed_by(job, folder) for job in jobs))
         assert {key for key in objects(folder) if not key.startswith("idempotency/")} == needed
     async with coordinator(folder, keep_bytes=0) as farm:
+        used = [*rows(await farm.usage())]
         planned, before = await farm.garbage(), taken_up(folder)
         assert await farm.collect_garbage() == planned
         assert before - taken_up(folder) == sum(row.bytes for row in planned)
         assert objects(folder) == set()
+        assert [*rows(await farm.usage())] == used  # although all jobs are deleted
 
 
 async def _call(farm: Coordinator, call: str, tenant: str, number: int, picture: int) -> None:
