@@ -20,6 +20,7 @@ FarmError
 │   ├── GangError         another worker of the gang that shares the task is gone or too late
 │   └── ClusterLostError  the Ray cluster of this process is gone
 ├── AccessError           the server does not accept the key, or the key lacks the rights
+│   └── QuotaError        the tenant has stored as much as it may
 ├── ServerError           the server does not answer, or is not a farm
 └── OutboundError         a host on the web does not answer, or requests to it are forbidden
 """
@@ -132,6 +133,10 @@ class ClusterLostError(WorkerError):
 
 class AccessError(FarmError):
     """The server does not accept the key, or the key lacks the rights for the call."""
+
+
+class QuotaError(AccessError):
+    """The tenant has stored as much as it may; to try again does not help."""
 
 
 class ServerError(FarmError):

@@ -26,7 +26,7 @@ class SleepingWorker:
                 time.sleep(CLIP_S / STEPS)
                 yield Step(step + 1)
         key = f"clips/{order.request.digest}/{order.attempt}"
-        return Made("0" * 64, key, key, key) if order.task.stage is Stage.MUX else "result"
+        return Made("0" * 64, 0, key, key, key) if order.task.stage is Stage.MUX else "result"
 
 
 Worker = SleepingWorker  # the name by which a worker's process finds it

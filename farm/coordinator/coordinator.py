@@ -104,6 +104,8 @@ class Coordinator(FarmApi):
     ) -> JobView:
         parts = await self._parts()
         job = await parts.intake.job_of(submission, digest)
+        if job.id not in parts.book.open:
+            await parts.quotas.check_room(job.tenant)
         with parts.admission.room_for(job):
             if submission.idempotency_key is not None:
                 job = await parts.intake.once(job, submission.idempotency_key)

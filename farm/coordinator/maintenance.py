@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 
 from farm.clock import Clock
 from farm.coordinator.clips import Clip
@@ -34,11 +35,13 @@ class Maintenance:
         dispatcher: Dispatcher,
         sharing: Sharing,
         book: JobBook,
+        held: Callable[[], Mapping[str, str]],
         clock: Clock,
     ) -> None:
+        """held: the tenants whose jobs have to wait now, and why."""
         self._settings, self._workers, self._scheduler = settings, workers, scheduler
         self._dispatcher, self._sharing, self._book = dispatcher, sharing, book
-        self._clock = clock
+        self._held, self._clock = held, clock
         self._placed = False  # whether it is known which workers there should be
 
     def drain(self, worker: str, draining: bool) -> None:
@@ -75,6 +78,7 @@ class Maintenance:
         """Fail jobs that are past a deadline, and take tasks from workers that hang."""
         self._dispatcher.end_stalled(self._settings.stall_s, self._settings.load_s)
         self._sharing.set_blocked(self._why_blocked())
+        self._sharing.set_held(self._held())
         for job in list(self._book.open.values()):
             due = job.due()
             if due and due[0] <= self._clock.now() and (job.state, Event.FAIL) in TRANSITIONS:

@@ -15,6 +15,7 @@ from farm.coordinator.intake import Intake
 from farm.coordinator.maintenance import Maintenance
 from farm.coordinator.metrics import Metrics, count_job
 from farm.coordinator.news import News
+from farm.coordinator.quotas import Quotas
 from farm.coordinator.render_loop import render_forever
 from farm.coordinator.reports import Report
 from farm.coordinator.retention import Retention
@@ -63,6 +64,7 @@ class Parts:
     sharing: Sharing
     maintenance: Maintenance
     retention: Retention
+    quotas: Quotas
     webhooks: Webhooks
     quarantine: Quarantine
     metrics: Metrics
@@ -94,6 +96,9 @@ async def make_parts(
     quarantine, error = Quarantine(store, background), ownership.write_error
     intake = Intake(settings, store, background, models, book, clock)
     deleted_from = book, pictures, finished, dispatcher, intake
+    retention = Retention(settings.retention, store, background, clock, *deleted_from)
+    quotas = Quotas(settings, clock, book.open, retention.usage, retention.stored_bytes)
+    limits = sharing, book, quotas.held, clock
     return Parts(
         fence=fence,
         news=news,
@@ -103,8 +108,9 @@ async def make_parts(
         intake=intake,
         rendering=rendering,
         sharing=sharing,
-        maintenance=Maintenance(settings, workers, scheduler, dispatcher, sharing, book, clock),
-        retention=Retention(settings.retention, store, background, clock, *deleted_from),
+        maintenance=Maintenance(settings, workers, scheduler, dispatcher, *limits),
+        retention=retention,
+        quotas=quotas,
         webhooks=webhooks,
         quarantine=quarantine,
         metrics=Metrics(meter, book.open, scheduler, workers, quarantine, error, clock),
@@ -114,6 +120,7 @@ async def make_parts(
 async def take_over(parts: Parts, store: Store, background: Background) -> None:
     """Continue the open jobs from their last checkpoints. Raises StoreError."""
     jobs = await parts.book.recover()
+    await parts.quotas.load()
     keys = await background.call(lambda: list(store.list(CHECKPOINTS)))
     steps = dict(sorted(filter(None, map(step_of, keys))))  # the last of each clip
     await parts.sharing.take_over([job for job in jobs if job.state.is_open], steps)
@@ -126,7 +133,7 @@ def start_loops(parts: Parts, background: Background) -> None:
     background.start(parts.book.save_recovered())
     background.start(parts.book.tenants.complete())
     for loop in (
-        render_forever(parts.rendering.dispatcher, parts.sharing, parts.metrics),
+        render_forever(parts.rendering.dispatcher, parts.sharing, parts.metrics, parts.quotas),
         parts.metrics.keep_reporting(),
         parts.book.logs.keep(),
         parts.maintenance.keep_workers(),

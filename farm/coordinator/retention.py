@@ -14,7 +14,17 @@ from farm.coordinator.finished_clips import FinishedClips
 from farm.coordinator.intake import Intake
 from farm.errors import StoreError
 from farm.model.job import ClipResult, JobRecord
-from farm.model.retention import Freed, Item, Kind, Policy, facts_of, freed, plan
+from farm.model.retention import (
+    Freed,
+    Inventory,
+    Item,
+    Kind,
+    Policy,
+    bytes_by_tenant,
+    facts_of,
+    freed,
+    plan,
+)
 from farm.model.usage import FIRST_DAY, ByDay
 from farm.records.cleanup import clear
 from farm.records.commits import unclaim
@@ -78,6 +88,10 @@ class Retention:
         """What `collect` would delete now. Raises StoreError."""
         return freed(await self._plan())
 
+    async def stored_bytes(self) -> dict[str, int]:
+        """What each tenant's jobs take up, with their clips and pictures. Raises StoreError."""
+        return await self._background.read(bytes_by_tenant, await self._inventory())
+
     async def collect(self) -> list[Freed]:
         """Delete what is past keeping, and what no job names; returns what was deleted.
 
@@ -101,11 +115,12 @@ class Retention:
                 log.warning("old objects cannot be deleted yet: %s", error)
             await asyncio.sleep(LOOK_S)
 
-    async def _plan(self) -> list[Item]:
+    async def _inventory(self) -> Inventory:
         async with self._looking:
-            inventory = await self._background.read(
-                take_inventory, self._store, self._read, self._known
-            )
+            return await self._background.read(take_inventory, self._store, self._read, self._known)
+
+    async def _plan(self) -> list[Item]:
+        inventory = await self._inventory()
         # A wall clock that jumps forward must not make jobs look old.
         now = min(self._clock.now(), self._clock.wall())
         return await self._background.read(plan, inventory, self._policy, now)

@@ -1,7 +1,7 @@
 """Which jobs wait for which clips: each clip is rendered once, however many ask for it."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from farm.coordinator.clips import (
     Clip,
@@ -38,6 +38,7 @@ class Sharing:
         self.dispatcher = dispatcher
         self.queue = JobQueue()  # of the jobs that wait for clips
         self.blocked = ""  # why no worker can take them; empty if one can
+        self.held: Mapping[str, str] = {}  # why the jobs of tenants wait for another day
         self._book, self._publish = book, publish
         self._finished = finished
         self._clips_of: dict[str, list[Clip]] = {}  # the clips that each job waits for
@@ -114,7 +115,27 @@ class Sharing:
                     self._book.log_event(job, "unblocked")
                 self._publish(job)
 
+    def set_held(self, held: Mapping[str, str]) -> None:
+        """Start no more tasks for the jobs of some tenants; `held` has the reason for each."""
+        changed, self.held = self.held.keys() ^ held.keys(), held
+        for job in list(self._clips_of) if changed else ():
+            record = self._book.open.get(job)
+            if record and record.tenant in changed:
+                self.update_urgency(job)
+                self._log_held(record)
+
+    def _log_held(self, job: JobRecord) -> None:
+        if job.tenant in self.held:
+            self._book.log_event(job.id, "blocked", why=self.held[job.tenant])
+        else:
+            self._book.log_event(job.id, "unblocked")
+        self._publish(job.id)
+
     # Views
+
+    def why_blocked(self, job: JobRecord) -> str:
+        """Why no worker takes a job that waits; empty if one can."""
+        return self.held.get(job.tenant) or self.blocked
 
     def under_way(self, job: str) -> list[Clip]:
         """The clips that a job waits for."""
@@ -219,7 +240,7 @@ class Sharing:
             clip = Clip(
                 request.digest,
                 job.request.weights,
-                urgency_of([job]),
+                urgency_of([job], self.held),
                 request=request,
                 source=job.model,
                 label=job.id,
@@ -233,8 +254,8 @@ class Sharing:
 
     def _complete_admission(self, job: JobRecord) -> None:
         self.update_urgency(job.id)
-        if self.blocked and self._clips_of.get(job.id):
-            self._book.log_event(job.id, "blocked", why=self.blocked)
+        if (why := self.why_blocked(job)) and self._clips_of.get(job.id):
+            self._book.log_event(job.id, "blocked", why=why)
         self._close_if_done(job.id)
 
     def _add_result(self, job: str, result: ClipResult) -> None:
@@ -266,22 +287,23 @@ class Sharing:
 
     def _update_place(self, job: str) -> None:
         if self._clips_of.get(job):
-            self.queue.put(job, urgency_of([self._book.open[job]]).rank)
+            self.queue.put(job, urgency_of([self._book.open[job]], self.held).rank)
         else:
             self.queue.remove(job)
 
     def _update_clip(self, clip: Clip) -> None:
         jobs = [self._book.open[job] for job in clip.jobs]
-        self.dispatcher.set_urgency(clip, urgency_of(jobs))
+        self.dispatcher.set_urgency(clip, urgency_of(jobs, self.held))
 
 
-def urgency_of(jobs: Sequence[JobRecord]) -> Urgency:
+def urgency_of(jobs: Sequence[JobRecord], held: Container[str] = ()) -> Urgency:
     """The urgency of a job, or of a clip that several jobs wait for, the first one first.
 
-    Such a clip has the highest priority of any of them. It counts for the tenant of the first that
-    is not paused, and is held only while all are.
+    held: the tenants whose jobs wait like paused ones. Such a clip has the highest priority of any
+    of them. It counts for the tenant of the first that is not paused, and is held only while all
+    are.
     """
-    at_work = [job for job in jobs if job.state is not State.PAUSED]
+    at_work = [job for job in jobs if job.state is not State.PAUSED and job.tenant not in held]
     owner = (at_work or jobs)[0]
     priority = max(job.priority for job in jobs)
     return Urgency(owner.tenant, owner.created_at, priority, held=not at_work)

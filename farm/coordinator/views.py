@@ -35,7 +35,7 @@ def progress_of(
 
 def _blocked(job: JobRecord, sharing: Sharing) -> str | None:
     waits = job.state in (State.QUEUED, State.RUNNING) and sharing.under_way(job.id)
-    return sharing.blocked or None if waits else None
+    return sharing.why_blocked(job) or None if waits else None
 
 
 def _eta(job: JobRecord, waits: bool, sharing: Sharing, scheduler: Scheduler[Clip]) -> float | None:

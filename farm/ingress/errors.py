@@ -15,6 +15,7 @@ from farm.errors import (
     FarmError,
     JobError,
     QueueFullError,
+    QuotaError,
     RequestError,
     StoreError,
     WorkerError,
@@ -70,6 +71,8 @@ def api_error(error: FarmError) -> ApiError:
     if isinstance(error, QueueFullError):
         wait = {"Retry-After": str(math.ceil(error.retry_after_s))}
         return ApiError(429, str(error), code="queue_full", headers=wait)
+    if isinstance(error, QuotaError):
+        return ApiError(403, str(error), code="quota_exceeded")
     if isinstance(error, JobError):
         return ApiError(409, str(error), code="conflict")
     if isinstance(error, (StoreError, WorkerError)):

@@ -78,6 +78,7 @@ class ClipResult(Record):
     video: str
     thumbnail: str
     sprite_sheet: str
+    bytes: int = 0  # of its artifacts; 0 in records of earlier versions
     seconds: dict[Stage, float]
     gpu_seconds: float  # of worker time, lost attempts included
     attempts: int

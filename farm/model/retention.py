@@ -212,8 +212,7 @@ def expired_jobs(inventory: Inventory, policy: Policy, now: float) -> dict[str, 
 
 def _beyond(inventory: Inventory, ended: Sequence[Facts], keep_bytes: int) -> Iterator[Facts]:
     """The jobs to delete, oldest first, so that the others take up at most `keep_bytes`."""
-    sizes = {clip: _bytes(entries) for clip, entries in inventory.clips.items()}
-    sizes |= {digest: entry.size for digest, entry in inventory.pictures.items()}
+    sizes = _sizes(inventory)
     named = Counter(name for job in ended for name in {*job.clips, job.picture})
     held = {n for job in inventory.jobs if job.ended_at is None for n in {*job.clips, job.picture}}
     total = sum(sizes.get(name, 0) for name in named if name not in held)
@@ -227,6 +226,25 @@ def _beyond(inventory: Inventory, ended: Sequence[Facts], keep_bytes: int) -> It
             named[name] -= 1
             if not named[name] and name not in held:
                 total -= sizes.get(name, 0)
+
+
+def bytes_by_tenant(inventory: Inventory) -> dict[str, int]:
+    """What each tenant's jobs take up, with all clips and pictures that they name."""
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    total: Counter[str] = Counter()
+    for job in inventory.jobs:
+        total[job.tenant] += _bytes(inventory.own.get(job.job, ()))
+        names[job.tenant] |= {*job.clips, job.picture}
+    sizes = _sizes(inventory)
+    for tenant, named in names.items():
+        total[tenant] += sum(sizes.get(name, 0) for name in named)
+    return dict(total)
+
+
+def _sizes(inventory: Inventory) -> dict[str, int]:
+    """The bytes of clips and pictures, by their names."""
+    sizes = {clip: _bytes(entries) for clip, entries in inventory.clips.items()}
+    return sizes | {digest: entry.size for digest, entry in inventory.pictures.items()}
 
 
 def freed(items: Iterable[Item]) -> list[Freed]:

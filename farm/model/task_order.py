@@ -41,9 +41,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Made:
-    """The result of muxing: the sha256 of the frames, and the keys of the stored artifacts."""
+    """The result of muxing: the sha256 of the frames, and the artifacts' bytes and keys."""
 
     sha256: str
+    bytes: int  # of all artifacts
     video: str
     thumbnail: str
     sprite_sheet: str

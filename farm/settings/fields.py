@@ -3,7 +3,7 @@
 import base64
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -76,6 +76,9 @@ class Settings(BaseSettings):
     max_jobs_per_tenant: int | None = Field(None, ge=1)  # open jobs; default: max_jobs
     max_work: int = Field(10**13, ge=1)  # steps x pixels x frames x videos of a tenant's open jobs
     max_gpus: dict[Name, int] = {}  # the most workers at once by tenant, as JSON
+    # By tenant; `*` stands for all others. As JSON.
+    max_gpu_seconds: dict[Name | Literal["*"], Annotated[float, Field(gt=0)]] = {}  # a day, UTC
+    max_stored_bytes: dict[Name | Literal["*"], Annotated[int, Field(gt=0)]] = {}
     # How long finished jobs are kept, with their clips and pictures; default: for ever.
     keep_days: float | None = Field(None, gt=0)
     keep_bytes: int | None = Field(None, ge=0)  # of all finished jobs; the oldest are deleted
@@ -102,6 +105,14 @@ class Settings(BaseSettings):
         """Which finished jobs are kept."""
         days = self.keep_days
         return Policy(None if days is None else days * 24 * 3600.0, self.keep_bytes)
+
+    def gpu_seconds_of(self, tenant: str) -> float | None:
+        """The GPU seconds that a tenant may use on a day; None for no limit."""
+        return self.max_gpu_seconds.get(tenant, self.max_gpu_seconds.get("*"))
+
+    def stored_bytes_of(self, tenant: str) -> int | None:
+        """The bytes that a tenant may store; None for no limit."""
+        return self.max_stored_bytes.get(tenant, self.max_stored_bytes.get("*"))
 
     @classmethod
     def settings_customise_sources(

@@ -75,7 +75,7 @@ class ClipFiles:
         for key, data in zip(keys, files, strict=True):
             self._store.put(key, data)
         sha256 = hashlib.sha256(np.ascontiguousarray(frames).data).hexdigest()
-        return Made(sha256, *keys)
+        return Made(sha256, sum(map(len, files)), *keys)
 
     def _write(self, clip: str, latents: Latents, former: int) -> None:
         try:

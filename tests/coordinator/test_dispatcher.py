@@ -243,7 +243,8 @@ def test_in_the_loop_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         core.add_worker(Kind.RENDERER)
         await core.admit("job-1")
         core.the_clip().jobs.append("nobody's")
-        core.background.run_forever(render_forever(core.dispatcher, core.sharing, core.metrics))
+        parts = core.dispatcher, core.sharing, core.metrics, core.quotas
+        core.background.run_forever(render_forever(*parts))
         while not core.failures:
             await asyncio.sleep(0)
         (failure,) = core.failures

@@ -17,7 +17,7 @@ from tests.model.test_plan import request
 
 def result() -> ClipResult:
     asked = request()
-    made = Made("0" * 64, *artifact_keys(asked.digest, "3-1"))
+    made = Made("0" * 64, 9, *artifact_keys(asked.digest, "3-1"))
     urgency = Urgency("default", 0.0)
     clip = Clip(asked.digest, Model(), urgency, request=asked, source=Model(), label="job")
     return clip.result(made, 3, now=0.0)
@@ -26,7 +26,7 @@ def result() -> ClipResult:
 def test_every_artifact_has_a_place_in_what_is_made_and_in_the_record() -> None:
     assert tuple(ARTIFACTS) == get_args(ArtifactName)
     places = [artifact.field for artifact in ARTIFACTS.values()]
-    assert [each.name for each in fields(Made)] == ["sha256", *places]
+    assert [each.name for each in fields(Made)] == ["sha256", "bytes", *places]
     assert set(places) <= ClipResult.model_fields.keys()
     assert len({artifact.file for artifact in ARTIFACTS.values()}) == len(ARTIFACTS)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from farm.coordinator.finished_clips import FinishedClips
 from farm.coordinator.inbox import Inbox
 from farm.coordinator.maintenance import Maintenance
 from farm.coordinator.metrics import Metrics
+from farm.coordinator.quotas import Quotas
 from farm.coordinator.reports import Report
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
@@ -22,6 +24,7 @@ from farm.errors import StoreError
 from farm.model.job import JobRecord
 from farm.model.plan import Kind, Stage
 from farm.model.task_order import Made, Order, Ref, Step
+from farm.model.usage import ByDay
 from farm.records.job_book import JobBook
 from farm.scheduling.placement import Node, Slot
 from farm.scheduling.scheduler import Scheduler
@@ -117,6 +120,14 @@ class HeldWorkers:
         self.stopped.append(name)
 
 
+async def no_usage(_: date) -> ByDay:
+    return {}
+
+
+async def none_stored() -> dict[str, int]:
+    return {}
+
+
 class Core:
     """Book, sharing, scheduler, dispatcher and maintenance; `step` is one turn of the loop."""
 
@@ -152,6 +163,8 @@ class Core:
             lambda: self.write_error,
             self.clock,
         )
+        self.quotas = Quotas(load_settings(), self.clock, self.book.open, no_usage, none_stored)
+        self.held: dict[str, str] = {}  # tenants whose jobs wait, and why
         self.maintenance = Maintenance(
             load_settings(stall_s=60.0, load_s=600.0),
             self.workers,
@@ -159,6 +172,7 @@ class Core:
             self.dispatcher,
             self.sharing,
             self.book,
+            lambda: self.held,
             self.clock,
         )
 
@@ -225,7 +239,7 @@ class Core:
 
 def finish(running: Running) -> None:
     mux = running.order.task.stage is Stage.MUX
-    result = Made("0" * 64, "video", "thumbnail", "sprites") if mux else running.order.task.key
+    result = Made("0" * 64, 3, "video", "thumbnail", "sprites") if mux else running.order.task.key
     if not running.end.done():
         running.end.set_result(result)
 
