@@ -80,11 +80,16 @@ class Dispatcher:
         self._scheduler.drain(name, draining)
         self._inbox.wake()
 
-    def retire(self, name: str) -> None:
-        """End a worker for good once its task is done; call this again until the worker is gone."""
+    def retire(self, name: str, hurry: bool = False) -> None:
+        """End a worker for good once its task is done; call this again until the worker is gone.
+
+        hurry: its node is about to be taken away, so the task hands over if it can.
+        """
         worker = self._scheduler.workers.get(name)
         if worker is not None and worker.task is not None:
             self._scheduler.drain(name, True)
+            if hurry:
+                self._runner.hand_over(worker.task)
             return
         if worker is not None:
             self._scheduler.leave(name)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from farm.clock import Clock
 from farm.coordinator.clips import Clip
@@ -12,7 +12,8 @@ from farm.errors import JobError
 from farm.model.job import TRANSITIONS, Event
 from farm.records.job_book import JobBook
 from farm.scheduling.blocked import why_blocked
-from farm.scheduling.placement import place_workers
+from farm.scheduling.elastic import Elastic
+from farm.scheduling.placement import Node, place_workers
 from farm.scheduling.scheduler import Scheduler
 from farm.settings import Settings
 from farm.workers.protocol import Workers
@@ -42,6 +43,10 @@ class Maintenance:
         self._settings, self._workers, self._scheduler = settings, workers, scheduler
         self._dispatcher, self._sharing, self._book = dispatcher, sharing, book
         self._held, self._clock = held, clock
+        self._elastic = None
+        if settings.elastic:
+            self._elastic = Elastic(settings.idle_s, settings.workers, "GPU" in settings.elastic)
+        self._asked: int | None = None  # units that Ray's autoscaler was asked for
         self._placed = False  # whether it is known which workers there should be
 
     def drain(self, worker: str, draining: bool) -> None:
@@ -64,9 +69,27 @@ class Maintenance:
     async def place_workers(self) -> None:
         """Start a worker in each slot that the nodes have, and retire those without a slot."""
         nodes = await self._workers.nodes()
+        leaving = {node.id for node in nodes if node.leaving}
+        if self._elastic is not None:
+            nodes = await self._follow_demand(self._elastic, nodes)
+        slots = self._workers.slots
         for name in self._workers.keep(place_workers(nodes, self._settings.workers)):
-            self._dispatcher.retire(name)
+            self._dispatcher.retire(name, hurry=slots[name].node in leaving)
         self._placed = True
+
+    async def _follow_demand(self, elastic: Elastic, nodes: Sequence[Node]) -> list[Node]:
+        """Ask for as many nodes as the clips need, and return those that should have workers."""
+        clips = self._clips_to_render()
+        asked = elastic.to_ask_for(nodes, clips)
+        if asked != self._asked:
+            await self._workers.ask_for(self._settings.elastic, asked)
+            self._asked = asked
+        workers, slots = self._scheduler.workers, self._workers.slots
+        busy = {slots[name].node for name, worker in workers.items() if worker.task}
+        return elastic.choose(nodes, busy, clips, self._clock.monotonic())
+
+    def _clips_to_render(self) -> int:
+        return sum(not clip.urgency.held for clip in self._dispatcher.clips.values())
 
     async def keep_limits(self) -> None:
         """Enforce the time limits every LIMITS_S."""
@@ -88,6 +111,9 @@ class Maintenance:
         if not self._placed:
             return ""
         slots, troubles = self._workers.slots, self._workers.troubles
+        if self._elastic is not None and not slots:
+            wanted = self._elastic.wanted(self._clips_to_render())
+            return f"Ray's autoscaler is asked for {wanted} x {_text(self._settings.elastic)}"
         return why_blocked(slots, self._scheduler.workers, troubles, self._dispatcher.drained)
 
     def _fail(self, job: str, error: str) -> None:
@@ -96,3 +122,7 @@ class Maintenance:
         self._book.transition(job, Event.FAIL, error=error, gpu_seconds=spent)
         for clip in clips:
             self._dispatcher.cancel(clip)
+
+
+def _text(resources: Mapping[str, float]) -> str:
+    return ", ".join(f"{amount:g} {name}" for name, amount in resources.items())

@@ -90,6 +90,12 @@ class TaskRunner:
             self._workers.stop(name, member_attempt(attempt, assignment.members, name))
         return self._background.start(self._stop(clip))
 
+    def hand_over(self, assignment: Assignment[Clip]) -> None:
+        """Let a task save a checkpoint at its next step and end, so that another worker goes on."""
+        if assignment.task.stage is Stage.DENOISE:
+            attempt = self._clip_store.attempt(assignment.number)
+            self._workers.hand_over(assignment.worker, attempt)
+
     async def _run(self, assignment: Assignment[Clip], order: Order) -> None:
         clip, task, began = assignment.run, assignment.task, self._clock.monotonic()
         on_step = partial(self._report_step, assignment)

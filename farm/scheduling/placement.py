@@ -16,6 +16,7 @@ class Node:
     id: str
     gpus: int = 0
     cpus: float = 0.0
+    leaving: bool = False  # it will be taken away soon, as spot nodes are
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Slot:
 def place_workers(nodes: Sequence[Node], workers: int | None = None) -> list[Slot]:
     """Place a renderer and a decoder on each GPU, or on each node of a cluster without GPUs.
 
+    Nodes that are leaving get none.
     workers: on GPUs, the most GPUs to use; on CPUs, the number of pairs to spread over the nodes.
 
     From nine GPUs on, decoders get GPUs of their own: every ninth one. Without GPUs the default is
@@ -39,7 +41,7 @@ def place_workers(nodes: Sequence[Node], workers: int | None = None) -> list[Slo
     changes the last bits of results. Of workers that share cores at most one may spin: two that
     spin slow each other down fivefold, while one that sleeps takes twice as long as alone.
     """
-    nodes = sorted(nodes, key=lambda node: node.id)
+    nodes = sorted((node for node in nodes if not node.leaving), key=lambda node: node.id)
     gpus = [node for node in nodes for _ in range(node.gpus)]
     if gpus:
         return _on_gpus(gpus[:workers])

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
 
     store: str = Field(default_factory=data_folder)  # a folder or s3:// URL for all lasting data
     workers: int | None = Field(None, ge=1)  # default: one per GPU, or per node without GPUs
+    # What a node is asked of Ray's autoscaler for, as JSON. If it is set, workers follow demand.
+    elastic: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0)]] = {}
+    idle_s: float = Field(300.0, ge=0)  # how long a node then keeps workers that are not needed
     max_jobs: int = Field(10_000, ge=1)  # open jobs of all tenants
     max_jobs_per_tenant: int | None = Field(None, ge=1)  # open jobs; default: max_jobs
     max_work: int = Field(10**13, ge=1)  # steps x pixels x frames x videos of a tenant's open jobs

@@ -36,6 +36,7 @@ class Host:
         self._slot, self._store, self._engine, self._compiled = slot, store, engine, compiled
         self._worker: Any = None
         self._stopping = ""  # the attempt that was asked to stop
+        self._handing_over = ""  # the attempt that was asked to hand over
         self._step = "", Step(0)  # the attempt under way, and its progress
         self._stepped = threading.Event()
 
@@ -51,14 +52,15 @@ class Host:
     def run(self, order: Order, *inputs: Any) -> tuple[Any, float]:
         """Run a task; returns its result, and the seconds that it took."""
         began = time.perf_counter()
-        work = self._worker.run(order, *inputs)
+        work, hand_over = self._worker.run(order, *inputs), False
         while True:
             try:
-                step = next(work)
+                step = work.send(hand_over or None)  # None at first, as it must be
             except StopIteration as end:
                 return end.value, time.perf_counter() - began
             if self._stopping == order.attempt:
                 raise StoppedError
+            hand_over = self._handing_over == order.attempt
             self._step = order.attempt, step
             self._stepped.set()
 
@@ -99,3 +101,8 @@ class Host:
     def stop(self, attempt: str) -> None:
         """Ask an attempt to end at its next step."""
         self._stopping = attempt
+
+    @ray.method(concurrency_group="control")
+    def hand_over(self, attempt: str) -> None:
+        """Ask an attempt to save a checkpoint at its next step, and end, if it can."""
+        self._handing_over = attempt

@@ -139,8 +139,13 @@ def check_token() -> None:
 
 def live_nodes() -> list[Node]:
     """The cluster's live nodes, with their total resources."""
+    # Ray has no public call for the nodes that `ray drain-node`, or its autoscaler, takes away.
+    leaving = ray._private.state.state.get_draining_nodes()
     nodes = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    return [Node(i, int(has.get("GPU", 0)), float(has.get("CPU", 0))) for i, has in nodes]
+    return [
+        Node(name, int(has.get("GPU", 0)), float(has.get("CPU", 0)), name in leaving)
+        for name, has in nodes
+    ]
 
 
 class Models:

@@ -136,11 +136,11 @@ class Renderer(_Planned):
 
     def denoise(
         self, request: RenderRequest, given: Conditioning | Latents, stop: int
-    ) -> Generator[tuple[int, Callable[[], Sketch]], None, Latents]:
+    ) -> Generator[tuple[int, Callable[[], Sketch]], bool | None, Latents]:
         """Denoise up to step `stop`, and return the latents there.
 
         Yields after each step the number of steps done, and a function that makes the sketch from
-        which a preview is drawn.
+        which a preview is drawn. If True is sent to it, it ends there.
         """
         params = request.params
         if isinstance(given, Latents):
@@ -157,7 +157,9 @@ class Renderer(_Planned):
             # Reading `finite` waits for the device, so a step is checked while the next one runs.
             _check_finite(finite, step - 1, params.steps)
             latents, finite = result.latents, result.latents.isfinite().all()
-            yield step, partial(_sketch, result.denoised, conditioning, scaling_factor)
+            if (yield step, partial(_sketch, result.denoised, conditioning, scaling_factor)):
+                stop = step
+                break
         _check_finite(finite, stop, params.steps)
         return Latents(stop, latents.cpu(), conditioning)
 

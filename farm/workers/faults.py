@@ -20,6 +20,10 @@ class StoppedError(Exception):
     """A task ended because it was asked to stop."""
 
 
+class HandedOverError(Exception):
+    """A task saved a checkpoint, from which another worker is to continue, and ended."""
+
+
 class TaskError(Exception):
     """A task has failed. The message is for clients."""
 
@@ -37,6 +41,7 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (GangError, Fault.GANG),
     (WorkerError, Fault.ERROR),
     (StoppedError, Fault.STOPPED),
+    (HandedOverError, Fault.STALE),
 )
 
 

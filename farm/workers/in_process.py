@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -19,8 +19,8 @@ from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
 class TaskWorker(Protocol):
     """An object that runs tasks, like `farm.workers.worker.Worker`."""
 
-    def run(self, order: Order, *inputs: Any) -> Generator[Step, None, Any]:
-        """Yield the task's progress, and return its result."""
+    def run(self, order: Order, *inputs: Any) -> Generator[Step, bool | None, Any]:
+        """Yield the task's progress, and return its result; True that is sent: hand over."""
 
 
 @dataclass(eq=False)
@@ -30,6 +30,7 @@ class _Hosted:
     worker: TaskWorker
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: str = ""  # the attempt that was asked to stop
+    handing_over: str = ""  # the attempt that was asked to hand over
 
 
 class InProcessWorkers:
@@ -55,6 +56,9 @@ class InProcessWorkers:
     async def nodes(self) -> list[Node]:
         """The nodes given to the constructor."""
         return self._nodes
+
+    async def ask_for(self, resources: Mapping[str, float], count: int) -> None:
+        """Do nothing: there is one node."""
 
     def keep(self, slots: Sequence[Slot]) -> list[str]:
         """Start the workers that are missing; returns those that have no slot any more."""
@@ -120,6 +124,11 @@ class InProcessWorkers:
         if name in self._hosted:
             self._hosted[name].stopping = attempt
 
+    def hand_over(self, name: str, attempt: str) -> None:
+        """Ask a worker to save a checkpoint of an attempt at its next step, and end it."""
+        if name in self._hosted:
+            self._hosted[name].handing_over = attempt
+
     def _start(self, name: str, slot: Slot) -> None:
         self._hosted[name] = _Hosted(self._make(slot))
         self.slots[name], self.places[name] = slot, "here:0"
@@ -133,12 +142,13 @@ class InProcessWorkers:
 def _run(
     hosted: _Hosted, order: Order, values: Sequence[Any], on_step: Callable[[Step], None]
 ) -> Any:
-    work = hosted.worker.run(order, *values)
+    work, hand_over = hosted.worker.run(order, *values), False
     while True:
         try:
-            step = next(work)
+            step = work.send(hand_over or None)  # None at first, as it must be
         except StopIteration as end:
             return end.value
         if hosted.stopping == order.attempt:
             raise StoppedError
+        hand_over = hosted.handing_over == order.attempt
         on_step(step)

@@ -4,10 +4,11 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -60,6 +61,10 @@ class RayPool:
     async def nodes(self) -> list[Node]:
         """The nodes of the cluster."""
         return await asyncio.to_thread(live_nodes)  # blocks while the GCS does not answer
+
+    async def ask_for(self, resources: Mapping[str, float], count: int) -> None:
+        """Ask Ray's autoscaler, which keeps to the last request until there is another."""
+        await asyncio.to_thread(request_resources, bundles=[dict(resources)] * count)
 
     def keep(self, slots: Sequence[Slot]) -> list[str]:
         """Start the workers that are missing; returns those that have no slot any more."""
@@ -122,6 +127,11 @@ class RayPool:
         """Ask a worker to end an attempt at its next step."""
         if name in self._actors:
             self._actors[name].stop.remote(attempt)
+
+    def hand_over(self, name: str, attempt: str) -> None:
+        """Ask a worker to save a checkpoint of an attempt at its next step, and end it."""
+        if name in self._actors:
+            self._actors[name].hand_over.remote(attempt)
 
     async def _watch(self, name: str) -> None:
         """Keep one worker alive, for as long as it has a slot."""

@@ -47,6 +47,9 @@ class Workers(Protocol):
     async def nodes(self) -> list[Node]:
         """The machines on which workers can run."""
 
+    async def ask_for(self, resources: Mapping[str, float], count: int) -> None:
+        """Ask for nodes that have these resources, `count` times in all; 0 asks for none."""
+
     def keep(self, slots: Sequence[Slot]) -> list[str]:
         """Start the workers that are missing; returns those that have no slot any more."""
 
@@ -73,3 +76,9 @@ class Workers(Protocol):
 
     def stop(self, name: str, attempt: str) -> None:
         """Ask a worker to end an attempt at its next step."""
+
+    def hand_over(self, name: str, attempt: str) -> None:
+        """Ask a worker to save a checkpoint of an attempt at its next step, and end it.
+
+        Only denoising does so, and its end counts as STALE. Other tasks run to their end.
+        """

@@ -16,6 +16,7 @@ from farm.model.task_order import Made, Order, Step
 from farm.store import Store
 from farm.workers.clip_files import ClipFiles
 from farm.workers.engines import Decoder, Latents, Renderer
+from farm.workers.faults import HandedOverError
 from farm.workers.memory import Gpu, what_fits
 from farm.workers.previews import Previewer
 from svd_engine import NUMERICS, video
@@ -26,8 +27,8 @@ log = logging.getLogger("farm")
 T = TypeVar("T")
 E = TypeVar("E", Renderer, Decoder)
 # A running task yields its progress once the model is loaded and after each step, and returns its
-# result.
-Running: TypeAlias = Generator[Step, None, T]
+# result. If True is sent to it, it is to hand over: to save a checkpoint and end, if it can.
+Running: TypeAlias = Generator[Step, bool | None, T]
 
 ENGINES: dict[Kind, type[Renderer] | type[Decoder]] = {
     Kind.RENDERER: Renderer,
@@ -98,14 +99,18 @@ class Worker:
         yield Step(start)
         before = given[0] if given[0] is not None else self._files.checkpoint(request, start)
         work = engine.denoise(request, before, stop)
+        hand_over: bool | None = None
         while True:
             try:
-                done, sketch = next(work)
+                done, sketch = work.send(hand_over)
             except StopIteration as end:
                 latents: Latents = end.value
                 break
-            yield self._previewer.step(request, done, sketch)
+            hand_over = yield self._previewer.step(request, done, sketch)
         self._files.save_checkpoint(request, latents, start)
+        if latents.step < stop:
+            self._files.finish_writing()
+            raise HandedOverError(f"handed over after step {latents.step}")
         return latents
 
     def _decode(self, engine: Decoder, order: Order, given: Sequence[Any]) -> Running[video.Frames]:

@@ -8,10 +8,12 @@ import pytest
 
 from farm.errors import JobError
 from farm.model.job import State
-from farm.model.plan import Kind
+from farm.model.plan import Kind, Stage
 from farm.scheduling.placement import Node
+from farm.scheduling.state import Fault
+from farm.store.keys import checkpoint_key
 from farm.workers.protocol import WorkerLeft
-from tests.support.core import Core, run
+from tests.support.core import Core, fail, run
 
 
 async def placed(core: Core, *nodes: str) -> None:
@@ -45,6 +47,53 @@ def test_a_worker_without_a_slot_ends_its_task_first(tmp_path: Path) -> None:
         await placed(core)
         assert core.workers.slots == {}
         assert core.scheduler.workers == {}
+
+    run(tmp_path, test)
+
+
+def test_a_task_on_a_node_that_leaves_hands_over(tmp_path: Path) -> None:
+    async def test(core: Core) -> None:
+        await placed(core, "a")
+        await core.admit("job-1")
+        await core.steps_until(lambda: core.workers.running)
+        core.workers.machines = [Node("a", cpus=1.0, leaving=True), Node("b", cpus=1.0)]
+        await core.maintenance.place_workers()
+        assert core.workers.handed_over == []  # encoding has no checkpoint, and is soon done
+        core.workers.running["a-renderer"].end.set_result("conditioning")
+        await core.steps_until(lambda: core.workers.running.get("b-renderer"))
+        core.workers.machines = [Node("b", cpus=1.0, leaving=True), Node("c", cpus=1.0)]
+        await core.maintenance.place_workers()
+        assert core.workers.handed_over == ["b-renderer"]
+        (clip,) = core.dispatcher.clips.values()
+        core.store.put(checkpoint_key(clip.id, 2), b"latents")
+        fail(core.workers.running["b-renderer"], Fault.STALE, "handed over after step 2")
+        await core.steps_until(lambda: core.workers.running.get("c-renderer"))
+        order = core.workers.running["c-renderer"].order
+        assert (order.task.stage, order.task.span[0]) == (Stage.DENOISE, 2)
+        assert clip.most_attempts == 1  # it is no failure
+
+    run(tmp_path, test)
+
+
+def test_workers_follow_demand(tmp_path: Path) -> None:
+    async def test(core: Core) -> None:
+        core.new_maintenance(elastic={"CPU": 1.0}, idle_s=30.0)
+        await placed(core, "a", "b")
+        assert core.workers.slots == {}
+        assert core.workers.asked == [({"CPU": 1.0}, 0)]  # so that no earlier request stays
+        await core.admit("job-1")
+        core.maintenance.enforce_limits()
+        assert "asked for 1 x 1 CPU" in core.sharing.blocked
+        await placed(core, "a", "b")
+        assert set(core.workers.slots) == {"a-renderer", "a-decoder"}
+        await core.render(core.the_clip())
+        core.clock.time += 29.0
+        await placed(core, "a", "b")
+        assert core.workers.slots
+        core.clock.time += 1.0
+        await placed(core, "a", "b")
+        assert core.workers.slots == {}
+        assert [count for _, count in core.workers.asked] == [0, 1, 0]
 
     run(tmp_path, test)
 

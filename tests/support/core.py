@@ -1,7 +1,7 @@
 """What stands between jobs and workers, put together alone, with a clock to set."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -73,11 +73,16 @@ class HeldWorkers:
     troubles: dict[str, str] = field(default_factory=dict)
     running: dict[str, Running] = field(default_factory=dict)
     stopped: list[str] = field(default_factory=list)
+    handed_over: list[str] = field(default_factory=list)
+    asked: list[tuple[dict[str, float], int]] = field(default_factory=list)
     restarted: list[str] = field(default_factory=list)
     machines: list[Node] = field(default_factory=list)
 
     async def nodes(self) -> list[Node]:
         return self.machines
+
+    async def ask_for(self, resources: Mapping[str, float], count: int) -> None:
+        self.asked.append((dict(resources), count))
 
     def keep(self, slots: Sequence[Slot]) -> list[str]:
         """Each slot is of a worker named by its node and kind."""
@@ -118,6 +123,10 @@ class HeldWorkers:
     def stop(self, name: str, attempt: str) -> None:
         assert self.running[name].order.attempt == attempt
         self.stopped.append(name)
+
+    def hand_over(self, name: str, attempt: str) -> None:
+        assert self.running[name].order.attempt == attempt
+        self.handed_over.append(name)
 
 
 async def no_usage(_: date) -> ByDay:
@@ -165,8 +174,12 @@ class Core:
         )
         self.quotas = Quotas(load_settings(), self.clock, self.book.open, no_usage, none_stored)
         self.held: dict[str, str] = {}  # tenants whose jobs wait, and why
+        self.maintenance = self.new_maintenance()
+
+    def new_maintenance(self, **settings: Any) -> Maintenance:
+        """With other settings; returned, and used from now on."""
         self.maintenance = Maintenance(
-            load_settings(stall_s=60.0, load_s=600.0),
+            load_settings(**{"stall_s": 60.0, "load_s": 600.0, **settings}),
             self.workers,
             self.scheduler,
             self.dispatcher,
@@ -175,6 +188,7 @@ class Core:
             lambda: self.held,
             self.clock,
         )
+        return self.maintenance
 
     def new_sharing(self) -> Sharing:
         """As a coordinator that has just begun has it."""

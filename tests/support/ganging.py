@@ -21,7 +21,7 @@ class GangingWorker(workers.Worker):
         super().__init__(kind, device, store, compiled)
         self._marks: Store = store
 
-    def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
+    def run(self, order: Order, *given: Any) -> Generator[Step, bool | None, Any]:
         part = order.part
         if part is not None:
             self._marks.put(

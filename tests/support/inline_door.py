@@ -36,7 +36,7 @@ PAUSE_S = 0.02
 class PacedWorker(Worker):
     """The farm's own worker, which rests after each step."""
 
-    def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
+    def run(self, order: Order, *given: Any) -> Generator[Step, bool | None, Any]:
         work = super().run(order, *given)
         while True:
             try:

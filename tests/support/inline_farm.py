@@ -52,7 +52,7 @@ class QuickRenderer(Renderer):
 
     def denoise(
         self, request: RenderRequest, given: Conditioning | Latents, stop: int
-    ) -> Generator[tuple[int, Callable[[], Any]], None, Latents]:
+    ) -> Generator[tuple[int, Callable[[], Any]], bool | None, Latents]:
         latents = given.latents if isinstance(given, Latents) else torch.zeros(1, 2, 1, 1, 1)
         conditioning = given.conditioning if isinstance(given, Latents) else given
         yield stop, lambda: None
@@ -84,7 +84,7 @@ class QuickWorker(workers.Worker):
         super().__init__(kind, device, store)
         self._previewer = NoPreviews(store)
 
-    def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
+    def run(self, order: Order, *given: Any) -> Generator[Step, bool | None, Any]:
         result = yield from super().run(order, *given)
         self._files.finish_writing()  # before a test changes the store
         return result

@@ -18,7 +18,7 @@ class StallingWorker(workers.Worker):
         super().__init__(kind, device, store, compiled)
         self._marks = store
 
-    def run(self, order: Order, *given: Any) -> Generator[Step, None, Any]:
+    def run(self, order: Order, *given: Any) -> Generator[Step, bool | None, Any]:
         work = super().run(order, *given)
         yield next(work)  # the model is loaded
         if order.task.stage is Stage.DENOISE:

@@ -32,7 +32,7 @@ def order(model: Path, task: Task, low_memory: bool = False, **changes: Any) -> 
     return Order(request, Model(name=str(model)), task, "1-1", low_memory)
 
 
-def steps_and_result(work: Generator[Step, None, Any]) -> tuple[list[int], Any]:
+def steps_and_result(work: Generator[Step, bool | None, Any]) -> tuple[list[int], Any]:
     """What a worker's task yields, and what it returns."""
     steps = []
     while True:

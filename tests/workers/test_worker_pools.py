@@ -29,7 +29,7 @@ class Obedient:
 
     let_go = threading.Event()
 
-    def run(self, order: Order, *inputs: Any) -> Generator[Step, None, Any]:
+    def run(self, order: Order, *inputs: Any) -> Generator[Step, bool | None, Any]:
         yield Step(1)
         if order.task.key == "hang":
             self.let_go.wait(30)
