@@ -17,6 +17,7 @@ from typing import Any
 from PIL import Image
 
 from farm.bench import sleeper
+from farm.bench.flood import bench_flood
 from farm.bench.sleeper import CLIP_S, STEPS
 from farm.client.farm import Farm
 from farm.errors import FarmError, RequestError, StoreError
@@ -32,7 +33,7 @@ from svd_engine.params import RenderParams
 
 CLIPS_PER_WORKER = 10
 SUBMITS = 2000
-PARTS = ("scheduler", "submits", "start", "overhead", "busy", "http")
+PARTS = ("scheduler", "submits", "start", "flood", "overhead", "busy", "http")
 THREADS = 16
 SMALL = {"width": 128, "height": 128, "num_frames": 8, "num_inference_steps": STEPS}
 
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "scheduler": lambda: print(f"scheduler: {decision_rate():,.0f} decisions a second"),
         "submits": lambda: _submits(options.store or []),
         "start": _start,
+        "flood": _flood,
         "overhead": _overhead,
         "busy": lambda: _busy(options.workers),
         "http": _http,
@@ -87,6 +89,14 @@ def _start() -> None:
     from farm.bench.start import bench_start
 
     bench_start()
+
+
+def _flood() -> None:
+    def submission(seed: int, tenant: str) -> Submission:
+        return _submission(seed).model_copy(update={"tenant": tenant})
+
+    with _farm() as farm:
+        bench_flood(farm, submission, _picture())
 
 
 def _http() -> None:

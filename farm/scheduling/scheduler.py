@@ -1,9 +1,9 @@
 """Which ready task goes to which worker, and why. Pure: times are passed in, nothing is awaited.
 
-The tenant with the fewest busy workers is next. Within a tenant the highest priority is next; each
-minute of waiting is worth a point of priority, so that no clip starves, and equals go first in,
-first out. A clip yields to a more urgent one between two tasks, and thus between two segments of
-its denoising.
+The tenant with the fewest busy workers is next, and of several with as few the one whose last turn
+is longest ago. Within a tenant the highest priority is next; each minute of waiting is worth a
+point of priority, so that no clip starves, and equals go first in, first out. A clip yields to a
+more urgent one between two tasks, and thus between two segments of its denoising.
 """
 
 import heapq
@@ -12,6 +12,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Generic
 
 from farm.model.plan import Kind, Task
+from farm.recent import Recent
 from farm.scheduling.state import (
     Assignment,
     Entry,
@@ -31,6 +32,7 @@ MAX_STRIKES = 3  # different clips that a worker may fail in a row
 MAX_REWINDS = 10  # of one clip whose results were lost
 BACKOFF_S = 1.0  # before the second attempt; four times as long before each later one
 STORE_BACKOFF_S = 5.0
+TENANTS = 10_000  # whose last turns are remembered
 NEAR = 32  # ready tasks of a clip at once; more are taken from its plan as these start
 
 
@@ -42,6 +44,9 @@ class Scheduler(Generic[R]):
         self.workers: dict[str, WorkerState] = {}
         self.busy: Counter[str] = Counter()  # how many workers, by tenant
         self._max_gpus = max_gpus or {}
+        self._turns = Recent[tuple[Kind, str], int](
+            TENANTS
+        )  # the number of each tenant's last task
         self._idle: dict[Kind, dict[Hashable, dict[str, None]]] = {kind: {} for kind in Kind}
         # Heaps by kind and tenant. An entry counts only as long as run.ready has its number: that
         # is how one is withdrawn from the middle of a heap.
@@ -231,9 +236,9 @@ class Scheduler(Generic[R]):
                 self._make_ready(run, task)
 
     def _pop(self, kind: Kind) -> Entry[R] | None:
-        """Take the next task: the lowest rank of the tenant with the fewest busy workers."""
+        """Take the next task: the lowest rank of the tenant that is next."""
         best: list[Entry[R]] | None = None
-        least = (0, 0.0)
+        least = (0, 0, 0.0)
         idle = ""
         for tenant, heap in self._ready[kind].items():
             while heap and not may_start(heap[0]):
@@ -243,7 +248,8 @@ class Scheduler(Generic[R]):
                 continue
             busy = self.busy[tenant]
             if busy < self._max_gpus.get(tenant, busy + 1):
-                key = (busy, heap[0][0])
+                # By rank alone, a tenant's backlog would come before whoever comes later.
+                key = (busy, self._turns.get((kind, tenant), 0), heap[0][0])
                 if best is None or key < least:
                     best, least = heap, key
         if idle:  # drop the heap of a tenant that has no tasks, one for each call
@@ -255,6 +261,7 @@ class Scheduler(Generic[R]):
         self._unfold(run)
         run.attempts[task.key] += 1
         self._number += 1
+        self._turns[task.kind, run.urgency.tenant] = self._number
         assignment = Assignment(
             name,
             run,

@@ -160,6 +160,20 @@ def test_tenants_share_alike() -> None:
     assert scheduler.busy == {"many": 4, "some": 4, "one": 1}
 
 
+def test_tenants_take_turns_on_a_single_worker() -> None:
+    """However long the backlog of one is, however early it came, and however urgent it is."""
+    scheduler, turns = farm(renderers=1), ""
+    for number in range(20):
+        add(scheduler, f"many-{number}", "many", priority=100)
+    for number in range(2):  # a clip of six tasks each time
+        add(scheduler, f"late-{number}", "late", at=9000.0, priority=0)
+        for _ in range(14):
+            ((run, _),) = started(scheduler)
+            turns += run[0]
+            finish_all(scheduler)
+    assert turns == "ml" * 6 + "mm" + "lm" * 6 + "mm"
+
+
 def test_no_tenant_has_more_than_its_gpus() -> None:
     scheduler = farm(renderers=4, decoders=2, small=2)
     for number in range(3):

@@ -181,7 +181,8 @@ class Farm(FarmModel, RuleBasedStateMachine):
             if other.run.urgency.tenant == tenant:
                 assert clip.place <= other.place
             elif busy[other.run.urgency.tenant] < CAPS.get(other.run.urgency.tenant, 1000):
-                assert busy[tenant] <= busy[other.run.urgency.tenant]
+                mine, others = tenant, other.run.urgency.tenant
+                assert self.turn(mine, task.kind) <= self.turn(others, task.kind)
         self.check_place(decision, clip, idle)
         self.check_helpers(decision, clip, ready)
 

@@ -70,6 +70,12 @@ class FarmModel:
         self.clips: dict[str, Clip] = {}
         self.workers: dict[str, Own] = {}
         self.strikes: defaultdict[str, set[str]] = defaultdict(set)
+        self.turns: Counter[tuple[Kind, str]] = Counter()  # when each tenant was last served
+        self.decisions = 0
+
+    def turn(self, tenant: str, kind: Kind) -> tuple[int, int]:
+        """Whose turn it is: of the tenant for which this is the least."""
+        return self.busy()[tenant], self.turns[kind, tenant]
 
     def ready(self, kind: Kind) -> list[tuple[Clip, Task]]:
         return [(c, task) for c in self.clips.values() for task in c.ready(kind, self.now)]
@@ -98,6 +104,8 @@ class FarmModel:
 
     def carry_out(self, decision: Assignment[Run]) -> None:
         clip = self.clips[decision.run.id]
+        self.decisions += 1
+        self.turns[decision.task.kind, clip.run.urgency.tenant] = self.decisions
         clip.due.pop(decision.task.key, None)
         clip.under_way[decision.task.key] = decision
         for name in decision.members:
