@@ -1,6 +1,6 @@
 """`python -m tests.sizing`: the sizing table of deploy/README.md.
 
-Memory is by the engine's own plan: what a renderer, with all networks, and a decoder need that share
+Memory is by the engine's plan: what a renderer, with all networks, and a decoder need that share
 a card, and half a gigabyte for CUDA in each process. Times are estimated from the one
 clip that was measured, by the operations that the networks need.
 """
