@@ -73,6 +73,7 @@ class Farm(FarmReader):
     pause = _blocking(FarmApi.pause)
     resume = _blocking(FarmApi.resume)
     set_priority = _blocking(FarmApi.set_priority)
+    delete = _blocking(FarmApi.delete)
     collect_garbage = _blocking(FarmApi.collect_garbage)
     drain = _blocking(FarmApi.drain)
     status = _blocking(FarmApi.status)

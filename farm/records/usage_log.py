@@ -19,8 +19,9 @@ from farm.store.keys import (
     USAGE,
     day_usage_key,
     deleted_job_key,
+    deleted_job_of,
     is_day_usage_key,
-    is_deleted_job_key,
+    job_key,
     job_of,
 )
 from farm.store.quarantine import get_record
@@ -58,8 +59,9 @@ def note_deleted(store: Store, job: JobRecord) -> None:
 def merge_deleted(store: Store, before: date) -> None:
     """Merge what is noted of deleted jobs, for each day before that one. Raises StoreError."""
     days: dict[date, dict[str, DeletedJob]] = {}
-    for key, note in _read_all(store, DeletedJob, is_deleted_job_key):
-        if note.day < before:
+    for key, note in _read_all(store, DeletedJob, deleted_job_of):
+        # If its deletion was cut off, the job is noted again, perhaps days after a merge.
+        if note.day < before and not store.exists(job_key(deleted_job_of(key) or "")):
             days.setdefault(note.day, {})[key] = note
     for day, notes in days.items():
         stored = get_record(store, DayUsage, day_usage_key(day.isoformat()))
@@ -83,7 +85,7 @@ def read_usage(
     # In this order: a job that is deleted, or merged, meanwhile is found twice, and not never.
     found = map(read_job, filter(None, map(job_of, store.list(JOBS))))
     jobs = {_note_key(job): job for job in found if job and job.finished_at is not None}
-    notes = dict(_read_all(store, DeletedJob, is_deleted_job_key))
+    notes = dict(_read_all(store, DeletedJob, deleted_job_of))
     used, merged = ByDay(), set[str]()
     for _, total in _read_all(store, DayUsage, is_day_usage_key):
         merged |= total.merged
@@ -103,7 +105,7 @@ def _note_key(job: JobRecord) -> str:
 
 
 def _read_all(
-    store: Store, kind: type[R], is_key: Callable[[str], bool]
+    store: Store, kind: type[R], is_key: Callable[[str], object]
 ) -> Iterator[tuple[str, R]]:
     """The records below `usage/` whose keys are of one form; unreadable ones are left out."""
     for key in store.list(USAGE):

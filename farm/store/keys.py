@@ -149,8 +149,9 @@ def is_day_usage_key(key: str) -> bool:
     return re.fullmatch(rf"{USAGE}{_DAY}\.json", key) is not None
 
 
-def is_deleted_job_key(key: str) -> bool:
-    return re.fullmatch(rf"{USAGE}{_DAY}/\d{{13,}}-{_ID}\.json", key) is not None
+def deleted_job_of(key: str) -> str | None:
+    """The job in a key made by `deleted_job_key`; None for any other key."""
+    return _part(rf"{USAGE}{_DAY}/\d{{13,}}-({_ID})\.json", key)
 
 
 def webhook_key(job: str, end: int) -> str:

@@ -112,7 +112,7 @@ def test_what_a_lost_attempt_did_still_counts() -> None:
     """It is done again, and nobody is told that there is less of it."""
     lost = SimpleNamespace(stage=Stage.DENOISE, step=5, chunks=0, furthest=(12, 1))
     new = SimpleNamespace(stage=Stage.DENOISE, step=14, chunks=0, furthest=(12, 0))
-    sharing: Any = SimpleNamespace(under_way=lambda _: [lost, new], blocked="")
+    sharing: Any = SimpleNamespace(under_way=lambda _: [lost, new], why_blocked=lambda _: "")
     progress = progress_of(job(), sharing, None, with_eta=False)  # type: ignore[arg-type]
     assert (progress.step, progress.chunk) == (12 + 14, 1)
 

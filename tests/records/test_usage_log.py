@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from farm.errors import StoreError
@@ -60,8 +60,9 @@ class Records:
             self.store.put(job_key(name), each.model_dump_json().encode())
 
     def delete(self, name: str) -> None:
-        note_deleted(self.store, self.jobs[name])
-        self.store.delete(job_key(name))
+        if self.store.exists(job_key(name)):
+            note_deleted(self.store, self.jobs[name])
+            self.store.delete(job_key(name))
 
     def usage(self, since: date = FIRST) -> dict[tuple[date, str], Usage]:
         def read(name: str) -> JobRecord | None:
@@ -99,7 +100,7 @@ def test_days_are_those_of_utc(tmp_path: Path, at: float) -> None:
 def test_an_id_that_is_used_again_counts_again(tmp_path: Path) -> None:
     first = ended(1.0, "acme", State.COMPLETED, (1.0,))
     records = Records(tmp_path, [first])
-    for end in (1.0, 2.0, 3.0):
+    for end in (1.0, 2.0, 3.0):  # it was deleted, and submitted again
         records.jobs["job-0"] = records.jobs["job-0"].model_copy(update={"finished_at": end})
         records.store.put(job_key("job-0"), records.jobs["job-0"].model_dump_json().encode())
         records.delete("job-0")
@@ -123,7 +124,11 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+CUT_OFF = [("delete", 0, 1), ("merge", 1, 99), ("delete", 1, 99), ("merge", 1, 99)]
+
+
+@settings(max_examples=60, deadline=None)
+@example([ended(0.0, "acme", State.FAILED)] * 2, CUT_OFF, FIRST)
 @given(JOBS, STEPS, st.dates(FIRST, FIRST + timedelta(4)))
 def test_nothing_is_lost_or_counted_twice(
     jobs: list[JobRecord], steps: list[tuple[str, int, int]], since: date
