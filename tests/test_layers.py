@@ -14,10 +14,19 @@ HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
 # lower layers, not from its own.
 FLOORS: list[set[str]] = [
     {
-        *("artifacts", "background", "clock", "errors", "masking", "metrics", "quantities"),
+        *(
+            "artifacts",
+            "background",
+            "caller",
+            "clock",
+            "errors",
+            "masking",
+            "metrics",
+            "quantities",
+        ),
         "recent",
     },
-    {"net", "store"},
+    {"logs", "net", "store"},
     {"model"},
     {"scheduling", "settings"},
     {"ownership", "records", "workers", "simulate"},

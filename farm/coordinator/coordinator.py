@@ -5,7 +5,6 @@ killed at any time: the next one reads the open jobs and resumes from their last
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,28 +13,28 @@ from typing import Any
 
 import svd_engine
 from farm.background import Background
+from farm.coordinator.answering import Answering
 from farm.coordinator.parts import Parts, make_parts, start_loops, take_over
 from farm.coordinator.views import progress_of, status_of
 from farm.errors import FarmError, JobError, RequestError, StoreError
+from farm.logs import log_to_stderr
 from farm.model.farm_api import FarmApi, Ready
 from farm.model.job import Event, JobRecord, JobView, LogEntry, State, Submission
 from farm.model.request import Model, ModelFacts
 from farm.model.retention import Freed
 from farm.model.usage import FIRST_DAY, ByDay
 from farm.ownership.renewal import Ownership, reads, writes
-from farm.settings import Settings
+from farm.settings import Settings, known_secrets
 from farm.store import Store
 from farm.store.retry import retry_until_stored
 from farm.workers.ray_runtime import RayRuntime
 from farm.workers.runtime import Runtime
 
-log = logging.getLogger("farm")
-
 THREADS = 32  # that call the store
 QUEUE_VIEWS = 100  # jobs at once whose positions in the queue are looked up
 
 
-class Coordinator(FarmApi):
+class Coordinator(Answering, FarmApi):
     """The farm's one writer. FarmApi documents its calls.
 
     Callers repeat calls, since each can be lost with the process.
@@ -48,8 +47,7 @@ class Coordinator(FarmApi):
 
         store_id: the id that the store must have, also after a restart.
         """
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-        log.setLevel(logging.INFO)
+        log_to_stderr(settings.log_format, known_secrets(settings))
         self._settings, self._runtime = settings, runtime or RayRuntime(engine)
         self._background = Background(THREADS, self._runtime.end_process)
         self._models = self._runtime.models(self._background, settings.load_s)

@@ -16,7 +16,9 @@ from sortedcontainers import SortedSet
 
 from farm.background import Background
 from farm.errors import ConflictError, JobError, StoreError
+from farm.logs import bound
 from farm.model.job import Event, JobRecord, Opened, advance
+from farm.model.trail import trail_of
 from farm.records.event_logs import EventLogs
 from farm.records.open_jobs import OpenJobs
 from farm.records.salvage import log_keys, read_job
@@ -250,6 +252,11 @@ class JobBook:
         return self._enter(recovered, Event.RECOVER)
 
     async def _save(self, name: str) -> JobRecord:
+        job = self.open.get(name) or self._shown[name]
+        with bound(**trail_of(job).fields):
+            return await self._save_bound(name)
+
+    async def _save_bound(self, name: str) -> JobRecord:
         async with self._locks.setdefault(name, asyncio.Lock()):
             job = self.open.get(name)
             if job is None or job == self._shown.get(name):

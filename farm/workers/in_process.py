@@ -14,6 +14,7 @@ from farm.scheduling.placement import Node, Slot
 from farm.scheduling.state import Fault
 from farm.workers.faults import StoppedError, TaskError, task_error
 from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
+from farm.workers.task_log import logged
 
 
 class TaskWorker(Protocol):
@@ -27,6 +28,7 @@ class TaskWorker(Protocol):
 class _Hosted:
     """A worker, and the signals that stop it."""
 
+    name: str
     worker: TaskWorker
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: str = ""  # the attempt that was asked to stop
@@ -130,7 +132,7 @@ class InProcessWorkers:
             self._hosted[name].handing_over = attempt
 
     def _start(self, name: str, slot: Slot) -> None:
-        self._hosted[name] = _Hosted(self._make(slot))
+        self._hosted[name] = _Hosted(name, self._make(slot))
         self.slots[name], self.places[name] = slot, "here:0"
         self._report(WorkerJoined(name, slot.kind))
 
@@ -140,6 +142,13 @@ class InProcessWorkers:
 
 
 def _run(
+    hosted: _Hosted, order: Order, values: Sequence[Any], on_step: Callable[[Step], None]
+) -> Any:
+    with logged(order, hosted.name):
+        return _run_steps(hosted, order, values, on_step)
+
+
+def _run_steps(
     hosted: _Hosted, order: Order, values: Sequence[Any], on_step: Callable[[Step], None]
 ) -> Any:
     work, hand_over = hosted.worker.run(order, *values), False

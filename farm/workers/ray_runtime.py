@@ -47,5 +47,5 @@ class RayRuntime:
         settings: Settings,
     ) -> RayPool:
         """A pool of workers, each an actor of the cluster."""
-        compiled, load_s = settings.compile, settings.load_s
-        return RayPool(store, background, report, self._engine, compiled, load_s)
+        own = settings.compile, settings.load_s, settings.log_format
+        return RayPool(store, background, report, self._engine, *own)

@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -173,3 +174,24 @@ def test_requests_are_in_rays_metrics(http: httpx2.Client) -> None:
         return any(all(label in line for label in labels) for line in found)
 
     wait_for(counted)
+
+
+def test_one_id_from_the_request_to_a_workers_log(http: httpx2.Client) -> None:
+    made = create(http, headers={"X-Request-ID": "from-the-client"}, seed=77)
+    assert made.headers.get_list("x-request-id") == ["from-the-client"]
+    assert len(http.get("/v1/models").headers.get_list("x-request-id")) == 1
+    finished(http, made.json()["id"])
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+
+    def lines(word: str) -> list[str]:
+        texts = (path.read_text(errors="replace") for path in logs.glob("worker-*.err"))
+        found = [line for text in texts for line in text.splitlines()]
+        return [line for line in found if word in line and "=from-the-client" in line]
+
+    assert wait_for(lambda: lines("POST /v1/videos 200"))  # a replica's
+    assert wait_for(lambda: lines("conditioning on "))  # the coordinator's
+    (line,) = wait_for(lambda: lines("conditioning took "))  # the worker's
+    fields = dict(field.split("=") for field in line.partition("  [")[2].rstrip("]").split())
+    assert fields["job"] == made.json()["id"]
+    assert fields["worker"].startswith("renderer")
+    assert set(fields) >= {"clip", "task", "attempt", "tenant"}
