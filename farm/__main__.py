@@ -136,6 +136,17 @@ def _add_commands_here(subparsers: Any) -> None:
         return sub
 
     command("config", commands.config, "show the settings in effect, and where each comes from")
+    audit = command(
+        "audit", commands.audit, "show who changed what, in the running farm's store or in --store"
+    )
+    audit.add_argument(
+        "--since",
+        type=commands.day,
+        default=FIRST_DAY,
+        metavar="DAY",
+        help="from YYYY-MM-DD on, in UTC",
+    )
+    audit.add_argument("--tenant", metavar="T", help="only what concerns this tenant")
     doctor = command(
         "doctor", commands.doctor, "check what a farm needs on this machine, with or without a farm"
     )
