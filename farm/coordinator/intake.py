@@ -77,6 +77,7 @@ class Intake:
         return JobRecord(
             **own,
             request_id=caller and caller.request_id,
+            traceparent=(caller and caller.traceparent) or None,
             model=submission.model,
             request=request,
             created_at=self._clock.wall(),
@@ -91,7 +92,7 @@ class Intake:
         """
         mine = Claim(job=job.id, at=self._clock.now())
         # These differ in equal requests.
-        own = {"id", "created_at", "created_on", "picture_name", "request_id"}
+        own = {"id", "created_at", "created_on", "picture_name", "request_id", "traceparent"}
         text = f"key {key}" if key else job.model_dump_json(exclude=own)
         name = idempotency_key(job.tenant, text)
         lasts = KEY_S if key else REPEAT_S

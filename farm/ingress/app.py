@@ -20,6 +20,7 @@ from farm.ingress.openai import videos
 from farm.metrics.meter import Meter
 from farm.model.farm_api import FarmApi
 from farm.settings import Settings
+from farm.tracing import UNTRACED, Tracer
 
 DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
 
@@ -42,11 +43,12 @@ def make_app(
     settings: Settings,
     replicas: int = 1,
     meter: Meter | None = None,
+    tracer: Tracer = UNTRACED,
     behind_serve: bool = False,
 ) -> FastAPI:
     """The app for a farm. It keeps no state: any number of replicas may serve the same farm.
 
-    meter: to be told of requests. behind_serve: whether Ray Serve is the server.
+    meter, tracer: to be told of requests. behind_serve: whether Ray Serve is the server.
     """
     app = _App(
         title="SVD render farm",
@@ -77,7 +79,7 @@ def make_app(
     app.add_middleware(HeadRequests)
     if meter is not None:
         app.add_middleware(RequestMetrics, meter=meter)
-    app.add_middleware(RequestLog, echoed=behind_serve)
+    app.add_middleware(RequestLog, tracer=tracer, echoed=behind_serve)
     errors.install(app, shapes)
     for router in (videos.router, stability.router, operator.models, operator.router):
         app.include_router(router)

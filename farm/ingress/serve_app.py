@@ -15,7 +15,15 @@ from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
 from farm.logs import log_to_stderr
 from farm.metrics.ray_meter import RayMeter
-from farm.settings import handed_on, known_secrets, load_settings, ray_address, set_ray_address
+from farm.settings import (
+    handed_on,
+    known_secrets,
+    load_settings,
+    ray_address,
+    set_ray_address,
+    traces_endpoint,
+)
+from farm.tracing import open_tracer
 from farm.workers.cluster import answers, check_token, running_cluster
 from farm.workers.lifeline import lifeline
 
@@ -32,7 +40,8 @@ def _build(given: dict[str, Any]) -> FastAPI:
     client: Any = serve.context._get_global_client()
     check_host(client.http_config.host, settings)
     farm = FarmProxy(RayLink(settings, lifeline(on_dead=end_process), PATIENCE_S), "http")
-    return make_app(farm, settings, REPLICAS, RayMeter(), behind_serve=True)
+    tracer = open_tracer("svd-farm-http", traces_endpoint())
+    return make_app(farm, settings, REPLICAS, RayMeter(), tracer, behind_serve=True)
 
 
 _deployment = serve.deployment(

@@ -15,6 +15,7 @@ class Trail:
     job: str = ""
     tenant: str = ""
     request_id: str = ""
+    traceparent: str = ""  # of the span below which the job is; empty if it is the first
 
     @property
     def fields(self) -> dict[str, str]:
@@ -27,4 +28,4 @@ NO_TRAIL = Trail()
 
 def trail_of(job: JobRecord) -> Trail:
     """The trail of a job's work."""
-    return Trail(job.id, job.tenant, job.request_id or "")
+    return Trail(job.id, job.tenant, job.request_id or "", job.traceparent or "")

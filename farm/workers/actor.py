@@ -13,8 +13,9 @@ from farm.logs import LogFormat, log_to_stderr
 from farm.metrics.ray_meter import RayMeter
 from farm.model.task_order import Order, Step
 from farm.scheduling.placement import Slot
-from farm.settings import known_secrets
+from farm.settings import known_secrets, traces_endpoint
 from farm.store import KnownStore
+from farm.tracing import UNTRACED, Tracer, open_tracer
 from farm.workers.faults import StoppedError
 from farm.workers.task_log import logged
 from svd_engine import NUMERICS
@@ -47,6 +48,7 @@ class Host:
         self._name, self._log_format = name, log_format
         self._slot, self._store, self._engine, self._compiled = slot, store, engine, compiled
         self._worker: Any = None
+        self._tracer: Tracer = UNTRACED
         self._stopping = ""  # the attempt that was asked to stop
         self._handing_over = ""  # the attempt that was asked to hand over
         self._step = "", Step(0)  # the attempt under way, and its progress
@@ -55,6 +57,7 @@ class Host:
     def begin(self) -> None:
         """Load the engine. The constructor does not, because Ray would wrap its errors."""
         log_to_stderr(self._log_format, known_secrets(None), worker=self._name)
+        self._tracer = open_tracer("svd-farm-worker", traces_endpoint())
         free_torch_threads(self._slot.spins)
         device = "cuda" if self._slot.gpus else "cpu"
         store = self._store.metered(RayMeter())
@@ -64,7 +67,7 @@ class Host:
     @ray.method(num_returns=2)
     def run(self, order: Order, *inputs: Any) -> tuple[Any, float]:
         """Run a task; returns its result, and the seconds that it took."""
-        with logged(order, self._name):
+        with logged(order, self._name, self._tracer):
             return self._run(order, *inputs)
 
     def _run(self, order: Order, *inputs: Any) -> tuple[Any, float]:
