@@ -252,23 +252,19 @@ class JobBook:
         return self._enter(recovered, Event.RECOVER)
 
     async def _save(self, name: str) -> JobRecord:
-        job = self.open.get(name) or self._shown[name]
-        with bound(**trail_of(job).fields):
-            return await self._save_bound(name)
-
-    async def _save_bound(self, name: str) -> JobRecord:
         async with self._locks.setdefault(name, asyncio.Lock()):
             job = self.open.get(name)
             if job is None or job == self._shown.get(name):
                 return self._shown[name]  # an earlier save wrote it
-            await retry_until_stored(
-                partial(self._write, job), f"{name}: its record cannot be written yet"
-            )
-            if not job.state.is_open:
+            with bound(**trail_of(job).fields):
                 await retry_until_stored(
-                    partial(self._ended, job), f"{name}: its end cannot be passed on yet"
+                    partial(self._write, job), f"{name}: its record cannot be written yet"
                 )
-                await self._close(name)
+                if not job.state.is_open:
+                    await retry_until_stored(
+                        partial(self._ended, job), f"{name}: its end cannot be passed on yet"
+                    )
+                    await self._close(name)
             self._show(job)
             return job
 

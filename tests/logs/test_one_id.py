@@ -79,6 +79,14 @@ def test_the_id_of_a_request_is_on_every_line_of_its_job(tmp_path: Path) -> None
     assert 0 < access["seconds"] < 60
 
 
+def test_head_is_logged_with_its_route(tmp_path: Path) -> None:
+    async def test(http: httpx2.AsyncClient, one: Coordinator) -> None:
+        assert (await http.head("/v1/models")).status_code == 200
+
+    (line,) = (line for line in run(tmp_path, test) if "status" in line)
+    assert (line["method"], line["route"], line["status"]) == ("HEAD", "/v1/models", 200)
+
+
 @pytest.mark.parametrize("sent", ["a b", "x" * 101, "id\x0blevel=ERROR", ""])
 def test_other_ids_are_replaced(tmp_path: Path, sent: str) -> None:
     async def test(http: httpx2.AsyncClient, one: Coordinator) -> None:
