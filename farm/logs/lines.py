@@ -5,6 +5,7 @@ import logging
 import traceback
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from farm.logs.fields import fields_now
@@ -14,6 +15,7 @@ LogFormat = Literal["console", "json"]
 
 CLIP = 12  # digits of a clip's digest that people are shown
 LONGEST = 20_000  # characters of a message, and of an exception
+FIELDS = 4096  # values of fields that are remembered, since each is on many lines
 FRAMES = 6  # of an exception that people are shown, the last ones
 
 
@@ -34,6 +36,7 @@ class OneLine(logging.Formatter):
         super().__init__(f"{head}%(message)s")
         self._json, self._always = log_format == "json", always or {}
         self._masking = Masking(secrets)
+        self._field = lru_cache(FIELDS)(self._clean)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line. It is written by the thread that logs, so the fields are those of its work."""
@@ -46,7 +49,7 @@ class OneLine(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": self._clean(record.getMessage()),
-            **{name: self._clean(v) if isinstance(v, str) else v for name, v in fields.items()},
+            **{name: self._field(v) if isinstance(v, str) else v for name, v in fields.items()},
         }
         if record.exc_info and record.exc_info[1]:
             text = "".join(traceback.format_exception(record.exc_info[1]))
@@ -60,7 +63,7 @@ class OneLine(logging.Formatter):
         line = self.formatMessage(record)
         if record.exc_info and record.exc_info[1]:
             line += f": {self._clean(in_short(record.exc_info[1]))}"
-        shown = (f"{name}={_shown(name, self._clean(str(v)))}" for name, v in fields.items())
+        shown = (f"{name}={_shown(name, self._field(str(v)))}" for name, v in fields.items())
         end = " ".join(shown)
         return printable(f"{line}  [{end}]" if end else line)
 
