@@ -1,7 +1,6 @@
 """`python -m farm`: the operator's command line, to inspect a farm and control its jobs."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,9 +15,10 @@ from farm.errors import (
     UnreadableError,
     WorkerError,
 )
+from farm.logs import log_to_stderr
 from farm.model.usage import FIRST_DAY
 from farm.records.stored import StoredJobs
-from farm.settings import load_settings
+from farm.settings import known_secrets, load_settings
 from svd_engine.command_line import STATUSES, Parser, one_line
 
 DEMO = "demo/store"  # the store that `make demo` leaves behind
@@ -34,8 +34,8 @@ STORED = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns 0 if it worked, 1 if it failed, 2 for wrong usage or a bad store."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(name)s: %(message)s")
     try:
+        _log()
         if options.here is not None:
             return int(options.here(options))
         options.run(_farm_of(options), options)
@@ -50,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _log() -> None:
+    """Log as the settings say; if they are wrong, the command itself reports that."""
+    settings = None
+    with suppress(RequestError):
+        settings = load_settings()
+    log_format = settings.log_format if settings else "console"
+    log_to_stderr(log_format, known_secrets(settings), command=True)
+
+
 def _say(text: str, status: int) -> int:
     print(f"error: {one_line(text)}", file=sys.stderr)
     return status
@@ -61,7 +70,7 @@ def _farm_of(options: argparse.Namespace) -> FarmReader:
         return FarmReader(StoredJobs(options.store, load_settings(store=options.store).retention))
     from farm.client.ray_link import connect  # Ray is slow to load
 
-    return connect(load_settings(store=options.store), start=False)
+    return connect(load_settings(store=options.store), start=False, door="command")
 
 
 def _where_to_look(store: str | None) -> str:
@@ -127,6 +136,17 @@ def _add_commands_here(subparsers: Any) -> None:
         return sub
 
     command("config", commands.config, "show the settings in effect, and where each comes from")
+    audit = command(
+        "audit", commands.audit, "show who changed what, in the running farm's store or in --store"
+    )
+    audit.add_argument(
+        "--since",
+        type=commands.day,
+        default=FIRST_DAY,
+        metavar="DAY",
+        help="from YYYY-MM-DD on, in UTC",
+    )
+    audit.add_argument("--tenant", metavar="T", help="only what concerns this tenant")
     doctor = command(
         "doctor", commands.doctor, "check what a farm needs on this machine, with or without a farm"
     )

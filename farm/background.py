@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 log = logging.getLogger("farm")
@@ -60,14 +61,14 @@ class Background:
         task.add_done_callback(self._report_end)
 
     async def call(self, function: Callable[..., R], *arguments: Any) -> R:
-        """Call a blocking function in a thread, and return its result."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
+        """Call a blocking function in a thread, with this context; return its result."""
+        loop, context = asyncio.get_running_loop(), copy_context()
+        return await loop.run_in_executor(self._threads, context.run, function, *arguments)
 
     async def read(self, function: Callable[..., R], *arguments: Any) -> R:
         """Like `call`, for reads, of which many may come at once: no write waits behind them."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, function, *arguments)
+        loop, context = asyncio.get_running_loop(), copy_context()
+        return await loop.run_in_executor(self._readers, context.run, function, *arguments)
 
     async def read_in_chunks(
         self, function: Callable[[Sequence[T]], R], of: Sequence[T]

@@ -10,10 +10,16 @@ from datetime import date
 
 from farm.client.farm import Farm, FarmReader
 from farm.errors import JobError
+from farm.logs.lines import printable, rfc3339
+from farm.model.audit import AuditEntry
+from farm.model.audit import as_json as audit_json
 from farm.model.job import JobRecord, JobView
 from farm.model.usage import COLUMNS, rows
 from farm.quantities import counted, sized
-from farm.settings import as_json, as_toml, effective
+from farm.records.audit_log import read_audit
+from farm.records.stored import StoredJobs
+from farm.settings import as_json, as_toml, effective, load_settings
+from farm.store import Store
 from svd_engine.nearest import did_you_mean
 
 FOLLOW_S = 1.0  # between two reads of a log that is followed
@@ -87,6 +93,31 @@ def gc(farm: FarmReader, options: argparse.Namespace) -> None:
         )
     total = sized(sum(each.bytes for each in found))
     print(f"{total} {'were' if deleting else 'would be'} freed" if found else "nothing to delete")
+
+
+def audit(options: argparse.Namespace) -> int:
+    for entry in read_audit(_store_of(options.store), options.since, options.tenant):
+        print(json.dumps(audit_json(entry)) if options.json else _audit_line(entry))
+    return 0
+
+
+def _store_of(url: str | None) -> Store:
+    """The store at a URL, or that of the running farm."""
+    if url is not None:
+        return StoredJobs(url).store
+    from farm.client.ray_link import connect  # Ray is slow to load
+
+    return connect(load_settings(), start=False, door="command").store()
+
+
+def _audit_line(entry: AuditEntry) -> str:
+    at = rfc3339(entry.at)
+    who = f"{entry.door} {entry.client}" + (f" key {entry.key}" if entry.key else "")
+    who = who.strip() or "-"
+    what = " ".join([entry.action, entry.target, *(f"{n}={v}" for n, v in entry.arguments.items())])
+    why = f": {entry.why}" if entry.why else ""
+    text = f"{at}  {entry.tenant or '-'}  {who}  {what}  {entry.outcome}{why}"
+    return printable(f"{text}  [{entry.request_id}]" if entry.request_id else text)
 
 
 def day(text: str) -> date:

@@ -8,16 +8,25 @@ import pytest
 from tests.support.fresh_imports import loaded_after
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
+HEAVY = {"opentelemetry.sdk", "torch", "ray", "transformers", "boto3", "fastapi", "httpx", "httpx2"}
 
 # The packages and single files of the farm in layers, the lowest first. Each may import only from
 # lower layers, not from its own.
 FLOORS: list[set[str]] = [
     {
-        *("artifacts", "background", "clock", "errors", "masking", "metrics", "quantities"),
+        *(
+            "artifacts",
+            "background",
+            "caller",
+            "clock",
+            "errors",
+            "masking",
+            "metrics",
+            "quantities",
+        ),
         "recent",
     },
-    {"net", "store"},
+    {"logs", "net", "store", "tracing"},
     {"model"},
     {"scheduling", "settings"},
     {"ownership", "records", "workers", "simulate"},
@@ -65,6 +74,7 @@ HOMES = {
         "farm/workers/lifeline",
         "farm/workers/pool",
     },
+    "opentelemetry": {"farm/tracing/otel"},
     "torch": {
         "farm/doctor/torch_probe",
         "farm/workers/engines",

@@ -22,6 +22,7 @@ OPTIONAL = {
     "triton",
     "matplotlib",
     "mypy_boto3_s3",
+    "opentelemetry",  # of the extra `tracing`
     "psutil",
 }  # loaded where there is one
 LOADED_BY_NAME = {"python_multipart", "fastapi_offline"}

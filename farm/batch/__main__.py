@@ -17,11 +17,12 @@ from farm.batch.summary import Summary
 from farm.batch.sweep import Sweep, parse_sweep
 from farm.client.farm import Farm
 from farm.errors import ConditionsError, FarmError, RequestError, StoreError, WorkerError
+from farm.logs import log_to_stderr
 from farm.model.parameters import ParameterError, submission_of
 from farm.model.plan import Kind
 from farm.model.request import Model, ModelFacts, RenderRequest
 from farm.quantities import counted
-from farm.settings import Settings, load_settings
+from farm.settings import Settings, known_secrets, load_settings
 from farm.store import open_store
 from svd_engine.arguments import (
     add_model_options,
@@ -52,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a batch; its exit status is described in EXAMPLES."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(name)s: %(message)s")
     try:
         settings = load_settings(store=options.store, workers=options.workers)
+        log_to_stderr(settings.log_format, known_secrets(settings), command=True)
         batch = _batch_of(options)
         farm = _connect(settings, options.detach and not options.dry_run)
         facts = farm.describe(batch.model)
@@ -184,7 +185,7 @@ def _connect(settings: Settings, detach: bool) -> Farm:
 
     if detach and ensure_lasting_cluster():
         print("started a farm that keeps running; `ray stop` ends it", file=sys.stderr)
-    return connect(settings)
+    return connect(settings, door="batch")
 
 
 def _clips_of(batch: Batch, facts: ModelFacts) -> list[Clip]:

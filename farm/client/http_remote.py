@@ -13,6 +13,7 @@ import httpx2 as httpx
 from pydantic import ValidationError
 
 from farm.artifacts import ArtifactName
+from farm.caller import new_request_id
 from farm.client.remote import PATIENCE_S, TICK_S, Patience
 from farm.errors import (
     AccessError,
@@ -169,6 +170,8 @@ class HttpRemote:
         """The first successful answer. Raises FarmError once a retry cannot help."""
         patience = patience or Patience()
         timeout = httpx.Timeout(read_s, connect=min(CONNECT_S, read_s))
+        # All attempts are one request in the farm's log.
+        options["headers"] = {"X-Request-ID": new_request_id(), **options.get("headers", {})}
         while True:
             pause = None
             try:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import update_wrapper
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from farm.caller import Caller, Door, called_by, current_caller, this_caller
 from farm.errors import PictureMissingError, RequestError, StoreError
 from farm.model.farm_api import FarmApi
 from farm.model.job import JobView, Submission
@@ -29,7 +30,8 @@ def _called(
     name = method.__name__
 
     async def call(self: "FarmProxy", /, *arguments: P.args, **keywords: P.kwargs) -> R:
-        answer: R = await self._call(name, *arguments, **keywords)
+        with called_by(self.caller()):
+            answer: R = await self._call(name, *arguments, **keywords)
         return answer
 
     update_wrapper(call, method)
@@ -39,9 +41,12 @@ def _called(
 class FarmProxy:
     """Implements FarmApi by calls of the coordinator's methods."""
 
-    def __init__(self, call: Callable[..., Awaitable[Any]]) -> None:
-        """call: calls a method by its name with arguments, and retries until it is answered."""
-        self._call = call
+    def __init__(self, call: Callable[..., Awaitable[Any]], door: Door = "python") -> None:
+        """call: calls a method by its name with arguments, and retries until it is answered.
+
+        door: by which the calls come that have no caller yet.
+        """
+        self._call, self._door = call, door
         self._opened: tuple[Store, int] | None = None  # the store, and the most pixels of a picture
         self._asked: dict[str, asyncio.Future[JobView | None]] = {}  # by job; for the next call
         self._asking: asyncio.Task[None] | None = None
@@ -70,12 +75,17 @@ class FarmProxy:
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
         """Like FarmApi's. The picture goes to the store from here, not through the coordinator."""
         digest = await asyncio.to_thread(digest_of, picture)
-        for _ in range(WRITES):
-            try:
-                return await self.submit_stored(submission, digest)
-            except PictureMissingError:
-                await self._write(digest, picture)
+        with called_by(self.caller()):  # all attempts are one request
+            for _ in range(WRITES):
+                try:
+                    return await self.submit_stored(submission, digest)
+                except PictureMissingError:
+                    await self._write(digest, picture)
         raise StoreError(f"the picture {digest} is deleted each time it is written")
+
+    def caller(self) -> Caller:
+        """The caller of the call under way; by default this process, with a new request id."""
+        return current_caller() or this_caller(self._door)
 
     async def find(self, job: str) -> JobView | None:
         """Like FarmApi's. Polls are the most frequent calls: those that come at once are merged."""

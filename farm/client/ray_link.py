@@ -19,6 +19,7 @@ from ray.exceptions import (
 
 import svd_engine
 from farm.background import in_daemon_thread
+from farm.caller import Door, current_caller
 from farm.client.farm import Farm
 from farm.client.proxy import FarmProxy
 from farm.coordinator.coordinator import Coordinator
@@ -75,7 +76,7 @@ class RayLink:
                 if self._actor is None:
                     self._actor = await self._outlast(_found(self._settings, self._engine))
                     self._pulse = Pulse(self._actor, self._patience_s)
-                call = getattr(self._actor, method).remote(*arguments, **keywords)
+                call = _start_call(self._actor, method, *arguments, **keywords)
                 return await self._outlast(_answer(call), self._pulse)
             except RayError as error:
                 _raise_unless_retryable(error, method, until)
@@ -93,6 +94,14 @@ class RayLink:
             return task.result()
         finally:
             task.cancel()
+
+
+def _start_call(actor: Any, method: str, *arguments: Any, **keywords: Any) -> Any:
+    """Call the coordinator for the current caller; one of an earlier version takes no callers."""
+    caller = current_caller()
+    if caller is None or not hasattr(actor, "called"):
+        return getattr(actor, method).remote(*arguments, **keywords)
+    return actor.called.remote(caller, method, *arguments, **keywords)
 
 
 class Pulse:
@@ -172,11 +181,16 @@ def start_coordinator(settings: Settings, engine: str = "farm.workers.worker") -
     )
 
 
-def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool = True) -> Farm:
+def connect(
+    settings: Settings,
+    engine: str = "farm.workers.worker",
+    start: bool = True,
+    door: Door = "python",
+) -> Farm:
     """Join a Ray cluster, or start one, and connect to its farm.
 
     start: whether to start a cluster if none is running. A coordinator of an earlier version is
-    replaced, and its jobs continue from the store.
+    replaced, and its jobs continue from the store. door: what kind of program this is.
 
     Raises StoreError if the store cannot be used, or if the cluster's farm uses another store than
     the settings name; WorkerError if there is no cluster, or if its farm has a later version.
@@ -187,7 +201,7 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
             raise WorkerError("no Ray cluster runs here, and therefore no farm")
         open_store(settings.store).check()  # fail before anything is started
         start_cluster()
-    farm = Farm(FarmProxy(RayLink(settings, lifeline(), engine=engine)))
+    farm = Farm(FarmProxy(RayLink(settings, lifeline(), engine=engine), door))
     try:
         there = farm.ready()
     except LeaseError:
@@ -196,10 +210,10 @@ def connect(settings: Settings, engine: str = "farm.workers.worker", start: bool
         if joined or ray_address() or running_cluster(owners) != owners:
             raise
         ray.shutdown()  # another program started a farm at the same time, and was faster: join it
-        return connect(settings, engine, start)
+        return connect(settings, engine, start, door)
     if _is_older(there):
         ray.kill(ray.get_actor("coordinator", namespace="farm"))
-        farm = Farm(FarmProxy(RayLink(settings, lifeline(), engine=engine)))
+        farm = Farm(FarmProxy(RayLink(settings, lifeline(), engine=engine), door))
         there = farm.ready()
     if "store" in settings.model_fields_set and there["store"] != settings.store:
         raise StoreError(

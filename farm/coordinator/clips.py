@@ -8,6 +8,7 @@ from farm.model.job import ClipResult
 from farm.model.plan import Kind, Stage, Task
 from farm.model.request import Model, RenderRequest
 from farm.model.task_order import Made, Order, Ref, Step
+from farm.model.trail import NO_TRAIL, Trail
 from farm.scheduling.state import Assignment, Fault, Run
 
 
@@ -22,6 +23,7 @@ class Clip(Run):
     request: RenderRequest
     source: Model  # the model as workers load it
     label: str  # the id of the job that asked first, for log messages
+    trail: Trail = NO_TRAIL  # of that job
     force: bool = False
     recovered: bool = False  # begun by an earlier coordinator
     jobs: list[str] = field(default_factory=list)  # the jobs that wait for it, the first one first
@@ -38,6 +40,11 @@ class Clip(Run):
     muxes: list[str] = field(default_factory=list)  # attempts that may have stored artifacts
     committing: bool = False  # its result is being committed, or is already
     stopped: asyncio.Event = field(default_factory=asyncio.Event)  # set while no worker runs it
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The fields of what is logged about it."""
+        return self.trail.fields | {"clip": self.id}
 
     def begin(self, assignment: "Assignment[Clip]", order: Order, place: str) -> None:
         """Note that a worker begins an attempt at a task. place: where the worker is."""

@@ -5,7 +5,6 @@ killed at any time: the next one reads the open jobs and resumes from their last
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,28 +13,29 @@ from typing import Any
 
 import svd_engine
 from farm.background import Background
+from farm.coordinator.answering import Answering, audited, changes
 from farm.coordinator.parts import Parts, make_parts, start_loops, take_over
 from farm.coordinator.views import progress_of, status_of
 from farm.errors import FarmError, JobError, RequestError, StoreError
+from farm.logs import log_to_stderr
 from farm.model.farm_api import FarmApi, Ready
 from farm.model.job import Event, JobRecord, JobView, LogEntry, State, Submission
 from farm.model.request import Model, ModelFacts
 from farm.model.retention import Freed
 from farm.model.usage import FIRST_DAY, ByDay
-from farm.ownership.renewal import Ownership, reads, writes
-from farm.settings import Settings
+from farm.ownership.renewal import Ownership, reads
+from farm.records.audit_log import AuditLog
+from farm.settings import Settings, known_secrets
 from farm.store import Store
 from farm.store.retry import retry_until_stored
 from farm.workers.ray_runtime import RayRuntime
 from farm.workers.runtime import Runtime
 
-log = logging.getLogger("farm")
-
 THREADS = 32  # that call the store
 QUEUE_VIEWS = 100  # jobs at once whose positions in the queue are looked up
 
 
-class Coordinator(FarmApi):
+class Coordinator(Answering, FarmApi):
     """The farm's one writer. FarmApi documents its calls.
 
     Callers repeat calls, since each can be lost with the process.
@@ -48,14 +48,15 @@ class Coordinator(FarmApi):
 
         store_id: the id that the store must have, also after a restart.
         """
-        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-        log.setLevel(logging.INFO)
+        log_to_stderr(settings.log_format, known_secrets(settings))
         self._settings, self._runtime = settings, runtime or RayRuntime(engine)
         self._background = Background(THREADS, self._runtime.end_process)
         self._models = self._runtime.models(self._background, settings.load_s)
         self._meter = self._runtime.meter()
         self._ownership = Ownership(settings.store, store_id, *self._runtime.owner(), self._meter)
         self._store_id, self._store = store_id, self._ownership.store
+        self._audit = AuditLog(self._store, self._background)
+        self._background.run_forever(self._audit.keep())
         self._start_error = ""  # why it has not started yet
         self._cancels: dict[str, asyncio.Task[None]] = {}  # of jobs that are being cancelled
         # `_parts` raises its error to every caller.
@@ -87,15 +88,19 @@ class Coordinator(FarmApi):
             await asyncio.wait({self._started}, timeout=0.5)
         return self._started.result()
 
+    async def _tenant_of(self, job: str) -> str:
+        record = await (await self._parts()).book.read(job)
+        return "" if record is None else record.tenant
+
     async def describe(self, model: Model) -> ModelFacts:
         return await self._models.facts(model)
 
-    @writes
+    @changes
     async def submit(self, submission: Submission, picture: bytes) -> JobView:
         digest = await (await self._parts()).intake.digest_of_picture(picture)
         return await self._take_on(submission, digest, picture)
 
-    @writes
+    @changes
     async def submit_stored(self, submission: Submission, digest: str) -> JobView:
         return await self._take_on(submission, digest)
 
@@ -172,7 +177,7 @@ class Coordinator(FarmApi):
         await self.show(job)
         return await (await self._parts()).book.logs.entries(job, after)
 
-    @writes
+    @changes
     async def cancel(self, job: str) -> JobView:
         parts = await self._parts()
         record = await parts.book.read(job)
@@ -185,7 +190,7 @@ class Coordinator(FarmApi):
         await asyncio.shield(self._cancels[job])
         return await self.show(job)
 
-    @writes
+    @changes
     async def delete(self, job: str) -> None:
         parts = await self._parts()
         if job in parts.book.open:
@@ -195,21 +200,21 @@ class Coordinator(FarmApi):
         if record is not None:
             await parts.retention.delete(record)
 
-    @writes
+    @changes
     async def pause(self, job: str) -> JobView:
         parts = await self._parts()
         await parts.book.transition(job, Event.PAUSE)
         parts.sharing.update_urgency(job)
         return await self.show(job)
 
-    @writes
+    @changes
     async def resume(self, job: str) -> JobView:
         parts = await self._parts()
         await parts.book.transition(job, Event.RESUME)
         parts.sharing.update_urgency(job)
         return await self.show(job)
 
-    @writes
+    @changes
     async def set_priority(self, job: str, priority: int) -> JobView:
         parts = await self._parts()
         if not 0 <= priority <= 100:
@@ -230,10 +235,11 @@ class Coordinator(FarmApi):
     async def garbage(self) -> list[Freed]:
         return await (await self._parts()).retention.garbage()
 
-    @writes
+    @changes
     async def collect_garbage(self) -> list[Freed]:
         return await (await self._parts()).retention.collect()
 
+    @audited
     async def drain(self, worker: str, draining: bool = True) -> dict[str, Any]:
         (await self._parts()).maintenance.drain(worker, draining)
         return await self.status()

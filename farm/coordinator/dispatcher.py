@@ -22,6 +22,7 @@ from farm.coordinator.reports import (
     TaskStepped,
 )
 from farm.coordinator.task_runner import TaskRunner
+from farm.logs import bound
 from farm.model.plan import plan
 from farm.scheduling.estimate import Pace
 from farm.scheduling.scheduler import Scheduler
@@ -116,8 +117,9 @@ class Dispatcher:
         """Start ready tasks on idle workers."""
         for assignment in self._scheduler.assign(self._clock.monotonic()):
             label, task = assignment.run.label, assignment.task.key
-            log.info("%s: %s on %s: %s", label, task, assignment.worker, assignment.reason)
-            self._runner.run(assignment)
+            with bound(**self._runner.fields(assignment)):
+                log.info("%s: %s on %s: %s", label, task, assignment.worker, assignment.reason)
+                self._runner.run(assignment)
 
     async def reports(self) -> list[Report]:
         """Wait for reports, for a command, or for a retry to be due."""
@@ -127,6 +129,20 @@ class Dispatcher:
 
     def postprocess(self, report: Report) -> list[ClipEvent]:
         """Process a report, and return what has happened to clips."""
+        with bound(**self._fields(report)):
+            return self._process(report)
+
+    def _fields(self, report: Report) -> dict[str, str]:
+        """The fields of what is logged about a report."""
+        match report:
+            case WorkerJoined(name) | WorkerLeft(name):
+                return {"worker": name}
+            case CheckpointFound(clip) | Committed(clip) | ClipBroken(clip):
+                return clip.fields
+            case _:
+                return self._runner.fields(report.assignment)
+
+    def _process(self, report: Report) -> list[ClipEvent]:
         match report:
             case WorkerJoined():
                 return self._join(report)

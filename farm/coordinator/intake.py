@@ -8,6 +8,7 @@ from math import prod
 from pydantic import ValidationError
 
 from farm.background import Background
+from farm.caller import current_caller
 from farm.clock import Clock
 from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
@@ -72,8 +73,11 @@ class Intake:
         except ValueError as error:
             raise RequestError(str(error)) from error
         own = submission.model_dump(exclude={"params", "num_videos", "model", "idempotency_key"})
+        caller = current_caller()
         return JobRecord(
             **own,
+            request_id=caller and caller.request_id,
+            traceparent=(caller and caller.traceparent) or None,
             model=submission.model,
             request=request,
             created_at=self._clock.wall(),
@@ -87,7 +91,8 @@ class Intake:
         cancelled, this is a new one.
         """
         mine = Claim(job=job.id, at=self._clock.now())
-        own = {"id", "created_at", "created_on", "picture_name"}  # these differ in equal requests
+        # These differ in equal requests.
+        own = {"id", "created_at", "created_on", "picture_name", "request_id", "traceparent"}
         text = f"key {key}" if key else job.model_dump_json(exclude=own)
         name = idempotency_key(job.tenant, text)
         lasts = KEY_S if key else REPEAT_S

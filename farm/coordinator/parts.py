@@ -12,6 +12,7 @@ from farm.coordinator.dispatcher import Dispatcher
 from farm.coordinator.finished_clips import FinishedClips
 from farm.coordinator.inbox import Inbox
 from farm.coordinator.intake import Intake
+from farm.coordinator.job_spans import export_job
 from farm.coordinator.maintenance import Maintenance
 from farm.coordinator.metrics import Metrics, count_job
 from farm.coordinator.news import News
@@ -35,6 +36,7 @@ from farm.settings import Settings
 from farm.store import Store
 from farm.store.keys import CHECKPOINTS, step_of
 from farm.store.quarantine import Quarantine
+from farm.tracing import Tracer
 from farm.workers.protocol import Workers
 from farm.workers.runtime import ModelFinder, Runtime
 
@@ -87,7 +89,7 @@ async def make_parts(
     webhooks = Webhooks(settings, store, background, clock, meter)
     since = await asyncio.to_thread(indexed_since, store, fence)
     finished = FinishedClips(store, background, since)
-    on_end = partial(_end_job, pictures, finished, webhooks, meter)
+    on_end = partial(_end_job, pictures, finished, webhooks, meter, runtime.tracer())
     on_superseded = partial(runtime.end_process, "another coordinator has written its jobs")
     book = JobBook(store, background, fence, news.publish, on_end, on_superseded, clock.wall)
     rendering = _make_rendering(settings, runtime, ownership, background, fence)
@@ -146,7 +148,12 @@ def start_loops(parts: Parts, background: Background) -> None:
 
 
 async def _end_job(
-    pictures: Pictures, finished: FinishedClips, webhooks: Webhooks, meter: Meter, job: JobRecord
+    pictures: Pictures,
+    finished: FinishedClips,
+    webhooks: Webhooks,
+    meter: Meter,
+    tracer: Tracer,
+    job: JobRecord,
 ) -> None:
     """Act on a job's end, which is in the store. Raises StoreError, and is then repeated."""
     if job.state is State.FAILED:
@@ -154,6 +161,7 @@ async def _end_job(
     await finished.enter(job)
     await webhooks.add(job)
     count_job(meter, job)
+    export_job(tracer, job)
 
 
 def _make_rendering(

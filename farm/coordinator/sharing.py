@@ -17,6 +17,7 @@ from farm.coordinator.dispatcher import Dispatcher
 from farm.coordinator.finished_clips import FinishedClips
 from farm.model.job import TRANSITIONS, ClipResult, Event, JobRecord, State
 from farm.model.request import RenderRequest
+from farm.model.trail import trail_of
 from farm.records.job_book import JobBook
 from farm.scheduling.job_queue import JobQueue
 from farm.scheduling.state import Urgency
@@ -244,6 +245,7 @@ class Sharing:
                 request=request,
                 source=job.model,
                 label=job.id,
+                trail=trail_of(job),
                 force=job.force,
                 recovered=recovered,
             )

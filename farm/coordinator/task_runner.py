@@ -58,10 +58,20 @@ class TaskRunner:
         """Run a task on its workers; reports its start, its steps and its end."""
         clip, task = assignment.run, assignment.task
         attempt = self._clip_store.attempt(assignment.number)
-        order = Order(clip.request, clip.source, task, attempt, assignment.low_memory)
+        order = Order(
+            clip.request, clip.source, task, attempt, assignment.low_memory, trail=clip.trail
+        )
         clip.begin(assignment, order, self._workers.places.get(assignment.worker, ""))
         self._inbox.put(TaskStarted(assignment))
         self._background.start(self._run(assignment, order))
+
+    def fields(self, assignment: Assignment[Clip]) -> dict[str, str]:
+        """The fields of what is logged about an attempt."""
+        return assignment.run.fields | {
+            "task": assignment.task.key,
+            "worker": assignment.worker,
+            "attempt": self._clip_store.attempt(assignment.number),
+        }
 
     def find_checkpoint(self, clip: Clip) -> None:
         """Look up from where a clip can continue; reports CheckpointFound."""

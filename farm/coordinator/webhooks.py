@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from farm.background import Background
 from farm.clock import Clock
 from farm.errors import OutboundError, RequestError
+from farm.logs import bound
 from farm.metrics import catalogue
 from farm.metrics.meter import Meter
 from farm.model.job import JobRecord, State
@@ -195,6 +196,10 @@ class Webhooks:
                     self._new.put_nowait(event[0])
 
     async def _deliver(self, event: WebhookEvent) -> None:
+        with bound(job=event.job, tenant=event.tenant):
+            await self._deliver_bound(event)
+
+    async def _deliver_bound(self, event: WebhookEvent) -> None:
         pause = FIRST_S
         # The age is negative if the wall clock was set back.
         age = self._clock.wall() - event.ended_ms / 1000

@@ -14,6 +14,7 @@ CHECKS = (
     Check(installation.python),
     Check(installation.packages),
     Check(installation.ffmpeg),
+    Check(installation.traces),
     Check(machine.memory),
     Check(machine.disk),
     Check(machine.shared_memory),

@@ -11,8 +11,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from farm.doctor.check import Context, Findings, Unchecked, failed, ok, warning
+from farm.masking import mask_urls
+from farm.settings import traces_endpoint
 from svd_engine.video import decode_video, encode_video
 
+EXPORTER = "opentelemetry-exporter-otlp-proto-http"
 PACKAGE = "svd-render-farm"
 CONSTRAINTS = "constraints.txt"  # the exact versions that were tested
 INSTALL = f"pip install -c deploy/{CONSTRAINTS} '{PACKAGE}[farm]'"
@@ -69,6 +72,20 @@ def ffmpeg(_context: Context) -> Findings:
         )
         return
     yield ok("ffmpeg encodes and decodes a small video.")
+
+
+def traces(_context: Context) -> Findings:
+    """Whether traces can be exported, if OpenTelemetry's variables name a collector."""
+    endpoint = mask_urls(traces_endpoint())
+    if not endpoint:
+        yield ok("No traces are exported, as OTEL_EXPORTER_OTLP_ENDPOINT is not set.")
+    elif _version(EXPORTER) is None:
+        yield warning(
+            f"Traces are not exported to {endpoint}, as {EXPORTER} is not installed.",
+            f"Run {INSTALL.replace('[farm]', '[tracing]')} on every node.",
+        )
+    else:
+        yield ok(f"Traces are exported to {endpoint}.")
 
 
 def versions() -> dict[str, str]:

@@ -13,12 +13,14 @@ from farm.ingress.access.rate_limit import Rate
 from farm.ingress.bodies.body import THREADS
 from farm.ingress.middleware.concurrency_limits import ConcurrencyLimits
 from farm.ingress.middleware.head_requests import HeadRequests
+from farm.ingress.middleware.request_log import HEADER, RequestLog
 from farm.ingress.middleware.request_metrics import RequestMetrics
 from farm.ingress.middleware.security_headers import SecurityHeaders
 from farm.ingress.openai import videos
 from farm.metrics.meter import Meter
 from farm.model.farm_api import FarmApi
 from farm.settings import Settings
+from farm.tracing import UNTRACED, Tracer
 
 DESCRIPTION = "Pictures to videos with Stable Video Diffusion."
 
@@ -37,11 +39,16 @@ class _App(FastAPI):
 
 
 def make_app(
-    farm: FarmApi, settings: Settings, replicas: int = 1, meter: Meter | None = None
+    farm: FarmApi,
+    settings: Settings,
+    replicas: int = 1,
+    meter: Meter | None = None,
+    tracer: Tracer = UNTRACED,
+    behind_serve: bool = False,
 ) -> FastAPI:
     """The app for a farm. It keeps no state: any number of replicas may serve the same farm.
 
-    meter: to be told of requests.
+    meter, tracer: to be told of requests. behind_serve: whether Ray Serve is the server.
     """
     app = _App(
         title="SVD render farm",
@@ -66,11 +73,13 @@ def make_app(
             allow_origins=settings.cors_origins,
             allow_methods=["*"],
             allow_headers=["*"],
+            expose_headers=[HEADER],
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(HeadRequests)
     if meter is not None:
         app.add_middleware(RequestMetrics, meter=meter)
+    app.add_middleware(RequestLog, tracer=tracer, echoed=behind_serve)
     errors.install(app, shapes)
     for router in (videos.router, stability.router, operator.models, operator.router):
         app.include_router(router)

@@ -13,8 +13,17 @@ from farm.client.proxy import FarmProxy
 from farm.client.ray_link import RayLink
 from farm.ingress.access.authentication import check_host
 from farm.ingress.app import make_app
+from farm.logs import log_to_stderr
 from farm.metrics.ray_meter import RayMeter
-from farm.settings import handed_on, load_settings, ray_address, set_ray_address
+from farm.settings import (
+    handed_on,
+    known_secrets,
+    load_settings,
+    ray_address,
+    set_ray_address,
+    traces_endpoint,
+)
+from farm.tracing import open_tracer
 from farm.workers.cluster import answers, check_token, running_cluster
 from farm.workers.lifeline import lifeline
 
@@ -25,12 +34,14 @@ PATIENCE_S = 30.0  # for a coordinator that does not answer; then the client get
 def _build(given: dict[str, Any]) -> FastAPI:
     """The app; called in each replica. given: as for `load_settings`."""
     settings = load_settings(**given)
+    log_to_stderr(settings.log_format, known_secrets(settings))
     check_token()
     # Serve has no public way to ask for the address it listens at.
     client: Any = serve.context._get_global_client()
     check_host(client.http_config.host, settings)
-    farm = FarmProxy(RayLink(settings, lifeline(on_dead=end_process), PATIENCE_S))
-    return make_app(farm, settings, REPLICAS, RayMeter())
+    farm = FarmProxy(RayLink(settings, lifeline(on_dead=end_process), PATIENCE_S), "http")
+    tracer = open_tracer("svd-farm-http", traces_endpoint())
+    return make_app(farm, settings, REPLICAS, RayMeter(), tracer, behind_serve=True)
 
 
 _deployment = serve.deployment(

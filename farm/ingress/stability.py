@@ -14,6 +14,7 @@ from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
+from farm.caller import current_caller
 from farm.errors import RequestError
 from farm.ingress.access.authentication import Tenant
 from farm.ingress.bodies.body import read_body, threaded
@@ -90,7 +91,9 @@ def refusal(error: ApiError) -> JSONResponse:
     """An error in Stability's shape."""
     status = error.status if error.status in NAMES else 400 if error.status < 500 else 500
     name = NAMES.get(status, "internal_error")
-    body = Refusal(id=secrets.token_hex(16), name=name, errors=[error.message])
+    caller = current_caller()
+    request_id = caller.request_id if caller else secrets.token_hex(16)
+    body = Refusal(id=request_id, name=name, errors=[error.message])
     return JSONResponse(body.model_dump(), status, headers=error.headers)
 
 

@@ -167,6 +167,8 @@ class JobRecord(Record):
     webhook_url: str | None = None
     picture_name: str = ""
     claim: str | None = None  # the store's key of the claim of its idempotency key
+    request_id: str | None = None  # of the call by which it was submitted
+    traceparent: str | None = None  # the span of that call, if it is traced
     state: State = State.QUEUED
     created_at: float
     created_on: float | None = None  # by the farm's clock, which deadlines use (`FarmClock`)

@@ -6,6 +6,7 @@ from typing import Any
 
 from farm.model.plan import Task
 from farm.model.request import Model, RenderRequest
+from farm.model.trail import NO_TRAIL, Trail
 
 Ref = Awaitable[Any]  # a task's result, which stays where it was made until it is awaited
 
@@ -29,6 +30,7 @@ class Order:
     attempt: str  # a unique name, under which the attempt stores its files
     low_memory: bool = False  # whether to use as little GPU memory as the same pixels allow
     part: Part | None = None  # None if one worker does the whole task
+    trail: Trail = NO_TRAIL  # the job that it is for
 
 
 @dataclass(frozen=True)

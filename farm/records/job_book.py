@@ -16,7 +16,9 @@ from sortedcontainers import SortedSet
 
 from farm.background import Background
 from farm.errors import ConflictError, JobError, StoreError
+from farm.logs import bound
 from farm.model.job import Event, JobRecord, Opened, advance
+from farm.model.trail import trail_of
 from farm.records.event_logs import EventLogs
 from farm.records.open_jobs import OpenJobs
 from farm.records.salvage import log_keys, read_job
@@ -254,14 +256,15 @@ class JobBook:
             job = self.open.get(name)
             if job is None or job == self._shown.get(name):
                 return self._shown[name]  # an earlier save wrote it
-            await retry_until_stored(
-                partial(self._write, job), f"{name}: its record cannot be written yet"
-            )
-            if not job.state.is_open:
+            with bound(**trail_of(job).fields):
                 await retry_until_stored(
-                    partial(self._ended, job), f"{name}: its end cannot be passed on yet"
+                    partial(self._write, job), f"{name}: its record cannot be written yet"
                 )
-                await self._close(name)
+                if not job.state.is_open:
+                    await retry_until_stored(
+                        partial(self._ended, job), f"{name}: its end cannot be passed on yet"
+                    )
+                    await self._close(name)
             self._show(job)
             return job
 

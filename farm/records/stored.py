@@ -15,7 +15,7 @@ from farm.model.usage import FIRST_DAY, ByDay
 from farm.records.inventory import take_inventory
 from farm.records.salvage import entries_of, log_keys
 from farm.records.usage_log import read_usage
-from farm.store import IDENTITY, is_key, open_store
+from farm.store import IDENTITY, Store, is_key, open_store
 from farm.store.keys import JOBS, OPEN, job_key, job_of, open_job_of
 from farm.store.records import parse_record
 from svd_engine.nearest import did_you_mean
@@ -38,6 +38,11 @@ class StoredJobs(ReadOnlyFarm):
                 f"no farm keeps its jobs at {self._store.where()}: give the --store that the farm "
                 "was started with, for example `demo/store` after `make demo`"
             )
+
+    @property
+    def store(self) -> Store:
+        """The store that is read."""
+        return self._store
 
     async def jobs(
         self, after: str = "", limit: int = 100, open_only: bool = False

@@ -10,6 +10,7 @@ from farm.settings.environment import (
     ray_address,
     ray_environment,
     set_ray_address,
+    traces_endpoint,
 )
 from farm.settings.fields import KEYS, Address, Key, Settings
 from farm.settings.loading import VARIABLES, handed_on, load_settings, read_keys
@@ -34,4 +35,5 @@ __all__ = [
     "ray_environment",
     "read_keys",
     "set_ray_address",
+    "traces_endpoint",
 ]

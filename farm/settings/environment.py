@@ -56,6 +56,12 @@ def data_folder() -> str:
     return f"file://{Path(base) / 'svd-farm'}"
 
 
+def traces_endpoint() -> str:
+    """Where spans are exported to, from OpenTelemetry's own variables; empty if nowhere."""
+    names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return next(filter(None, map(os.environ.get, names)), "")
+
+
 def ray_address() -> str:
     """The Ray cluster to join, from RAY_ADDRESS; `local` starts one for this process alone."""
     return os.environ.get("RAY_ADDRESS", "")

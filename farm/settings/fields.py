@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from farm.logs import LogFormat
 from farm.model.request import Sha256
 from farm.model.retention import Policy
 from farm.settings.environment import PREFIX, config_file, data_folder
@@ -101,6 +102,7 @@ class Settings(BaseSettings):
     # The URL at which clients reach the S3 server; without it, clips pass through the farm.
     s3_public_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
     webhook_secret: Annotated[SecretStr, AfterValidator(_whsec)] | None = None  # whsec_BASE64
+    log_format: LogFormat = "console"  # of the lines of the log: for people, or JSON
     webhook_private: bool = False  # whether webhooks may go to this machine and its network
 
     @property

@@ -22,6 +22,8 @@ answers.json                        the coordinators that wrote this index (`Ind
 usage/DAY/END-ID.json               what a deleted job took (`DeletedJob`); END as in webhooks/
 usage/DAY.json                      what deleted jobs took that ended on this day (`DayUsage`)
 answered/TENANT/DIGEST              in stores of earlier versions, in place of that index
+audit/DAY/START-NUMBER.jsonl        lines of the audit log; START is that of the coordinator that
+                                    wrote them, in milliseconds since 1970
 store.json                          the store's id, written once (`Identity`)
 lease.json                          the process that owns the store, and its clock (`LeaseRecord`)
 coordinator.json                    the last fencing token: how many coordinators there have been
@@ -33,6 +35,7 @@ keys ignores them.
 
 import hashlib
 import re
+from datetime import date
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -51,6 +54,7 @@ CHECKPOINTS = "checkpoints/"
 PREVIEWS = "previews/"
 WEBHOOKS = "webhooks/"
 QUARANTINE = "quarantine/"
+AUDIT = "audit/"
 CLIPS = "clips/"
 ANSWERS = "answers/"
 INDEXED = "answers.json"
@@ -253,6 +257,19 @@ def owner_of(key: str) -> str | None:
 def artifact_keys(clip: str, attempt: str) -> list[str]:
     """The keys under which an attempt stores its artifacts; a result names those of one attempt."""
     return [f"{clip_prefix(clip)}{attempt}/{artifact.file}" for artifact in ARTIFACTS.values()]
+
+
+def audit_key(day: date, began_ms: int, number: int) -> str:
+    return f"{AUDIT}{day}/{began_ms:013d}-{number:06d}.jsonl"
+
+
+def day_of_audit(key: str) -> date | None:
+    """The day in a key made by `audit_key`; None for any other key."""
+    found = _part(rf"{AUDIT}(\d{{4}}-\d\d-\d\d)/\d{{13,}}-\d{{6,}}\.jsonl", key)
+    try:
+        return date.fromisoformat(found) if found else None
+    except ValueError:
+        return None
 
 
 def quarantined_key(key: str, data: bytes, name: str) -> str:

@@ -9,11 +9,15 @@ from typing import Any
 
 import ray
 
+from farm.logs import LogFormat, log_to_stderr
 from farm.metrics.ray_meter import RayMeter
 from farm.model.task_order import Order, Step
 from farm.scheduling.placement import Slot
+from farm.settings import known_secrets, traces_endpoint
 from farm.store import KnownStore
+from farm.tracing import UNTRACED, Tracer, open_tracer
 from farm.workers.faults import StoppedError
+from farm.workers.task_log import logged
 from svd_engine import NUMERICS
 
 
@@ -31,10 +35,20 @@ def free_torch_threads(spins: bool = False) -> None:
 class Host:
     """Runs a worker in its own process. Methods of the group `control` answer during a task too."""
 
-    def __init__(self, slot: Slot, store: KnownStore, engine: str, compiled: bool) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        store: KnownStore,
+        engine: str,
+        compiled: bool,
+        name: str,
+        log_format: LogFormat,
+    ) -> None:
         """engine: the module whose `Worker` is run. compiled: whether by `svd_engine.optimize`."""
+        self._name, self._log_format = name, log_format
         self._slot, self._store, self._engine, self._compiled = slot, store, engine, compiled
         self._worker: Any = None
+        self._tracer: Tracer = UNTRACED
         self._stopping = ""  # the attempt that was asked to stop
         self._handing_over = ""  # the attempt that was asked to hand over
         self._step = "", Step(0)  # the attempt under way, and its progress
@@ -42,6 +56,8 @@ class Host:
 
     def begin(self) -> None:
         """Load the engine. The constructor does not, because Ray would wrap its errors."""
+        log_to_stderr(self._log_format, known_secrets(None), worker=self._name)
+        self._tracer = open_tracer("svd-farm-worker", traces_endpoint())
         free_torch_threads(self._slot.spins)
         device = "cuda" if self._slot.gpus else "cpu"
         store = self._store.metered(RayMeter())
@@ -51,6 +67,10 @@ class Host:
     @ray.method(num_returns=2)
     def run(self, order: Order, *inputs: Any) -> tuple[Any, float]:
         """Run a task; returns its result, and the seconds that it took."""
+        with logged(order, self._name, self._tracer):
+            return self._run(order, *inputs)
+
+    def _run(self, order: Order, *inputs: Any) -> tuple[Any, float]:
         began = time.perf_counter()
         work, hand_over = self._worker.run(order, *inputs), False
         while True:

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 
 import numpy as np
 
@@ -57,7 +58,9 @@ class ClipFiles:
     def save_checkpoint(self, request: RenderRequest, latents: Latents, former: int) -> None:
         """Write a checkpoint in the background; it replaces the one of step `former`."""
         self.finish_writing()
-        self._writing = self._writer.submit(self._write, request.digest, latents, former)
+        self._writing = self._writer.submit(
+            copy_context().run, self._write, request.digest, latents, former
+        )
 
     def finish_writing(self) -> None:
         """Wait until the checkpoint that is being written, if any, is in the store."""

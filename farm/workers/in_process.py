@@ -12,8 +12,10 @@ from farm.background import in_daemon_thread
 from farm.model.task_order import Order, Ref, Step
 from farm.scheduling.placement import Node, Slot
 from farm.scheduling.state import Fault
+from farm.tracing import UNTRACED, Tracer
 from farm.workers.faults import StoppedError, TaskError, task_error
 from farm.workers.protocol import WorkerJoined, WorkerLeft, WorkerReport
+from farm.workers.task_log import logged
 
 
 class TaskWorker(Protocol):
@@ -27,7 +29,9 @@ class TaskWorker(Protocol):
 class _Hosted:
     """A worker, and the signals that stop it."""
 
+    name: str
     worker: TaskWorker
+    tracer: Tracer
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: str = ""  # the attempt that was asked to stop
     handing_over: str = ""  # the attempt that was asked to hand over
@@ -45,9 +49,11 @@ class InProcessWorkers:
         make: Callable[[Slot], TaskWorker],
         report: Callable[[WorkerReport], None],
         nodes: Sequence[Node],
+        tracer: Tracer = UNTRACED,
     ) -> None:
         """make: makes the worker of a slot. nodes: the result of `nodes()`."""
         self._make, self._report, self._nodes = make, report, list(nodes)
+        self._tracer = tracer
         self.slots: dict[str, Slot] = {}
         self.places: dict[str, str] = {}
         self.troubles: dict[str, str] = {}
@@ -130,7 +136,7 @@ class InProcessWorkers:
             self._hosted[name].handing_over = attempt
 
     def _start(self, name: str, slot: Slot) -> None:
-        self._hosted[name] = _Hosted(self._make(slot))
+        self._hosted[name] = _Hosted(name, self._make(slot), self._tracer)
         self.slots[name], self.places[name] = slot, "here:0"
         self._report(WorkerJoined(name, slot.kind))
 
@@ -140,6 +146,13 @@ class InProcessWorkers:
 
 
 def _run(
+    hosted: _Hosted, order: Order, values: Sequence[Any], on_step: Callable[[Step], None]
+) -> Any:
+    with logged(order, hosted.name, hosted.tracer):
+        return _run_steps(hosted, order, values, on_step)
+
+
+def _run_steps(
     hosted: _Hosted, order: Order, values: Sequence[Any], on_step: Callable[[Step], None]
 ) -> Any:
     work, hand_over = hosted.worker.run(order, *values), False

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from farm.background import Background
 from farm.errors import WorkerError, strip_directories
+from farm.logs import LogFormat
 from farm.model.plan import Kind
 from farm.model.task_order import Order, Ref, Step
 from farm.scheduling.placement import Node, Slot
@@ -44,6 +45,7 @@ class RayPool:
         engine: str,
         compiled: bool,
         load_s: float,
+        log_format: LogFormat = "console",
     ) -> None:
         """engine: the module whose `Worker` is run. compiled: whether by `svd_engine.optimize`.
 
@@ -51,6 +53,7 @@ class RayPool:
         """
         self._store, self._engine, self._compiled = store, engine, compiled
         self._background, self._report, self._load_s = background, report, load_s
+        self._log_format: LogFormat = log_format
         self.slots: dict[str, Slot] = {}
         self.places: dict[str, str] = {}
         self.troubles: dict[str, str] = {}
@@ -140,7 +143,7 @@ class RayPool:
             await asyncio.sleep(backoff)
             up_at: float | None = None
             try:
-                actor = self._actors[name] = self._start(self.slots[name])
+                actor = self._actors[name] = self._start(name)
                 await self._begin(name, actor)
                 up_at = time.monotonic()
                 await self._follow(actor)
@@ -201,7 +204,8 @@ class RayPool:
             raise TaskError(Fault.LOST, f"{name} is gone")
         return self._actors[name]
 
-    def _start(self, slot: Slot) -> Any:
+    def _start(self, name: str) -> Any:
+        slot = self.slots[name]
         host: Any = ray.remote(concurrency_groups={"control": 3})(Host)  # type: ignore[call-overload]
         return host.options(
             num_gpus=slot.gpus,
@@ -209,7 +213,7 @@ class RayPool:
             max_restarts=0,
             max_task_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(slot.node, soft=False),
-        ).remote(slot, self._store, self._engine, self._compiled)
+        ).remote(slot, self._store, self._engine, self._compiled, name, self._log_format)
 
     def _free_name(self, kind: Kind) -> str:
         number = 0

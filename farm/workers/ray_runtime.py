@@ -1,11 +1,13 @@
 """The services that a coordinator needs, on Ray."""
 
 from collections.abc import Callable
+from functools import cached_property
 
 from farm.background import Background, end_process
 from farm.metrics.ray_meter import RayMeter
-from farm.settings import Settings
+from farm.settings import Settings, traces_endpoint
 from farm.store import KnownStore
+from farm.tracing import Tracer, open_tracer
 from farm.workers.cluster import Models, own_actor
 from farm.workers.lifeline import lifeline
 from farm.workers.pool import RayPool
@@ -35,6 +37,14 @@ class RayRuntime:
         """Ray's exporter of this node."""
         return RayMeter()
 
+    def tracer(self) -> Tracer:
+        """The exporter of this process, if OpenTelemetry's variables name a collector."""
+        return self._tracer
+
+    @cached_property
+    def _tracer(self) -> Tracer:
+        return open_tracer("svd-farm-coordinator", traces_endpoint())
+
     def models(self, background: Background, load_s: float) -> Models:
         """A cache of models, which processes of the cluster read."""
         return Models(background, load_s)
@@ -47,5 +57,5 @@ class RayRuntime:
         settings: Settings,
     ) -> RayPool:
         """A pool of workers, each an actor of the cluster."""
-        compiled, load_s = settings.compile, settings.load_s
-        return RayPool(store, background, report, self._engine, compiled, load_s)
+        own = settings.compile, settings.load_s, settings.log_format
+        return RayPool(store, background, report, self._engine, *own)

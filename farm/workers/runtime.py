@@ -8,6 +8,7 @@ from farm.metrics.meter import Meter
 from farm.model.request import Model, ModelFacts
 from farm.settings import Settings
 from farm.store import KnownStore
+from farm.tracing import Tracer
 from farm.workers.protocol import WorkerReport, Workers
 
 
@@ -32,6 +33,9 @@ class Runtime(Protocol):
 
     def meter(self) -> Meter:
         """Where this process reports its metrics."""
+
+    def tracer(self) -> Tracer:
+        """Where this process exports its spans; the same one each time."""
 
     def models(self, background: Background, load_s: float) -> ModelFinder:
         """A finder of models. load_s: the time limit for reading one."""

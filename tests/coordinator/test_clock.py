@@ -15,9 +15,11 @@ from tests.model.test_job import job
 TELL_THE_TIME = {
     "client/http_remote",
     "clock",
+    "coordinator/answering",
     "coordinator/clips",
     "coordinator/intake",
     "coordinator/webhooks",
+    "ingress/middleware/request_log",
     "model/job",
     "ownership/owner",
     "records/commits",
@@ -29,6 +31,7 @@ TELL_THE_TIME = {
     # A scratch file's age is known by its folder's clock alone. Where a step of it makes a living
     # writer's look old, the writer's rename fails and its put is tried again.
     "store/local",
+    "workers/task_log",
 }
 
 

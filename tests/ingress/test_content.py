@@ -28,6 +28,7 @@ def asked(app: Any, *headers: dict[str, str], method: str = "GET", path: str = P
 
     async def ask() -> list[httpx2.Response]:
         async with client(app) as http:
+            http.headers["X-Request-ID"] = "asked"  # or each answer has another
             return [await http.request(method, path, headers=h) for h in headers or ({},)]
 
     answers = asyncio.run(ask())

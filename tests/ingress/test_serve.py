@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,15 +12,27 @@ import openai
 import pytest
 import ray
 
+from tests.support.collector import Collector, collector
 from tests.support.farm_jobs import wait_for
 from tests.support.ingress_server import serving
 from tests.support.video_client import PICTURE, create, finished
 
 
 @pytest.fixture(scope="module")
-def http(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Iterator[httpx2.Client]:
+def traces() -> Iterator[Collector]:
+    with collector() as there:
+        yield there
+
+
+@pytest.fixture(scope="module")
+def http(
+    tmp_path_factory: pytest.TempPathFactory, ray_cluster: None, traces: Collector
+) -> Iterator[httpx2.Client]:
+    # The coordinator and the workers have these variables from the replica that starts them.
+    variables = {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
+    store = tmp_path_factory.mktemp("store")
     with (
-        serving(tmp_path_factory.mktemp("store"), max_body=2**20, max_jobs=50) as url,
+        serving(store, variables=variables, max_body=2**20, max_jobs=50) as url,
         httpx2.Client(base_url=url, timeout=120) as client,
     ):
         yield client
@@ -173,3 +186,38 @@ def test_requests_are_in_rays_metrics(http: httpx2.Client) -> None:
         return any(all(label in line for label in labels) for line in found)
 
     wait_for(counted)
+
+
+def test_one_id_from_the_request_to_a_workers_log(http: httpx2.Client) -> None:
+    made = create(http, headers={"X-Request-ID": "from-the-client"}, seed=77)
+    assert made.headers.get_list("x-request-id") == ["from-the-client"]
+    assert len(http.get("/v1/models").headers.get_list("x-request-id")) == 1
+    finished(http, made.json()["id"])
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+
+    def lines(word: str) -> list[str]:
+        texts = (path.read_text(errors="replace") for path in logs.glob("worker-*.err"))
+        found = [line for text in texts for line in text.splitlines()]
+        return [line for line in found if word in line and "=from-the-client" in line]
+
+    assert wait_for(lambda: lines("POST /v1/videos 200"))  # a replica's
+    assert wait_for(lambda: lines("conditioning on "))  # the coordinator's
+    (line,) = wait_for(lambda: lines("conditioning took "))  # the worker's
+    fields = dict(field.split("=") for field in line.partition("  [")[2].rstrip("]").split())
+    assert fields["job"] == made.json()["id"]
+    assert fields["worker"].startswith("renderer")
+    assert set(fields) >= {"clip", "task", "attempt", "tenant"}
+
+
+def test_one_trace_through_all_processes(http: httpx2.Client, traces: Collector) -> None:
+    trace, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    headers = {"traceparent": f"00-{trace}-{caller}-01"}
+    job = create(http, headers=headers, seed=78).json()["id"]
+    stages = ("encode", "denoise", "decode", "mux")
+    spans = traces.of(trace, "POST /v1/videos", "job", *stages)
+    (request,), (of_job,) = spans["POST /v1/videos"], spans["job"]
+    assert (request.service, request.parent) == ("svd-farm-http", caller)
+    assert (of_job.service, of_job.parent) == ("svd-farm-coordinator", request.span)
+    for task in [task for stage in stages for task in spans[stage]]:
+        assert (task.service, task.parent) == ("svd-farm-worker", of_job.span)
+        assert task.attributes["job"] == job

@@ -1,7 +1,7 @@
 """The farm's HTTP server for tests, with real Ray and Serve, on a free port."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,21 @@ NAME = "farm"
 
 
 @contextmanager
-def serving(store: Path | str, prefix: str = "", **settings: Any) -> Iterator[str]:
+def serving(
+    store: Path | str,
+    prefix: str = "",
+    variables: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Iterator[str]:
     """Serve a farm on a store, on the cluster that this process has joined; yield its base URL.
 
-    settings: farm settings, as in FARM_*.
+    variables: of the environment of its processes. settings: farm settings, as in FARM_*.
     """
     values = {"store": str(store), "segment_steps": 2, "models": ["tiny", "svd"], **settings}
     environment = {
         f"FARM_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
         for name, value in values.items()
-    }
+    } | dict(variables or {})
     plain = serve_app._deployment
 
     def configured(app: Any) -> Any:

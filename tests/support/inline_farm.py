@@ -23,6 +23,7 @@ from farm.model.task_order import Order, Ref, Step
 from farm.scheduling.placement import Node, Slot
 from farm.settings import Settings, load_settings
 from farm.store import Store, identify, open_store
+from farm.tracing import UNTRACED, Tracer
 from farm.workers import worker as workers
 from farm.workers.engines import Decoder, Latents, Renderer
 from farm.workers.in_process import InProcessWorkers
@@ -128,8 +129,10 @@ class InlineRuntime:
         working: bool = True,
         models: Callable[[Background, float], ModelFinder] = KnownModel,
         worker: Callable[[Kind, str, Store], workers.Worker] = QuickWorker,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         """working: whether there are a renderer and a decoder, made by `worker`."""
+        self._tracer = tracer
         self.failures: list[str] = []
         self.recorded = Recorded()
         self.models, self._worker = models, worker
@@ -144,6 +147,9 @@ class InlineRuntime:
     def end_process(self, why: str) -> None:
         self.failures.append(why)
 
+    def tracer(self) -> Tracer:
+        return self._tracer
+
     def meter(self) -> Recorded:
         return self.recorded
 
@@ -157,7 +163,7 @@ class InlineRuntime:
         def make(slot: Slot) -> workers.Worker:
             return self._worker(slot.kind, "cpu", store)
 
-        return InlineWorkers(make, report, self._nodes)
+        return InlineWorkers(make, report, self._nodes, self._tracer)
 
 
 def replace_video(patch: pytest.MonkeyPatch) -> None:
@@ -179,6 +185,7 @@ async def coordinator(
     working: bool = True,
     finder: Callable[[Background, float], ModelFinder] = KnownModel,
     worker: Callable[[Kind, str, Store], workers.Worker] = QuickWorker,
+    tracer: Tracer = UNTRACED,
     **settings: Any,
 ) -> AsyncIterator[Coordinator]:
     """A coordinator that has started, and in which nothing may fail unnoticed.
@@ -187,7 +194,7 @@ async def coordinator(
     """
     settings = {"webhook_secret": SECRET, "segment_steps": 2, **settings}
     store = identify(open_store(str(folder)))
-    runtime = InlineRuntime(working, finder, worker)
+    runtime = InlineRuntime(working, finder, worker, tracer)
     one = Coordinator(load_settings(store=str(folder), **settings), "none", store, runtime)
     await one.ready()
     try:

@@ -13,7 +13,7 @@ from farm.errors import GpuMemoryError, WorkerError
 from farm.model.plan import Kind, Stage, Task
 from farm.model.request import Model
 from farm.model.task_order import Order, Step
-from farm.scheduling.placement import Node, Slot, place_workers
+from farm.scheduling.placement import Node, place_workers
 from farm.scheduling.state import Fault
 from farm.workers.faults import TaskError
 from farm.workers.in_process import InProcessWorkers
@@ -131,7 +131,7 @@ class NoActors(RayPool):
 
     dies = True
 
-    def _start(self, slot: Slot) -> Any:
+    def _start(self, name: str) -> Any:
         if self.dies:
             raise WorkerError("no room in /srv/ray")
         return object()

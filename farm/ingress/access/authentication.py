@@ -14,6 +14,7 @@ from farm.ingress.access.keys import Keys
 from farm.ingress.access.rate_limit import Rate
 from farm.ingress.access.same_machine import check_local, is_loopback
 from farm.ingress.errors import ApiError
+from farm.ingress.middleware.request_log import note_key
 from farm.settings import Key, Settings
 
 # Every caller on this machine, when the farm has no keys.
@@ -32,6 +33,7 @@ async def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key
     keys: Keys = request.app.state.keys
     if not keys.needed:
         check_local(request, request.app.state.settings.cors_origins)
+        note_key(ANYBODY.tenant, "")
         return ANYBODY
     name = _name_of(request.headers)
     if not name:
@@ -39,6 +41,7 @@ async def key_of(request: Request, _: Annotated[object, Depends(BEARER)]) -> Key
     found = keys.find(name)
     if found is None:
         raise _refused("the key is not known here", "invalid_api_key")
+    note_key(found.tenant, name)
     if found.per_minute is not None:
         _limit(request, name, found.per_minute)
     request.state.key = found

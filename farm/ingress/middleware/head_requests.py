@@ -4,6 +4,7 @@ import anyio
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_ROUTE = ("route", "endpoint")
 _IS_HEAD = "farm.head"  # marks the scope of a GET that stands for a HEAD
 
 
@@ -18,15 +19,18 @@ class HeadRequests:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
+        inner: Scope = {**scope, "method": "GET", _IS_HEAD: True}
         with anyio.CancelScope() as get:
 
             async def send_start(message: Message) -> None:
                 if message["type"] == "http.response.start":
+                    # Logs and metrics name the route, which is noted in the inner scope.
+                    scope.update({name: inner[name] for name in _ROUTE if name in inner})
                     await send(message)
                     await send({"type": "http.response.body", "body": b""})
                     get.cancel()  # an event stream would last as long as its job
 
-            await self._app({**scope, "method": "GET", _IS_HEAD: True}, receive, send_start)
+            await self._app(inner, receive, send_start)
 
 
 def is_head(request: Request) -> bool:

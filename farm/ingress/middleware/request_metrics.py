@@ -28,8 +28,7 @@ class RequestMetrics:
         async def report(message: Message) -> None:
             if message["type"] == "http.response.start":
                 took = time.monotonic() - began
-                route = _route_of(scope)
-                method = scope["method"] if scope["method"] in METHODS else OTHER
+                method, route = method_of(scope), route_of(scope)
                 status = str(message["status"])
                 self._meter.add(catalogue.HTTP_REQUESTS, method=method, route=route, status=status)
                 self._meter.observe(catalogue.HTTP_SECONDS, took, route=route)
@@ -38,7 +37,12 @@ class RequestMetrics:
         await self._app(scope, receive, report if scope["type"] == "http" else send)
 
 
-def _route_of(scope: Scope) -> str:
+def method_of(scope: Scope) -> str:
+    """The request's method, or `other`."""
+    return scope["method"] if scope["method"] in METHODS else OTHER
+
+
+def route_of(scope: Scope) -> str:
     """The path of a request's route, with its parameters' names in place of their values."""
     if "route" in scope:
         return str(scope["route"].path)
