@@ -123,7 +123,7 @@ def test_names_are_escaped(wrong: Path) -> None:
     assert HOSTILE not in html
     read = Read(html)
     assert "Diagnosis of <b>mine.safetensors" in read.text
-    assert f"under names that are not known: {HOSTILE}" in read.text
+    assert f"under unknown names: {HOSTILE}" in read.text
 
 
 def test_what_departs_is_drawn(wrong: Path) -> None:

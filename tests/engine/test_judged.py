@@ -167,7 +167,7 @@ def test_nothing_recorded_is_passed_over(
     found = diagnosed(theirs, engines[name], large_picture, params_of(name, engines[name]))
     assert found.exit_status == 2
     said = "\n".join(report(found))
-    assert "recorded and not judged" in said
+    assert "recorded but not judged" in said
     assert key in said
     unknown = [f.key for f in found.findings if f.verdict is Verdict.UNKNOWN]
     assert key in (*found.not_judged, *unknown)
