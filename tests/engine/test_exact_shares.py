@@ -94,6 +94,12 @@ def test_slices_decode_to_the_whole(frames: int, slices: int | None, vae: VAE) -
     assert relative_difference(made, whole(vae, latents)) <= TOLERANCE
 
 
+def test_a_clip_of_one_row_of_latents_is_cut_by_frames_as_well(vae: VAE) -> None:
+    latents = draw_latents(4)[:, :, :1]
+    made = decode_slices(vae, latents, 2)
+    assert relative_difference(made, whole(vae, latents)) <= TOLERANCE
+
+
 @pytest.mark.parametrize("lengths", [[1, 1], [3, 1], [1, 2, 2]])
 @pytest.mark.parametrize("slices", [None, 1, 2])
 def test_shares_decode_to_the_whole(lengths: list[int], slices: int | None, vae: VAE) -> None:
