@@ -5,7 +5,7 @@ from threading import Barrier
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -86,6 +86,7 @@ def shared(vae: VAE, latents: Tensor, lengths: list[int], slices: int | None) ->
 
 @settings(max_examples=15)
 @given(frames=st.integers(1, 6), slices=st.none() | st.integers(1, 8))
+@example(frames=5, slices=3)  # of 2, 2 and 1 frames
 def test_slices_decode_to_the_whole(frames: int, slices: int | None, vae: VAE) -> None:
     latents = draw_latents(frames)
     made = decode_slices(vae, latents, slices)
