@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from svd_engine.params import RenderDefaults, RenderParams
 
 __version__ = "0.2.0"
-# The version of the arithmetic behind the pixels. A change of any pixel of any request, or of a
+# The version of the arithmetic behind the pixels. A change to any pixel of any request, or to a
 # parameter's default, must raise it: it is part of the names of the farm's results, and the farm
 # does not resume from latents of another version. Changes that keep all pixels leave it as it is.
 NUMERICS = 3

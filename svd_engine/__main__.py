@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         "python -m svd_engine",
         description="Stable Video Diffusion: a picture becomes a clip.",
-        epilog=f"{STATUSES}; compare and diagnose: 1 something departs",
+        epilog=f"{STATUSES}; of compare and diagnose, 1 also means that something departs",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_tiny(commands)
@@ -89,8 +89,8 @@ def _add_memory(commands: Commands) -> None:
     memory = commands.add_parser(
         "memory",
         help="how much memory each stage of a clip needs",
-        description="How much memory each stage of a clip needs. Neither weights nor a GPU need "
-        "be there.",
+        description="How much memory each stage of a clip needs. This takes neither weights nor a "
+        "GPU.",
         epilog=STATUSES,
     )
     add_model_options(memory)
@@ -108,13 +108,13 @@ def _add_bench(commands: Commands) -> None:
     bench.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     bench.add_argument("--budget", type=float, default=300.0, help="seconds (default: 300)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="rewritten after each row")
-    bench.add_argument("--plot", type=Path, metavar="FILE", help="a picture of it, by its suffix")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="a plot, such as bench.png")
     bench.add_argument("--profile", action="store_true", help="the ten costliest kernels of a step")
 
 
 def _add_tiers(commands: Commands) -> None:
     tiers = commands.add_parser(
-        "tiers", help="time the approximate tiers, and their distance to exact", epilog=STATUSES
+        "tiers", help="time the approximate tiers, and compare them with exact", epilog=STATUSES
     )
     tiers.add_argument("pictures", nargs="+", metavar="PICTURE")
     add_model_options(tiers)

@@ -58,7 +58,7 @@ def add_param_options(
 ) -> None:
     """Add an option for each field of RenderParams, under its own name and its aliases.
 
-    several: the text of an option may be a list of values, which its reader splits.
+    several: the text of an option may be a list of values, which the caller splits.
     """
     title = "what to render (named as in diffusers"
     title += "; several values, as in 7,12, make a clip for each)" if several else ")"

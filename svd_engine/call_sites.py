@@ -1,4 +1,4 @@
-"""Which of the engine's lines are running: what instruments tell of an operation."""
+"""Finds the engine's lines that called an operation, for instruments to report."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from types import CodeType, FrameType
 from typing import NamedTuple
 
 PACKAGE = str(Path(__file__).parent)
-# Where torch's modes enter an instrument, which is not what an operation was called from.
+# Torch calls an instrument through these methods, which are no call sites of the operation.
 MODE_HOOKS = ("__torch_function__", "__torch_dispatch__")
 
 

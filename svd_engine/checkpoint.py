@@ -89,7 +89,7 @@ def _look_at(path: Path) -> Path | None:
 
 
 def _download(hub_id: str, variant: str | None) -> Path:
-    """Download the files that are needed, and no other weights; return the hub's snapshot."""
+    """Download the files that are needed, and no other weights; return the snapshot's folder."""
     from huggingface_hub import snapshot_download
 
     if variant is None:
@@ -98,10 +98,10 @@ def _download(hub_id: str, variant: str | None) -> Path:
         allowed, ignored = ["*.json", f"*/*.{variant}*.safetensors"], []
     try:
         return Path(snapshot_download(hub_id, allow_patterns=allowed, ignore_patterns=ignored))
-    except Exception as error:  # the client raises errors of its own, of requests and of httpx
+    except Exception as error:  # the client raises its own errors, requests' and httpx's
         raise CheckpointError(
             f"cannot get {hub_id!r} from the hub (is the name right, the licence accepted, "
-            f"HF_TOKEN set, the network there?): {error}"
+            f"HF_TOKEN set, the network up?): {error}"
         ) from error
 
 
@@ -217,7 +217,7 @@ class Checkpoint:
             shards = sorted(set(weight_map.values()))
             missing = [name for name in shards if not (folder / name).exists()]
             if missing:
-                raise CheckpointError(f"{index} names {missing}, which are not there")
+                raise CheckpointError(f"{index} names {missing}, which do not exist")
             return [folder / name for name in shards]
         raise CheckpointError(self._no_weights(component, single.name))
 
@@ -269,7 +269,9 @@ class Checkpoint:
                         elif kind not in ("F64", "F32", "F16", "BF16"):
                             faults.append(f"{key} holds {kind}, not floating point")
             except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{file} is not a whole safetensors file: {error}") from error
+                raise CheckpointError(
+                    f"{file} is not a complete safetensors file: {error}"
+                ) from error
         faults += [f"{key} is missing" for key in wanted if key not in home]
         if faults:
             more = f" and {len(faults) - 8} more" if len(faults) > 8 else ""

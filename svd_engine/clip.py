@@ -2,8 +2,8 @@
 
 Shapes: N pictures, L tokens (one for the class, then one for each patch), C channels, D embedding
 width. Module names are those of transformers' `CLIPVisionModelWithProjection`, whose results it
-gives to the last bit on a CPU. Importing transformers takes twice as long as torch, and each worker
-and each command would wait for it.
+gives to the last bit on a CPU. That class is not used, because importing transformers takes twice
+as long as torch, and each worker and each command would wait for it.
 """
 
 from collections.abc import Callable
@@ -95,12 +95,12 @@ class Encoder(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """The token of the class (N, C), after all layers."""
+    """Turns pictures (N, 3, 224, 224) into the token of the class (N, C), after all layers."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)  # as published
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)  # sic
         self.encoder = Encoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 

@@ -42,8 +42,8 @@ def run(command: Callable[[], int]) -> int:
     except ValueError as error:
         say(error)
         return 2
-    except (OSError, RuntimeError, AssertionError, ImportError) as error:  # the middle two: torch
-        say(error)
+    except (OSError, RuntimeError, AssertionError, ImportError) as error:
+        say(error)  # RuntimeError and AssertionError are torch's
         return 1
     except KeyboardInterrupt:
         return 130

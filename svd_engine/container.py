@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from svd_engine import heif, jpeg2000
 
-# The most chunks or segments of a file, each of which takes a microsecond of Python. A PNG of 260
-# MB in chunks of 8 kB, which is what libpng writes, has 32,000.
+# The most chunks or segments that a file may have; Python takes a microsecond for each. A PNG of
+# 260 MB in chunks of 8 kB, which is what libpng writes, has 32,000.
 MAX_PIECES = 100_000
 JPEG_JUNK = 2**16  # bytes skipped before a marker; a sound file has at most a few bytes of padding
 MAX_AVIF_HEADER = 2**22  # bytes of the box that locates the items
@@ -151,7 +151,7 @@ def _strip_jpeg(data: bytes) -> Bare:
             exif = exif or exif_orientation(body)
         elif marker == 0xE1 and body.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             xmp = xmp or _xmp_orientation(body)
-        elif _tells_colours(marker, body):
+        elif _defines_colours(marker, body):
             kept.append(view[start:stop])
     return Bare(b"".join(kept), next((o for o in (exif, xmp) if o > 1), 1))
 
@@ -186,7 +186,7 @@ def _check_scans(data: bytes, at: int) -> None:
     raise ValueError(f"it is in more than {MAX_PIECES} pieces")
 
 
-def _tells_colours(marker: int, body: bytes) -> bool:
+def _defines_colours(marker: int, body: bytes) -> bool:
     jfif = marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14
     return jfif or (marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12)
 

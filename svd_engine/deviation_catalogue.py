@@ -34,14 +34,14 @@ CATALOGUE = {
         ),
         Deviation(
             "clip_not_blurred",
-            "the picture is made small for CLIP without a blur against aliasing",
-            "a Gaussian blur comes first, as strong as each side is larger than 224",
+            "the picture is shrunk for CLIP without a blur against aliasing",
+            "a Gaussian blur comes first, the stronger the more a side exceeds 224",
             "picture_pixels:blur",
             ("clip.pixels",),
         ),
         Deviation(
             "clip_nearest",
-            "the picture is made small for CLIP by nearest neighbour",
+            "the picture is shrunk for CLIP by nearest neighbour",
             "bicubic, with align_corners",
             "picture_pixels:shrink",
             ("clip.pixels",),
@@ -50,7 +50,7 @@ CATALOGUE = {
         Deviation(
             "clip_not_normalized",
             "CLIP's pixels are left in [0, 1]",
-            "less CLIP's mean, over its standard deviation",
+            "CLIP's mean is subtracted, then they are divided by its standard deviation",
             "picture_pixels:clip_pixels",
             ("clip.pixels",),
         ),
@@ -115,7 +115,7 @@ CATALOGUE = {
         ),
         Deviation(
             "timestep_minus_ln",
-            "the UNet is told -ln(sigma)",
+            "the UNet is given -ln(sigma)",
             "0.25 ln(sigma)",
             "schedule:make_timesteps",
             ("timesteps",),
@@ -166,7 +166,7 @@ CATALOGUE = {
         ),
         Deviation(
             "halves_swapped",
-            "the two halves of the prediction are taken one for the other",
+            "the two halves of the prediction are swapped",
             "the unconditional one is first",
             "schedule:guide",
             ("step.guided",),

@@ -107,7 +107,7 @@ class Engine:
         return Clip(frames.numpy(), latents[0].cpu().contiguous(), params.fps)
 
     def memory_plan(self, params: RenderParams | None = None) -> MemoryPlan:
-        """Plan the bytes that each stage of a clip needs on this engine's device, without using it.
+        """Plan the bytes that each stage needs on this engine's device, without running anything.
 
         Raises ValueError for params that cannot be rendered.
         """

@@ -127,7 +127,7 @@ def _windows(
 ) -> Iterator[tuple[Tensor | None, Tensor, Tensor | None]]:
     """Yield each prepared slice between the frames before and after it, None beyond the clip.
 
-    A slice may be replaced once its window was yielded.
+    A slice may be replaced once its window has been yielded.
     """
     before, after = seam.edges(parts[0][:, :1], parts[-1][:, -1:])
     last = None if before is None else prepare(before)

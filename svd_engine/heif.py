@@ -147,7 +147,7 @@ def _items(data: bytes) -> tuple[dict[int, Item], int]:
 
 
 def _children(box: Part) -> dict[bytes, Part]:
-    """The boxes in a box, by name. A name may occur once, since decoders differ in which counts."""
+    """The boxes in a box, by name. Those of ONCE must not repeat: decoders differ in which wins."""
     parts = dict[bytes, Part]()
     for name, body in _named(box):
         if name in parts and name in ONCE:

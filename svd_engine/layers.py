@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from svd_engine.group_norm import GroupNorm, on_kernels
 
-# What each layer adds that does not depend on the latents; see `UNet.constants`.
+# By layer, what it adds that does not depend on the latents; see `UNet.constants`.
 Constants = Mapping[nn.Module, Tensor]
 
 
@@ -217,7 +217,7 @@ class ResBlock(nn.Module):
 
 
 class TemporalResBlock(nn.Module):
-    """The same along the frames: (B, F, L, C). The norms are over all frames and pixels."""
+    """A `ResBlock` along the frames: (B, F, L, C). Its norms are over all frames and pixels."""
 
     def __init__(self, channels: int, eps: float, embedding: int | None = None) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ class Allocation:
     bytes: int
     shape: tuple[int, ...]  # of the tensor that it was allocated for
     dtype: torch.dtype
-    calls: tuple[CallSite, ...]  # that allocated it, the innermost first
+    calls: tuple[CallSite, ...]  # the call sites that allocated it, the innermost first
     made: int  # the number of allocations before it
     freed: float = inf  # the number of allocations before it was freed
 

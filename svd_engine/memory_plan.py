@@ -43,7 +43,7 @@ class StageMemory:
     """The bytes that one stage needs, by purpose."""
 
     stage: StageName
-    networks: tuple[tuple[str, int], ...]  # it computes with, and the bytes of their weights
+    networks: tuple[tuple[str, int], ...]  # in use, with the bytes of their weights
     held: int  # of its inputs, such as the conditioning and the latents
     activations: int  # of the tensors it computes, at the peak
     largest: tuple[Alike, ...]  # kinds of activations at the peak, the largest first
@@ -134,7 +134,7 @@ def _planned(
     held, first, start = counted.now - before, len(counted.allocations), counted.now
     with torch.no_grad(), StandIn(device), counted:
         run()
-    alive = [made for made in counted.at_peak() if made.made >= first]
+    alive = [allocation for allocation in counted.at_peak() if allocation.made >= first]
     libraries = CUBLAS if device == "cuda" else 0
     activations = counted.peak - start + libraries
     return StageMemory(stage, tuple(weights.items()), held, activations, _largest(alive))
@@ -142,7 +142,7 @@ def _planned(
 
 def _largest(alive: list[Allocation]) -> tuple[Alike, ...]:
     alike: dict[tuple[Any, ...], list[int]] = {}
-    for made in alive:
-        alike.setdefault((made.shape, made.dtype, made.where), []).append(made.bytes)
+    for each in alive:
+        alike.setdefault((each.shape, each.dtype, each.where), []).append(each.bytes)
     groups = (Alike(len(sizes), sum(sizes), *key) for key, sizes in alike.items())
     return tuple(sorted(groups, key=lambda group: -group.bytes)[:SHOWN])

@@ -35,8 +35,8 @@ def table(plan: MemoryPlan) -> str:
 
 def _largest(stage: StageMemory) -> list[str]:
     lines = ["", f"largest at the peak of {stage.stage}:"]
-    for made in stage.largest:
-        dtype = str(made.dtype).removeprefix("torch.")
-        lines += [f"  {made.bytes / GIB:.3f}  {made.count} x {dtype} {made.shape}"]
-        lines += [f"         {made.where}"]
+    for alike in stage.largest:
+        dtype = str(alike.dtype).removeprefix("torch.")
+        lines += [f"  {alike.bytes / GIB:.3f}  {alike.count} x {dtype} {alike.shape}"]
+        lines += [f"         {alike.where}"]
     return lines

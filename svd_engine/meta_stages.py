@@ -75,7 +75,7 @@ def prepare(
 
 
 def _encode(shapes: Shapes, params: RenderParams, dtype: torch.dtype) -> MetaStage:
-    """`stages.encode`, from where the picture, which was prepared on the CPU, is on the device."""
+    """`stages.encode`, from when the picture, prepared on the CPU, has reached the device."""
     width, height, _ = frame_shape(params)
     recipe = recipe_of(params)
     image_encoder, vae = _image_encoder(shapes, dtype), _vae(shapes, dtype)

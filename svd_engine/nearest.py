@@ -1,10 +1,10 @@
-"""The name that was probably meant by one that is unknown."""
+"""Finds the known name that was probably meant by an unknown one."""
 
 import difflib
 from collections.abc import Iterable
 
 LONGEST = 80  # characters of a name that are compared, as the time grows with their square
-SHORTEST = 3  # characters of a name that may be a part of the one that was meant
+SHORTEST = 3  # characters of a name that may be found within a longer one
 
 
 def nearest(given: str, known: Iterable[str]) -> str | None:
@@ -24,11 +24,11 @@ def did_you_mean(given: str, known: Iterable[str]) -> str:
 
 
 def no_such(given: str, known: Iterable[str]) -> str:
-    """`there is no 'jbos'; did you mean jobs?; there is ...`, with all known names."""
+    """The message `there is no 'jbos'; did you mean jobs?; there is ...`, with all known names."""
     names = list(known)
     return f"there is no {given!r}{did_you_mean(given, names)}; there is {', '.join(names)}"
 
 
 def _plain(name: str) -> str:
-    """A name as it is compared: options are not alike because of their hyphens."""
+    """A name as it is compared: leading hyphens must not make two options alike."""
     return name.lower().lstrip("-")

@@ -6,8 +6,8 @@ compiles the blocks of the UNet and the VAE, once for each kind and size of bloc
 the picture, seed, guidance and number of steps. The compiler's cache on disk outlives the process.
 In both cases the first step of a new size takes longer, and the log says how long.
 
-Attention is PyTorch's `scaled_dot_product_attention`. On CUDA the backends are tried in the order
-of `ATTENTION`, which has none that accumulates in half precision.
+Attention is PyTorch's `scaled_dot_product_attention`. On CUDA its backends are tried in the order
+of `ATTENTION`; none of them accumulates in half precision.
 """
 
 import logging
@@ -40,13 +40,13 @@ ATTENTION = [
     SDPBackend.MATH,
 ]
 BLOCKS = (ResBlock, TemporalResBlock, TransformerBlock, TemporalTransformerBlock)
-SHAPES = 64  # the most that one kind of block may be compiled for
+SHAPES = 64  # the most shapes that one kind of block may be compiled for
 
 Part = Callable[..., Tensor]  # of a step: from features and constants to features, or to v
 
 
 def optimize(network: UNet | VAE) -> None:
-    """Speed a network up from now on. On CUDA a VAE stays as it is, since it launches little."""
+    """Speed a network up from now on. On CUDA a VAE stays as it is: it launches few kernels."""
     on_cuda = next(network.parameters()).is_cuda
     if not on_cuda:
         _compile(network)

@@ -52,7 +52,7 @@ class Lasting(BaseModel):
 
 
 class RenderDefaults(BaseModel):
-    """What a checkpoint renders if the request leaves it open; read from `render_defaults.json`."""
+    """What a checkpoint renders where a request leaves it open; from `render_defaults.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -148,7 +148,7 @@ class RenderParams(Lasting):
     @classmethod
     def _karras_is_there(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if "karras_off" in names and info.data.get("tier") == "fast":
-            raise ValueError("karras_off does not go with the tier fast, whose sigmas are its own")
+            raise ValueError("karras_off does not go with the tier fast, which has its own sigmas")
         return names
 
     @field_validator("sigmas")

@@ -23,16 +23,16 @@ from svd_engine.container import Bare, exif_orientation, strip_metadata
 # bytes a pixel, so one picture is 260 MB, and a changed copy of it another 260 MB.
 MAX_PIXELS = 65_000_000
 MAX_SIDE = 2**15
-WORK_BYTES = 250_000_000  # for a decoder, beside the picture that it returns
+WORK_BYTES = 250_000_000  # that a decoder may take beside the picture that it returns
 # Formats that Pillow's own code decodes, and HEIF, which libheif decodes. Formats of Ghostscript
 # (EPS, PDF) and of rarely tested parsers are left out.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", "HEIF", "TGA")
-CLAIMED = ("HEIF", "TGA")  # opened only if the head was parsed here and is of that format
+CLAIMED = ("HEIF", "TGA")  # opened only if `container` has recognized the format
 # The memory that decoders take beside the picture and the file, in bytes per pixel, as measured by
-# `python -m tests.picture_memory`. WebP has two canvases. AVIF took 10 with samples of 8 bits,
-# which may also have 16.
+# `python -m tests.picture_memory`. WebP has two canvases. AVIF took 10 with samples of 8 bits; they
+# may also have 16.
 WORK = {"WEBP": 8, "AVIF": 20}
-COPIES = {"WEBP": 2, "AVIF": 2, "HEIF": 2}  # of the file that decoders make
+COPIES = {"WEBP": 2, "AVIF": 2, "HEIF": 2}  # how many copies of the file the decoder makes
 # Decoders written in Python take a microsecond or more for each value.
 SLOW = ("bmp_rle", "ppm", "ppm_plain")
 SLOW_PIXELS = 2_000_000
@@ -50,7 +50,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _BAND_PIXELS = 2**20
-READS = 10_000  # allowed for a head; those of PNG and JPEG take a few dozen
+READS = 10_000  # the most reads of a file's head; the heads of PNG and JPEG take a few dozen
 
 
 class _File(BytesIO):
@@ -86,14 +86,14 @@ def open_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
     del opened
     try:
         if image.format == "WEBP":
-            del image  # which holds a copy of the file
+            del image  # it holds a copy of the file
             image = _decode_webp(bare.data)
         elif image.format == "AVIF":
             orientation = exif_orientation(image.info.get("exif", b""))
         del bare
         image.load()
         if file and not file.closed:
-            file.truncate(0)  # because a TIFF keeps the file
+            file.truncate(0)  # a TIFF keeps the file otherwise
     except Exception as error:  # Pillow's decoders raise all kinds of errors on broken data
         raise ValueError(f"{name} is broken: {_words(error)}") from error
     if image.size != size:
@@ -145,11 +145,11 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile
             f"{name} is not a picture of a known format ({', '.join(FORMATS)}), or its head is "
             "broken"
         ) from error
-    except Exception as error:  # and so do its parsers of heads
+    except Exception as error:  # Pillow's parsers raise all kinds of errors on broken heads
         raise ValueError(f"{name} is broken or too large: {_words(error)}") from error
     check_size(*image.size, max_pixels)
     try:
-        if image.format == "HEIF":  # which may show only a part of what is decoded
+        if image.format == "HEIF":  # it may show only a part of what is decoded
             work = heif.work_bytes(image, prod(bare.size or image.size))
         else:
             work = _work_bytes(image)
@@ -163,8 +163,8 @@ def _parse(data: bytes, name: str, max_pixels: int) -> tuple[ImageFile.ImageFile
         w, h = image.size
         raise ValueError(
             f"the picture has {w} x {h} pixels: as it is stored ({image.format}), decoding takes "
-            f"{work // 10**6} MB beside it, over {WORK_BYTES // 10**6}; save it smaller, or as a "
-            "baseline JPEG or a PNG"
+            f"{work // 10**6} MB beside its pixels, over {WORK_BYTES // 10**6}; save it smaller, "
+            "or as a baseline JPEG or a PNG"
         )
     return image, replace(bare, size=image.size)
 
@@ -189,7 +189,7 @@ def _work_bytes(image: Any) -> int:
 
 def _keeps_coefficients(image: Any) -> bool:
     """Whether a JPEG has several scans, so that the decoder keeps everything until the last one."""
-    first_scan = image.fp.read(3)  # where Pillow stopped: its length and its components
+    first_scan = image.fp.read(3)  # Pillow stopped before its length and number of components
     return "progressive" in image.info or len(first_scan) < 3 or first_scan[2] < image.layers
 
 

@@ -19,8 +19,8 @@ CLIP_SIDE = 224
 BAND_PIXELS = 2**20  # processed at once: 12 MB of float32
 
 Fit = Literal["stretch", "crop", "pad"]
-# Both take a side's length. A kernel is the blur's, of odd length. Taps are the positions that each
-# of CLIP's 224 pixels is computed from, and their weights, both (224, taps).
+# Functions of a side's length. Kernel returns the blur's kernel, of odd length. Taps returns the
+# positions that each of CLIP's 224 pixels is computed from, and their weights, both (224, taps).
 Kernel = Callable[[int], Tensor]
 Taps = Callable[[int], tuple[Tensor, Tensor]]
 
@@ -96,7 +96,7 @@ def fit_picture(image: Image.Image, width: int, height: int, fit: Fit) -> Image.
 def vae_pixels(picture: Image.Image | View, width: int, height: int) -> Tensor:
     """The VAE's input before noise: (1, 3, height, width), float32 in [-1, 1].
 
-    Bit for bit what Pillow's Lanczos gives. Pillow also resizes the rows first and then the
+    Bit for bit what Pillow's Lanczos gives. Like Pillow, it resizes the rows first and then the
     columns, except for a picture that becomes wider and less high. If a padded view would exceed
     the limit on a picture's pixels, only the picture is scaled, to whole pixels, and the bars are
     added later.

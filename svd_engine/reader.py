@@ -36,7 +36,7 @@ def unknown_parameter(name: str, known: Iterable[str]) -> str:
 
 
 def parse_params(given: Mapping[str, Any]) -> RenderParams:
-    """The RenderParams of values or their texts, by full name; pydantic's ValidationError."""
+    """The RenderParams of values or texts by full name. Raises pydantic's ValidationError."""
     return RenderParams.model_validate({n: value for n, value in given.items() if is_given(value)})
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 MAX_HEAD = 100_000_000  # bytes, as in the safetensors library
 FLOATS = ("F64", "F32", "F16", "BF16")
-LAYOUT = "give the model as a folder in the diffusers layout, such as the hub's for svd or svd-xt"
+LAYOUT = "give the model as a folder in the diffusers layout, as the hub has svd and svd-xt"
 ANOTHER = "give a model of Stable Video Diffusion: a folder in the diffusers layout, svd or svd-xt"
 PICKLED = (
-    "is a pickle. Loading a pickle runs whatever code is in it, so they are refused: "
+    "is a pickle. Loading a pickle runs whatever code is in it, so pickles are refused: "
     "give safetensors weights, in a folder in the diffusers layout"
 )
 MAGICS = (
@@ -52,8 +52,8 @@ ADAPTERS = (
     (r"^(emb_params|string_to_param)", f"is a textual inversion, not a model: {ANOTHER}"),
     (
         r"time_embed(ding)?\.cond_proj\.",
-        "is an LCM, which is distilled for few steps of a sampler of its own. The engine samples "
-        f"only with Euler: {LAYOUT}, not distilled",
+        "is an LCM, which is distilled for few steps of a sampler of its own, and the engine "
+        f"samples only with Euler. Take a model that is not distilled: {LAYOUT}",
     ),
 )
 SINGLE = (
@@ -120,7 +120,7 @@ def read_head(file: Path) -> Head:
     there = file.stat().st_size
     if there != whole:
         raise ValueError(
-            f"{file} is not a whole safetensors file: it has {there} bytes, and its head says "
+            f"{file} is not a complete safetensors file: it has {there} bytes, and its head says "
             f"{whole}; download it again"
         )
     return Head(frozenset(entries), tuple(types), json.dumps(metadata))
@@ -177,7 +177,7 @@ def explain_folder(folder: Path) -> str | None:
 
 def _head_of(file: Path, hint: str = "") -> Head | str:
     """The head of a safetensors file, or what the file is. hint: added if the head is broken."""
-    fault = _of_its_beginning(file)
+    fault = _other_format(file)
     if fault:
         return fault
     try:
@@ -186,8 +186,8 @@ def _head_of(file: Path, hint: str = "") -> Head | str:
         return f"{error}{hint}"
 
 
-def _of_its_beginning(file: Path) -> str | None:
-    """Say what another kind of file is, by its first bytes or its name; None if unknown."""
+def _other_format(file: Path) -> str | None:
+    """Say what a file of another format is, by its first bytes or its name; None if unknown."""
     with file.open("rb") as stream:
         start = stream.read(64)
     if not start:

@@ -40,14 +40,14 @@ class Gang:
         before = first.new_empty(first.shape) if self.rank > 0 else None
         after = last.new_empty(last.shape) if self.rank < self.size - 1 else None
         exchanges = []
-        for neighbour, given, taken in (
+        for neighbour, sent, received in (
             (self.rank - 1, first, before),
             (self.rank + 1, last, after),
         ):
-            if taken is not None:
-                exchanges.append(dist.P2POp(dist.isend, given.contiguous(), neighbour))
-                exchanges.append(dist.P2POp(dist.irecv, taken, neighbour))
-                self.bytes += given.nbytes
+            if received is not None:
+                exchanges.append(dist.P2POp(dist.isend, sent.contiguous(), neighbour))
+                exchanges.append(dist.P2POp(dist.irecv, received, neighbour))
+                self.bytes += sent.nbytes
         with _faults():
             for work in dist.batch_isend_irecv(exchanges) if exchanges else ():
                 work.wait(self._limit)
@@ -98,13 +98,16 @@ class Meeting:
         until = time.monotonic() + limit_s
         while not self.complete():
             if time.monotonic() > until:
-                raise GangError(f"the decode's other processes are not there after {limit_s:g} s")
+                raise GangError(f"the decode's other processes did not come within {limit_s:g} s")
             yield
             time.sleep(PAUSE_S)
 
     @contextmanager
     def join(self, frames: int, device: torch.device, limit_s: float) -> Iterator[Gang]:
-        """The gang for a clip, after all arrived. limit_s: of each exchange. Raises GangError."""
+        """Form the gang for a clip, once all have arrived. Raises GangError.
+
+        limit_s: the time limit of each exchange.
+        """
         limit, on_gpu = timedelta(seconds=limit_s), device.type == "cuda"
         with _faults():
             dist.init_process_group(
@@ -127,7 +130,7 @@ def join_gang(
 ) -> Iterator[Gang]:
     """Wait for all processes, and join them. Raises GangError.
 
-    limit_s: of the wait, and of each exchange.
+    limit_s: the time limit of the wait, and of each exchange.
     """
     meeting = Meeting(rank, size, address)
     for _ in meeting.wait(limit_s):

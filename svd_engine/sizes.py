@@ -7,7 +7,7 @@ BYTES_PER_NUMBER = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 def largest_side(pixels: int) -> int:
-    """The largest side of a frame of at most this many pixels, or the smallest that there is."""
+    """The largest allowed side of at most this many pixels, or the smallest allowed side."""
     return max(LATENT_SCALE, pixels // LATENT_SCALE * LATENT_SCALE)
 
 

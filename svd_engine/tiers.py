@@ -13,7 +13,7 @@ from typing import Any, Literal
 from svd_engine.values import stripped, whole
 
 TierName = Literal["exact", "fast", "reuse"]
-MAX_INTERVAL = 10  # clips take turns only after a whole number of intervals
+MAX_INTERVAL = 10  # a worker switches to another clip only between two intervals
 
 # The parameters that a tier sets, unless the request sets them.
 _DEFAULTS: dict[Any, dict[str, int]] = {

@@ -58,7 +58,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.mix(x))
 
-    def but_bias(self, x: Tensor) -> Tensor:
+    def without_bias(self, x: Tensor) -> Tensor:
         """`forward` without the bias of the output layer, which a later operation adds."""
         return F.linear(self.mix(x), self.out.weight)
 
@@ -93,7 +93,7 @@ class CrossAttention(nn.Module):
 
 
 class GEGLU(nn.Module):
-    """A linear layer whose one half is gated by the exact (erf) GELU of the other half."""
+    """A linear layer, one half of which is gated by the exact (erf) GELU of the other half."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ def _feed(
     if on_kernels(x):
         from svd_engine import kernels
 
-        # The norm adds the last product's bias to the sum, and the product is added in place.
+        # The norm's kernel adds the last layer's bias to the sum; its product is added in place.
         mixed = None if spatial is None or mixer is None else (spatial, mixer.mix_factor)
         total, normed = kernels.layer_norm(x, attended, vector, norm, ff.out.bias, mixed)
         hidden = ff.gate(normed, mixer)
@@ -208,12 +208,12 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, vector: Tensor) -> Tensor:
         """vector: (B, C), see `vector_of`."""
-        attended = self.attn1.but_bias(self.norm1(x).flatten(0, 1)).view_as(x)
+        attended = self.attn1.without_bias(self.norm1(x).flatten(0, 1)).view_as(x)
         return _feed(self, x, attended, vector)
 
 
 class TemporalTransformerBlock(nn.Module):
-    """The same along the frames of each pixel, with a feed-forward before it: (B, F, L, C)."""
+    """A `TransformerBlock` along each pixel's frames, after a feed-forward: (B, F, L, C)."""
 
     def __init__(self, channels: int, heads: int, context: int) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class TemporalTransformerBlock(nn.Module):
         """
         h = self.ff_in(self.norm_in(x, position))
         total, normed = self.norm1.of_sum(x, h, position)
-        return _feed(self, total, self.attn1.but_bias(normed), vector, (x, mixer))
+        return _feed(self, total, self.attn1.without_bias(normed), vector, (x, mixer))
 
 
 def vector_of(block: TransformerBlock | TemporalTransformerBlock, context: Tensor) -> Tensor:

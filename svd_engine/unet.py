@@ -55,7 +55,7 @@ class Upsample(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Residual blocks, each followed by a transformer if the level has them; then half the size."""
+    """Residual blocks, each with a transformer if the level has them, then half the size."""
 
     def __init__(
         self, c_in: int, c_out: int, embedding: int, resnets: int, attentions: nn.ModuleList | None
@@ -99,7 +99,7 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual blocks, each of which joins one skip; then enlarges to the size of the next skip.
+    """Residual blocks, each of which joins one skip, then an enlargement to the next skip's size.
 
     It runs as many layers as it gets skips: the last block's last layer is left to `UNet.shallow`.
     """
@@ -210,7 +210,7 @@ class UNet(nn.Module):
     def constants(
         self, timesteps: Tensor, context: Tensor, time_ids: Tensor, frames: int
     ) -> list[Constants]:
-        """What the layers add at each step independent of the latents; an argument of `predict`.
+        """What the layers add at each step that does not depend on the latents, for `predict`.
 
         timesteps: (S, B). The other arguments are those of `forward`. All steps are computed at
         once.

@@ -46,7 +46,7 @@ class EncoderDownsample(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """Residual blocks, then half the size."""
+    """Residual blocks, then a convolution to half the size."""
 
     def __init__(self, c_in: int, c_out: int, layers: int, downsample: bool) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class DecoderUpsample(nn.Module):
 
 
 class DecoderBlock(nn.Module):
-    """Residual blocks, then twice the size."""
+    """Residual blocks, then an enlargement to twice the size."""
 
     def __init__(self, c_in: int, c_out: int, layers: int, upsample: bool) -> None:
         super().__init__()
@@ -133,8 +133,8 @@ class DecoderMidBlock(nn.Module):
     """Attention after the first residual block.
 
     diffusers pairs its only attention with the second residual block and runs no further pair. So
-    with one layer the attention is unused, and with three the last block is unused as well. The
-    weights were trained like this.
+    with one layer the attention is unused, and with three the last block is unused. The weights
+    were trained like this.
     """
 
     def __init__(self, channels: int, layers: int) -> None:

@@ -1,4 +1,4 @@
-"""Parameter values from text and to text, in one way for every way in. No torch.
+"""Converts parameter values from and to text, in the same way for every interface. No torch.
 
 A command line, a form and a CSV contain only text; JSON and Python have numbers and booleans. The
 text of a number is therefore read as that number, a whole number may be written in any way (7, 7.0,
@@ -33,8 +33,8 @@ def number(value: Any) -> Any:
     if isinstance(value, bool):
         return value
     if isinstance(value, Integral):
-        sound = int(value)
-        return sound if abs(sound) < 10**LONGEST else math.inf if sound > 0 else -math.inf
+        integer = int(value)
+        return integer if abs(integer) < 10**LONGEST else math.inf if integer > 0 else -math.inf
     return float(value) if isinstance(value, Real) else value
 
 
@@ -74,7 +74,7 @@ def stripped(value: Any) -> Any:
 
 
 def is_given(value: Any) -> bool:
-    """Whether there is a value: None, an empty form field and an empty table cell are none."""
+    """Whether there is a value. None, an empty form field and an empty table cell do not count."""
     return value is not None and not (isinstance(value, str) and not value.strip())
 
 
@@ -91,7 +91,7 @@ def as_label(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, the same whichever way it came in."""
+    """A value as text for a message, the same whichever interface it came from."""
     if isinstance(value, bool):
         return as_text(value)
     try:

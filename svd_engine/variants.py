@@ -16,9 +16,9 @@ HUB_NAMES = {
 }
 NANO = Path(__file__).parent / "nano"
 Variants = frozenset[str | None] | None
-HUB_S = 10.0  # that the hub may take to answer
+HUB_S = 10.0  # seconds that the hub may take to answer
 _WEIGHTS = re.compile(
-    r"unet/diffusion_pytorch_model(?:\.(?P<one>[^./]+))?"
+    r"unet/diffusion_pytorch_model(?:\.(?P<single>[^./]+))?"
     r"(?:\.safetensors|\.safetensors\.index(?:\.(?P<shards>[^./]+))?\.json)"
 )
 
@@ -60,4 +60,4 @@ def _in_folder(folder: Path) -> frozenset[str | None]:
 
 def _named(names: Iterable[str]) -> frozenset[str | None]:
     found = filter(None, map(_WEIGHTS.fullmatch, names))
-    return frozenset(name["one"] or name["shards"] for name in found)
+    return frozenset(name["single"] or name["shards"] for name in found)

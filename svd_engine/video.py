@@ -144,7 +144,7 @@ def _encode(frames: Frames, fps: int, path: Path) -> None:
 
 
 def _honoured(fps: int, suffix: str) -> int:
-    """The nearest rate that browsers play. Logs a warning if it is another one."""
+    """The nearest rate that browsers play. Logs a warning if it differs from `fps`."""
     fastest = _FASTEST.get(suffix, fps)
     if fps > fastest:
         log.warning(

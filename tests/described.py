@@ -30,9 +30,9 @@ def row(made: Outcome) -> str:
 
 def counts(made: list[Outcome]) -> str:
     """How many were located, described and misnamed."""
-    located = sum(one.located == one.planted.key for one in made)
-    described = sum(bool(one.described) for one in made)
-    misnamed = sum(bool(one.found.deviations) for one in made)
+    located = sum(each.located == each.planted.key for each in made)
+    described = sum(bool(each.described) for each in made)
+    misnamed = sum(bool(each.found.deviations) for each in made)
     return f"{len(made)} planted: {located} located, {described} described, {misnamed} misnamed"
 
 

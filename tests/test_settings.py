@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_read(
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "words"),
     [
         ("FARM_STROE", "x", "FARM_STROE is no setting; did you mean FARM_STORE?"),
         ("FARM_WEBHOOK_SECERT", SECRET, "did you mean FARM_WEBHOOK_SECRET?"),
@@ -147,14 +147,14 @@ def test_a_file_that_cannot_be_read(
 def test_a_bad_variable_is_refused(
     name: str,
     text: str,
-    told: str,
+    words: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(name, text)
     assert main(["config"]) == 2
     errors = capsys.readouterr().err
-    assert told in errors
+    assert words in errors
     assert SECRET not in errors
 
 

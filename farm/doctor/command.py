@@ -28,10 +28,10 @@ def run(options: argparse.Namespace) -> int:
             results.append(result)
             if not options.json:
                 print(line(result), flush=True)
-    told = report(results)
+    summary = report(results)
     if options.json:
-        print(json.dumps(told, indent=1))
-    if options.bundle is not None and not _bundle(options, context, told):
+        print(json.dumps(summary, indent=1))
+    if options.bundle is not None and not _bundle(options, context, summary):
         return 1
     return 1 if worst(results) == Status.FAILED else 0
 
@@ -68,9 +68,9 @@ def _check_usage(options: argparse.Namespace) -> None:
         raise RequestError(TERMINAL)
 
 
-def _bundle(options: argparse.Namespace, context: Context, told: dict[str, object]) -> bool:
+def _bundle(options: argparse.Namespace, context: Context, summary: dict[str, object]) -> bool:
     """Show what goes into the archive, ask, and write it; whether it was written."""
-    parts = parts_of(context, told, options.job)
+    parts = parts_of(context, summary, options.job)
     _say(f"\nThis goes into {options.bundle}, with *** in place of secrets:")
     for part in parts:
         _say(f"  {part.name:18} {len(part.text.encode()):8} bytes  {part.what}")

@@ -13,7 +13,7 @@ def main() -> None:
         warnings.simplefilter("always")
         usable = torch.cuda.is_available()
     gpus = range(torch.cuda.device_count()) if usable else ()
-    said = {
+    facts = {
         "version": torch.__version__,
         "cuda": torch.version.cuda,
         "usable": usable,
@@ -21,7 +21,7 @@ def main() -> None:
         "built_for": torch.cuda.get_arch_list() if usable else [],
         "capabilities": [torch.cuda.get_device_capability(gpu) for gpu in gpus],
     }
-    sys.stdout.write(json.dumps(said))
+    sys.stdout.write(json.dumps(facts))
 
 
 if __name__ == "__main__":

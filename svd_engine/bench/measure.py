@@ -63,7 +63,7 @@ def interleave(
     """Run all timers in turn, in a first round and up to `rounds` more.
 
     Interleaving spreads the effect of other load evenly.
-    until: no round begins that, as long as the one before, would end after this `time.monotonic`.
+    until: no round begins that would end after this `time.monotonic`, if as long as the one before.
     expected: seconds that the second round should take. Default: half of the first, which compiles
     and allocates.
     """

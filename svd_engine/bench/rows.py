@@ -22,7 +22,7 @@ class Row:
     launches: int | None  # kernels on a GPU, dispatched operations on a CPU
     bytes: int | None  # nominal traffic; None if Triton kernels hide theirs
     peak_bytes: int | None  # of the engine alone on a GPU; None if other weights were loaded
-    distance: float | None  # the largest difference to float32 over its largest value
+    distance: float | None  # the largest difference from float32, over float32's largest value
 
     @property
     def key(self) -> tuple[str, str, str]:

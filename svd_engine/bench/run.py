@@ -31,7 +31,7 @@ from svd_engine.checkpoint import lay_out
 from svd_engine.engine import Engine
 from svd_engine.optimize import optimize
 
-COMPILE_S = 150.0  # that compiling a UNet takes; compilation cannot be interrupted
+COMPILE_S = 150.0  # seconds that compiling a UNet takes, which cannot be interrupted
 
 
 class Bench:
@@ -91,14 +91,14 @@ class Bench:
             _say(str(self._plot))
 
     def _tiers(self, engine: Engine, clip: Stage) -> None:
-        """Measure the approximate tiers next to an exact clip."""
+        """Time the approximate tiers in turn with an exact clip."""
         tiers = tiers_of(engine, self._preset.params)
         calls = {("engine", variant): call for variant, call in tiers.items()}
         if calls:
             self._measure(clip, _ours(clip) | calls, set(tiers))
 
     def _beside(self, engine: Engine, stages: list[Stage]) -> None:
-        """Measure eager diffusers, and the engine again next to it."""
+        """Time eager diffusers, and in turn with it the engine again."""
         theirs = build_diffusers(engine)
         for stage in stages:
             self._measure(stage, _ours(stage) | {("diffusers", "eager"): stage.theirs(theirs)})
@@ -136,7 +136,7 @@ class Bench:
         return None
 
     def _variant(self, stage: Stage, variant: str, call: Call, more: float) -> None:
-        """Add a row of diffusers, measured next to the engine's. more: seconds to compile."""
+        """Add a row of diffusers, timed in turn with the engine. more: seconds to compile."""
         default, ours = next(iter(stage.ours.items()))
         calls = {("engine", default): ours, ("diffusers", variant): call}
         self._measure(stage, calls, {variant}, more)
@@ -148,7 +148,7 @@ class Bench:
         keep: set[str] | None = None,
         more: float = 0.0,
     ) -> None:
-        """Time calls in turn. keep: the variants that become rows; None is all."""
+        """Time calls in turn. keep: the variants that become rows; None means all."""
         expected = self._expected(stage.name) * len(calls)
         if self._left() < more + expected:
             return _say(f"{stage.name} {' '.join(next(reversed(calls)))}: left out, no time left")
@@ -217,7 +217,7 @@ class Bench:
         return self._until - time.monotonic()
 
     def _expected(self, stage: str) -> float:
-        """The expected seconds of a call: the slowest so far, or for a clip its parts; or 0."""
+        """The expected seconds of a call: of the slowest so far, or of a clip's parts; else 0."""
         slowest = max((r.seconds for r in self._table.rows if r.stage == stage), default=0.0)
         if slowest or stage != "clip":
             return slowest

@@ -61,7 +61,7 @@ def _step(engine: Engine, params: RenderParams, device: torch.device) -> Stage:
     )
 
 
-@torch.no_grad()  # inference_mode would mark the cast weights
+@torch.no_grad()  # inference_mode would make the cast weights inference tensors
 def _in_float32(network: Any, inputs: tuple[Tensor, ...]) -> Tensor:
     """The result of a network with the same weights in float32, without TF32."""
     dtype, before = network.dtype, torch.backends.cudnn.allow_tf32

@@ -80,14 +80,14 @@ def compare(engine: Engine, pictures: Sequence[Picture], params: RenderParams) -
     engine.render(pictures[0], params.model_copy(update={"num_inference_steps": 1}))
     for picture in pictures:
         exact: Frames | None = None
-        for one in found.values():
-            begun = time.perf_counter()
-            frames = engine.render(picture, one.params).frames
+        for result in found.values():
+            start = time.perf_counter()
+            frames = engine.render(picture, result.params).frames
             synchronize(next(engine.unet.parameters()).device)
-            one.seconds.append(time.perf_counter() - begun)
+            result.seconds.append(time.perf_counter() - start)
             exact = frames if exact is None else exact
-            one.psnr.append(psnr(exact, frames))
-            one.ssim.append(ssim(exact, frames))
+            result.psnr.append(psnr(exact, frames))
+            result.ssim.append(ssim(exact, frames))
     return found
 
 
@@ -95,10 +95,10 @@ def table(found: dict[str, Found]) -> list[str]:
     """The lines of a table: means over the pictures, and the least PSNR."""
     base = mean(found["exact"].seconds)
     lines = [HEAD]
-    for name, one in found.items():
-        seconds, params = mean(one.seconds), one.params
+    for name, result in found.items():
+        seconds, params = mean(result.seconds), result.params
         whole = len(whole_steps(params.steps, params.reuse_interval))
         line = f"{name:20}{params.steps:6}{whole:6}{seconds:9.2f}{base / seconds:7.2f}"
-        near = f"{mean(one.psnr):8.1f}{min(one.psnr):7.1f}{mean(one.ssim):8.3f}"
+        near = f"{mean(result.psnr):8.1f}{min(result.psnr):7.1f}{mean(result.ssim):8.3f}"
         lines.append(line if name == "exact" else line + near)
     return lines

@@ -32,8 +32,8 @@ examples:
 """
 COMPARED = "exit status: 0 alike, 1 one departs or it failed, 2 they cannot be read or compared"
 DIAGNOSED = (
-    "exit status: 0 all that was recorded is right, 1 something is named or it failed,\n"
-    "2 it cannot be told, as when something was recorded and not judged"
+    "exit status: 0 all that was recorded is right, 1 a mistake is named or it failed,\n"
+    "2 the trace may be wrong, as when something was recorded but not judged, or cannot be read"
 )
 
 
@@ -58,7 +58,7 @@ def _add_trace(commands: Commands) -> None:
     )
     trace.add_argument("--at", metavar="N,N,...", help="which steps to keep (default: all)")
     trace.add_argument(
-        "--only", action="append", metavar="PATTERN", help="which tensors, as 'step.*.latents'"
+        "--only", action="append", metavar="PATTERN", help="tensors to keep, as 'step.*.latents'"
     )
     add_param_options(trace)
 
@@ -69,7 +69,7 @@ def _add_compare(commands: Commands) -> None:
     )
     compare.add_argument("first", metavar="A", help="a trace file, or a folder of tensors")
     compare.add_argument("second", metavar="B", help="another one")
-    compare.add_argument("--html", metavar="FILE", help="write it with pictures, too")
+    compare.add_argument("--html", metavar="FILE", help="also write a page with pictures")
     compare.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -78,11 +78,11 @@ def _add_diagnose(commands: Commands) -> None:
         commands, "diagnose", "name the known mistakes that explain a trace", DIAGNOSED
     )
     diagnose.add_argument("theirs", metavar="THEIRS", help="a trace file, or a folder of tensors")
-    diagnose.add_argument("--picture", required=True, help="that it was made from")
+    diagnose.add_argument("--picture", required=True, help="the picture that the port rendered")
     add_model_options(diagnose)
     add_device_option(diagnose)
     diagnose.add_argument(
-        "--html", metavar="FILE", help="write it with pictures and the lines to change, too"
+        "--html", metavar="FILE", help="also write a page with pictures and the lines to change"
     )
     diagnose.add_argument("--json", action="store_true", help="print JSON")
     diagnose.add_argument(
@@ -101,11 +101,11 @@ def _add_diagnose(commands: Commands) -> None:
     add_param_options(diagnose, leave_out=("deviations",))
 
 
-def _command(commands: Commands, name: str, says: str, statuses: str) -> argparse.ArgumentParser:
+def _command(commands: Commands, name: str, does: str, statuses: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
-        help=says,
-        description=says.capitalize() + ".",
+        help=does,
+        description=does.capitalize() + ".",
         epilog=f"{EXAMPLES}\n{statuses}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -191,7 +191,7 @@ def compare(options: argparse.Namespace) -> int:
         first, second = open_trace(Path(options.first)), open_trace(Path(options.second))
         comparison = compare(first, second)
     if not comparison.rows:
-        raise TraceError("no tensor is in both: name them as `svd_engine/README.md` says")
+        raise TraceError("no name is in both: name the tensors as `svd_engine/README.md` says")
     if options.html:
         names = (Path(options.first).name, Path(options.second).name)
         Path(options.html).write_text(comparison_page(comparison, first, second, names))

@@ -73,9 +73,9 @@ def compare(first: Trace, second: Trace) -> Comparison:
 def tier_warnings(first: Trace, second: Trace) -> Iterator[str]:
     """A warning if the headers name different tiers, whose traces are not meant to be alike."""
     names = ("tier", "reuse_interval")
-    one, other = ([t.about.get("params", {}).get(n) for n in names] for t in (first, second))
-    if None not in (*one, *other) and one != other:
-        described = (f"{tier}, reuse interval {interval}" for tier, interval in (one, other))
+    a, b = ([trace.about.get("params", {}).get(n) for n in names] for trace in (first, second))
+    if None not in (*a, *b) and a != b:
+        described = (f"{tier}, reuse interval {interval}" for tier, interval in (a, b))
         yield "the tiers differ: {}; and {}".format(*described)
 
 

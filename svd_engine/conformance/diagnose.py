@@ -22,8 +22,8 @@ class Diagnosis:
 
     findings: tuple[Finding, ...]
     record_next: tuple[str, ...]  # what the trace lacks to judge more stages
-    not_judged: tuple[str, ...] = ()  # what it has of steps that were left out, or of unknown names
-    guessed: Mapping[str, str] = field(default_factory=dict)  # the names in use, by the port's own
+    not_judged: tuple[str, ...] = ()  # tensors of steps that were left out, or of unknown names
+    guessed: Mapping[str, str] = field(default_factory=dict)  # our names, by the port's own
 
     @property
     def deviations(self) -> tuple[str, ...]:
@@ -33,9 +33,9 @@ class Diagnosis:
 
     @property
     def exit_status(self) -> int:
-        """0: all that was recorded is right. 1: a mistake was named. 2: it cannot be told.
+        """0: all that was recorded is right. 1: a mistake was named. 2: the trace may be wrong.
 
-        A tensor that was recorded and not judged may be wrong, so that it cannot be told.
+        The last is so if a tensor departs without a name for it, or was recorded but not judged.
         """
         if self.deviations:
             return 1
@@ -63,7 +63,7 @@ def diagnose(
 ) -> Diagnosis:
     """Judge every tensor of the trace that can be judged. tell: called with each finding.
 
-    show: called with each that departs, as `Show` says.
+    show: called with each tensor that departs; see `Show`.
     steps_judged: at how many of the recorded steps to judge the UNet, spread evenly from the first
     to the last; None means all. If a later one of them departs and an earlier one does not, the
     first step that departs is searched for between them by bisection.

@@ -11,7 +11,7 @@ from svd_engine.templates import templates_in
 
 
 def diagnosis_page(diagnosis: Diagnosis, sketches: Sketches, name: str) -> str:
-    """The file's text. name: of the trace."""
+    """The page as HTML. name: the trace's."""
     findings = diagnosis.findings
     return (
         templates_in(TEMPLATES)

@@ -1,6 +1,6 @@
-"""Tells free noise from other departures: a sample of unit noise has no structure at all.
+"""Tells independent noise from other departures, since unit noise has no structure at all.
 
-Noise that another generator drew cannot be known, only its statistics. A departure is a draw only
+Of noise that another generator drew only the statistics are known. A departure is such a draw only
 if it has all of them; one that is merely as large as noise is not.
 """
 
@@ -13,15 +13,15 @@ UNIT = 0.02  # tolerance of the mean and of the spread, beside what chance adds
 MOMENT = 0.1  # the same for the third and the fourth moment
 CORRELATED = 0.01  # the same for correlations
 SIGMAS = 4.5  # how much chance may add, in standard deviations
-BINS = 8  # of the values of a field, by each of which the noise has to be unit noise
-FEWEST = 64  # values without which nothing can be told
+BINS = 8  # of a field's values, for each of which the noise has to be unit noise
+FEWEST = 64  # values; fewer are not enough to judge by
 
 
 def is_draw(noise: Tensor, fields: Sequence[Tensor] = ()) -> bool:
-    """Whether a tensor is independent noise of mean 0 and variance 1, considering its size.
+    """Whether a tensor is independent noise of mean 0 and variance 1, within what chance allows.
 
-    fields: tensors of the same shape that the noise must have nothing to do with, such as the mean
-    that it was added to, its predicted spread, and the noise that would be right.
+    fields: tensors of the same shape that the noise must be independent of, such as the mean that
+    it was added to, its predicted spread, and the noise that would be right.
     """
     z = noise.detach().float().cpu()
     if z.numel() < FEWEST or not z.isfinite().all():
@@ -36,7 +36,7 @@ def is_draw(noise: Tensor, fields: Sequence[Tensor] = ()) -> bool:
 
 
 def spread_of_draw(noise: Tensor, fields: Sequence[Tensor] = ()) -> float | None:
-    """The spread of independent noise of mean 0, whatever it is; None if it is no such noise."""
+    """The spread of a tensor that is independent noise of mean 0; None if it is not."""
     spread = rms(noise)
     return spread if spread > 0 and is_draw(noise / spread, fields) else None
 
@@ -47,7 +47,7 @@ def rms(x: Tensor) -> float:
 
 
 def _is_unit(z: Tensor) -> bool:
-    """The mean, and the variance as chi-square has it."""
+    """Whether the mean is 0 and the variance 1, within what chance allows (chi-square)."""
     chance = SIGMAS / z.numel() ** 0.5
     spread = rms(z)
     return abs(z.mean().item()) < UNIT + chance and abs(spread - 1) < UNIT + chance / 2**0.5

@@ -1,7 +1,7 @@
 """Runs a network with other epsilons in its norms, to see whether a port has one of these.
 
-They change a result by little, most by less than a right network in half precision is off. An
-epsilon is therefore told from rounding by what it leaves of a departure, not by its size.
+They change a result little, mostly by less than half precision does. Another epsilon is therefore
+told from rounding by how much of a departure it explains, and not by the departure's size.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +17,10 @@ from svd_engine.deviations import all_set
 from svd_engine.engine import Engine
 
 EXACT_NETWORK = 1e-5  # a network's residual in float32, summed in another order
-EPSILONS = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3)  # results below the first differ by less than rounding
+EPSILONS = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3)  # below the first, results differ by rounding alone
 KINDS: Mapping[str, type[nn.Module]] = {"group norms": nn.GroupNorm, "layer norms": nn.LayerNorm}
 
-# The network that computes each tensor that takes one.
+# By tensor, the network that computes it.
 NETWORKS: Mapping[str, Callable[[Engine], nn.Module]] = {
     "clip.embedding": lambda engine: engine.image_encoder,
     "image.latent": lambda engine: engine.vae.encoder,
@@ -55,7 +55,7 @@ def with_another_epsilon(
 
 
 def _computed(network: nn.Module, compute: Callable[[], Tensor]) -> Named:
-    """What is computed with each other epsilon in all norms of a kind, by what it is called."""
+    """What is computed with each other epsilon in all norms of a kind, with its description."""
     for norms, kind in KINDS.items():
         own = {module.eps for module in network.modules() if isinstance(module, kind)}
         for epsilon in EPSILONS:

@@ -1,9 +1,9 @@
-"""What is found out about a tensor of a trace."""
+"""The result of judging a tensor of a trace."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-EXPLAINS = 0.1  # what explains a departure leaves less than this share of the residual
+EXPLAINS = 0.1  # an explanation of a departure leaves less than this share of the residual
 
 
 class Verdict(StrEnum):
@@ -25,7 +25,7 @@ class Finding:
     right: float | None = None  # the residual to the right tensor
     under: float | None = None  # the residual under the named mistakes
     note: str = ""  # its layout, or what is missing
-    relation: str = ""  # of what is unexplained to the right tensor, in words
+    relation: str = ""  # of an unexplained tensor to the right one, in words
     relation_residual: float | None = None  # what the relation leaves, over the tensor's RMS
 
     @property

@@ -1,4 +1,4 @@
-"""Constants that take one tensor nearest to another, by least squares."""
+"""Constants that bring one tensor nearest to another, by least squares."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
-BOTH = 12  # the simplicity of a factor and a summand: a reversed ramp is one as well
+BOTH = 12  # the simplicity of factor and summand; reversing is simpler, and looks alike on a ramp
 NAMED = 1e-3  # how near a fitted constant has to be to one that has a name
-NOTHING = 1e-6  # of what is fitted: a factor that takes all of it away
+NOTHING = 1e-6  # a relative size that counts as zero
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Fit:
     constant: bool = False  # the factor takes everything away
 
     def apply(self, b: Array) -> Array:
-        """The fit to a tensor."""
+        """Apply the fit to a tensor."""
         return b * np.float32(self.factor) + np.float32(self.summand)
 
     def words(self, text: str) -> str:
-        """The fit to what is called `text`."""
+        """Describe the fit of a tensor that is called `text`."""
         if self.constant:
             return f"{self.summand + 0:.4g} everywhere"
         name = f" ({self.name})" if self.name else ""
@@ -74,7 +74,7 @@ def _name_of(factor: float, constants: Mapping[str, float]) -> str:
 
 
 def times_each(a: Array, b: Array, axis: int, shifted: bool) -> Array:
-    """Multiply b by a constant in each place of an axis, and add one if `shifted`: nearest to a."""
+    """Fit b to a with a factor for each place of an axis, and with a summand if `shifted`."""
     over = tuple(n for n in range(a.ndim) if n != axis % a.ndim)
     x, y = a.astype(np.float64), b.astype(np.float64)
     at = _means((x, y), over) if shifted else (0.0, 0.0)

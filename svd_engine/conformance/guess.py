@@ -1,10 +1,10 @@
-"""Guesses the names of a port's tensors by their shapes and their order, where it has other names.
+"""Guesses our names for a port's tensors by their shapes and order, where the port has its own.
 
 The tensors are taken in the order of their names, whose numbers are read as numbers, and compared
 with what a trace has in the order of computation. Where names make several series, such as v_0, v_1
-and x_0, x_1, a number stands for a step, and what belongs to one step is taken together. The names
-that fit most tensors are chosen, and of several such ways the one that records what is recorded
-most often.
+and x_0, x_1, a number stands for a step, and what belongs to one step is taken together. The guess
+that names the most tensors is chosen; of several such guesses, the one in which the tensors are
+those that ports record most often.
 """
 
 import re
@@ -35,9 +35,9 @@ Shape: TypeAlias = tuple[int, ...]
 NUMBERED = re.compile(r"(.*?)(\d+)(\D*)")  # a name and its last number
 MATCHED = 100  # points for a tensor that gets a name
 LACKS = 10  # points lost for a step that lacks a tensor that other steps have
-# More points for what is recorded more often than others of its shape.
+# More points for a tensor that is recorded more often than others of its shape.
 USUAL = {"image.augmented": 2, "timesteps": 2}
-# What is recorded of each step: the most usual first, which is chosen if others fit as well.
+# What is recorded of each step, the most usual first: it is chosen over others that fit as well.
 KINDS = (
     (),
     ("latents",),
@@ -57,15 +57,15 @@ class _Recorded:
 
 
 def with_guessed_names(case: Case) -> Case:
-    """The case, with our names for tensors of unknown names, as far as they can be guessed."""
+    """The case, with our names for tensors of unknown names where they can be guessed."""
     names = guess_names(case)
     return replace(case, trace=renamed(case.trace, names), guessed=names)
 
 
 def guess_names(case: Case) -> dict[str, str]:
-    """Names of a trace by the names that the port gave, for those that are not known.
+    """Our names for the tensors of unknown names, by the names that the port gave.
 
-    Tensors of shapes that nothing in a trace has get no name.
+    A tensor whose shape is not that of any stage gets no name.
     """
     theirs, shapes = case.trace, _shapes(case)
     unknown = [key for key in theirs if split_key(key)[0] not in STAGES and not is_block(key)]
@@ -95,13 +95,13 @@ def renamed(theirs: Trace, names: Mapping[str, str]) -> Trace:
 
 
 def _ordered(keys: Sequence[str], fits: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The names in the order of computation, as far as names and shapes tell it."""
+    """The names in the order of computation, as far as names and shapes show it."""
     series = _series(keys)
     if len(series) < 2:
         return sorted(keys, key=_natural)
 
     def rank(key: str, names: Sequence[str]) -> int:
-        """Where the first of these names is that the tensor fits; past the end if none is."""
+        """The index of the first of these names that the tensor fits; past the end if none does."""
         return next((at for at, name in enumerate(names) if fits[key][name]), len(names))
 
     of_step = [f"step.{what}" for what in OF_STEP]
@@ -171,9 +171,10 @@ def _order(steps: int, kinds: Sequence[str]) -> Iterator[str]:
 
 
 def _match(gains: Sequence[Mapping[str, int]], names: Sequence[str]) -> tuple[dict[int, str], int]:
-    """The names that the tensors get, by the tensors' numbers, and the points for it.
+    """The names that the tensors get, by the tensors' numbers, and the points for them.
 
-    Both keep their order. gains: what each tensor gets for the name of each stage; none if 0.
+    Tensors and names keep their order. gains: the points of each tensor for the name of each stage,
+    which it cannot get if they are 0.
     """
     stages = [split_key(name) for name in names]
     lost = [0 if step is None else LACKS for _, step in stages]
@@ -200,7 +201,7 @@ def _match(gains: Sequence[Mapping[str, int]], names: Sequence[str]) -> tuple[di
 
 
 def _gain(recorded: _Recorded, name: str, shape: Shape) -> int:
-    """Points for giving a tensor a name; none if its shape or its type is another's."""
+    """Points for giving a tensor a name; 0 if its shape or its type does not fit."""
     if align(recorded.tensor, shape) is None:
         return 0
     if recorded.of_bytes != (name == "frames.uint8") and (recorded.of_bytes or "frames" in name):

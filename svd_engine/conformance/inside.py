@@ -1,8 +1,8 @@
 """Looks inside the networks: judges a port's blocks, each from the port's own inputs to it.
 
-A network of the engine runs on the trace's tensors. The result of each block that the port recorded
-too is compared with the port's, and then replaced by it. So a mistake shows in the block that makes
-it and nowhere after, as it does between the stages of a trace.
+A network of the engine runs on the trace's tensors. Where the port recorded a block's result, the
+engine's is compared with it and then replaced by it. So a mistake shows in the block that makes it
+and in none after it, just as between the stages of a trace.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ CLIP = (  # beside its layers
     "clip.vision_model.post_layernorm",
     "clip.visual_projection",
 )
-# What has to be run for the blocks whose names begin so: a stage of a trace.
+# The stage of a trace to run for blocks, by what their names begin with.
 STAGE_OF = {
     "clip.": "clip.embedding",
     "vae.encoder.": "image.latent",
@@ -55,7 +55,7 @@ def _is_of_frames(name: str, module: nn.Module) -> bool:
 
 
 def _is_block(name: str, module: nn.Module) -> bool:
-    """Whether a module's result exists here: others are computed together with their neighbours."""
+    """Whether the engine computes a module's result by itself, not together with neighbours."""
     if name.startswith("clip."):
         return name in CLIP or name.rpartition(".")[0] == CLIP_LAYERS
     if isinstance(module, TransformerBlock):
@@ -64,7 +64,7 @@ def _is_block(name: str, module: nn.Module) -> bool:
 
 
 def is_block(key: str) -> bool:
-    """Whether a name is one of a block, and not of a stage."""
+    """Whether a name is that of a block, and not of a stage."""
     name, _ = split_key(key)
     return name not in STAGES and name.removeprefix("step.").startswith(tuple(STAGE_OF))
 
@@ -157,7 +157,7 @@ def _run(case: Case, stage: str, step: int) -> None:
 def _hook(
     key: str, name: str, theirs: Tensor, judged: Callable[[Finding], object]
 ) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
-    """A forward hook that judges a block's result, and replaces it by the port's."""
+    """A forward hook that judges a block's result, and replaces it with the port's."""
 
     def hook(module: nn.Module, _args: Any, result: Tensor) -> Tensor | None:
         of_frames = _is_of_frames(name, module)

@@ -1,6 +1,6 @@
 """Judges a tensor of a trace, by replaying its stage with and without the known mistakes.
 
-A mistake is named if it leaves a small part of the residual that remains without it. No mistake
+A mistake is named if making it brings the engine's result much closer to the tensor. No mistake
 explains rounding or noise, however large, so traces in bfloat16 can be judged as well. What no
 mistake explains is described by its relation to what is right.
 """
@@ -26,7 +26,7 @@ from svd_engine.deviations import recipe_of
 from svd_engine.picture_pixels import vae_pixels
 from svd_engine.sizes import LATENT_SCALE
 
-EXACT = 1e-6  # a residual at which no mistake is looked for: float32, summed in another order
+EXACT = 1e-6  # up to this residual no mistake is looked for: float32 in another order of sums
 # The residuals above which a tensor departs: what rounding, or another order of sums, leaves.
 ROUNDING = 0.05  # of a network in half precision
 ROUNDING_PICTURE = 2**-6  # of resizing a picture, in whole levels or not
@@ -83,7 +83,7 @@ def _look_closer(
     right: Tensor,
     under: Callable[[Sequence[str]], Tensor],
 ) -> Finding:
-    """Look for what explains a tensor beside the mistakes, and else describe it."""
+    """Look for other explanations of a tensor than the mistakes, or else describe it."""
     little = name == "image.latent" and finding.verdict is Verdict.RIGHT
     if finding.verdict is Verdict.UNEXPLAINED or (little and (finding.right or 0) > LITTLE):
         finding = _with_other_noise(case, finding, theirs, right, under) or finding
@@ -118,10 +118,10 @@ def _explain(
 
     if not theirs.isfinite().all():
         off = theirs.numel() - int(theirs.isfinite().sum())
-        told = f"{off} of its {theirs.numel()} values are not finite"
-        return Finding(key, Verdict.UNEXPLAINED, note="holds NaN or Inf", relation=told)
+        relation = f"{off} of its {theirs.numel()} values are not finite"
+        return Finding(key, Verdict.UNEXPLAINED, note="holds NaN or Inf", relation=relation)
     if not right.isfinite().all():
-        return Finding(key, Verdict.UNKNOWN, note="what it is made of holds NaN or Inf")
+        return Finding(key, Verdict.UNKNOWN, note="its inputs hold NaN or Inf")
     at_right = _residual(name, theirs, right, right)
     best, left = tuple[str, ...](), at_right
     enough = _rounding(name, theirs)
@@ -166,11 +166,11 @@ def _residual(name: str, theirs: Tensor, other: Tensor, right: Tensor) -> float:
 def _described(
     case: Case, finding: Finding, name: str, step: int, theirs: Tensor, right: Tensor
 ) -> Finding:
-    """Add what relation the tensor has to the right one, or to what it may have been mixed with."""
+    """Add the tensor's relation to the right one, or to what it may have been mistaken for."""
     others = dict(suspects(case, name, step))
     if name == "frames.uint8":  # relations are of channels before height and width
         theirs, right = theirs.movedim(-1, 1), right.movedim(-1, 1)
-        others = {told: other.movedim(-1, 1) for told, other in others.items()}
+        others = {text: other.movedim(-1, 1) for text, other in others.items()}
     return _with_relation(finding, describe(theirs, right, others, constants_of(case)))
 
 
@@ -188,7 +188,7 @@ def _with_other_noise(
     under: Callable[[Sequence[str]], Tensor],
 ) -> Finding | None:
     """Judge a tensor by the statistics of its noise, which another generator may have drawn."""
-    note = "by the statistics of its noise: the generator is another"
+    note = "judged by the statistics of its noise, which another generator drew"
     drawn = list(_noises(case, finding.key, theirs, right, under))
     if not drawn or describe(theirs, right) is not None:  # none, or the right one in disguise
         return None
@@ -210,7 +210,10 @@ def _noises(
     right: Tensor,
     under: Callable[[Sequence[str]], Tensor],
 ) -> Iterator[tuple[Tensor, list[Tensor], tuple[str, ...]]]:
-    """What should be unit noise in a tensor, what it should be independent of, and mistakes."""
+    """What should be unit noise in a tensor, what that should be independent of, and mistakes.
+
+    The mistakes are those that explain the tensor if the noise passes.
+    """
     strength = case.params.noise_aug_strength
     if key == "image.noise":
         yield theirs, [right], ()

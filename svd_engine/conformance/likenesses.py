@@ -1,7 +1,7 @@
-"""What a tensor may be made of, if it is not the right one: mirrored, shifted, permuted, rounded.
+"""Ways in which a wrong tensor may come from the right one: mirrored, shifted, permuted, rounded.
 
 The last axes of a tensor of four or five dimensions are frames, channels, height and width; in
-five, the first has the halves of the batch.
+five, the first is the halves of the batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ AXES = {-1: "column", -2: "row", -3: "channel", -4: "frame", -5: "half"}
 RIGHT = "the right one"
 WHOLE = 2**21  # values up to which orders in memory are tried over the frames as well
 MOST = 64  # places of an axis that are matched with one another
-PIXELS = 2**12  # of each place: enough to match them
+PIXELS = 2**12  # of each place: enough to match the places
 ALIKE = 1e-6  # cosines that differ by less are equal
 
 
@@ -30,9 +30,9 @@ class Likeness:
 
     simplicity: int  # the smaller, the simpler
     text: str
-    relate: Relate  # theirs and the right one to what should be equal, of one shape
+    relate: Relate  # turns theirs and the right one into tensors that should be equal
     fitted: bool = True  # whether constants may be fitted as well
-    sample: str = "frames"  # what it can be decided on: one of `relations.SAMPLES`
+    sample: str = "frames"  # the part that it can be tried on: one of `relations.SAMPLES`
     other: str = ""  # the tensor that takes the right one's place, by name
 
 
@@ -42,7 +42,7 @@ def alone(function: Callable[[Array], Array]) -> Relate:
 
 
 def likenesses(x: Array, y: Array) -> Iterator[Likeness]:
-    """All that a tensor x may be, made of the right one y, of the same shape."""
+    """The likenesses of a tensor x to the right one y, of the same shape."""
     yield Likeness(0, RIGHT, lambda a, b: (a, b))
     yield from _by_value(x)
     yield from _along_axes(x, y)
@@ -145,17 +145,17 @@ def _smoothed(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def _in_memory(x: Array) -> Iterator[Likeness]:
-    """The same values, read in another order of the axes than they were written in."""
+    """The right values, read with their axes in another order than they were written in."""
     kept = 4 if x.size <= WHOLE else 3
     head, tail = tuple(range(x.ndim - kept)), tuple(range(x.ndim - kept, x.ndim))
     letters = dict(zip(range(x.ndim - 4, x.ndim), "FCHW", strict=True))
     seen = {_order(x.shape, tail)}
     for order in permutations(tail):
-        if _order(x.shape, order) in seen:  # it differs in axes of one place alone
+        if _order(x.shape, order) in seen:  # it differs only in axes of one place
             continue
         seen.add(_order(x.shape, order))
-        told = ", ".join(letters[axis] for axis in order)
-        text = f"{RIGHT}, written as [{told}] and read as if it were not"
+        written = ", ".join(letters[axis] for axis in order)
+        text = f"{RIGHT}, written as [{written}] and read as if it were not"
         relate = alone(partial(_reread, order=(*head, *order)))
         sample = "whole" if kept == 4 else "frame"
         yield Likeness(18, text, relate, fitted=False, sample=sample)

@@ -17,7 +17,7 @@ WIDTH, HEIGHT, MARGIN = 720, 240, 48
 
 @dataclass(frozen=True)
 class _Line:
-    """A tensor's differences over the steps; points: as SVG's polyline takes them."""
+    """A tensor's differences over the steps. points: as SVG's polyline takes them."""
 
     what: str
     colour: str
@@ -50,7 +50,7 @@ class _Map:
 def comparison_page(
     comparison: Comparison, first: Trace, second: Trace, names: tuple[str, str]
 ) -> str:
-    """The file's text."""
+    """The page as HTML."""
     environment = templates_in(TEMPLATES)
     return environment.get_template("comparison.html").render(
         comparison=comparison,
@@ -61,7 +61,7 @@ def comparison_page(
 
 
 def _chart(comparison: Comparison) -> _Chart | None:
-    """None where fewer than two steps can be compared."""
+    """The chart of a comparison; None if fewer than two steps can be compared."""
     lines = {what: _points(comparison, what) for what in LINES if what in OF_STEP}
     lines = {what: points for what, points in lines.items() if len(points) > 1}
     if not lines:
@@ -97,9 +97,9 @@ def _height(exponent: float, low: int, high: int) -> float:
 
 
 def _maps(comparison: Comparison, first: Trace, second: Trace) -> Iterator[_Map]:
-    """The two, and their difference, of the pictures, the latents and the frames.
+    """The maps of the picture, its latent, the first and last latents, and the frames.
 
-    Of each tensor the first frame, the middle one and the last.
+    Of each tensor, the first frame, the middle one and the last.
     """
     steps = [row.key for row in comparison.rows if split_key(row.key)[0] == "step.latents"]
     wanted = ["image.augmented", "image.latent", "latents.init", *steps[-1:], "frames"]

@@ -43,7 +43,7 @@ def heat(difference: Tensor, largest: float) -> Image.Image:
 
 
 def url(image: Image.Image, longest: int | None = None) -> str:
-    """A picture as a data URL. longest: a longer side is made that small."""
+    """A picture as a data URL. longest: the pixels that a longer side is shrunk to."""
     scale = max(1, SIDE // max(image.size))
     width, height = image.size
     image = image.resize((width * scale, height * scale), Image.Resampling.NEAREST)

@@ -28,7 +28,7 @@ class Lines(NamedTuple):
     right: str
 
     def parts(self, of_right: bool) -> Iterator[Part]:
-        """The wrong lines or the right ones, in pieces that the other has and that it lacks."""
+        """The wrong lines or the right ones, cut into the parts that the other has or lacks."""
         ours, other = (self.right, self.wrong) if of_right else (self.wrong, self.right)
         words = WORDS.findall(ours)
         matcher = SequenceMatcher(None, words, WORDS.findall(other), autojunk=False)

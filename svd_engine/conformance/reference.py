@@ -1,4 +1,4 @@
-"""Records the same tensors from diffusers' `StableVideoDiffusionPipeline`. Needs diffusers."""
+"""Records a trace of diffusers' `StableVideoDiffusionPipeline`. Needs diffusers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -37,7 +37,7 @@ def load_reference(folder: Path, device: str, dtype: torch.dtype, variant: str |
 def record_reference(
     pipeline: Any, image: Image.Image, params: RenderParams, recorder: Recorder
 ) -> None:
-    """Render with diffusers, and record what it computed. params: resolved.
+    """Render with diffusers, and record what it computed. params: already resolved.
 
     Raises TraceError for what diffusers does not support: deviations, and reuse of features.
     """
@@ -90,14 +90,14 @@ def _listening(pipeline: Any, recorder: Recorder) -> Iterator[None]:
             pipeline.vae.encoder.register_forward_pre_hook(callbacks.on_encoder),
         ):
             stack.callback(hook.remove)
-        for owner, name, heard in (
+        for owner, name, callback in (
             (import_module(PIPELINE), "randn_tensor", callbacks.on_noise),
             (pipeline, "_encode_vae_image", callbacks.on_image),
             (pipeline, "prepare_latents", callbacks.on_latents),
             (pipeline.scheduler, "step", callbacks.on_step),
             (pipeline.vae, "decode", callbacks.on_decode),
         ):
-            stack.enter_context(_hearing(owner, name, heard))
+            stack.enter_context(_calling_after(owner, name, callback))
         yield
     callbacks.put_chunks()
 
@@ -152,13 +152,13 @@ class _Callbacks:
 
 
 @contextmanager
-def _hearing(owner: Any, name: str, heard: Callable[..., object]) -> Iterator[None]:
-    """Call `heard` after each call of a function of `owner`, with its result and its arguments."""
+def _calling_after(owner: Any, name: str, callback: Callable[..., object]) -> Iterator[None]:
+    """Call `callback` after each call of a function of `owner`, with its result and arguments."""
     function = getattr(owner, name)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         out = function(*args, **kwargs)
-        heard(out, *args, **kwargs)
+        callback(out, *args, **kwargs)
         return out
 
     own = name in vars(owner)

@@ -7,6 +7,7 @@ fitted; the simplest that explains the tensor about as well as the best is confi
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -17,19 +18,19 @@ from torch import Tensor
 from svd_engine.conformance.fits import Array, Fit, fits, rms
 from svd_engine.conformance.likenesses import AXES, WHOLE, Likeness, likenesses, stretched
 
-SIDE = 256  # of the middle of a frame, which is looked at to decide
-SAMPLE = 2**19  # values that are looked at to decide, or one frame's
-PIXELS = 2**12  # of each frame and channel, where all frames are looked at
+SIDE = 256  # pixels of the middle of a frame that likenesses are tried on
+SAMPLE = 2**19  # values that likenesses are tried on, or those of one frame if they are more
+PIXELS = 2**12  # of each frame and channel, where likenesses are tried on all frames
 CLOSE = 0.01  # the largest residual of a relation
 CLOSE_HALF = 0.05  # the same for a tensor in half precision
 SHARE = 0.2  # of the departure: the most that a relation may leave of it
 AS_GOOD = 3.0  # a simpler relation may leave this many times as much as the best
 FLOAT32 = 2e-6  # residuals below it are rounding
-IN_PLACE = 1e-4  # of a part: what may depart there and the part be right
+IN_PLACE = 1e-4  # a part that departs by less than this, relatively, is right
 SAMPLES = ("frames", "frame", "pixels", "whole")
 SAME = 1e-5  # of sorted values: two draws of noise are farther apart
 HALF = (torch.float16, torch.bfloat16)
-LISTED = 4  # entries that are told one by one, at most
+LISTED = 4  # the most entries that are described one by one
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def describe(
 ) -> Relation | None:
     """The simplest relation that explains a tensor; None if none does.
 
-    theirs, right: of one shape. others: tensors that it may be instead, by what they are called, of
-    which those of another shape are left out. constants: numbers by name, which are told where a
-    fitted factor is one of them.
+    theirs, right: of one shape. others: tensors that it may be instead, by their descriptions;
+    those of another shape are left out. constants: numbers by name; a fitted factor that equals one
+    of them is called by its name.
     """
     x, y = _array(theirs), _array(right)
     if x.shape != y.shape or not (np.isfinite(x).all() and np.isfinite(y).all()):
@@ -96,7 +97,7 @@ def _search(
     constants: Mapping[str, float] = MappingProxyType({}),
     exactly: bool = False,
 ) -> Relation | None:
-    """exactly: without fitted constants, of which a few values have always some that explain."""
+    """exactly: fit no constants, since some of them always explain a few values."""
     departure = rms(x - y) / (rms(x) or 1.0)
     limit = min(CLOSE_HALF if is_half(torch.from_numpy(x)) else CLOSE, SHARE * departure)
     found = list[tuple[int, float, Likeness, Fit]]()
@@ -110,7 +111,7 @@ def _search(
                 found.append((like.simplicity + fit.simplicity, fit.residual, like, fit))
     best = min((residual for _, residual, _, _ in found), default=np.inf)
     enough = min(limit, max(AS_GOOD * best, FLOAT32))
-    for _, residual, like, fit in sorted(found, key=lambda one: one[0]):
+    for _, residual, like, fit in sorted(found, key=itemgetter(0)):
         if residual <= enough:
             a, b = like.relate(x, others[like.other] if like.other else y)
             left = rms(a - fit.apply(b)) / (rms(a) or 1.0)
@@ -125,10 +126,10 @@ def _instead(others: Mapping[str, Array]) -> Iterator[Likeness]:
 
 
 def _cut(shape: Sequence[int], sample: str) -> Any:
-    """The index of the part of a tensor to decide on.
+    """The index of the part of a tensor to try likenesses on.
 
-    The middle of its first frames, which has the middle's symmetries; a first frame; or some
-    pixels of all frames.
+    It is the middle of the first frames, which flips and rotations leave in place; the first frame;
+    some pixels of all frames; or the whole tensor.
     """
     if sample == "whole" or len(shape) < 4:
         return (slice(None),)
@@ -149,7 +150,7 @@ def _cut(shape: Sequence[int], sample: str) -> Any:
 
 
 def _in_a_part(x: Array, y: Array) -> Relation | None:
-    """Where it departs, if the rest is right: one frame, channel or half, and how it does there."""
+    """Which frames, channels or halves depart, and how, if all others are right."""
     if x.ndim < 4:
         return None
     departs, size = np.square(x - y), np.square(y)
@@ -174,18 +175,18 @@ def _in_a_part(x: Array, y: Array) -> Relation | None:
 
 
 def _listed(x: Array, y: Array, most: int) -> Relation | None:
-    """The entries that differ, if they are at most so many."""
+    """The entries that differ, if there are at most `most` of them."""
     a, b = x.ravel(), y.ravel()
     off = np.flatnonzero(abs(a - b) > IN_PLACE * abs(b))
     if x.ndim > 2 or not 0 < len(off) <= most:
         return None
-    told = ", ".join(f"entry {n} is {a[n]:.4g} and not {b[n]:.4g}" for n in off)
+    text = ", ".join(f"entry {n} is {a[n]:.4g} and not {b[n]:.4g}" for n in off)
     rest = np.delete(a, off) - np.delete(b, off)
-    return Relation(told, rms(rest) / (rms(a) or 1.0))
+    return Relation(text, rms(rest) / (rms(a) or 1.0))
 
 
 def _in_any_order(x: Array, y: Array) -> Relation | None:
-    """The same values in some other order, of which nothing else is known."""
+    """Whether the values are the right ones in an order that no likeness describes."""
     if not LISTED < x.size <= WHOLE:
         return None
     left = rms(np.sort(x.ravel()) - np.sort(y.ravel())) / (rms(x) or 1.0)

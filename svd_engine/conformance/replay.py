@@ -38,7 +38,7 @@ class Case:
     image: Image.Image  # in the shape of the frames
     params: RenderParams  # resolved
     dtype: torch.dtype  # of the port's model
-    guessed: Mapping[str, str] = field(default_factory=dict)  # the trace's names, by the port's
+    guessed: Mapping[str, str] = field(default_factory=dict)  # our names, by the port's own
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -198,7 +198,7 @@ def decode_latents(case: Case, recipe: Recipe, _: int) -> Tensor:
 
 
 def frames(case: Case, recipe: Recipe, _: int) -> Tensor:
-    latents = case.tensor("decode.latents", case.shape)  # which are unscaled already
+    latents = case.tensor("decode.latents", case.shape)  # they are unscaled already
     unscaled = replace(recipe, unscale=lambda latents, _factor: latents)
     return case.engine.decode(latents, case.params, unscaled).cpu().clamp(-1, 1)
 

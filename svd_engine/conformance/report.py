@@ -70,7 +70,7 @@ def verdict_of(diagnosis: Diagnosis) -> str:
 
 
 def not_judged(diagnosis: Diagnosis) -> Iterator[str]:
-    """What was recorded and not judged: tensors that lack something, steps, unknown names."""
+    """What was recorded but not judged: tensors that lack something, steps, unknown names."""
     lacking = [f.key for f in diagnosis.findings if f.verdict is Verdict.UNKNOWN]
     steps, blocks, names = list[int](), list[str](), list[str]()
     for key in diagnosis.not_judged:
@@ -80,19 +80,19 @@ def not_judged(diagnosis: Diagnosis) -> Iterator[str]:
         else:
             (blocks if is_block(key) else names).append(key)
     if lacking:
-        yield f"recorded and not judged, for what the table says: {', '.join(lacking)}"
+        yield f"recorded but not judged, for the reason in the table: {', '.join(lacking)}"
     if steps:
         judged = [f.key for f in diagnosis.findings if split_key(f.key)[0] == UNET]
         at = _ranges([split_key(key)[1] or 0 for key in judged])
         yield (
-            f"the UNet was judged at step {at}, and not at step {_ranges(steps)}, which was "
-            "recorded as well: --steps-judged all judges all of them"
+            f"the UNet was judged at step {at}, but not at step {_ranges(steps)}, which was "
+            "recorded as well: --steps-judged all judges every step"
         )
     if blocks:
         why = "because this engine computes them together with others, or not at all"
-        yield f"recorded and not judged, {why}: {', '.join(blocks)}"
+        yield f"recorded but not judged, {why}: {', '.join(blocks)}"
     if names:
-        yield f"recorded and not judged, under names that are not known: {', '.join(names)}"
+        yield f"recorded but not judged, under unknown names: {', '.join(names)}"
 
 
 def _ranges(steps: Sequence[int]) -> str:
@@ -111,12 +111,12 @@ def line_of(finding: Finding) -> str:
     numbers = [("right", finding.right), ("under it", finding.under)]
     residuals = ", ".join(f"{what} {number:.1e}" for what, number in numbers if number is not None)
     named = " + ".join(finding.deviations)
-    said = (named, residuals, finding.note, relation_of(finding))
-    parts = [finding.key.ljust(22), finding.verdict.value.ljust(12), *said]
+    details = (named, residuals, finding.note, relation_of(finding))
+    parts = [finding.key.ljust(22), finding.verdict.value.ljust(12), *details]
     return "  ".join(part for part in parts if part).rstrip()
 
 
 def relation_of(finding: Finding) -> str:
-    """What a tensor that no mistake explains is, in words."""
+    """How an unexplained tensor is related to the right one, in words."""
     left = finding.relation_residual
     return finding.relation + ("" if left is None else f" (residual {left:.0e})")

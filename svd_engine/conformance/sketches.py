@@ -74,7 +74,7 @@ def _sketch(finding: Finding, theirs: Tensor, right: Tensor) -> Sketch:
     """Draw the first frame, the middle one, the last, and the one that departs most."""
     halves = right.shape[0] if right.ndim == 5 else 1
     a, b = (x.nan_to_num().flatten(0, -4) for x in (theirs, right))
-    channels, told = _channels(a - b)
+    channels, drawn_channels = _channels(a - b)
     a, b = a[:, channels], b[:, channels]
     departs = (a - b).abs().amax(dim=(1, 2, 3))
     largest, shades = departs.max().item(), (b.min().item(), b.max().item())
@@ -83,7 +83,7 @@ def _sketch(finding: Finding, theirs: Tensor, right: Tensor) -> Sketch:
         drawn = picture(a[at], shades), picture(b[at], shades), heat(a[at] - b[at], largest)
         urls = url(drawn[0], LONGEST), url(drawn[1], LONGEST), url(drawn[2], LONGEST)
         rows.append(Row(_frame(at, len(b) // halves, halves), urls))
-    return Sketch(finding, largest, told, tuple(rows))
+    return Sketch(finding, largest, drawn_channels, tuple(rows))
 
 
 def _frame(at: int, frames: int, halves: int) -> str:
@@ -94,7 +94,7 @@ def _frame(at: int, frames: int, halves: int) -> str:
 
 
 def _channels(difference: Tensor) -> tuple[slice, str]:
-    """Which channels to draw, and in words if they are not all."""
+    """The channels to draw, and their numbers in words; empty if they are all."""
     count = difference.shape[1]
     if count <= FEW_CHANNELS:
         return slice(None), ""

@@ -1,6 +1,6 @@
 """What a tensor may be instead of the right one: other stages and steps, other ways to compute it.
 
-Each is replayed from the trace's own tensors, as the right one is. None runs a network.
+Like the right one, each is computed from the trace's own tensors. None runs a network.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from svd_engine.schedule import initial_scale
 
 Named: TypeAlias = Iterator[tuple[str, Tensor]]
 
-NEAR = 2  # how many steps away a noise level may have been taken from
+NEAR = 2  # how many steps away the step of a wrong noise level may be
 RHOS = (1, 2, 3, 4, 5, 6, 8, 9, 10)
 KERNELS = {
     "nearest": Image.Resampling.NEAREST,
@@ -35,8 +35,8 @@ KERNELS = {
 
 
 def suspects(case: Case, name: str, step: int) -> Named:
-    """Tensors that a stage's result may be instead, each by what it is called."""
-    with suppress(MissingTensorError):  # the trace lacks what the rest is made of
+    """Tensors that a stage's result may be instead, each with its description."""
+    with suppress(MissingTensorError):  # the trace lacks an input of the remaining ones
         if name in SUSPECTS:
             yield from SUSPECTS[name](case, step)
     yield from _recorded(case, name, step)
@@ -61,7 +61,7 @@ def constants_of(case: Case) -> Mapping[str, float]:
 
 
 def _recorded(case: Case, name: str, step: int) -> Named:
-    """Other tensors of the trace in the same shape: of the steps beside it first."""
+    """Other tensors of the trace in the same shape: of nearby steps, or of the first and last."""
     own = step_key(step, name.removeprefix("step.")) if name.startswith("step.") else name
     shape = tuple(case.trace[own].shape) if own in case.trace else ()
     near = {step - 1, step, step + 1, None}
@@ -158,8 +158,8 @@ def _model_input(case: Case, step: int) -> Named:
     yield "made of latents that are not scaled", joined(latents, picture)
     for other in range(max(0, step - NEAR), min(len(sigmas), step + NEAR + 1)):
         if other != step:
-            told = f"scaled for the sigma of step {other}, not {step}"
-            yield told, joined(recipe.scale_input(latents, sigmas[other]), picture)
+            text = f"scaled for the sigma of step {other}, not {step}"
+            yield text, joined(recipe.scale_input(latents, sigmas[other]), picture)
     yield "scaled by 1 over sigma", joined(latents / sigmas[step], picture)
     yield (
         "scaled by 1 over sigma squared plus 1",
@@ -189,7 +189,7 @@ def _guided(case: Case, step: int) -> Named:
     yield "the unconditional half alone", unconditional
     yield "the mean of the halves", (conditional + unconditional) / 2
     right = torch.linspace(low, high, frames)
-    for told, scales in (
+    for text, scales in (
         ("in the reverse order of the frames", right.flip(0)),
         (f"of {low:g} at every frame", torch.full((frames,), low)),
         (f"of {high:g} at every frame", torch.full((frames,), high)),
@@ -200,7 +200,7 @@ def _guided(case: Case, step: int) -> Named:
             low + (high - low) * torch.arange(frames) / frames,
         ),
     ):
-        yield f"a guidance {told}", recipe.guide(output, scales)
+        yield f"a guidance {text}", recipe.guide(output, scales)
     scale = right[None, :, None, None, None]
     yield "guided from the conditional half on", conditional + scale * (conditional - unconditional)
     yield from _mixed(case, step, unconditional, conditional)
@@ -235,8 +235,8 @@ def _latents(case: Case, step: int) -> Named:
     near = range(max(0, step - NEAR), min(last, step + NEAR + 1) + 1)
     for begin, end in product(near, sorted({*near, last})):
         if (begin, end) != (step, step + 1) and sigmas[begin] > 0:
-            told = f"the step of sigma {begin} to {end}, not {step} to {step + 1}"
-            yield told, recipe.euler_step(x, v, sigmas[begin], sigmas[end]).latents
+            text = f"the step of sigma {begin} to {end}, not {step} to {step + 1}"
+            yield text, recipe.euler_step(x, v, sigmas[begin], sigmas[end]).latents
     sigma, following = sigmas[step], sigmas[step + 1]
     yield "the prediction read as the clip without noise", v + (x - v) * following / sigma
     yield (
@@ -244,10 +244,10 @@ def _latents(case: Case, step: int) -> Named:
         x + (x - (x / 2 - v / 2**0.5)) / sigma * (following - sigma),
     )
     if case.params.guided:
-        for half, told in enumerate(("unconditional", "conditional")):
+        for half, name in enumerate(("unconditional", "conditional")):
             alone = case.of_step(step, "model_output", case.channels)[half : half + 1]
             yield (
-                f"the step by the {told} half alone",
+                f"the step by the {name} half alone",
                 recipe.euler_step(x, alone, sigma, following).latents,
             )
 

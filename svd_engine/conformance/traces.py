@@ -150,7 +150,7 @@ def _from_npy(file: Path) -> Tensor:
             array = np.lib.format.read_array(stream, allow_pickle=False)
         native = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
         return torch.from_numpy(native)
-    except Exception as error:  # numpy's own, and those of the parser of its header
+    except Exception as error:  # numpy's errors, and those of its header's parser
         raise TraceError(f"{file} cannot be read as an array: {error}") from error
 
 

@@ -243,9 +243,10 @@ def layer_norm(
     ahead: Tensor | None = None,
     blend: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Add `more` and a vector (S, C), a row for each S-th part of the rows, to x (..., C).
+    """Add `more` and a vector to x (..., C), and normalize the sum.
 
     Returns the sum and its layer norm; without `more`, the first tensor returned is x itself.
+    vector: (S, C), a row for each of S equal parts of x's rows.
     ahead: (C,), added to the returned sum, but not to what is normalized.
     blend: (..., C) and a mix factor, with which the returned sum is blended.
     """
@@ -264,7 +265,7 @@ def layer_norm(
 
 
 def add_(x: Tensor, more: Tensor, vector: Tensor) -> Tensor:
-    """Add `more` and a vector (S, C), a row for each S-th part of the rows, to x in place."""
+    """Add `more` and a vector (S, C) to x in place, a row for each of S equal parts of x's rows."""
     channels = x.shape[-1]
     rows, block = x.numel() // channels, _block(channels)
     _layer_norm[(triton.cdiv(rows, 16), triton.cdiv(channels, block))](

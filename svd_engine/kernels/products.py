@@ -116,7 +116,7 @@ def geglu_fits(x: Tensor, weight: Tensor) -> bool:
 
 
 def geglu(x: Tensor, weight: Tensor, bias: Tensor, mix: Tensor | None = None) -> Tensor:
-    """A linear layer of x (..., C) whose one half is gated by the GELU of the other: (..., W).
+    """A linear layer of x (..., C), one half gated by the GELU of the other: (..., W).
 
     weight: (2 W, C), the values' rows, then the gates'. mix: see `gate_`.
     """

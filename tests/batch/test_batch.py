@@ -208,9 +208,9 @@ def test_ctrl_c_stops_and_run_again_it_goes_on(tiny: Path, pictures: Path, tmp_p
             break
         time.sleep(0.1)
     first.send_signal(signal.SIGINT)
-    _, said = first.communicate(timeout=60)
+    _, errors = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert "stopped: the farm was this program's own; run it again" in said
+    assert "stopped: the farm was this program's own; run it again" in errors
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
     assert again.returncode == 0, again.stderr
     assert "2 of 2 clips are done" in again.stdout

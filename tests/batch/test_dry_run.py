@@ -95,13 +95,13 @@ def test_detach_hands_over_and_a_later_run_fetches(farm: Farm, tmp_path: Path, c
 @given(steps=st.lists(st.integers(0, 25)), ends=st.sampled_from(["done", "failed", "cancelled"]))
 def test_progress_only_rises_and_is_whole_when_all_is(steps: list[int], ends: str) -> None:
     reporter = Reporter(2, 0, 50, terminal=False)
-    told = [0]
+    steps_done = [0]
     for step in steps:
         view = SimpleNamespace(progress=Progress(step=step, steps=25, chunks=1))
         reporter.progress("cat-seed0", view)  # type: ignore[arg-type]
-        told.append(reporter._steps_done)
-    assert told == sorted(told)
-    assert max(told) < 25
+        steps_done.append(reporter._steps_done)
+    assert steps_done == sorted(steps_done)
+    assert max(steps_done) < 25
     for seed in (0, 1):  # the second was in the store already
         assert reporter._steps_done < 50
         reporter.finished(row("cat", seed, status=ends))

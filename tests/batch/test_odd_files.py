@@ -57,12 +57,12 @@ def test_each_is_found_and_opened_or_says_why(folder: Path) -> None:
 def test_a_dry_run_says_the_same(farm: Farm, folder: Path, tmp_path: Path, capsys: Any) -> None:
     out = tmp_path / "out"
     assert run(folder, folder / "rows.csv", "--out", out, "--dry-run") == 0
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     assert (
         f"{folder}: 9 files left out: 4 hidden, 4 not a picture, 1 a manifest; "
         "1 folder not searched (--dry-run names them)\n"
-    ) in told.err
-    lines = told.out.splitlines()
+    ) in captured.err
+    lines = captured.out.splitlines()
     failing = [line for line in lines if "would fail: " in line]
     why = [ended for _, ended in FILES.values() if ended not in (DONE, LEFT_OUT)]
     assert len(failing) == len(why) + 1

@@ -53,12 +53,12 @@ def test_it_is_cancelled_there_and_here(server: farm.Connection, cluster: farm.C
 
 def test_it_fails_there_and_here(server: farm.Connection, cluster: farm.Connection) -> None:
     far = server.submit(PICTURE[: len(PICTURE) // 2], **SMALL)
-    said = []
+    messages = []
     for job in (far, cluster.job(far.id)):
         with pytest.raises(JobFailedError, match="broken") as caught:
             job.wait(timeout=60)
-        said.append(str(caught.value))
-    assert said[0] == said[1]
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
 def test_what_is_refused(server: farm.Connection) -> None:

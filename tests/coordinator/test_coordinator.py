@@ -287,30 +287,30 @@ def test_the_operators_commands(
 ) -> None:
     monkeypatch.delenv("FARM_STORE", raising=False)
 
-    def said(*arguments: str) -> str:
+    def output_of(*arguments: str) -> str:
         assert main(arguments) == 0
         return capsys.readouterr().out
 
     job = farm.submit(submission(tiny, seed=98, num_inference_steps=900), PICTURE).job.id
     under_way(farm, job)
-    status = said("status")
+    status = output_of("status")
     assert "renderer-0" in status
     assert "denoise" not in status  # tasks are called by what they make
     assert "latents/" in status
     assert "default: 1 running" in status
-    assert job in said("jobs")
-    assert f"{job} is paused" in said("pause", job)
-    assert f"{job} is queued" in said("resume", job)
-    assert "  7  queued" in said("priority", job, "7") or "  7  running" in said("jobs")
-    assert f"{job} is cancelled" in said("cancel", job)
-    assert job not in said("jobs")
-    assert "cancelled" in said("jobs", "--all", "--limit", "1000")
-    assert '"state": "cancelled"' in said("show", job)
-    log = said("logs", job, "--follow")
+    assert job in output_of("jobs")
+    assert f"{job} is paused" in output_of("pause", job)
+    assert f"{job} is queued" in output_of("resume", job)
+    assert "  7  queued" in output_of("priority", job, "7") or "  7  running" in output_of("jobs")
+    assert f"{job} is cancelled" in output_of("cancel", job)
+    assert job not in output_of("jobs")
+    assert "cancelled" in output_of("jobs", "--all", "--limit", "1000")
+    assert '"state": "cancelled"' in output_of("show", job)
+    log = output_of("logs", job, "--follow")
     assert "submitted" in log
     assert log.splitlines()[-1].split()[3] == "stopped"
-    assert "drained" in said("drain", "decoder-0")
-    assert "idle" in said("drain", "decoder-0", "--undo")
+    assert "drained" in output_of("drain", "decoder-0")
+    assert "idle" in output_of("drain", "decoder-0", "--undo")
     assert main(["show", "nonsense"]) == 1
     assert "there is no job 'nonsense'" in capsys.readouterr().err
 

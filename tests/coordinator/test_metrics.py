@@ -162,16 +162,16 @@ def test_calls_of_the_store(tmp_path: Path) -> None:
 
 def test_a_whole_coordinator_measures_its_store_and_state(tmp_path: Path) -> None:
     async def test() -> None:
-        async with coordinator(tmp_path) as one:
-            recorded = one._meter
+        async with coordinator(tmp_path) as running:
+            recorded = running._meter
             assert isinstance(recorded, Recorded)
-            (await parts(one)).metrics.report_state()
+            (await parts(running)).metrics.report_state()
             assert recorded.count(catalogue.STORE_SECONDS, operation="put")
             assert recorded.value(catalogue.WORKERS, state="idle") == len(Kind)
             assert recorded.value(catalogue.STORE_WRITABLE) == 1
-            move_aside(await one.store(), "jobs/broken.json", b"?", "it is no JSON")
-            await one.status()  # looks into the quarantine
-            (await parts(one)).metrics.report_state()
+            move_aside(await running.store(), "jobs/broken.json", b"?", "it is no JSON")
+            await running.status()  # looks into the quarantine
+            (await parts(running)).metrics.report_state()
             assert recorded.value(catalogue.QUARANTINED) == 1
 
     asyncio.run(test())

@@ -67,7 +67,7 @@ def submits(
     return program(store, address, sys.executable, "-c", SUBMITS, *files, steps, then)
 
 
-def said(process: subprocess.Popen[str]) -> str:
+def next_line(process: subprocess.Popen[str]) -> str:
     """Its next line, warnings of Ray's left out."""
     assert process.stdout is not None
     lines = []
@@ -97,28 +97,28 @@ def test_a_second_program_joins_the_first_ones_farm_and_a_second_farm_is_refused
     store = tmp_path / "store"
     with ExitStack() as stack:
         first = stack.enter_context(submits(store, "local", files, 40, "stays"))
-        one = said(first)
+        first_job = next_line(first)
         with submits(store, "", files, 2, "leaves") as second:
-            other = said(second)
+            second_job = next_line(second)
             assert second.wait(timeout=60) == 0
-        assert jobs_of(store) == {one, other}
+        assert jobs_of(store) == {first_job, second_job}
         before = owner(store)
         assert before.pid in [p.pid for p in psutil.Process(first.pid).children(recursive=True)]
         with submits(store, "local", files, 2, "leaves") as third:
-            told, _ = third.communicate(timeout=120)
+            output, _ = third.communicate(timeout=120)
             assert third.returncode != 0
-        assert f"belongs to another farm: process {before.pid} on {before.host}" in told
+        assert f"belongs to another farm: process {before.pid} on {before.host}" in output
         assert owner(store) == before
-        assert jobs_of(store) == {one, other}
+        assert jobs_of(store) == {first_job, second_job}
         assert (store / "coordinator.json").read_text() == "1"
         kill_family(first)
     # The dead owner is replaced at once; what both had asked for is still there.
     with submits(store, "local", files, 2, "waits") as fourth:
-        said(fourth)
-        assert said(fourth) == "done"
+        next_line(fourth)
+        assert next_line(fourth) == "done"
         assert owner(store).pid != before.pid
         assert (store / "coordinator.json").read_text() == "2"
-        assert {one, other} < jobs_of(store)
+        assert {first_job, second_job} < jobs_of(store)
 
 
 @pytest.mark.ray
@@ -130,7 +130,7 @@ def test_programs_that_start_at_the_same_time_share_a_farm(
     with submits(store, "", files, 2, "stays") as first:
         time.sleep(3)  # it is starting its Ray
         with submits(store, "", files, 2, "stays") as second:
-            asked = {said(first), said(second)}
+            asked = {next_line(first), next_line(second)}
             assert jobs_of(store) == asked
         assert (store / "coordinator.json").read_text() == "1"
 
@@ -142,13 +142,13 @@ def test_a_paused_farm_that_another_replaced_commits_nothing(
 ) -> None:
     store = tmp_path / "store"
     with submits(store, "local", files, 40, "stays") as first:
-        said(first)
+        next_line(first)
         coordinator = psutil.Process(owner(store).pid)
         coordinator.send_signal(signal.SIGSTOP)
         time.sleep(TAKE_S)
         with submits(store, "local", files, 2, "waits, stays") as second:
-            said(second)
-            assert said(second) == "done"
+            next_line(second)
+            assert next_line(second) == "done"
             mine = owner(store)
             assert mine.pid != coordinator.pid
             coordinator.send_signal(signal.SIGCONT)
@@ -175,13 +175,13 @@ def test_the_page_shows_what_a_script_in_another_terminal_asked_for(
                     break
             time.sleep(0.2)
         with submits(store, "", files, 2, "waits") as script:
-            job = said(script)
-            assert said(script) == "done"
+            job = next_line(script)
+            assert next_line(script) == "done"
         assert job in [video["id"] for video in httpx2.get(f"{base}/v1/videos").json()["data"]]
         with program(store, "", *serve) as again:
-            told, _ = again.communicate(timeout=60)
+            output, _ = again.communicate(timeout=60)
         assert again.returncode != 0
-        assert f"port {PORT} of this machine is in use" in told
+        assert f"port {PORT} of this machine is in use" in output
 
 
 def test_serve_run_on_a_used_port_says_so(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_serve_run_on_a_used_port_says_so(tmp_path: Path) -> None:
             used.listen()
         serve = SERVE, "run", "farm.ingress.serve_app:app"
         with program(tmp_path / "store", "", *serve) as process:
-            told, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert f"port {PORT} of this machine is in use" in told
+    assert f"port {PORT} of this machine is in use" in output
     assert not (tmp_path / "store").exists()

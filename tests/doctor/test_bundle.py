@@ -74,8 +74,8 @@ def test_what_is_in_it(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [*found] == [*FILES, *OF_A_JOB]
     for name in found:
         assert name.endswith(".sh") or json.loads(found[name])
-    told = capsys.readouterr().err
-    assert [line.split()[0] for line in told.splitlines() if line.startswith("  ")] == [*found]
+    errors = capsys.readouterr().err
+    assert [line.split()[0] for line in errors.splitlines() if line.startswith("  ")] == [*found]
     assert json.loads(found["doctor.json"])["status"] == "ok"
     assert json.loads(found["settings.json"])["settings"]["store"]["origin"] == "flag"
     record = json.loads((store / f"jobs/{job}.json").read_text())
@@ -100,13 +100,13 @@ def test_it_asks_after_it_has_told(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     assert main(["doctor", "--bundle", "a.zip"]) == status
-    told = capsys.readouterr().err
-    assert told.index("environment.json") < told.index("Write it?")
+    errors = capsys.readouterr().err
+    assert errors.index("environment.json") < errors.index("Write it?")
     assert Path("a.zip").exists() == (status == 0)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "words"),
     [
         (["--bundle", "a.zip"], "give --yes"),
         (["--bundle", "there", "--yes"], "exists already"),
@@ -117,14 +117,14 @@ def test_it_asks_after_it_has_told(
 )
 def test_wrong_usage(
     arguments: list[str],
-    told: str,
+    words: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "stdin", StringIO("y\n"))  # no terminal
     Path("there").write_bytes(b"")
     assert exit_status(main, ["doctor", *arguments]) == 2
-    assert told in capsys.readouterr().err
+    assert words in capsys.readouterr().err
     assert not Path("a.zip").exists()
 
 

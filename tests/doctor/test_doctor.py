@@ -65,9 +65,9 @@ def test_the_worst_finding_decides() -> None:
 def test_everything_on_this_machine(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = content(place)
     assert main(["doctor", "--json"]) in (0, 1)  # other tests may use the ports
-    told = json.loads(capsys.readouterr().out)
-    assert {each["check"] for each in told["checks"]} == {check.name for check in CHECKS}
-    for each in told["checks"]:
+    report = json.loads(capsys.readouterr().out)
+    assert {each["check"] for each in report["checks"]} == {check.name for check in CHECKS}
+    for each in report["checks"]:
         assert each["text"].endswith("."), each
         assert each["status"] == "ok" or each["advice"] or each["status"] == "not checked", each
         if each["check"] != "ports":
@@ -81,9 +81,9 @@ def test_wrong_settings_fail_and_what_needs_them_is_not_checked(
     monkeypatch.setenv("FARM_STROE", "x")
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    (told,) = (line for line in lines if "settings  " in line)
-    assert told.startswith("failed")
-    assert "FARM_STROE is no setting; did you mean FARM_STORE?" in told
+    (settings_line,) = (line for line in lines if "settings  " in line)
+    assert settings_line.startswith("failed")
+    assert "FARM_STROE is no setting; did you mean FARM_STORE?" in settings_line
     unchecked = [line.split()[2] for line in lines if line.startswith("not checked")]
     assert {"keys", "store", "signed", "clock", "models", "licences"} <= set(unchecked)
 
@@ -94,7 +94,7 @@ def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         (None, "No such file or directory"),
         ("{}", "has no keys, so nobody"),
@@ -102,11 +102,11 @@ def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
         ("{", "Invalid JSON"),
     ],
 )
-def test_keys(text: str | None, told: str) -> None:
+def test_keys(text: str | None, words: str) -> None:
     if text is not None:
         Path("keys.json").write_text(text)
     found = finding(configuration.keys, keys_file=Path("keys.json"))
-    assert told in found.text
+    assert words in found.text
     assert found.status == (Status.OK if text == "{}" else Status.FAILED)
     key = {"0" * 64: {"tenant": "acme"}}
     assert finding(configuration.keys, keys=key).text == "1 keys may use the HTTP API."

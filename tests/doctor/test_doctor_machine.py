@@ -92,10 +92,10 @@ GPUS: dict[str, tuple[list[Gpu], dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("case", GPUS)
 def test_whether_gpus_driver_and_torch_fit(case: str) -> None:
-    cards, changes, status, told = GPUS[case]
+    cards, changes, status, words = GPUS[case]
     found = [*judge(cards, CUDA.model_copy(update=changes))][-1]
     assert found.status == status
-    assert told in found.text
+    assert words in found.text
 
 
 def test_a_gpu_that_is_in_use() -> None:
@@ -105,20 +105,20 @@ def test_a_gpu_that_is_in_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "words"),
     [
         ("echo 'NVIDIA GB10, 580.95, [N/A], [N/A]'", "has 0 MiB"),
         ("echo 'Driver/library version mismatch'; exit 18", "does not answer: Driver/library"),
         ("sleep 20", "does not answer"),
     ],
 )
-def test_the_driver(script: str, told: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_driver(script: str, words: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = place / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{place}:/usr/bin:/bin")
     monkeypatch.setattr(gpu, "SMI_S", 0.5)
-    assert told in findings(gpu.gpus)[0].text
+    assert words in findings(gpu.gpus)[0].text
 
 
 def test_models(tiny: Path, place: Path) -> None:
@@ -129,7 +129,7 @@ def test_models(tiny: Path, place: Path) -> None:
     shutil.copytree(tiny, broken)
     weights = broken / "unet/diffusion_pytorch_model.safetensors"
     weights.unlink()
-    for name, told in (
+    for name, words in (
         (str(broken), "has no diffusion_pytorch_model.safetensors"),
         (str(place), "is not a model itself, but contains one"),
         ("nanoo", "There is no model 'nanoo'."),
@@ -137,7 +137,7 @@ def test_models(tiny: Path, place: Path) -> None:
     ):
         found = finding(models.models, models=(name,))
         assert found.status == Status.FAILED, name
-        assert told in found.text
+        assert words in found.text
 
 
 class Hub(BaseHTTPRequestHandler):

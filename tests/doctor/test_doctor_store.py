@@ -96,7 +96,7 @@ BROKEN = {
 def test_a_bucket_that_cannot_be_used(
     broken: str, server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, environment = BROKEN[broken]
+    words, environment = BROKEN[broken]
     monkeypatch.setattr(checks, "PATIENCE_S", 0.5)
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
@@ -106,7 +106,7 @@ def test_a_bucket_that_cannot_be_used(
         url = "s3://absent/x" if broken == "no bucket" else server.url
         found = finding(checks.store, store=url)
         assert found.status == Status.FAILED
-        assert told in found.text
+        assert words in found.text
         for check in (checks.clock, checks.signed_urls):
             assert finding(check, store=url).status == Status.UNKNOWN
 

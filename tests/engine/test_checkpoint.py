@@ -112,7 +112,7 @@ def test_quantized_tensor(model: Path) -> None:
 def test_truncated_file(model: Path) -> None:
     path = model / UNET
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         Checkpoint(model).load_unet(CPU, torch.float32)
 
 

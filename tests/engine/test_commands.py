@@ -51,8 +51,8 @@ def test_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["render", "--help"])
     assert caught.value.code == 0
-    said = capsys.readouterr().out
-    assert all("--" + name.replace("_", "-") in said for name in RenderParams.model_fields)
+    output = capsys.readouterr().out
+    assert all("--" + name.replace("_", "-") in output for name in RenderParams.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_errors_are_one_line(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["render", *arguments, "--out", "x.mp4"]) == 2
-    said = capsys.readouterr().err
-    assert re.match(f"error: .*{words}", said)
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert re.match(f"error: .*{words}", errors)
+    assert errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_wrong_usage_is_2(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(main, ["render", "picture.png", *arguments]) == 2
-    said = capsys.readouterr().err
-    assert re.search(words, said)
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert re.search(words, errors)
+    assert errors.count("\n") == 1
 
 
 @pytest.fixture

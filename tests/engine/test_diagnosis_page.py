@@ -123,7 +123,7 @@ def test_names_are_escaped(wrong: Path) -> None:
     assert HOSTILE not in html
     read = Read(html)
     assert "Diagnosis of <b>mine.safetensors" in read.text
-    assert f"under names that are not known: {HOSTILE}" in read.text
+    assert f"under unknown names: {HOSTILE}" in read.text
 
 
 def test_what_departs_is_drawn(wrong: Path) -> None:
@@ -196,10 +196,10 @@ def test_the_page_fits_its_window(browser: Browser, wrong: Path, width: int, sch
         viewport={"width": width, "height": 900},
         color_scheme="dark" if scheme == "dark" else "light",
     )
-    said = list[str]()
-    page.on("console", lambda message: said.append(message.text))
+    console = list[str]()
+    page.on("console", lambda message: console.append(message.text))
     page.goto(wrong.as_uri())
     wide = page.evaluate("document.documentElement.scrollWidth")
     loaded = page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     page.close()
-    assert (wide, loaded, said) == (width, True, [])
+    assert (wide, loaded, console) == (width, True, [])

@@ -159,4 +159,4 @@ def test_a_member_that_is_gone_is_an_error_for_the_others(folder: Path) -> None:
 def test_a_member_that_never_comes_is_waited_for_no_longer_than_said(folder: Path) -> None:
     member = start(folder, 0, 2, free_address(), "alone")
     _, output = member.communicate(timeout=60)
-    assert (member.returncode, "not there after 3 s" in output) == (1, True)
+    assert (member.returncode, "did not come within 3 s" in output) == (1, True)

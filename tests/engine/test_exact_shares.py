@@ -5,7 +5,7 @@ from threading import Barrier
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -86,11 +86,18 @@ def shared(vae: VAE, latents: Tensor, lengths: list[int], slices: int | None) ->
 
 @settings(max_examples=15)
 @given(frames=st.integers(1, 6), slices=st.none() | st.integers(1, 8))
+@example(frames=5, slices=3)  # of 2, 2 and 1 frames
 def test_slices_decode_to_the_whole(frames: int, slices: int | None, vae: VAE) -> None:
     latents = draw_latents(frames)
     made = decode_slices(vae, latents, slices)
     assert made.is_contiguous()
     assert made.shape == (frames, 3, 24, 16)
+    assert relative_difference(made, whole(vae, latents)) <= TOLERANCE
+
+
+def test_a_clip_of_one_row_of_latents_is_cut_by_frames_as_well(vae: VAE) -> None:
+    latents = draw_latents(4)[:, :, :1]
+    made = decode_slices(vae, latents, 2)
     assert relative_difference(made, whole(vae, latents)) <= TOLERANCE
 
 

@@ -142,8 +142,8 @@ def test_the_unet_is_judged_at_some_steps(
     departs = [f.key for f in found.findings if f.departs and f.key.endswith(what)]
     if wrong and set(wrong) & set(judged):
         assert departs[0] == f"step.{wrong[0]:03d}.{what}"
-    said = "\n".join(report(found))
-    assert ("--steps-judged all" in said) == bool(left_out)
+    text = "\n".join(report(found))
+    assert ("--steps-judged all" in text) == bool(left_out)
     assert found.exit_status == 2  # the inputs of the UNet cannot be judged in this trace
 
 
@@ -166,9 +166,9 @@ def test_nothing_recorded_is_passed_over(
     theirs = Trace({"time_ids": right[name]["time_ids"], key: tensor})
     found = diagnosed(theirs, engines[name], large_picture, params_of(name, engines[name]))
     assert found.exit_status == 2
-    said = "\n".join(report(found))
-    assert "recorded and not judged" in said
-    assert key in said
+    text = "\n".join(report(found))
+    assert "recorded but not judged" in text
+    assert key in text
     unknown = [f.key for f in found.findings if f.verdict is Verdict.UNKNOWN]
     assert key in (*found.not_judged, *unknown)
     assert found.as_json()["not_judged"] == list(found.not_judged)

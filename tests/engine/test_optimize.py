@@ -34,13 +34,13 @@ def denoised(unet: UNet, asked: RenderParams, seed: int = 0) -> Tensor:
     width = unet.config.per_block("cross_attention_dim")[0]
     width_px, height_px, frames = frame_shape(asked)
     of_latent = 4, height_px // 8, width_px // 8
-    told = Conditioning(
+    conditioning = Conditioning(
         torch.randn(1, 1, width), torch.randn(1, *of_latent), torch.tensor([[6.0, 127, 0.02]])
     )
     weights = next(unet.parameters())
-    told = Conditioning(*(value.to(weights.dtype) for value in vars(told).values()))
+    conditioning = Conditioning(*(value.to(weights.dtype) for value in vars(conditioning).values()))
     noise = torch.randn(1, frames, *of_latent)
-    return list(stages.denoise(unet, SCHEDULE, told, noise, asked))[-1].latents.cpu()
+    return list(stages.denoise(unet, SCHEDULE, conditioning, noise, asked))[-1].latents.cpu()
 
 
 def apart(one: Tensor, other: Tensor) -> float:

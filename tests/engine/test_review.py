@@ -23,18 +23,18 @@ class Listener:
     def __init__(self, engine: Engine) -> None:
         self.unet: list[tuple[torch.Tensor, ...]] = []
         self.vae_input = torch.empty(0)
-        self._told: tuple[torch.Tensor, ...] = ()
+        self._inputs: tuple[torch.Tensor, ...] = ()
         self._network, self._predict = engine.unet, engine.unet.predict
         self._constants = engine.unet.constants
         self._hook = engine.vae.encoder.register_forward_pre_hook(self._on_encode)
         vars(engine.unet).update(constants=self._on_constants, predict=self._on_predict)
 
-    def _on_constants(self, *told: Any) -> list[Constants]:
-        self._told = told[:-1]  # but the number of frames
-        return self._constants(*told)
+    def _on_constants(self, *arguments: Any) -> list[Constants]:
+        self._inputs = arguments[:-1]  # but the number of frames
+        return self._constants(*arguments)
 
     def _on_predict(self, sample: torch.Tensor, constants: Constants) -> torch.Tensor:
-        timesteps, context, time_ids = self._told
+        timesteps, context, time_ids = self._inputs
         self.unet.append((sample, timesteps[len(self.unet), 0], context, time_ids))
         return self._predict(sample, constants)
 

@@ -125,7 +125,7 @@ def test_the_command_line(
     assert main([*theirs, "--steps-judged", "all"]) == 0  # what was asked is in the header
     assert "nothing wrong in what was recorded" in capsys.readouterr().out
     assert main(theirs) == 2
-    assert "judged at step 0, 2, and not at step 1" in capsys.readouterr().out
+    assert "judged at step 0, 2, but not at step 1" in capsys.readouterr().out
     assert main([*theirs, "--steps-judged", "none"]) == 2
     assert "give a number from 1 on, or all" in capsys.readouterr().err
     assert main([*theirs, "--fps", "8", "--json"]) == 2  # no mistake gives what was not asked for

@@ -43,16 +43,16 @@ def door() -> Iterator[Door]:
 
 @pytest.mark.browser
 def test_the_page_shows_every_operation(door: Door) -> None:
-    said: list[str] = []
+    console: list[str] = []
     with chromium() as browser:
         page = browser.new_page()
         page.on(
-            "console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None
+            "console", lambda m: console.append(m.text) if m.type in ("error", "warning") else None
         )
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("pageerror", lambda error: console.append(str(error)))
         page.goto(f"{door.url}/docs")
         shown = page.locator(".opblock-summary-path")
         expect(shown.first).to_be_visible(timeout=60_000)
         paths = page.request.get(f"{door.url}/openapi.json").json()["paths"]
         assert shown.count() == sum(len(operations) for operations in paths.values())
-    assert said == []
+    assert console == []

@@ -52,29 +52,29 @@ def test_lists_come_in_pages(http: httpx2.Client, sdk: openai.OpenAI) -> None:
 def test_json_and_data_urls(http: httpx2.Client, body: dict[str, Any]) -> None:
     answer = http.post("/v1/videos/check", json={**SMALL, "sigmas": [80, 5, 0], **body})
     assert answer.status_code == 200, answer.text
-    told = answer.json()
-    assert told["video"]["steps"] == told["unet_steps"] == 2
-    assert told["videos_done"] == 0
+    checked = answer.json()
+    assert checked["video"]["steps"] == checked["unet_steps"] == 2
+    assert checked["videos_done"] == 0
 
 
 def test_names_of_other_apis(http: httpx2.Client) -> None:
     fields = {"cfg_scale": 2, "cond_aug": 0.1, "video_frames": 3, "seconds": "9", "seed": 9}
     form = {"size": "64x48", "model": "tiny", "steps": "4", "fps": "3", **fields}
     files = {"input_reference": PICTURE}
-    told = http.post("/v1/videos/check", data=form, files=files).json()["video"]
-    assert (told["num_frames"], told["fps"], told["steps"], told["seed"]) == (3, 3, 4, 9)
+    video = http.post("/v1/videos/check", data=form, files=files).json()["video"]
+    assert (video["num_frames"], video["fps"], video["steps"], video["seed"]) == (3, 3, 4, 9)
     del form["video_frames"]
-    told = http.post("/v1/videos/check", data=form, files=files).json()["video"]
-    assert told["num_frames"] == 27  # nine seconds of three
+    video = http.post("/v1/videos/check", data=form, files=files).json()["video"]
+    assert video["num_frames"] == 27  # nine seconds of three
 
 
 def test_previews_come_with_the_events(http: httpx2.Client) -> None:
     video = create(http, seed=30, steps=60, fps=5).json()["id"]
     with http.stream("GET", f"/v1/videos/{video}/events") as stream:
         data = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
-        told = next(entry for entry in data if "image" in entry)
-    assert (told["seed"], told["step"] % 10) == (30, 0)
-    kind, image = told["image"].split(",")
+        event = next(entry for entry in data if "image" in entry)
+    assert (event["seed"], event["step"] % 10) == (30, 0)
+    kind, image = event["image"].split(",")
     assert kind == "data:image/webp;base64"
     with Image.open(BytesIO(base64.b64decode(image))) as preview:
         preview.load()
@@ -94,8 +94,8 @@ def test_cancel_delete_pause_and_resume(http: httpx2.Client) -> None:
     assert http.post(f"/v1/videos/{video}/pause").json()["state"] == "paused"
     assert http.post(f"/v1/videos/{video}/pause").status_code == 409
     assert http.post(f"/v1/videos/{video}/resume").json()["status"] in ("queued", "in_progress")
-    told = http.post(f"/v1/videos/{video}/cancel").json()
-    assert (told["status"], told["error"]["code"]) == ("failed", "cancelled")
+    cancelled = http.post(f"/v1/videos/{video}/cancel").json()
+    assert (cancelled["status"], cancelled["error"]["code"]) == ("failed", "cancelled")
     gone = http.get(f"/v1/videos/{video}/content")
     assert gone.json()["error"]["code"] == "cancelled"
     other = create(http, seed=8, steps=900).json()["id"]

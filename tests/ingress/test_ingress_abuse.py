@@ -172,20 +172,20 @@ def refuse_all(http: httpx2.Client, asked: Sequence[Abuse]) -> list[int]:
 def refuse(http: httpx2.Client, abuse: Abuse) -> int:
     """The status, once the answer is found to be a refusal in the API's shape."""
     answer = http.request(abuse.method, abuse.path, **abuse.options)
-    said = f"{abuse.method} {abuse.path} {str(abuse.options)[:300]}\n{answer.text[:500]}"
-    assert answer.status_code in abuse.statuses, said
-    assert len(answer.content) < 4096, said
-    told = answer.json()
+    exchange = f"{abuse.method} {abuse.path} {str(abuse.options)[:300]}\n{answer.text[:500]}"
+    assert answer.status_code in abuse.statuses, exchange
+    assert len(answer.content) < 4096, exchange
+    body = answer.json()
     if abuse.path.startswith(STABILITY):
-        assert told.keys() == {"id", "name", "errors"}, said
+        assert body.keys() == {"id", "name", "errors"}, exchange
         named = (f"{abuse.param}: ", f"unknown parameter '{abuse.param}'")
-        assert abuse.param is None or told["errors"][0].startswith(named), said
+        assert abuse.param is None or body["errors"][0].startswith(named), exchange
     else:
-        error = told["error"]
-        assert error.keys() == {"message", "type", "param", "code"}, said
-        assert error["message"], said
-        assert error["type"] == "invalid_request_error", said
-        assert abuse.param in (ANY, error["param"]), said
+        error = body["error"]
+        assert error.keys() == {"message", "type", "param", "code"}, exchange
+        assert error["message"], exchange
+        assert error["type"] == "invalid_request_error", exchange
+        assert abuse.param in (ANY, error["param"]), exchange
     return answer.status_code
 
 
@@ -206,10 +206,10 @@ def ends_of(http: httpx2.Client, videos: Sequence[str]) -> list[str]:
     while open_jobs(http):
         assert time.monotonic() < until, "a job is stuck"
         time.sleep(0.5)
-    told = [http.get(f"/v1/videos/{video}").json() for video in videos]
-    for video in told:
+    answers = [http.get(f"/v1/videos/{video}").json() for video in videos]
+    for video in answers:
         assert video["status"] == "completed" or video["error"]["message"], video
-    return [str(video["status"]) for video in told]
+    return [str(video["status"]) for video in answers]
 
 
 def render_all(http: httpx2.Client, pictures: Sequence[bytes]) -> Counter[str]:

@@ -34,10 +34,10 @@ async def poll(session: aiohttp.ClientSession, job: str, every_s: float) -> int:
     """Poll a job until it is done; how often."""
     for count in range(1, 10_000):
         async with session.get(f"/v1/videos/{job}") as answer:
-            told = await answer.json()
-            assert answer.status == 200, told
-        assert told["status"] != "failed", told
-        if told["status"] == "completed":
+            video = await answer.json()
+            assert answer.status == 200, video
+        assert video["status"] != "failed", video
+        if video["status"] == "completed":
             return count
         await asyncio.sleep(every_s)
     raise AssertionError(f"{job} is not done")

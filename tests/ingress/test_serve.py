@@ -97,14 +97,14 @@ def events(http: httpx2.Client, video: str, after: int | None = None) -> list[tu
 
 def test_events_are_told_and_told_again(http: httpx2.Client) -> None:
     video = create(http, seed=3, steps=12).json()["id"]
-    told = events(http, video)
-    assert [number for number, _, _ in told] == list(range(1, len(told) + 1))
-    names = [name for _, name, _ in told]
+    seen = events(http, video)
+    assert [number for number, _, _ in seen] == list(range(1, len(seen) + 1))
+    names = [name for _, name, _ in seen]
     assert names[:2] == ["submitted", "start"]
     assert names[-1] == "complete"
     assert "progress" in names
-    assert events(http, video, after=2) == told[2:]
-    assert events(http, video, after=len(told)) == []
+    assert events(http, video, after=2) == seen[2:]
+    assert events(http, video, after=len(seen)) == []
 
 
 def test_a_request_sent_twice_is_one_job(http: httpx2.Client) -> None:
@@ -152,8 +152,8 @@ def test_health_models_and_workers(http: httpx2.Client) -> None:
     assert http.get("/v1/models").json()["data"][0]["id"] == "tiny"
     wait_for(lambda: http.get("/v1/farm").json()["workers"]["decoder-0"]["state"] == "idle")
     for call, state in (("drain", "drained"), ("undrain", "idle")):
-        told = http.post(f"/v1/farm/workers/decoder-0/{call}").json()
-        assert told["workers"]["decoder-0"]["state"] == state
+        farm = http.post(f"/v1/farm/workers/decoder-0/{call}").json()
+        assert farm["workers"]["decoder-0"]["state"] == state
     assert http.post("/v1/farm/workers/nobody/drain").status_code == 404
     foreign = http.get("/v1/videos", headers={"Origin": "https://elsewhere.example"})
     assert (foreign.status_code, foreign.json()["error"]["code"]) == (403, "other_origin")

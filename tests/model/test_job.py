@@ -200,6 +200,23 @@ def test_progress_counts_steps_and_chunks_of_all_clips() -> None:
     assert (whole.chunk, whole.chunks) == (0, 1)
 
 
+def test_a_job_misses_the_clips_that_it_has_no_results_of() -> None:
+    asked = request(num_videos=3)
+    first, second, third = asked.clips()
+    assert job(request=asked).missing_clips() == (first, second, third)
+    of_earlier_numerics = second.model_copy(update={"numerics": second.numerics - 1})
+    there = result().model_copy(update={"request": of_earlier_numerics})
+    assert job(request=asked, results=(there,)).missing_clips() == (first, third)
+
+
+def test_a_result_is_free_for_a_job_that_did_not_render_it() -> None:
+    paid = result().model_copy(update={"seconds": {Stage.DENOISE: 1.0}})
+    assert paid.paid_for
+    free = paid.free_of_charge()
+    assert not free.paid_for
+    assert free == paid.model_copy(update={"gpu_seconds": 0.0, "seconds": {}})
+
+
 def test_a_result_names_each_of_its_files() -> None:
     made = result()
     assert made.key("video") == made.video

@@ -170,6 +170,7 @@ def test_only_the_latest_finished_jobs_stay_in_memory(
         for name in "abcd":
             await booked.create(name)
             await booked.book.transition(name, Event.COMPLETE)
+        assert booked.book._locks.keys() == {"open", "c", "d"}
         store.read()
         for name, reads in (("open", 0), ("a", 1), ("b", 1), ("c", 0), ("d", 0)):
             found = await booked.book.read(name)

@@ -82,6 +82,16 @@ def test_a_new_job_is_in_the_store_and_its_indexes(tmp_path: Path) -> None:
     with_book(tmp_path, test, fence=7)
 
 
+def test_events_are_dated_by_the_books_clock(tmp_path: Path) -> None:
+    async def test(booked: Booked) -> None:
+        await booked.create("a")
+        await booked.book.logs.flush("a")
+        (logged,) = await booked.book.logs.entries("a", 0)
+        assert logged.at == 1000.0
+
+    with_book(tmp_path, test, wall=lambda: 1000.0)
+
+
 def test_the_same_job_again_is_the_one_that_is_there(tmp_path: Path) -> None:
     async def test(booked: Booked) -> None:
         first = await booked.create("a")

@@ -23,16 +23,16 @@ def test_a_worker_has_the_memory_that_it_joined_with() -> None:
 def test_a_task_gets_on_from_when_it_was_assigned() -> None:
     scheduler = farm()
     add(scheduler, "a")
-    assert [one.progressed_at for one in start(scheduler, 7.0)] == [7.0]
+    assert [assigned.progressed_at for assigned in start(scheduler, 7.0)] == [7.0]
 
 
 def test_a_worker_that_was_draining_leaves_like_any_other() -> None:
     scheduler = farm(renderers=2)
     add(scheduler, "a")
-    (one,) = start(scheduler)
-    scheduler.drain(one.worker, True)
-    scheduler.finish(one.worker)
-    scheduler.leave(one.worker)
+    (assigned,) = start(scheduler)
+    scheduler.drain(assigned.worker, True)
+    scheduler.finish(assigned.worker)
+    scheduler.leave(assigned.worker)
     assert [again.worker for again in start(scheduler)] == list(scheduler.workers)
 
 
@@ -114,9 +114,9 @@ def test_a_tenant_gets_no_more_helpers_than_it_may_have_workers() -> None:
         scheduler = farm(renderers=0, decoders=4, me=most)
         run = Run("a", "svd", Urgency("me", 0.0))
         scheduler.add(run, plan(request(num_frames=8), 5, 25))
-        (one,) = start(scheduler)
-        assert len(one.helpers) == helpers
-        assert one.worker not in one.helpers
+        (assigned,) = start(scheduler)
+        assert len(assigned.helpers) == helpers
+        assert assigned.worker not in assigned.helpers
         assert scheduler.busy["me"] == helpers + 1
 
 
@@ -125,7 +125,10 @@ def test_nobody_helps_while_another_clip_has_something_to_do() -> None:
     for name in ("a", "b"):
         run = Run(name, "svd", Urgency("me", 0.0))
         scheduler.add(run, plan(request(num_frames=8), 5, 25))
-    assert [(one.run.id, len(one.helpers)) for one in start(scheduler)] == [("a", 0), ("b", 1)]
+    assert [(assigned.run.id, len(assigned.helpers)) for assigned in start(scheduler)] == [
+        ("a", 0),
+        ("b", 1),
+    ]
 
 
 def test_a_plan_is_drawn_only_as_far_as_its_tasks_may_soon_start(
@@ -139,15 +142,15 @@ def test_a_plan_is_drawn_only_as_far_as_its_tasks_may_soon_start(
     assert len(run.ready) == 2
     keys, sizes = [], []
     for now in (0.0, 1.0, 2.0):  # what backs off takes no place
-        (one,) = start(scheduler, now)
-        keys.append(one.task.key)
+        (assigned,) = start(scheduler, now)
+        keys.append(assigned.task.key)
         scheduler.fail("d0", Fault.STORE, now)
         assert len(run.ready) == 2 + len(keys)
     while not run.done:
-        for one in start(scheduler, 2.0 + STORE_BACKOFF_S):
-            keys.append(one.task.key)
+        for assigned in start(scheduler, 2.0 + STORE_BACKOFF_S):
+            keys.append(assigned.task.key)
             sizes.append(len(run.ready))
-            scheduler.finish(one.worker)
+            scheduler.finish(assigned.worker)
     assert len(set(keys)) == 17  # sixteen chunks and the video
     assert len(keys) == 20
     assert sizes[:4] == [4, 3, 2, 2]

@@ -1,5 +1,6 @@
 """A book of jobs over a folder, and what it told those around it."""
 
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from tests.support.in_loop import in_loop
 class Booked:
     """A book, the store below it, and the calls that it made."""
 
-    def __init__(self, store: LocalStore, fence: int = 1) -> None:
+    def __init__(
+        self, store: LocalStore, fence: int = 1, wall: Callable[[], float] = time.time
+    ) -> None:
         self.store = store
         self.changed: list[str] = []
         self.ended: list[JobRecord] = []
@@ -25,7 +28,7 @@ class Booked:
         self.trouble: list[Exception] = []  # raised by the next calls of `ended`, one by one
         self.background = Background(4, self.failures.append)
         self.book = JobBook(
-            store, self.background, fence, self.changed.append, self._end, self._supersede
+            store, self.background, fence, self.changed.append, self._end, self._supersede, wall
         )
 
     async def _end(self, job: JobRecord) -> None:
@@ -54,8 +57,11 @@ class Booked:
 
 
 def with_book(
-    store: Path | LocalStore, test: Callable[[Booked], Awaitable[object]], fence: int = 1
+    store: Path | LocalStore,
+    test: Callable[[Booked], Awaitable[object]],
+    fence: int = 1,
+    wall: Callable[[], float] = time.time,
 ) -> Booked:
     """Run a test with a book; see `in_loop`."""
     folder = LocalStore(str(store)) if isinstance(store, Path) else store
-    return in_loop(lambda: Booked(folder, fence), test)
+    return in_loop(lambda: Booked(folder, fence, wall), test)

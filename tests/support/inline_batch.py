@@ -26,15 +26,15 @@ def inline_batch(store: Path) -> Iterator[Farm]:
     def await_(work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, loop).result(CALL_S)
 
-    running = coordinator(store)
-    one = await_(running.__aenter__())
-    farm = Farm(one, loop)
+    context = coordinator(store)
+    running = await_(context.__aenter__())
+    farm = Farm(running, loop)
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(batch, "_connect", lambda *_: farm)
             yield farm
     finally:
-        await_(running.__aexit__(None, None, None))
+        await_(context.__aexit__(None, None, None))
         loop.call_soon_threadsafe(loop.stop)
         thread.join(CALL_S)
         loop.close()

@@ -80,8 +80,8 @@ def _listener() -> socket.socket:
 async def _serve(
     listener: socket.socket, store: Path, settings: dict[str, Any], started: Future[uvicorn.Server]
 ) -> None:
-    async with coordinator(store, finder=Models, worker=PacedWorker, **settings) as one:
-        app = make_app(one, load_settings(store=str(store), **settings))
+    async with coordinator(store, finder=Models, worker=PacedWorker, **settings) as running:
+        app = make_app(running, load_settings(store=str(store), **settings))
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         started.set_result(server)
         await server.serve(sockets=[listener])

@@ -195,23 +195,23 @@ async def coordinator(
     settings = {"webhook_secret": SECRET, "segment_steps": 2, **settings}
     store = identify(open_store(str(folder)))
     runtime = InlineRuntime(working, finder, worker, tracer)
-    one = Coordinator(load_settings(store=str(folder), **settings), "none", store, runtime)
-    await one.ready()
+    running = Coordinator(load_settings(store=str(folder), **settings), "none", store, runtime)
+    await running.ready()
     try:
-        while working and len((await parts(one)).rendering.scheduler.workers) < len(Kind):
+        while working and len((await parts(running)).rendering.scheduler.workers) < len(Kind):
             await asyncio.sleep(0.01)
-        yield one
+        yield running
     finally:
-        await one._background.cancel_all()
+        await running._background.cancel_all()
     assert not runtime.failures
 
 
-async def parts(one: Coordinator) -> Parts:
-    return await one._parts()
+async def parts(running: Coordinator) -> Parts:
+    return await running._parts()
 
 
-async def hang_after(one: Coordinator, steps: int) -> None:
+async def hang_after(running: Coordinator, steps: int) -> None:
     """Let renderers hang at tasks that go beyond step `steps`."""
-    workers = (await one._parts()).rendering.workers
+    workers = (await running._parts()).rendering.workers
     assert isinstance(workers, InlineWorkers)
     workers.most_steps = steps

@@ -171,12 +171,12 @@ def test_every_wait_ends_where_the_node_dies(
         (raylet,) = children_of(process, NODE["raylet"])
         raylet.kill()
         began = time.monotonic()
-        told = next(line for line in lines if line.startswith("ended "))  # Ray's go between
+        ended_line = next(line for line in lines if line.startswith("ended "))  # Ray's go between
         assert time.monotonic() - began < SOON_S
-        ended = json.loads(told.removeprefix("ended "))
+        ended = json.loads(ended_line.removeprefix("ended "))
         assert set(ended) == {"wait", "as_completed", "events", "cancel", "frames", "async"}
-        for said in ended.values():
-            assert said.startswith("ClusterLostError this machine's Ray node is dead"), ended
+        for error in ended.values():
+            assert error.startswith("ClusterLostError this machine's Ray node is dead"), ended
         assert "again queued\n" in lines
 
 
@@ -200,10 +200,10 @@ def test_a_batch_whose_node_dies_says_what_is_done(part: str, tiny: Path, tmp_pa
         assert any("[2/100]" in line for line in process.stdout)
         children_of(process, NODE[part])[0].send_signal(signal.SIGKILL)
         began = time.monotonic()
-        told = [line for line in process.stdout if line.startswith("python -m farm.batch: ")]
+        messages = [line for line in process.stdout if line.startswith("python -m farm.batch: ")]
         assert process.wait() == 1
         assert time.monotonic() - began < SOON_S
     done = len(list((tmp_path / "out").glob("*.mp4")))
     assert 2 <= done < 100
-    assert len(told) == 1
-    assert told[0].endswith(f"; run it again: {done} of 100 clips are done\n")
+    assert len(messages) == 1
+    assert messages[0].endswith(f"; run it again: {done} of 100 clips are done\n")

@@ -27,8 +27,8 @@ NAMES = st.text(alphabet="abcXYZ019_.-", min_size=1, max_size=9)
 
 @given(st.lists(NAMES, min_size=2, max_size=6), st.sampled_from(["{}", "'{}'", "at {}: x", "({})"]))
 def test_a_message_keeps_of_a_path_its_last_part(parts: list[str], around: str) -> None:
-    told = strip_directories(around.format("/" + "/".join(parts)))
-    assert told == around.format(parts[-1])
+    message = strip_directories(around.format("/" + "/".join(parts)))
+    assert message == around.format(parts[-1])
 
 
 @pytest.mark.parametrize("text", ["3/4 of it", "s3://a/b", "http://a.b/c/d", "and/or", "image/png"])
@@ -37,7 +37,7 @@ def test_what_is_no_path_of_this_machine_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cause", "fault", "told"),
+    ("cause", "fault", "message"),
     [
         (RequestError("it is in /srv/a/b.png"), Fault.REQUEST, "it is in b.png"),
         (WorkerError("no /srv/models/x.json"), Fault.ERROR, "no x.json"),
@@ -45,12 +45,12 @@ def test_what_is_no_path_of_this_machine_stays(text: str) -> None:
     ],
 )
 def test_a_client_is_told_no_places(
-    cause: Exception, fault: Fault, told: str, caplog: pytest.LogCaptureFixture
+    cause: Exception, fault: Fault, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "farm"):
         error = _task_error(RayTaskError("run", "a traceback", cause))
     assert isinstance(error, TaskError)
-    assert (error.fault, str(error)) == (fault, told)
+    assert (error.fault, str(error)) == (fault, message)
     assert "/srv/" in caplog.text
 
 
