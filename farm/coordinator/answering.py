@@ -49,8 +49,12 @@ class Answering:
 
 
 def changes(call: Call[A, P, R]) -> Call[A, P, R]:
-    """Decorate a method that changes jobs: it is noted, and behaves as with `writes`."""
-    return audited(writes(call))
+    """Decorate a method that changes jobs: it is noted, and behaves as with `writes`.
+
+    A call that `writes` refuses, because the store cannot be written to, changes nothing, and is
+    not noted: a job's tenant, and the note, need the store.
+    """
+    return writes(audited(call))
 
 
 def audited(call: Call[A, P, R]) -> Call[A, P, R]:

@@ -4,6 +4,7 @@ A tenant that has used up its day is held, not refused: its jobs wait until midn
 that has stored too much cannot submit more until some of its jobs are deleted.
 """
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime
@@ -41,6 +42,7 @@ class Quotas:
         self._used = defaultdict[str, float](float)  # GPU seconds by tenant
         self._stored: Counter[str] | None = None  # bytes by tenant, when last counted, and since
         self._counted_at = 0.0
+        self._counting = asyncio.Lock()
 
     async def load(self) -> None:
         """Find out what was used today. Call it before any job ends. Raises StoreError."""
@@ -78,15 +80,20 @@ class Quotas:
         limit = self._settings.stored_bytes_of(tenant)
         if limit is None:
             return
-        if self._stored is None or (self._stored[tenant] >= limit and self._is_old()):
-            # Counted anew, because jobs may have been deleted.
-            self._counted_at = self._clock.monotonic()
-            self._stored = Counter(await self._count_stored())
-        if self._stored[tenant] >= limit:
+        stored = await self._stored_by(tenant, limit)
+        if stored >= limit:
             raise QuotaError(
-                f"tenant {tenant!r} has stored {sized(self._stored[tenant])}, and may store "
-                f"{sized(limit)} (FARM_MAX_STORED_BYTES): delete some of its jobs"
+                f"tenant {tenant!r} has stored {sized(stored)}, and may store {sized(limit)} "
+                "(FARM_MAX_STORED_BYTES): delete some of its jobs"
             )
+
+    async def _stored_by(self, tenant: str, limit: int) -> int:
+        """The bytes that a tenant has stored, counted anew before it is refused."""
+        async with self._counting:  # of calls at the same time, one counts
+            if self._stored is None or (self._stored[tenant] >= limit and self._is_old()):
+                self._stored = Counter(await self._count_stored())
+                self._counted_at = self._clock.monotonic()
+            return self._stored[tenant]
 
     def count_event(self, event: ClipEvent) -> None:
         """Count the bytes of a clip that was rendered."""

@@ -157,8 +157,9 @@ class Retention:
         return freed(deleted)
 
     async def _delete_expired(self, item: Item) -> bool:
-        job, (_, facts) = await self._book.read(item.name), self._known[item.name]
-        if job is None or facts_of(job) != facts:  # it was deleted, and perhaps submitted again
+        job, known = await self._book.read(item.name), self._known.get(item.name)
+        # Meanwhile it may have been deleted, and submitted again.
+        if job is None or known is None or facts_of(job) != known[1]:
             return False
         await self._delete_job(job)
         return True
@@ -197,7 +198,9 @@ class Retention:
 
     def _is_wanted(self, clip: str, result: ClipResult | None) -> bool:
         """Whether an open job has the clip, or waits for it."""
-        return clip in self._dispatcher.clips or (
-            result is not None
-            and any(job.wants(result.request) for job in self._book.open.values())
-        )
+        if clip in self._dispatcher.clips:
+            return True
+        if result is None:
+            return False
+        jobs = self._book.open.of_picture(result.request.picture)
+        return any(job.wants(result.request) for job in jobs)

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from farm.model.job import JobRecord, State
 
 FIRST_DAY = date(1970, 1, 1)
+LAST_S = 253_402_300_800.0  # the end of the year 9999
 
 
 @dataclass
@@ -41,10 +42,15 @@ class Usage:
 ByDay = dict[tuple[date, str], Usage]  # by day and tenant
 
 
+def end_ms(job: JobRecord) -> int:
+    """When a job ended, in milliseconds since 1970; a time that no calendar has counts as 1970."""
+    assert job.finished_at is not None, f"{job.id} is open"
+    return round(job.finished_at * 1000) if 0 <= job.finished_at < LAST_S else 0
+
+
 def day_of(job: JobRecord) -> date:
     """The day, in UTC, on which a job ended."""
-    assert job.finished_at is not None, f"{job.id} is open"
-    return datetime.fromtimestamp(job.finished_at, UTC).date()
+    return datetime.fromtimestamp(end_ms(job) // 1000, UTC).date()
 
 
 def rows(usage: ByDay) -> Iterator[dict[str, object]]:

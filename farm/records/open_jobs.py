@@ -41,20 +41,26 @@ class Tally:
 
 
 class OpenJobs(UserDict[str, JobRecord]):
-    """A dictionary of open jobs by id, which keeps a tally for each tenant."""
+    """A dictionary of open jobs by id, with a tally for each tenant and an index by picture."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._of_picture: dict[str, set[str]] = {}
         self.tallies: dict[str, Tally] = {}  # only of tenants that have open jobs
 
     def __setitem__(self, name: str, job: JobRecord) -> None:
         self._forget(name)
         super().__setitem__(name, job)
         self.tallies.setdefault(job.tenant, Tally()).count(job)
+        self._of_picture.setdefault(job.request.picture, set()).add(name)
 
     def __delitem__(self, name: str) -> None:
         self._forget(name)
         super().__delitem__(name)
+
+    def of_picture(self, picture: str) -> list[JobRecord]:
+        """The jobs of a picture."""
+        return [self[name] for name in self._of_picture.get(picture, ())]
 
     def _forget(self, name: str) -> None:
         former = self.get(name)
@@ -63,3 +69,7 @@ class OpenJobs(UserDict[str, JobRecord]):
             tally.count(former, -1)
             if not tally.jobs:
                 del self.tallies[former.tenant]
+            names = self._of_picture[former.request.picture]
+            names.remove(name)
+            if not names:
+                del self._of_picture[former.request.picture]

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from farm.errors import UnreadableError
 from farm.model.job import JobRecord
-from farm.model.usage import FIRST_DAY, ByDay, Usage, day_of
+from farm.model.usage import FIRST_DAY, ByDay, Usage, day_of, end_ms
 from farm.store import Store
 from farm.store.keys import (
     JOBS,
@@ -100,8 +100,7 @@ def read_usage(
 
 def _note_key(job: JobRecord) -> str:
     """The key of what is noted of a job that has ended."""
-    assert job.finished_at is not None, f"{job.id} is open"
-    return deleted_job_key(day_of(job).isoformat(), round(job.finished_at * 1000), job.id)
+    return deleted_job_key(day_of(job).isoformat(), end_ms(job), job.id)
 
 
 def _read_all(

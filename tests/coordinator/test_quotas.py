@@ -46,6 +46,7 @@ class Alone:
 
     async def _count(self) -> dict[str, int]:
         self.counts += 1
+        await asyncio.sleep(0.01)
         return dict(self.stored)
 
 
@@ -146,6 +147,9 @@ def test_room_is_counted_anew_before_anybody_is_refused_but_not_each_time() -> N
         await alone.quotas.check_room("acme")
         await alone.quotas.check_room("acme")
         assert alone.counts == 2
+        many = Alone(max_stored_bytes={"*": 1000})
+        await asyncio.gather(*(many.quotas.check_room(f"tenant-{n}") for n in range(50)))
+        assert many.counts == 1
 
     asyncio.run(test())
 
