@@ -97,10 +97,14 @@ async def make_parts(
     sharing = Sharing(book, dispatcher, finished, news.publish)
     quarantine, error = Quarantine(store, background), ownership.write_error
     intake = Intake(settings, store, background, models, book, clock)
-    deleted_from = book, pictures, finished, dispatcher, intake
-    retention = Retention(settings.retention, store, background, clock, *deleted_from)
+    policy = settings.retention
+    retention = Retention(
+        policy, store, background, clock, book, pictures, finished, dispatcher, intake
+    )
     quotas = Quotas(settings, clock, book.open, retention.usage, retention.stored_bytes)
-    limits = sharing, book, quotas.held, clock
+    maintenance = Maintenance(
+        settings, workers, scheduler, dispatcher, sharing, book, quotas.held, clock
+    )
     return Parts(
         fence=fence,
         news=news,
@@ -110,7 +114,7 @@ async def make_parts(
         intake=intake,
         rendering=rendering,
         sharing=sharing,
-        maintenance=Maintenance(settings, workers, scheduler, dispatcher, *limits),
+        maintenance=maintenance,
         retention=retention,
         quotas=quotas,
         webhooks=webhooks,
