@@ -146,7 +146,9 @@ def _add_commands_here(subparsers: Any) -> None:
         metavar="DAY",
         help="from YYYY-MM-DD on, in UTC",
     )
-    audit.add_argument("--tenant", metavar="T", help="only what concerns this tenant")
+    audit.add_argument(
+        "--tenant", metavar="T", help="only what this tenant did, or was done to its jobs"
+    )
     doctor = command(
         "doctor", commands.doctor, "check what a farm needs on this machine, with or without a farm"
     )

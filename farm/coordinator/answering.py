@@ -96,7 +96,7 @@ async def _begin(self: Audited, method: str, given: dict[str, Any]) -> AuditEntr
         at=0.0,
         action=method.removesuffix("_stored"),
         target=short(target),
-        arguments={n: v for n, v in plain.items() if isinstance(v, (bool, int))},
+        arguments={n: v for n, v in plain.items() if isinstance(v, (bool, int)) and abs(v) < 2**63},
         outcome="unanswered",
         **own | {"tenant": own.get("tenant") or tenant},
     )

@@ -109,14 +109,15 @@ class Coordinator(Answering, FarmApi):
     ) -> JobView:
         parts = await self._parts()
         job = await parts.intake.job_of(submission, digest)
-        if job.id not in parts.book.open:
-            await parts.quotas.check_room(job.tenant)
         with parts.admission.room_for(job):
             if submission.idempotency_key is not None:
                 job = await parts.intake.once(job, submission.idempotency_key)
+            if await parts.book.read(job.id) is None:  # not a call that is repeated
+                await parts.quotas.check_room(job.tenant)
             async with parts.pictures.kept(digest, picture):
                 job, new = await parts.book.create(job)
         if new:
+            await parts.quotas.count_job(job)
             await parts.sharing.admit(job)
         return await self.show(job.id)
 
@@ -196,6 +197,8 @@ class Coordinator(Answering, FarmApi):
         if job in parts.book.open:
             with suppress(JobError):  # finished meanwhile
                 await self.cancel(job)
+        if job in parts.book.open:  # its end is being written
+            await parts.book.save_in_background(job)
         record = await parts.book.read(job)
         if record is not None:
             await parts.retention.delete(record)

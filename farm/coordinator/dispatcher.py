@@ -48,6 +48,7 @@ class Dispatcher:
         """inbox: where workers and runner report. segment: steps between two checkpoints."""
         self.pace = Pace()
         self.drained: set[str] = set()  # by an operator; a worker that is restarted stays so
+        self._retiring: set[str] = set()  # workers that end once their task is done
         self._scheduler, self._workers, self._runner = scheduler, workers, runner
         self._inbox, self._clock, self._segment = inbox, clock, segment
 
@@ -89,13 +90,22 @@ class Dispatcher:
         worker = self._scheduler.workers.get(name)
         if worker is not None and worker.task is not None:
             self._scheduler.drain(name, True)
+            self._retiring.add(name)
             if hurry:
                 self._runner.hand_over(worker.task)
             return
         if worker is not None:
             self._scheduler.leave(name)
         self.drained.discard(name)  # another worker may get its name
+        self._retiring.discard(name)
         self._workers.retire(name)
+
+    def keep(self, name: str) -> None:
+        """Give a worker tasks again that was to be retired, since it has a slot after all."""
+        if name in self._retiring:
+            self._retiring.discard(name)
+            self._scheduler.drain(name, name in self.drained)
+            self._inbox.wake()
 
     def end_stalled(self, stall_s: float, load_s: float) -> None:
         """Take tasks from workers that show no progress for `stall_s`: they count as lost.
@@ -183,6 +193,7 @@ class Dispatcher:
             events = self._fail(worker.task, TaskError(Fault.LOST, report.why), name)
         if worker is not None:
             self._scheduler.leave(name)
+        self._retiring.discard(name)
         return events
 
     def _step(self, report: TaskStepped) -> list[ClipEvent]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from farm.clock import Clock
@@ -73,8 +74,12 @@ class Maintenance:
         if self._elastic is not None:
             nodes = await self._follow_demand(self._elastic, nodes)
         slots = self._workers.slots
-        for name in self._workers.keep(place_workers(nodes, self._settings.workers)):
-            self._dispatcher.retire(name, hurry=slots[name].node in leaving)
+        spare = self._workers.keep(place_workers(nodes, self._settings.workers))
+        for name in [*slots]:
+            if name in spare:
+                self._dispatcher.retire(name, hurry=slots[name].node in leaving)
+            else:
+                self._dispatcher.keep(name)
         self._placed = True
 
     async def _follow_demand(self, elastic: Elastic, nodes: Sequence[Node]) -> list[Node]:
@@ -89,7 +94,11 @@ class Maintenance:
         return elastic.choose(nodes, busy, clips, self._clock.monotonic())
 
     def _clips_to_render(self) -> int:
-        return sum(not clip.urgency.held for clip in self._dispatcher.clips.values())
+        """How many clips may be rendered at once, if there are workers for them."""
+        clips = self._dispatcher.clips.values()
+        tenants = Counter(clip.urgency.tenant for clip in clips if not clip.urgency.held)
+        most = self._settings.max_gpus
+        return sum(min(count, most.get(tenant, count)) for tenant, count in tenants.items())
 
     async def keep_limits(self) -> None:
         """Enforce the time limits every LIMITS_S."""

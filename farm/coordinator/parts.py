@@ -101,7 +101,9 @@ async def make_parts(
     retention = Retention(
         policy, store, background, clock, book, pictures, finished, dispatcher, intake
     )
-    quotas = Quotas(settings, clock, book.open, retention.usage, retention.stored_bytes)
+    quotas = Quotas(
+        settings, clock, book.open, retention.usage, retention.stored_bytes, pictures.size
+    )
     maintenance = Maintenance(
         settings, workers, scheduler, dispatcher, sharing, book, quotas.held, clock
     )
@@ -147,6 +149,7 @@ def start_loops(parts: Parts, background: Background) -> None:
         parts.webhooks.deliver(),
         parts.quarantine.keep_looking(),
         parts.retention.keep(),
+        parts.quotas.keep_counting(),
     ):
         background.run_forever(loop)
 

@@ -5,6 +5,7 @@ that has stored too much cannot submit more until some of its jobs are deleted.
 """
 
 import asyncio
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, date, datetime
@@ -12,13 +13,19 @@ from datetime import UTC, date, datetime
 from farm.clock import Clock
 from farm.coordinator.clips import ClipEvent, Finished
 from farm.coordinator.reports import Report, TaskDone, TaskFailed
-from farm.errors import QuotaError
+from farm.errors import QuotaError, StoreError
+from farm.model.job import JobRecord
 from farm.model.usage import ByDay
 from farm.quantities import sized
 from farm.records.open_jobs import OpenJobs
 from farm.settings import Settings
 
+log = logging.getLogger("farm")
+
 COUNT_S = 30.0  # the least time between two counts of all that is stored
+COUNT_SHARE = 10  # and at least so many times as long as a count takes
+STALE_S = 3600.0  # after which a count is repeated even if nobody would be refused
+RECORDS = 10_000  # bytes that a job's record, log and index entries are taken to need
 
 
 class Quotas:
@@ -31,21 +38,29 @@ class Quotas:
         open_jobs: OpenJobs,
         read_usage: Callable[[date], Awaitable[ByDay]],
         count_stored: Callable[[], Awaitable[Mapping[str, int]]],
+        size_of: Callable[[str], Awaitable[int]],
     ) -> None:
         """read_usage: reads what tenants used from a day on, in jobs that have ended.
 
-        count_stored: counts the bytes that each tenant has stored.
+        count_stored: counts the bytes that each tenant has stored. size_of: the bytes of a picture.
         """
         self._settings, self._clock, self._open = settings, clock, open_jobs
         self._read_usage, self._count_stored = read_usage, count_stored
+        self._size_of = size_of
         self._day = self._today()
         self._used = defaultdict[str, float](float)  # GPU seconds by tenant
-        self._stored: Counter[str] | None = None  # bytes by tenant, when last counted, and since
-        self._counted_at = 0.0
+        self._stored = Counter[str]()  # bytes by tenant, when last counted
+        self._since = Counter[str]()  # and those that came since that count began
+        self._pictures = set[tuple[str, str]]()  # by tenant, of those
+        self._again_at = 0.0  # when the next count may begin
+        self._stale_at: float | None = None  # when the last one is too old; None if there is none
         self._counting = asyncio.Lock()
 
     async def load(self) -> None:
-        """Find out what was used today. Call it before any job ends. Raises StoreError."""
+        """Find out what was used today. Call it before any job ends. Raises StoreError.
+
+        What open jobs have used counts for today, even if it was earlier.
+        """
         self._day = self._today()
         self._used.clear()
         if self._settings.max_gpu_seconds:
@@ -76,29 +91,66 @@ class Quotas:
         }
 
     async def check_room(self, tenant: str) -> None:
-        """Raise QuotaError if a tenant has stored all that it may, or StoreError."""
+        """Raise QuotaError if a tenant has stored all that it may, or StoreError.
+
+        Until all that is stored was first counted, nobody is refused.
+        """
         limit = self._settings.stored_bytes_of(tenant)
-        if limit is None:
+        if limit is None or self._stale_at is None or self._stored_by(tenant) < limit:
             return
-        stored = await self._stored_by(tenant, limit)
+        if self._clock.monotonic() >= self._again_at:
+            await self.count()  # some jobs may have been deleted
+        stored = self._stored_by(tenant)
         if stored >= limit:
             raise QuotaError(
                 f"tenant {tenant!r} has stored {sized(stored)}, and may store {sized(limit)} "
                 "(FARM_MAX_STORED_BYTES): delete some of its jobs"
             )
 
-    async def _stored_by(self, tenant: str, limit: int) -> int:
-        """The bytes that a tenant has stored, counted anew before it is refused."""
-        async with self._counting:  # of calls at the same time, one counts
-            if self._stored is None or (self._stored[tenant] >= limit and self._is_old()):
-                self._stored = Counter(await self._count_stored())
-                self._counted_at = self._clock.monotonic()
-            return self._stored[tenant]
+    async def keep_counting(self) -> None:
+        """Count all that is stored, if anybody's is limited, every STALE_S, for ever."""
+        while True:
+            stale = self._stale_at is None or self._clock.monotonic() >= self._stale_at
+            if self._settings.max_stored_bytes and stale:
+                try:
+                    await self.count()
+                except StoreError as error:
+                    log.warning("what tenants have stored cannot be counted yet: %s", error)
+            await asyncio.sleep(COUNT_S)
+
+    async def count(self) -> None:
+        """Count all that is stored. Of calls at the same time, one counts. Raises StoreError."""
+        waited = self._counting.locked()
+        async with self._counting:
+            if waited and self._stale_at is not None:
+                return
+            began = self._clock.monotonic()
+            self._stored, self._since = self._stored + self._since, Counter()
+            self._pictures.clear()
+            self._stored = Counter(await self._count_stored())
+            now = self._clock.monotonic()
+            self._again_at = now + max(COUNT_S, COUNT_SHARE * (now - began))
+            self._stale_at = now + STALE_S
+
+    async def count_job(self, job: JobRecord) -> None:
+        """Count a new job, with its picture. Raises StoreError."""
+        if self._settings.stored_bytes_of(job.tenant) is None:
+            return
+        self._since[job.tenant] += RECORDS
+        picture = job.tenant, job.request.picture
+        if picture not in self._pictures:
+            self._pictures.add(picture)
+            self._since[job.tenant] += await self._size_of(job.request.picture)
 
     def count_event(self, event: ClipEvent) -> None:
-        """Count the bytes of a clip that was rendered."""
-        if isinstance(event, Finished) and self._stored is not None:
-            self._stored[event.clip.urgency.tenant] += event.result.bytes
+        """Count the bytes of a clip that was rendered, for each tenant that has it."""
+        if isinstance(event, Finished):
+            jobs = (self._open.get(name) for name in event.clip.jobs)
+            for tenant in {job.tenant for job in jobs if job is not None}:
+                self._since[tenant] += event.result.bytes
+
+    def _stored_by(self, tenant: str) -> int:
+        return self._stored[tenant] + self._since[tenant]
 
     def _charge(self, tenant: str, seconds: float) -> None:
         self._begin_day()
@@ -111,6 +163,3 @@ class Quotas:
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock.now(), UTC).date()
-
-    def _is_old(self) -> bool:
-        return self._clock.monotonic() - self._counted_at >= COUNT_S

@@ -5,14 +5,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
 from functools import partial
-from itertools import compress, groupby
+from itertools import groupby
 
 from farm.background import Background
 from farm.clock import Clock
 from farm.coordinator.dispatcher import Dispatcher
 from farm.coordinator.finished_clips import FinishedClips
 from farm.coordinator.intake import Intake
-from farm.errors import StoreError
+from farm.errors import JobError, StoreError
 from farm.model.job import ClipResult, JobRecord
 from farm.model.retention import (
     Freed,
@@ -23,6 +23,7 @@ from farm.model.retention import (
     bytes_by_tenant,
     facts_of,
     freed,
+    is_same,
     plan,
 )
 from farm.model.usage import FIRST_DAY, ByDay
@@ -42,6 +43,8 @@ log = logging.getLogger("farm")
 FIRST_S = 300.0  # from the coordinator's start to the first look at the whole store
 LOOK_S = 3600.0  # between two looks
 LANES = 16  # deletions at once
+SLACK_S = 3600.0  # that the clocks of this machine and of the store's may differ
+FAILED_BATCHES = 3  # of deletions, one after another: then the store is down
 
 
 class Retention:
@@ -73,8 +76,11 @@ class Retention:
     async def delete(self, job: JobRecord) -> None:
         """Delete a job that is not open, and its picture and clips if no other job names them.
 
-        Raises StoreError; what is left then is deleted by a later `collect`.
+        Raises JobError if it is open, and StoreError; what is left then is deleted by a later
+        `collect`.
         """
+        if job.state.is_open:
+            raise JobError(f"{job.id} is {job.state}: it cannot be deleted")
         await self._delete_job(job)
         await self._pictures.release(job.request.picture, job.id)
         for result in job.results:
@@ -121,14 +127,18 @@ class Retention:
 
     async def _plan(self) -> list[Item]:
         inventory = await self._inventory()
-        # A wall clock that jumps forward must not make jobs look old.
-        now = min(self._clock.now(), self._clock.wall())
+        # A clock that jumped forward must not make jobs look old. The lease was just written, and
+        # its time is the server's.
+        now = min(self._clock.now(), self._clock.wall(), inventory.lease_at + SLACK_S)
         return await self._background.read(plan, inventory, self._policy, now)
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock.now(), UTC).date()
 
     def _read(self, job: str) -> JobRecord | None:
+        """A job's record; called in threads. The store's is not repaired while the job is open."""
+        if (there := self._book.open.get(job)) is not None:
+            return there
         found = read_job(self._store, job)
         return found[0] if found else None
 
@@ -147,11 +157,19 @@ class Retention:
         planned, deleted = await self._plan(), list[Item]()
         pictures = [item.name for item in planned if item.kind is Kind.PICTURE]
         await self._pictures.forget_older(pictures)
+        failed = 0  # batches without a success since the last with one
         for kind, group in groupby(planned, key=lambda item: item.kind):
             items = list(group)
             for start in range(0, len(items), LANES):
                 batch = items[start : start + LANES]
-                deleted += compress(batch, await asyncio.gather(*map(deletions[kind], batch)))
+                gone = await asyncio.gather(*(_attempt(deletions[kind], item) for item in batch))
+                deleted += (
+                    item for item, is_gone in zip(batch, gone, strict=True) if is_gone is True
+                )
+                errors = [each for each in gone if isinstance(each, StoreError)]
+                failed = failed + 1 if len(errors) == len(batch) else 0
+                if failed == FAILED_BATCHES:
+                    raise errors[0]
         await self._background.call(merge_deleted, self._store, self._today())
         await self._background.call(self._store.sweep)
         return freed(deleted)
@@ -159,7 +177,7 @@ class Retention:
     async def _delete_expired(self, item: Item) -> bool:
         job, known = await self._book.read(item.name), self._known.get(item.name)
         # Meanwhile it may have been deleted, and submitted again.
-        if job is None or known is None or facts_of(job) != known[1]:
+        if job is None or known is None or not is_same(facts_of(job), known[1]):
             return False
         await self._delete_job(job)
         return True
@@ -200,7 +218,17 @@ class Retention:
         """Whether an open job has the clip, or waits for it."""
         if clip in self._dispatcher.clips:
             return True
+        result = result or self._finished.in_memory(clip)
         if result is None:
             return False
         jobs = self._book.open.of_picture(result.request.picture)
         return any(job.wants(result.request) for job in jobs)
+
+
+async def _attempt(delete: Callable[[Item], Awaitable[bool]], item: Item) -> bool | StoreError:
+    """Delete an item; an object that cannot be deleted keeps no others from it."""
+    try:
+        return await delete(item)
+    except StoreError as error:
+        log.warning("%s %s cannot be deleted: %s", item.kind, item.name, error)
+        return error

@@ -83,13 +83,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def in_short(error: BaseException) -> str:
-    """An exception on one line: what it says, where it was raised, and what caused it."""
+def in_short(error: BaseException, causes: int = 5) -> str:
+    """An exception on one line: what it says, where it was raised, and what caused it.
+
+    causes: how many at most, since an error may be its own cause.
+    """
     frames = traceback.extract_tb(error.__traceback__)[-FRAMES:]
     places = " < ".join(f"{f.filename}:{f.lineno} in {f.name}" for f in reversed(frames))
     text = f"{type(error).__name__}: {error}" + (f" ({places})" if places else "")
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return f"{text}; after {in_short(cause)}" if cause is not None else text
+    if cause is None or not causes:
+        return text
+    return f"{text}; after {in_short(cause, causes - 1)}"
 
 
 def _shown(name: str, value: str) -> str:

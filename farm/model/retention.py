@@ -64,6 +64,11 @@ def facts_of(job: JobRecord) -> Facts:
     )
 
 
+def is_same(facts: Facts, listed: Facts) -> bool:
+    """Whether a job is still the one that was listed, whose end is no earlier than its record."""
+    return facts._replace(ended_at=listed.ended_at) == listed and facts.ended_at is not None
+
+
 class Item(NamedTuple):
     """Something that may be deleted as a whole."""
 
@@ -96,6 +101,7 @@ class Inventory:
     checkpoints: defaultdict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     markers: defaultdict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     claims: list[Entry] = field(default_factory=list)
+    lease_at: float = 0.0  # when the store's lease was last written, by the server's clock
     committed: set[str] = field(default_factory=set)  # attempts that `doubtful` clips' records name
 
     def doubtful(self) -> list[str]:

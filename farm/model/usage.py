@@ -43,9 +43,12 @@ ByDay = dict[tuple[date, str], Usage]  # by day and tenant
 
 
 def end_ms(job: JobRecord) -> int:
-    """When a job ended, in milliseconds since 1970; a time that no calendar has counts as 1970."""
-    assert job.finished_at is not None, f"{job.id} is open"
-    return round(job.finished_at * 1000) if 0 <= job.finished_at < LAST_S else 0
+    """When a job ended, in milliseconds since 1970; a time that no calendar has counts as 1970.
+
+    Records that earlier versions repaired may lack the time: they count from when they were made.
+    """
+    at = job.created_at if job.finished_at is None else job.finished_at
+    return int(at * 1000) if 0 <= at < LAST_S else 0
 
 
 def day_of(job: JobRecord) -> date:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from farm.errors import UnreadableError
 from farm.model.job import ClipResult, JobRecord
@@ -15,6 +16,7 @@ from farm.store.keys import (
     CLIPS,
     EVENTS,
     JOBS,
+    LEASE,
     PICTURES,
     PREVIEWS,
     TENANTS,
@@ -34,6 +36,7 @@ from farm.store.keys import (
 from farm.store.protocol import Entry
 from farm.store.records import parse_record
 
+READERS = 16  # records that are read at once
 Known = dict[str, tuple[Entry, Facts]]  # finished jobs, by id: their records' entries, and facts
 
 
@@ -55,6 +58,7 @@ def take_inventory(
     for prefix in (EVENTS, USES, TENANTS, ANSWERS, JOBS):
         _group(store, prefix, owner_of, found.own)
     found.jobs = _read_jobs(found, read_job, known)
+    found.lease_at = max((entry.written_at for entry in store.entries(LEASE)), default=0.0)
     for clip in found.doubtful():
         found.committed |= _committed(store, clip, found)
     return found
@@ -86,17 +90,20 @@ def _read_jobs(
     found.recorded = {job for key in records if (job := job_of(key))}
     for gone in known.keys() - found.recorded:
         del known[gone]
+    new = [job for job in found.recorded if known.get(job, (None,))[0] != records[job_key(job)]]
+    with ThreadPoolExecutor(READERS) as threads:
+        for job, record in zip(new, threads.map(read_job, new), strict=True):
+            known.pop(job, None)
+            if record is not None:
+                known[job] = records[job_key(job)], facts_of(record)
     facts = []
-    for job in sorted(found.recorded):
-        entry = records[job_key(job)]
-        if job not in known or known[job][0] != entry:
-            record = read_job(job)
-            if record is None:
-                continue
-            known[job] = entry, facts_of(record)
-        facts.append(known[job][1])
-        if facts[-1].ended_at is None:
+    for job in sorted(known):
+        entry, each = known[job]
+        if each.ended_at is None:
             del known[job]  # its waiting clips may be many, and it changes
+        else:  # a clock that was wrong when the job ended must not make it look old
+            each = each._replace(ended_at=max(each.ended_at, entry.written_at))
+        facts.append(each)
     return facts
 
 

@@ -86,6 +86,10 @@ class Pictures:
             raise PictureMissingError(f"the picture {digest} is not in the store")
         self._known[digest] = None
 
+    async def size(self, digest: str) -> int:
+        """The bytes of a picture in the store; 0 if there is none. Raises StoreError."""
+        return await self._background.read(self._store.size, picture_key(digest)) or 0
+
     def doubt(self, digest: str) -> None:
         """Compare a picture with its stored copy when it is submitted again."""
         self._known.pop(digest, None)

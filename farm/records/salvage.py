@@ -134,4 +134,6 @@ def _salvaged(job: str, tenant: str | None, data: bytes, error: str) -> JobRecor
     if "tenant" not in fields:
         return None
     fields |= {"state": State.FAILED, "error": error, "schema_version": SCHEMA}
-    return JobRecord.model_validate({"finished_at": now} | fields, extra="allow")
+    if fields.get("finished_at") is None:  # it was open
+        fields["finished_at"] = now
+    return JobRecord.model_validate(fields, extra="allow")

@@ -6,7 +6,8 @@ a job that is found in several places is counted once.
 """
 
 from collections.abc import Callable, Iterator
-from datetime import date
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, time
 
 from pydantic import Field
 
@@ -26,6 +27,9 @@ from farm.store.keys import (
 )
 from farm.store.quarantine import get_record
 from farm.store.records import R, Record, parse_record
+
+READERS = 16  # records that are read at once
+SKEW_S = 24 * 3600.0  # that a record may seem to be written before its job ended
 
 
 class DeletedJob(Record):
@@ -83,8 +87,11 @@ def read_usage(
     read_job: reads a job's record; None if it is gone, or cannot be read.
     """
     # In this order: a job that is deleted, or merged, meanwhile is found twice, and not never.
-    found = map(read_job, filter(None, map(job_of, store.list(JOBS))))
-    jobs = {_note_key(job): job for job in found if job and job.finished_at is not None}
+    earliest = datetime.combine(since, time(), UTC).timestamp() - SKEW_S
+    names = [job_of(entry.key) for entry in store.entries(JOBS) if entry.written_at >= earliest]
+    with ThreadPoolExecutor(READERS) as threads:
+        found = list(threads.map(read_job, filter(None, names)))
+    jobs = {_note_key(job): job for job in found if job and not job.state.is_open}
     notes = dict(_read_all(store, DeletedJob, deleted_job_of))
     used, merged = ByDay(), set[str]()
     for _, total in _read_all(store, DayUsage, is_day_usage_key):

@@ -139,8 +139,10 @@ def check_token() -> None:
 
 def live_nodes() -> list[Node]:
     """The cluster's live nodes, with their total resources."""
-    # Ray has no public call for the nodes that `ray drain-node`, or its autoscaler, takes away.
-    leaving = ray._private.state.state.get_draining_nodes()
+    # Ray has no public call for the nodes that `ray drain-node`, or its autoscaler, takes away. A
+    # version without this one leaves their workers alone until they die.
+    ask = getattr(ray._private.state.state, "get_draining_nodes", dict)
+    leaving: dict[str, int] = ask()
     nodes = [(node["NodeID"], node["Resources"]) for node in ray.nodes() if node["Alive"]]
     return [
         Node(name, int(has.get("GPU", 0)), float(has.get("CPU", 0)), name in leaving)

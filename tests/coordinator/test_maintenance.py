@@ -13,6 +13,7 @@ from farm.scheduling.placement import Node
 from farm.scheduling.state import Fault
 from farm.store.keys import checkpoint_key
 from farm.workers.protocol import WorkerLeft
+from tests.model.test_job import job as job_of
 from tests.support.core import Core, fail, run
 
 
@@ -94,6 +95,20 @@ def test_workers_follow_demand(tmp_path: Path) -> None:
         await placed(core, "a", "b")
         assert core.workers.slots == {}
         assert [count for _, count in core.workers.asked] == [0, 1, 0]
+
+    run(tmp_path, test)
+
+
+def test_no_nodes_are_asked_for_that_a_tenant_may_not_use(tmp_path: Path) -> None:
+    async def test(core: Core) -> None:
+        core.new_maintenance(elastic={"CPU": 1.0}, max_gpus={"capped": 2})
+        for number in range(5):
+            params = job_of().request.params.model_copy(update={"seed": number})
+            request = job_of().request.model_copy(update={"params": params})
+            tenant = "capped" if number < 4 else "other"
+            await core.admit(f"job-{number}", tenant, request=request)
+        await placed(core)
+        assert core.workers.asked == [({"CPU": 1.0}, 3)]
 
     run(tmp_path, test)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farm.client.http_remote import RETRYABLE
-from farm.coordinator.quotas import COUNT_S, Quotas
+from farm.coordinator.quotas import COUNT_S, RECORDS, Quotas
 from farm.coordinator.reports import TaskDone, TaskFailed
 from farm.errors import QuotaError, RequestError
 from farm.ingress.errors import api_error
@@ -22,7 +22,7 @@ from farm.workers.faults import TaskError
 from tests.coordinator.test_retention import PICTURES, asked, finish, render
 from tests.model.test_job import job as job_of
 from tests.support.core import Core, ManualClock, run
-from tests.support.inline_farm import coordinator, inline
+from tests.support.inline_farm import coordinator, inline, parts
 
 __all__ = ["inline"]
 
@@ -38,15 +38,20 @@ class Alone:
         self.used: ByDay = {}
         self.stored: dict[str, int] = {}
         self.counts = 0
-        arguments = self.clock, self.open, self._usage, self._count
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        arguments = self.clock, self.open, self._usage, self._count, self._size
         self.quotas = Quotas(load_settings(**settings), *arguments)
 
     async def _usage(self, since: date) -> ByDay:
         return {key: used for key, used in self.used.items() if key[0] >= since}
 
+    async def _size(self, picture: str) -> int:
+        return 100
+
     async def _count(self) -> dict[str, int]:
         self.counts += 1
-        await asyncio.sleep(0.01)
+        await self.go_on.wait()
         return dict(self.stored)
 
 
@@ -135,21 +140,58 @@ def test_tasks_are_charged_whether_they_succeed_or_not(tmp_path: Path) -> None:
 def test_room_is_counted_anew_before_anybody_is_refused_but_not_each_time() -> None:
     async def test() -> None:
         alone = Alone(max_stored_bytes={"acme": 1000})
-        await alone.quotas.check_room("other")
-        assert alone.counts == 0  # nobody asked for what is unlimited
         alone.stored = {"acme": 1000, "other": 10**9}
+        await alone.quotas.check_room("acme")
+        assert alone.counts == 0  # it is not known yet
+        await alone.quotas.count()
+        await alone.quotas.check_room("other")  # which is not limited
+        alone.clock.time += COUNT_S
         with pytest.raises(QuotaError, match=r"'acme' has stored 1.0 kB, and may store 1.0 kB"):
             await alone.quotas.check_room("acme")
+        assert alone.counts == 2
         alone.stored = {"acme": 500}  # some jobs were deleted
         with pytest.raises(QuotaError):
             await alone.quotas.check_room("acme")
         alone.clock.time += COUNT_S
-        await alone.quotas.check_room("acme")
-        await alone.quotas.check_room("acme")
-        assert alone.counts == 2
-        many = Alone(max_stored_bytes={"*": 1000})
-        await asyncio.gather(*(many.quotas.check_room(f"tenant-{n}") for n in range(50)))
-        assert many.counts == 1
+        await asyncio.gather(*(alone.quotas.check_room("acme") for _ in range(50)))
+        assert alone.counts == 3
+
+    asyncio.run(test())
+
+
+def test_whoever_has_room_waits_for_no_count() -> None:
+    async def test() -> None:
+        alone = Alone(max_stored_bytes={"*": 1000})
+        alone.stored = {"full": 1000}
+        await alone.quotas.count()
+        alone.clock.time += COUNT_S
+        alone.go_on.clear()
+        full = asyncio.create_task(alone.quotas.check_room("full"))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(alone.quotas.check_room("other"), 1)
+        assert not full.done()
+        alone.go_on.set()
+        with pytest.raises(QuotaError):
+            await full
+
+    asyncio.run(test())
+
+
+def test_what_comes_between_two_counts_counts() -> None:
+    async def test() -> None:
+        alone = Alone(max_stored_bytes={"acme": 1_000_000})
+        await alone.quotas.count()
+        for number in range(2):  # of one picture
+            await alone.quotas.count_job(job_of(id=f"job-{number}", tenant="acme"))
+        assert alone.quotas._stored_by("acme") == 2 * RECORDS + 100
+        alone.go_on.clear()
+        counting = asyncio.create_task(alone.quotas.count())
+        await asyncio.sleep(0)
+        await alone.quotas.count_job(job_of(id="job-2", tenant="acme"))
+        alone.stored = {"acme": 5}
+        alone.go_on.set()
+        await counting
+        assert alone.quotas._stored_by("acme") == RECORDS + 100 + 5
 
     asyncio.run(test())
 
@@ -167,13 +209,19 @@ def test_a_farm_with_quotas(tmp_path: Path, inline: None) -> None:
             "max_gpu_seconds": {"busy": 1e-9},
         }
         async with coordinator(tmp_path, **quotas) as farm:
-            first = await render(farm, "acme")
-            assert first.state is State.COMPLETED
-            assert first.results[0].bytes == sum(
-                (tmp_path / key).stat().st_size for key in first.results[0].artifact_keys()
+            quotas_of = (await parts(farm)).quotas
+            while quotas_of._stale_at is None:
+                await asyncio.sleep(0.01)
+            first = await farm.submit(asked("acme", idempotency_key="a"), PICTURES[0])
+            done = await finish(farm, first.job.id)
+            assert done.results[0].bytes == sum(
+                (tmp_path / key).stat().st_size for key in done.results[0].artifact_keys()
             )
             with pytest.raises(QuotaError, match="delete some of its jobs"):
                 await farm.submit(asked("acme", 1), PICTURES[0])
+            # A call that is repeated, because its answer was lost, is answered.
+            again = await farm.submit(asked("acme", idempotency_key="a"), PICTURES[0])
+            assert again.job.id == first.job.id
             await render(farm, "other", 1)
             waits = (await farm.submit(asked("busy", 3), PICTURES[0])).job
             while not (view := await farm.show(waits.id)).progress.blocked:

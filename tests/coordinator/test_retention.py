@@ -77,7 +77,7 @@ def age(folder: Path, by_s: float = 30 * 3600.0) -> None:
     """Make all objects look as if they had been written long ago."""
     then = time.time() - by_s
     for path in folder.rglob("*"):
-        if path.is_file():
+        if path.is_file() and path.name not in FARMS_OWN:
             os.utime(path, (then, then))
 
 
@@ -245,12 +245,18 @@ async def _live(
         needed = set[str]().union(*(needed_by(job, folder) for job in jobs))
         assert {key for key in objects(folder) if not key.startswith("idempotency/")} == needed
     async with coordinator(folder, keep_bytes=0) as farm:
-        used = [*rows(await farm.usage())]
+        used = await _usage(farm)
         planned, before = await farm.garbage(), taken_up(folder)
         assert await farm.collect_garbage() == planned
         assert before - taken_up(folder) == sum(row.bytes for row in planned)
         assert objects(folder) == set()
-        assert [*rows(await farm.usage())] == used  # although all jobs are deleted
+        assert await _usage(farm) == used  # although all jobs are deleted
+
+
+async def _usage(farm: Coordinator) -> list[dict[str, Any]]:
+    """GPU seconds are sums in another order each time."""
+    table = rows(await farm.usage())
+    return [row | {"gpu_seconds": pytest.approx(row["gpu_seconds"], abs=0.01)} for row in table]
 
 
 async def _call(farm: Coordinator, call: str, tenant: str, number: int, picture: int) -> None:

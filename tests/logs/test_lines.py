@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from farm.background import Background
 from farm.caller import Caller, called_by, is_request_id, name_of, this_caller
 from farm.logs import LogFormat, OneLine, bound, fields_now
+from farm.logs.lines import in_short
 
 SECRET = "correct-horse-battery"
 
@@ -119,3 +120,9 @@ def test_programs_have_ids_of_their_own_and_bounded_names() -> None:
     assert re.fullmatch(r"[\w.@-]+", one.client)
     assert name_of("::1") == "::1"
     assert name_of("a\nb" * 99) == ("a_b" * 99)[:80]
+
+
+def test_an_error_that_is_its_own_cause_is_shown() -> None:
+    error = ValueError("round and round")
+    error.__cause__ = error
+    assert in_short(error).startswith("ValueError: round and round; after ValueError")

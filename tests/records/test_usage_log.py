@@ -1,5 +1,6 @@
 """What tenants used, however many of their jobs were deleted, and wherever that was cut off."""
 
+import math
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from farm.errors import StoreError
 from farm.model.job import JobRecord, State
-from farm.model.usage import COLUMNS, Usage, rows
+from farm.model.usage import COLUMNS, LAST_S, Usage, rows
 from farm.records.salvage import read_job
 from farm.records.usage_log import merge_deleted, note_deleted, read_usage
 from farm.store.keys import job_key
@@ -92,7 +93,14 @@ def test_a_day_of_two_tenants(tmp_path: Path) -> None:
     assert [*records.usage(date(2026, 11, 29))] == [(date(2026, 11, 29), "acme")]
 
 
-@pytest.mark.parametrize("at", [0.0, DAY_S - 0.001, -5.0, 1e30])  # damage, or a clock gone mad
+def test_the_last_moment_of_all_calendars_is_in_one(tmp_path: Path) -> None:
+    (found,) = Records(tmp_path, [ended(LAST_S - 1e-4, "acme", State.COMPLETED)]).usage()
+    assert found == (date(9999, 12, 31), "acme")
+
+
+@pytest.mark.parametrize(
+    "at", [0.0, DAY_S - 0.001, -5.0, 1e30, math.inf]
+)  # damage, or a clock gone mad
 def test_days_are_those_of_utc(tmp_path: Path, at: float) -> None:
     assert [*Records(tmp_path, [ended(at, "acme", State.COMPLETED)]).usage()] == [(FIRST, "acme")]
 

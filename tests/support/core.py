@@ -137,6 +137,10 @@ async def none_stored() -> dict[str, int]:
     return {}
 
 
+async def no_size(_: str) -> int:
+    return 0
+
+
 class Core:
     """Book, sharing, scheduler, dispatcher and maintenance; `step` is one turn of the loop."""
 
@@ -172,7 +176,8 @@ class Core:
             lambda: self.write_error,
             self.clock,
         )
-        self.quotas = Quotas(load_settings(), self.clock, self.book.open, no_usage, none_stored)
+        stored = no_usage, none_stored, no_size
+        self.quotas = Quotas(load_settings(), self.clock, self.book.open, *stored)
         self.held: dict[str, str] = {}  # tenants whose jobs wait, and why
         self.maintenance = self.new_maintenance()
 
