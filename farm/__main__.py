@@ -147,7 +147,7 @@ def _add_commands_here(subparsers: Any) -> None:
         help="from YYYY-MM-DD on, in UTC",
     )
     audit.add_argument(
-        "--tenant", metavar="T", help="only what this tenant did, or was done to its jobs"
+        "--tenant", metavar="T", help="only what a tenant did, or what was done to its jobs"
     )
     doctor = command(
         "doctor", commands.doctor, "check what a farm needs on this machine, with or without a farm"
