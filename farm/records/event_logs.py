@@ -14,8 +14,8 @@ from typing import Any
 
 from farm.background import Background
 from farm.errors import StoreError
-from farm.model.job import LOG_PAGE, LogEntry
-from farm.records.salvage import log_keys, read_part
+from farm.model.job import LOG_PAGE, Event, JobRecord, LogEntry, State
+from farm.records.salvage import last_entry, log_keys, read_part
 from farm.store import Store
 from farm.store.keys import events_key, last_entry_of
 
@@ -26,6 +26,7 @@ PARTS = 32  # a growing log with this many parts is compacted
 FULL = 2**18  # a part of this many bytes is left as it is when its log is compacted
 LEFT = 4  # a finished log with more parts than this is compacted once more
 THREADS = 16  # for writing, and as many for reading
+ENDS = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL, State.CANCELLED: Event.STOPPED}
 
 
 @dataclass
@@ -104,6 +105,15 @@ class EventLogs:
             self._changed(job)
             if len(growing.parts) >= PARTS:
                 await self._compact(job, growing)
+
+    async def add_end(self, job: JobRecord) -> None:
+        """Log a job's end, if its coordinator was killed before it had. Raises StoreError."""
+        last = await self._threads.call(last_entry, self._store, job.id)
+        entries = await self.entries(job.id, max(0, last - 1))
+        if not entries or entries[-1].data.get("state") != job.state:
+            error = {"error": job.error} if job.error else {}
+            self.add(job.id, ENDS[job.state], {"state": job.state} | error)
+            await self.close(job.id)
 
     async def close(self, job: str) -> None:
         """Write the last entries of a finished job's log, and compact it."""

@@ -241,6 +241,7 @@ class JobBook:
         if stored is None or not stored[0].state.is_open:
             if stored is not None:
                 await self._ended(stored[0])
+                await self.logs.add_end(stored[0])
             # The job is finished, or was never written and therefore never acknowledged.
             await self._background.call(self._store.delete, open_key(name))
             return None

@@ -347,3 +347,30 @@ def test_a_job_is_not_created_while_it_is_deleted_and_another_is(
         assert stored.tenant == "other"
 
     with_book(store, test)
+
+
+@pytest.mark.parametrize("logged", [True, False])
+@pytest.mark.parametrize("state", [State.COMPLETED, State.FAILED, State.CANCELLED])
+def test_an_end_that_was_stored_but_not_logged_is_logged_once(
+    tmp_path: Path, state: State, logged: bool
+) -> None:
+    """Its coordinator was killed right after it had stored the end."""
+    events = {State.COMPLETED: Event.COMPLETE, State.FAILED: Event.FAIL}
+    error = "it broke" if state is State.FAILED else None
+
+    async def killed(booked: Booked) -> None:
+        booked.put("a", state, error=error)
+        booked.store.put(open_key("a"), b"")
+        if logged:
+            await booked.book.logs.add_end(job(state, id="a", error=error))
+
+    async def restarted(booked: Booked) -> None:
+        await booked.book.recover()
+        (entry,) = await booked.book.logs.entries("a", 0)
+        assert entry.event == events.get(state, Event.STOPPED)
+        assert entry.data == {"state": state} | ({"error": error} if error else {})
+        assert not booked.store.exists(open_key("a"))
+
+    store = LocalStore(str(tmp_path))
+    with_book(store, killed)
+    with_book(store, restarted, fence=2)
