@@ -112,13 +112,12 @@ class Coordinator(Answering, FarmApi):
         with parts.admission.room_for(job):
             if submission.idempotency_key is not None:
                 job = await parts.intake.once(job, submission.idempotency_key)
-            if await parts.book.read(job.id) is None:  # not a call that is repeated
-                await parts.quotas.check_room(job.tenant)
+            await parts.quotas.check_room(job)
             async with parts.pictures.kept(digest, picture):
                 job, new = await parts.book.create(job)
         if new:
-            await parts.quotas.count_job(job)
             await parts.sharing.admit(job)
+            await parts.quotas.count_job(job)
         return await self.show(job.id)
 
     @reads

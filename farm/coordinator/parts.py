@@ -101,9 +101,8 @@ async def make_parts(
     retention = Retention(
         policy, store, background, clock, book, pictures, finished, dispatcher, intake
     )
-    quotas = Quotas(
-        settings, clock, book.open, retention.usage, retention.stored_bytes, pictures.size
-    )
+    usage, stored_bytes = retention.usage, retention.stored_bytes
+    quotas = Quotas(settings, clock, book.open, usage, stored_bytes, pictures.size, book.read)
     maintenance = Maintenance(
         settings, workers, scheduler, dispatcher, sharing, book, quotas.held, clock
     )

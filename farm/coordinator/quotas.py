@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime
 
 from farm.clock import Clock
@@ -39,14 +40,16 @@ class Quotas:
         read_usage: Callable[[date], Awaitable[ByDay]],
         count_stored: Callable[[], Awaitable[Mapping[str, int]]],
         size_of: Callable[[str], Awaitable[int]],
+        read_job: Callable[[str], Awaitable[JobRecord | None]],
     ) -> None:
         """read_usage: reads what tenants used from a day on, in jobs that have ended.
 
         count_stored: counts the bytes that each tenant has stored. size_of: the bytes of a picture.
+        read_job: reads a job's record; None if there is none.
         """
         self._settings, self._clock, self._open = settings, clock, open_jobs
         self._read_usage, self._count_stored = read_usage, count_stored
-        self._size_of = size_of
+        self._size_of, self._read_job = size_of, read_job
         self._day = self._today()
         self._used = defaultdict[str, float](float)  # GPU seconds by tenant
         self._stored = Counter[str]()  # bytes by tenant, when last counted
@@ -90,13 +93,16 @@ class Quotas:
             if limit is not None and self._used[tenant] >= limit
         }
 
-    async def check_room(self, tenant: str) -> None:
-        """Raise QuotaError if a tenant has stored all that it may, or StoreError.
+    async def check_room(self, job: JobRecord) -> None:
+        """Raise QuotaError if a new job's tenant has stored all that it may, or StoreError.
 
-        Until all that is stored was first counted, nobody is refused.
+        Until all that is stored was first counted, nobody is refused. A job that was accepted
+        before is not new: its call is only repeated.
         """
-        limit = self._settings.stored_bytes_of(tenant)
+        tenant, limit = job.tenant, self._settings.stored_bytes_of(job.tenant)
         if limit is None or self._stale_at is None or self._stored_by(tenant) < limit:
+            return
+        if await self._read_job(job.id) is not None:
             return
         if self._clock.monotonic() >= self._again_at:
             await self.count()  # some jobs may have been deleted
@@ -133,14 +139,15 @@ class Quotas:
             self._stale_at = now + STALE_S
 
     async def count_job(self, job: JobRecord) -> None:
-        """Count a new job, with its picture. Raises StoreError."""
+        """Count a new job, with its picture. If that cannot be sized now, the next count has it."""
         if self._settings.stored_bytes_of(job.tenant) is None:
             return
         self._since[job.tenant] += RECORDS
         picture = job.tenant, job.request.picture
         if picture not in self._pictures:
             self._pictures.add(picture)
-            self._since[job.tenant] += await self._size_of(job.request.picture)
+            with suppress(StoreError):
+                self._since[job.tenant] += await self._size_of(job.request.picture)
 
     def count_event(self, event: ClipEvent) -> None:
         """Count the bytes of a clip that was rendered, for each tenant that has it."""

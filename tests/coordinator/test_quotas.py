@@ -10,9 +10,9 @@ import pytest
 from farm.client.http_remote import RETRYABLE
 from farm.coordinator.quotas import COUNT_S, RECORDS, Quotas
 from farm.coordinator.reports import TaskDone, TaskFailed
-from farm.errors import QuotaError, RequestError
+from farm.errors import QuotaError, RequestError, StoreError
 from farm.ingress.errors import api_error
-from farm.model.job import State
+from farm.model.job import JobRecord, State
 from farm.model.plan import Kind
 from farm.model.usage import ByDay, Usage
 from farm.records.open_jobs import OpenJobs
@@ -37,17 +37,23 @@ class Alone:
         self.clock.time = NOON
         self.used: ByDay = {}
         self.stored: dict[str, int] = {}
-        self.counts = 0
+        self.counts, self.trouble = 0, False
+        self.jobs: dict[str, JobRecord] = {}
         self.go_on = asyncio.Event()
         self.go_on.set()
-        arguments = self.clock, self.open, self._usage, self._count, self._size
-        self.quotas = Quotas(load_settings(**settings), *arguments)
+        calls = self._usage, self._count, self._size, self._read
+        self.quotas = Quotas(load_settings(**settings), self.clock, self.open, *calls)
 
     async def _usage(self, since: date) -> ByDay:
         return {key: used for key, used in self.used.items() if key[0] >= since}
 
     async def _size(self, picture: str) -> int:
+        if self.trouble:
+            raise StoreError("no answer")
         return 100
+
+    async def _read(self, job: str) -> JobRecord | None:
+        return self.jobs.get(job)
 
     async def _count(self) -> dict[str, int]:
         self.counts += 1
@@ -141,19 +147,19 @@ def test_room_is_counted_anew_before_anybody_is_refused_but_not_each_time() -> N
     async def test() -> None:
         alone = Alone(max_stored_bytes={"acme": 1000})
         alone.stored = {"acme": 1000, "other": 10**9}
-        await alone.quotas.check_room("acme")
+        await alone.quotas.check_room(job_of(tenant="acme"))
         assert alone.counts == 0  # it is not known yet
         await alone.quotas.count()
-        await alone.quotas.check_room("other")  # which is not limited
+        await alone.quotas.check_room(job_of(tenant="other"))  # which is not limited
         alone.clock.time += COUNT_S
         with pytest.raises(QuotaError, match=r"'acme' has stored 1.0 kB, and may store 1.0 kB"):
-            await alone.quotas.check_room("acme")
+            await alone.quotas.check_room(job_of(tenant="acme"))
         assert alone.counts == 2
         alone.stored = {"acme": 500}  # some jobs were deleted
         with pytest.raises(QuotaError):
-            await alone.quotas.check_room("acme")
+            await alone.quotas.check_room(job_of(tenant="acme"))
         alone.clock.time += COUNT_S
-        await asyncio.gather(*(alone.quotas.check_room("acme") for _ in range(50)))
+        await asyncio.gather(*(alone.quotas.check_room(job_of(tenant="acme")) for _ in range(50)))
         assert alone.counts == 3
 
     asyncio.run(test())
@@ -166,13 +172,27 @@ def test_whoever_has_room_waits_for_no_count() -> None:
         await alone.quotas.count()
         alone.clock.time += COUNT_S
         alone.go_on.clear()
-        full = asyncio.create_task(alone.quotas.check_room("full"))
+        full = asyncio.create_task(alone.quotas.check_room(job_of(tenant="full")))
         await asyncio.sleep(0)
-        await asyncio.wait_for(alone.quotas.check_room("other"), 1)
+        await asyncio.wait_for(alone.quotas.check_room(job_of(tenant="other")), 1)
         assert not full.done()
         alone.go_on.set()
         with pytest.raises(QuotaError):
             await full
+
+    asyncio.run(test())
+
+
+def test_a_call_that_is_repeated_is_not_refused_and_a_silent_store_harms_nobody() -> None:
+    async def test() -> None:
+        alone = Alone(max_stored_bytes={"acme": 1000})
+        alone.stored = {"acme": 1000}
+        await alone.quotas.count()
+        alone.jobs["job-1"] = job_of(tenant="acme")
+        await alone.quotas.check_room(alone.jobs["job-1"])
+        alone.trouble = True
+        await alone.quotas.count_job(job_of(tenant="acme"))
+        assert alone.quotas._stored_by("acme") == 1000 + RECORDS
 
     asyncio.run(test())
 

@@ -176,7 +176,7 @@ class Core:
             lambda: self.write_error,
             self.clock,
         )
-        stored = no_usage, none_stored, no_size
+        stored = no_usage, none_stored, no_size, self.book.read
         self.quotas = Quotas(load_settings(), self.clock, self.book.open, *stored)
         self.held: dict[str, str] = {}  # tenants whose jobs wait, and why
         self.maintenance = self.new_maintenance()
