@@ -52,7 +52,7 @@ class FaultyProxy:
         if not self._open:
             writer.transport.abort()
             return
-        with suppress(OSError):
+        with suppress(OSError, asyncio.CancelledError):
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._server)
             self._connections |= {writer, to_server}
             pumps = self._pump(reader, to_server), self._pump(from_server, writer)
