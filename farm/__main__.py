@@ -22,13 +22,8 @@ from farm.settings import known_secrets, load_settings
 from svd_engine.command_line import STATUSES, Parser, one_line
 
 DEMO = "demo/store"  # the store that `make demo` leaves behind
-STORED = (
-    "jobs",
-    "show",
-    "logs",
-    "usage",
-    "gc",
-)  # commands that can read a store without a running farm
+# The commands that can read a store without a running farm; of `gc`, only the dry run.
+STORED = ("jobs", "show", "logs", "usage", "gc")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,13 +134,7 @@ def _add_commands_here(subparsers: Any) -> None:
     audit = command(
         "audit", commands.audit, "show who changed what, in the running farm's store or in --store"
     )
-    audit.add_argument(
-        "--since",
-        type=commands.day,
-        default=FIRST_DAY,
-        metavar="DAY",
-        help="from YYYY-MM-DD on, in UTC",
-    )
+    _add_since(audit)
     audit.add_argument(
         "--tenant", metavar="T", help="only what a tenant did, or what was done to its jobs"
     )
@@ -157,6 +146,16 @@ def _add_commands_here(subparsers: Any) -> None:
     )
     doctor.add_argument("--job", metavar="JOB", help="with this job's record, log and clips in it")
     doctor.add_argument("--yes", action="store_true", help="write it without asking")
+
+
+def _add_since(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--since",
+        type=commands.day,
+        default=FIRST_DAY,
+        metavar="DAY",
+        help="from YYYY-MM-DD on, in UTC",
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
@@ -172,13 +171,7 @@ def _add_options(parser: argparse.ArgumentParser, command: str) -> None:
             "--limit", type=int, default=100, metavar="N", help="list N jobs (default: 100)"
         )
     if command == "usage":
-        parser.add_argument(
-            "--since",
-            type=commands.day,
-            default=FIRST_DAY,
-            metavar="DAY",
-            help="from YYYY-MM-DD on, in UTC",
-        )
+        _add_since(parser)
     if command == "gc":
         parser.add_argument(
             "--dry-run", action="store_true", help="only show what would be deleted"

@@ -1,6 +1,7 @@
 """Clocks that adjustments of the wall clock do not affect: the uptime, and the farm's own clock."""
 
 import time
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,11 @@ from pydantic import BaseModel
 def uptime() -> float:
     """Seconds since the boot, including time asleep; it never goes backward."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def utc_day(seconds: float) -> date:
+    """The day, in UTC, of a time in seconds since 1970."""
+    return datetime.fromtimestamp(seconds, UTC).date()
 
 
 def boot() -> str:

@@ -9,9 +9,9 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import date
 
-from farm.clock import Clock
+from farm.clock import Clock, utc_day
 from farm.coordinator.clips import ClipEvent, Finished
 from farm.coordinator.reports import Report, TaskDone, TaskFailed
 from farm.errors import QuotaError, StoreError
@@ -169,4 +169,4 @@ class Quotas:
             self._used.clear()
 
     def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock.now(), UTC).date()
+        return utc_day(self._clock.now())

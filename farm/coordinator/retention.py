@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import partial
 from itertools import groupby
 
 from farm.background import Background
-from farm.clock import Clock
+from farm.clock import Clock, utc_day
 from farm.coordinator.dispatcher import Dispatcher
 from farm.coordinator.finished_clips import FinishedClips
 from farm.coordinator.intake import Intake
@@ -23,7 +23,6 @@ from farm.model.retention import (
     bytes_by_tenant,
     facts_of,
     freed,
-    is_same,
     plan,
 )
 from farm.model.usage import FIRST_DAY, ByDay
@@ -35,7 +34,7 @@ from farm.records.pictures import Pictures
 from farm.records.salvage import read_job
 from farm.records.usage_log import merge_deleted, note_deleted, read_usage
 from farm.store import Store
-from farm.store.keys import result_key
+from farm.store.keys import clip_of_attempt, result_key
 from farm.store.quarantine import get_record
 
 log = logging.getLogger("farm")
@@ -132,9 +131,6 @@ class Retention:
         now = min(self._clock.now(), self._clock.wall(), inventory.lease_at + SLACK_S)
         return await self._background.read(plan, inventory, self._policy, now)
 
-    def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock.now(), UTC).date()
-
     def _read(self, job: str) -> JobRecord | None:
         """A job's record; called in threads. The store's is not repaired while the job is open."""
         if (there := self._book.open.get(job)) is not None:
@@ -146,9 +142,9 @@ class Retention:
         deletions: dict[Kind, Callable[[Item], Awaitable[bool]]] = {
             Kind.JOB: self._delete_expired,
             Kind.CLIP: self._delete_unnamed_clip,
-            Kind.ARTIFACT: self._delete_artifacts,
+            Kind.ARTIFACT: self._delete_unless_rendered,
             Kind.PICTURE: lambda item: self._pictures.delete_unless_named(item.name),
-            Kind.CHECKPOINT: self._delete_checkpoints,
+            Kind.CHECKPOINT: self._delete_unless_rendered,
             Kind.CLAIM: lambda item: self._intake.forget_claim(item.name),
             Kind.LEFTOVER: lambda item: self._book.delete_leftovers(
                 item.name, [entry.key for entry in item.entries]
@@ -170,14 +166,14 @@ class Retention:
                 failed = failed + 1 if len(errors) == len(batch) else 0
                 if failed == FAILED_BATCHES:
                     raise errors[0]
-        await self._background.call(merge_deleted, self._store, self._today())
+        await self._background.call(merge_deleted, self._store, utc_day(self._clock.now()))
         await self._background.call(self._store.sweep)
         return freed(deleted)
 
     async def _delete_expired(self, item: Item) -> bool:
         job, known = await self._book.read(item.name), self._known.get(item.name)
         # Meanwhile it may have been deleted, and submitted again.
-        if job is None or known is None or not is_same(facts_of(job), known[1]):
+        if job is None or known is None or facts_of(job) != known[1]:
             return False
         await self._delete_job(job)
         return True
@@ -202,14 +198,9 @@ class Retention:
             return False
         return await self._finished.delete(clip, partial(self._is_wanted, clip, result), checked)
 
-    async def _delete_artifacts(self, item: Item) -> bool:
-        return await self._delete_unless_rendered(item, item.name.split("/")[1])
-
-    async def _delete_checkpoints(self, item: Item) -> bool:
-        return await self._delete_unless_rendered(item, item.name)
-
-    async def _delete_unless_rendered(self, item: Item, clip: str) -> bool:
-        if clip in self._dispatcher.clips:
+    async def _delete_unless_rendered(self, item: Item) -> bool:
+        """Delete an attempt's artifacts, or a clip's checkpoints."""
+        if (clip_of_attempt(item.name) or item.name) in self._dispatcher.clips:
             return False
         await self._background.call(clear, self._store, [entry.key for entry in item.entries])
         return True

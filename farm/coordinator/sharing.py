@@ -110,11 +110,7 @@ class Sharing:
         for job, clips in self._clips_of.items():
             record = self._book.open.get(job)
             if clips and record and record.state in (State.QUEUED, State.RUNNING):
-                if why:
-                    self._book.log_event(job, "blocked", why=why)
-                else:
-                    self._book.log_event(job, "unblocked")
-                self._publish(job)
+                self._log_blocked(job, why)
 
     def set_held(self, held: Mapping[str, str]) -> None:
         """Start no more tasks for the jobs of some tenants; `held` has the reason for each."""
@@ -123,14 +119,14 @@ class Sharing:
             record = self._book.open.get(job)
             if record and record.tenant in changed:
                 self.update_urgency(job)
-                self._log_held(record)
+                self._log_blocked(job, held.get(record.tenant, ""))
 
-    def _log_held(self, job: JobRecord) -> None:
-        if job.tenant in self.held:
-            self._book.log_event(job.id, "blocked", why=self.held[job.tenant])
+    def _log_blocked(self, job: str, why: str) -> None:
+        if why:
+            self._book.log_event(job, "blocked", why=why)
         else:
-            self._book.log_event(job.id, "unblocked")
-        self._publish(job.id)
+            self._book.log_event(job, "unblocked")
+        self._publish(job)
 
     # Views
 

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from farm.clock import utc_day
 from farm.store.records import SCHEMA, Record
 
 LONGEST = 200  # characters of a text that a caller chose
@@ -34,7 +35,7 @@ class AuditEntry(Record):
     @property
     def day(self) -> date:
         """The day on which it was answered, in UTC."""
-        return datetime.fromtimestamp(self.at, UTC).date()
+        return utc_day(self.at)
 
 
 def short(text: str) -> str:

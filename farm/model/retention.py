@@ -64,11 +64,6 @@ def facts_of(job: JobRecord) -> Facts:
     )
 
 
-def is_same(facts: Facts, listed: Facts) -> bool:
-    """Whether a job is still the one that was listed, whose end is no earlier than its record."""
-    return facts._replace(ended_at=listed.ended_at) == listed and facts.ended_at is not None
-
-
 class Item(NamedTuple):
     """Something that may be deleted as a whole."""
 

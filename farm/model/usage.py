@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 
+from farm.clock import utc_day
 from farm.model.job import JobRecord, State
 
 FIRST_DAY = date(1970, 1, 1)
@@ -53,7 +54,7 @@ def end_ms(job: JobRecord) -> int:
 
 def day_of(job: JobRecord) -> date:
     """The day, in UTC, on which a job ended."""
-    return datetime.fromtimestamp(end_ms(job) // 1000, UTC).date()
+    return utc_day(end_ms(job) // 1000)
 
 
 def rows(usage: ByDay) -> Iterator[dict[str, object]]:

@@ -2,11 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from farm.errors import UnreadableError
 from farm.model.job import ClipResult, JobRecord
 from farm.model.retention import Facts, Inventory, facts_of
+from farm.records.salvage import read_jobs
 from farm.store import Store
 from farm.store.keys import (
     ANSWERED,
@@ -36,7 +36,6 @@ from farm.store.keys import (
 from farm.store.protocol import Entry
 from farm.store.records import parse_record
 
-READERS = 16  # records that are read at once
 Known = dict[str, tuple[Entry, Facts]]  # finished jobs, by id: their records' entries, and facts
 
 
@@ -91,11 +90,10 @@ def _read_jobs(
     for gone in known.keys() - found.recorded:
         del known[gone]
     new = [job for job in found.recorded if known.get(job, (None,))[0] != records[job_key(job)]]
-    with ThreadPoolExecutor(READERS) as threads:
-        for job, record in zip(new, threads.map(read_job, new), strict=True):
-            known.pop(job, None)
-            if record is not None:
-                known[job] = records[job_key(job)], facts_of(record)
+    for job, record in zip(new, read_jobs(read_job, new), strict=True):
+        known.pop(job, None)
+        if record is not None:
+            known[job] = records[job_key(job)], facts_of(record)
     facts = []
     for job in sorted(known):
         entry, each = known[job]

@@ -5,6 +5,8 @@ keeps every field that is still readable.
 """
 
 import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +21,8 @@ from farm.store.keys import events_key, events_prefix, job_key, last_entry_of, o
 from farm.store.quarantine import Damaged, copy_aside, move_aside, read_record
 from farm.store.records import SCHEMA, parse_record
 from svd_engine.params import RenderDefaults, RenderParams
+
+READERS = 16  # records that are read at once by `read_jobs`
 
 
 def read_job(store: Store, job: str) -> tuple[JobRecord, str] | None:
@@ -45,6 +49,14 @@ def read_job(store: Store, job: str) -> tuple[JobRecord, str] | None:
     entry = LogEntry(job=job, seq=last, at=time.time(), event="fail", data=data)
     store.put(events_key(job, last), entry.model_dump_json().encode())
     return lost, store.put(key, lost.model_dump_json().encode(), if_match=stored.etag)
+
+
+def read_jobs(
+    read: Callable[[str], JobRecord | None], jobs: Iterable[str]
+) -> list[JobRecord | None]:
+    """Read many records by `read`, several at once, in the order of `jobs`."""
+    with ThreadPoolExecutor(READERS) as threads:
+        return list(threads.map(read, jobs))
 
 
 def read_log(store: Store, job: str, after: int) -> list[LogEntry]:

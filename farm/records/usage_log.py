@@ -6,7 +6,6 @@ a job that is found in several places is counted once.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time
 
 from pydantic import Field
@@ -14,6 +13,7 @@ from pydantic import Field
 from farm.errors import UnreadableError
 from farm.model.job import JobRecord
 from farm.model.usage import FIRST_DAY, ByDay, Usage, day_of, end_ms
+from farm.records.salvage import read_jobs
 from farm.store import Store
 from farm.store.keys import (
     JOBS,
@@ -28,7 +28,6 @@ from farm.store.keys import (
 from farm.store.quarantine import get_record
 from farm.store.records import R, Record, parse_record
 
-READERS = 16  # records that are read at once
 SKEW_S = 24 * 3600.0  # that a record may seem to be written before its job ended
 
 
@@ -89,8 +88,7 @@ def read_usage(
     # In this order: a job that is deleted, or merged, meanwhile is found twice, and not never.
     earliest = datetime.combine(since, time(), UTC).timestamp() - SKEW_S
     names = [job_of(entry.key) for entry in store.entries(JOBS) if entry.written_at >= earliest]
-    with ThreadPoolExecutor(READERS) as threads:
-        found = list(threads.map(read_job, filter(None, names)))
+    found = read_jobs(read_job, filter(None, names))
     jobs = {_note_key(job): job for job in found if job and not job.state.is_open}
     notes = dict(_read_all(store, DeletedJob, deleted_job_of))
     used, merged = ByDay(), set[str]()
