@@ -12,7 +12,7 @@ __version__ = "0.2.0"
 # The version of the arithmetic behind the pixels. A change to any pixel of any request, or to a
 # parameter's default, must raise it: it is part of the names of the farm's results, and the farm
 # does not resume from latents of another version. Changes that keep all pixels leave it as it is.
-NUMERICS = 3
+NUMERICS = 4
 
 # Imported on first use, so that `svd_engine.params` does not need torch.
 _HOMES = {

@@ -99,8 +99,9 @@ def _blocks(x: Tensor) -> Iterator[tuple[slice, slice]]:
     blocks of a sample depend on its own shape alone, so its sums do not depend on the batch.
     """
     samples, length, channels = x.shape
-    # With gradients, each block's gradient would be as large as x. On a GPU, blocks gain nothing.
-    if torch.is_grad_enabled() or not x.is_cpu:
+    # With gradients, each block's gradient would be as large as x. On a GPU, and on `meta`, blocks
+    # gain nothing.
+    if torch.is_grad_enabled() or x.is_meta or not x.is_cpu:
         yield slice(None), slice(None)
         return
     each = max(1, BLOCK // (length * channels))

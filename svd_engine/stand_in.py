@@ -20,6 +20,8 @@ class StandIn(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func == Tensor.is_cuda.__get__:  # type: ignore[attr-defined]
             return self._on_cuda and args[0].is_meta
+        if func == Tensor.is_cpu.__get__:  # type: ignore[attr-defined]
+            return not self._on_cuda and args[0].is_meta
         if func is Tensor.cpu:
             return args[0].clone()  # the copy is counted, although it would be on the CPU
         if func is F.scaled_dot_product_attention:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from svd_engine.group_norm import GroupNorm, on_kernels
 from svd_engine.layers import Blend, Constants, TimestepEmbedding, over_pixels, sinusoid
+from svd_engine.linear import Linear, feed_forward, on_onednn
 
 MAX_ATTENTION_BATCH = 65_535  # the grid limit of CUDA's fused attention kernels
 
@@ -45,22 +46,22 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int, bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(channels, channels, bias=bias)
-        self.to_k = nn.Linear(channels, channels, bias=bias)
-        self.to_v = nn.Linear(channels, channels, bias=bias)
-        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+        self.to_q = Linear(channels, channels, bias=bias)
+        self.to_k = Linear(channels, channels, bias=bias)
+        self.to_v = Linear(channels, channels, bias=bias)
+        self.to_out = nn.ModuleList([Linear(channels, channels)])
 
     @property
-    def out(self) -> nn.Linear:
+    def out(self) -> Linear:
         """The output layer."""
-        return cast("nn.Linear", self.to_out[0])
+        return cast("Linear", self.to_out[0])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.mix(x))
 
     def without_bias(self, x: Tensor) -> Tensor:
         """`forward` without the bias of the output layer, which a later operation adds."""
-        return F.linear(self.mix(x), self.out.weight)
+        return self.out(self.mix(x), bias=False)
 
     def mix(self, x: Tensor) -> Tensor:
         """The attention, without the output layer."""
@@ -123,7 +124,7 @@ class FeedForward(nn.Module):
         super().__init__()
         # In the checkpoint, index 1 is a dropout.
         self.net = nn.Sequential(
-            GEGLU(channels, 4 * channels), nn.Identity(), nn.Linear(4 * channels, channels)
+            GEGLU(channels, 4 * channels), nn.Identity(), Linear(4 * channels, channels)
         )
 
     @property
@@ -132,12 +133,16 @@ class FeedForward(nn.Module):
         return cast("GEGLU", self.net[0])
 
     @property
-    def out(self) -> nn.Linear:
+    def out(self) -> Linear:
         """The last layer."""
-        return cast("nn.Linear", self.net[2])
+        return cast("Linear", self.net[2])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.gate(x))
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """onto: a tensor to add the result to."""
+        if on_onednn(x):
+            first, last = self.gate.proj, self.out
+            return feed_forward(x, first.weight, first.bias, last.weight, last.bias, onto)
+        return self.out(self.gate(x), onto=onto)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -188,7 +193,7 @@ def _feed(
         total.flatten(0, -2).addmm_(hidden.flatten(0, -2), ff.out.weight.t())
         return total
     total, normed = norm.of_sum(x, attended, vector)
-    total = ff(normed).add_(total)
+    total = ff(normed, onto=total)
     if spatial is None or mixer is None:
         return total
     return torch.lerp(spatial, total, mixer.of_temporal())
@@ -251,7 +256,7 @@ class SpatioTemporalTransformer(nn.Module):
     def __init__(self, channels: int, heads: int, layers: int, context: int) -> None:
         super().__init__()
         self.norm = GroupNorm(channels, eps=1e-6, silu=False)
-        self.proj_in = nn.Linear(channels, channels)
+        self.proj_in = Linear(channels, channels)
         self.transformer_blocks = nn.ModuleList(
             TransformerBlock(channels, heads, context) for _ in range(layers)
         )
@@ -260,7 +265,7 @@ class SpatioTemporalTransformer(nn.Module):
         )
         self.time_pos_embed = TimestepEmbedding(channels, 4 * channels, channels)
         self.time_mixer = Blend()
-        self.proj_out = nn.Linear(channels, channels)
+        self.proj_out = Linear(channels, channels)
 
     def positions(self, clips: int, frames: int) -> Tensor:
         """The embedding of each frame's number: (B*F, C)."""
@@ -276,9 +281,4 @@ class SpatioTemporalTransformer(nn.Module):
             tokens = spatial_block(tokens, constants[spatial_block])
             vector = constants[temporal_block]
             tokens = temporal_block(tokens, self.time_mixer, constants[self], vector)
-        if on_kernels(x):
-            from svd_engine import kernels
-
-            y = F.linear(tokens, self.proj_out.weight).view_as(x)
-            return kernels.add_(y, x, self.proj_out.bias[None])
-        return self.proj_out(tokens).view_as(x).add_(x)
+        return self.proj_out(tokens, onto=x.flatten(2, 3)).view_as(x)
