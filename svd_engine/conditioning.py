@@ -97,7 +97,7 @@ def posterior(vae: VAE, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 def time_ids(params: RenderParams) -> Tensor:
     """The motion conditioning (1, 3): fps - 1, motion bucket, augmentation strength."""
-    return torch.tensor([[params.fps - 1, params.motion_bucket_id, params.noise_aug_strength]])
+    return torch.tensor([[params.fps - 1, params.motion, params.noise_aug_strength]])
 
 
 def pair(conditioning: Conditioning, frames: int, guided: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -46,6 +46,19 @@ def _product_with(
     return torch.ops.mkldnn._linear_pointwise.binary(x, other, weight, bias, operation)
 
 
+# `torch.compile` takes oneDNN's operations for those of its own passes, and fails. What it is to
+# leave alone is an operation of ours.
+@torch.library.custom_op("svd_engine::linear", mutates_args=())
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer by oneDNN."""
+    return _product(x, weight, bias)
+
+
+@linear.register_fake
+def _(x: Tensor, weight: Tensor, _: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
 class Linear(nn.Linear):
     """A linear layer of tokens (..., C)."""
 
@@ -56,7 +69,7 @@ class Linear(nn.Linear):
             from svd_engine import kernels
 
             return kernels.add_(F.linear(x, self.weight), onto, self.bias[None])
-        product = _product if on_onednn(x) else F.linear
+        product = linear if on_onednn(x) else F.linear
         y = product(x, self.weight, added)
         return y if onto is None else y.add_(onto)
 
@@ -74,7 +87,7 @@ def feed_forward(
 
     onto: a tensor to add the result to. A block of tokens goes through all three products while its
     hidden values, of which each token has four times C, are in the processor's cache. The result of
-    a token does not depend on the others. It is one operation for `torch.compile`.
+    a token does not depend on the others.
     """
     (value, gate), (value_bias, gate_bias) = first.chunk(2), first_bias.chunk(2)
     y = torch.empty_like(x)

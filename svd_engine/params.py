@@ -33,6 +33,7 @@ Side = Annotated[
     int, Strict(), Field(ge=LATENT_SCALE, le=8192, multiple_of=LATENT_SCALE), BeforeValidator(whole)
 ]
 Frames = Annotated[int, Strict(), Field(ge=1, le=1024), BeforeValidator(whole)]
+Motion = Annotated[int, Strict(), Field(ge=0, le=1023), BeforeValidator(whole)]
 Chunk = Annotated[int, Strict(), Field(ge=1), BeforeValidator(whole)]
 Guidance = Annotated[
     float, Strict(), Field(ge=0.0, le=1000.0, allow_inf_nan=False), BeforeValidator(number)
@@ -60,6 +61,7 @@ class RenderDefaults(BaseModel):
     height: Side = 576
     num_frames: Frames
     max_guidance_scale: Guidance = 3.0
+    motion_bucket_id: Motion = 127
 
 
 class RenderParams(Lasting):
@@ -107,8 +109,9 @@ class RenderParams(Lasting):
     fps: Whole = Field(
         7, ge=1, le=240, description="frames per second of the motion and of the video"
     )
-    motion_bucket_id: Whole = Field(
-        127, ge=0, le=1023, description="amount of motion; trained on 0-255"
+    motion_bucket_id: Motion | None = Field(
+        None,
+        description="amount of motion; trained on 0-255 (default: the checkpoint's; SVD's is 127)",
     )
     noise_aug_strength: Number = Field(
         0.02, ge=0.0, le=100.0, description="noise added to the picture"
@@ -177,6 +180,13 @@ class RenderParams(Lasting):
         if self.num_frames is None:
             raise ValueError("num_frames is open: resolve the params first")
         return self.num_frames
+
+    @property
+    def motion(self) -> int:
+        """The amount of motion; ValueError if `motion_bucket_id` is open."""
+        if self.motion_bucket_id is None:
+            raise ValueError("motion_bucket_id is open: resolve the params first")
+        return self.motion_bucket_id
 
     @property
     def guidance(self) -> tuple[float, float]:

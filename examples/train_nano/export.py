@@ -16,7 +16,13 @@ from weights import FRAMES, unet_config, vae_config
 from svd_engine.tiny import CLIP_CONFIG, MODEL_INDEX, PREPROCESSOR, SCHEDULER
 
 # Strong guidance burns out the colours of a model this small.
-RENDER_DEFAULTS = {"width": 128, "height": 128, "num_frames": FRAMES, "max_guidance_scale": 1.5}
+RENDER_DEFAULTS = {
+    "width": 128,
+    "height": 128,
+    "num_frames": FRAMES,
+    "max_guidance_scale": 1.5,
+    "motion_bucket_id": 50,
+}
 SIGMA_MAX = 400.0  # SVD's 700 is seldom seen in the training
 
 

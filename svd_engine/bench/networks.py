@@ -79,6 +79,7 @@ class Preset:
             num_inference_steps=self.steps,
             min_guidance_scale=1.0,
             max_guidance_scale=3.0,
+            motion_bucket_id=127,
         )
 
 

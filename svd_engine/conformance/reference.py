@@ -58,7 +58,7 @@ def record_reference(
             min_guidance_scale=params.min_guidance_scale,
             max_guidance_scale=params.max_guidance_scale,
             fps=params.fps,
-            motion_bucket_id=params.motion_bucket_id,
+            motion_bucket_id=params.motion,
             noise_aug_strength=params.noise_aug_strength,
             decode_chunk_size=params.decode_chunk_size,
             generator=torch.Generator("cpu").manual_seed(params.seed),

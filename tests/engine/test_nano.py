@@ -62,6 +62,7 @@ def test_diffusers_loads_it_and_agrees(small: Nano) -> None:
         height=64,
         width=64,
         num_inference_steps=2,
+        motion_bucket_id=params.motion,
         max_guidance_scale=params.guidance[1],
         generator=torch.Generator("cpu").manual_seed(3),
         output_type="latent",

@@ -33,7 +33,13 @@ from tests.conftest import draw_picture
 ONLY_PARSED = {"clip_resized_first", "norm_eps"}
 FRAMES, STEPS, STEP, HEIGHT, WIDTH = 4, 6, 2, 32, 48
 PARAMS = RenderParams(
-    seed=11, fps=7, num_frames=FRAMES, num_inference_steps=STEPS, height=HEIGHT, width=WIDTH
+    seed=11,
+    fps=7,
+    motion_bucket_id=127,
+    num_frames=FRAMES,
+    num_inference_steps=STEPS,
+    height=HEIGHT,
+    width=WIDTH,
 )
 SCHEDULE = ScheduleConfig(
     prediction_type="v_prediction",
