@@ -12,7 +12,7 @@ from farm.model.task_order import Step
 from farm.store import Store
 from farm.store.keys import picture_key, preview_key
 from svd_engine.picture_files import open_picture
-from svd_engine.preview import draw_preview, fit_colours
+from svd_engine.preview import Palette, draw_preview, fit_palette
 
 log = logging.getLogger("farm")
 
@@ -36,7 +36,7 @@ class Previewer:
         self._thread = ThreadPoolExecutor(1)
         self._drawing: Future[None] | None = None
         self._drawn = "", 0  # the clip and step of the stored preview
-        self._colours: tuple[str, Tensor] | None = None  # the clip, and the colours fitted to it
+        self._palette: tuple[str, Palette] | None = None  # the clip, and what was fitted to it
 
     def step(self, request: RenderRequest, done: int, sketch: Callable[[], Sketch]) -> Step:
         """After a step of a clip, begin a preview if one is due. Returns how far the clip is."""
@@ -49,21 +49,21 @@ class Previewer:
 
     def _draw(self, request: RenderRequest, done: int, sketch: Sketch) -> None:
         try:
-            colours = self._colours_of(request, sketch.image_latent)
-            if colours is None:
+            palette = self._palette_of(request, sketch.image_latent)
+            if palette is None:
                 return
             fps = request.params.fps
-            data = draw_preview(sketch.latents, colours, sketch.scaling_factor, fps)
+            data = draw_preview(sketch.latents, palette, sketch.scaling_factor, fps)
             self._store.put(preview_key(request.digest), data)
             self._drawn = request.digest, done
         except Exception:  # a failed preview must not fail its clip
             log.warning("no preview of step %d", done, exc_info=True)
 
-    def _colours_of(self, request: RenderRequest, image_latent: Tensor) -> Tensor | None:
-        if self._colours is None or self._colours[0] != request.digest:
+    def _palette_of(self, request: RenderRequest, image_latent: Tensor) -> Palette | None:
+        if self._palette is None or self._palette[0] != request.digest:
             stored = self._store.get(picture_key(request.picture))
             if stored is None:
                 return None
-            fitted = fit_colours(open_picture(stored.data), image_latent, request.params)
-            self._colours = request.digest, fitted
-        return self._colours[1]
+            fitted = fit_palette(open_picture(stored.data), image_latent, request.params)
+            self._palette = request.digest, fitted
+        return self._palette[1]

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from farm.model.plan import Kind, Stage, Task
 from farm.model.request import digest_of
 from farm.store import open_store
 from farm.workers.worker import Worker
 from svd_engine import RenderParams
-from svd_engine.preview import draw_preview, fit_colours
+from svd_engine.preview import draw_preview, fit_palette
 from svd_engine.schedule import euler_step
 from tests.conftest import draw_picture
 from tests.support.farm_jobs import picture_bytes
@@ -31,20 +31,41 @@ def store(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_a_latent_that_is_linear_in_the_colours_gives_the_picture_back() -> None:
-    picture = draw_picture(512, 384)
+def linear_in_the_colours(picture: Image.Image) -> torch.Tensor:
+    """A latent of a picture, as a VAE would make it that only mixes the colours."""
     small = np.asarray(picture.reduce(8), np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-    generator = torch.Generator().manual_seed(0)
-    mix = torch.randn(4, 3, generator=generator)
-    latent = torch.einsum("dc,nchw->ndhw", mix, torch.from_numpy(small)) + 0.3
-    colours = fit_colours(picture, latent, RenderParams())
-    data = draw_preview(0.18215 * latent.expand(2, -1, -1, -1), colours, 0.18215, fps=8)
-    with Image.open(BytesIO(data)) as drawn:
-        assert drawn.size == (64, 48)
-        seen = np.asarray(drawn.convert("RGB"), np.float32)
-    there = (small[0].transpose(1, 2, 0) + 1) * 127.5
-    assert np.abs(seen - there).mean() < 12  # WebP is lossy, most of all in colour
-    assert np.abs(seen - seen.mean()).mean() > 20
+    mix = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    return torch.einsum("dc,nchw->ndhw", mix, torch.from_numpy(small)) + 0.3
+
+
+def drawn(latents: torch.Tensor, picture: Image.Image, latent: torch.Tensor) -> list[Image.Image]:
+    palette = fit_palette(picture, latent, RenderParams())
+    data = draw_preview(0.18215 * latents, palette, 0.18215, fps=8)
+    with Image.open(BytesIO(data)) as preview:
+        return [frame.convert("RGB") for frame in ImageSequence.Iterator(preview)]
+
+
+def off_by(seen: Image.Image, there: Image.Image) -> float:
+    """The mean difference, in levels."""
+    difference = np.asarray(seen, np.float32) - np.asarray(there.convert("RGB"), np.float32)
+    return float(np.abs(difference).mean())
+
+
+def test_a_clip_that_does_not_move_is_as_sharp_as_its_picture() -> None:
+    picture = draw_picture(512, 384)
+    latent = linear_in_the_colours(picture)
+    frame = drawn(latent.expand(2, -1, -1, -1), picture, latent)[0]
+    there = picture.resize((256, 192), Image.Resampling.BOX)
+    blurred = picture.reduce(8).resize((256, 192), Image.Resampling.BICUBIC)
+    assert off_by(frame, there) < 5  # WebP is lossy
+    assert off_by(frame, there) < 0.6 * off_by(blurred, there)
+
+
+def test_what_changes_has_its_new_colours_and_nothing_of_the_picture() -> None:
+    picture, other = draw_picture(512, 384), Image.new("RGB", (512, 384), "navy")
+    latent = linear_in_the_colours(picture)
+    frame = drawn(linear_in_the_colours(other), picture, latent)[0]
+    assert off_by(frame, other.resize((256, 192))) < 12
 
 
 @pytest.mark.parametrize("step", [0, 12, 24])
@@ -77,7 +98,7 @@ def test_a_worker_stores_previews_and_says_of_which_step(tiny: Path, store: str)
     stored = open_store(store).get(f"previews/{denoise.request.digest}.webp")
     assert stored is not None
     with Image.open(BytesIO(stored.data)) as preview:
-        assert preview.size == (SHAPE[0] // 8, SHAPE[1] // 8)
+        assert preview.size == SHAPE
 
 
 def test_a_preview_that_fails_costs_no_clip(
