@@ -250,8 +250,7 @@ class Coordinator(Answering, FarmApi):
         ready, parts = await self.ready(), await self._parts()
         await parts.quarantine.look()
         return {**ready} | status_of(
-            parts.rendering.scheduler,
-            parts.rendering.workers,
+            parts.rendering,
             parts.book,
             parts.quarantine,
             parts.sharing.blocked,

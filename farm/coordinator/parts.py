@@ -18,11 +18,13 @@ from farm.coordinator.metrics import Metrics, count_job
 from farm.coordinator.news import News
 from farm.coordinator.quotas import Quotas
 from farm.coordinator.render_loop import render_forever
+from farm.coordinator.rendering import Rendering
 from farm.coordinator.reports import Report
 from farm.coordinator.retention import Retention
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
 from farm.coordinator.webhooks import Webhooks
+from farm.coordinator.work_history import WorkHistory
 from farm.metrics.meter import Meter
 from farm.model.job import JobRecord, State
 from farm.ownership.renewal import Ownership
@@ -37,19 +39,9 @@ from farm.store import Store
 from farm.store.keys import CHECKPOINTS, step_of
 from farm.store.quarantine import Quarantine
 from farm.tracing import Tracer
-from farm.workers.protocol import Workers
 from farm.workers.runtime import ModelFinder, Runtime
 
 KEPT = 10_000  # jobs whose last change is remembered, at least
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """The parts that render clips."""
-
-    scheduler: Scheduler[Clip]
-    workers: Workers
-    dispatcher: Dispatcher
 
 
 @dataclass(frozen=True)
@@ -181,6 +173,7 @@ def _make_rendering(
     scheduler = Scheduler[Clip](settings.max_gpus)
     workers = runtime.workers(ownership.workers_store, background, inbox.put, settings)
     clip_store = ClipStore(ownership.store, background, fence, clock)
-    runner = TaskRunner(workers, clip_store, background, inbox, clock)
+    history = WorkHistory(clock)
+    runner = TaskRunner(workers, clip_store, background, inbox, clock, history)
     dispatcher = Dispatcher(scheduler, workers, runner, inbox, clock, settings.segment_steps)
-    return Rendering(scheduler, workers, dispatcher)
+    return Rendering(scheduler, workers, dispatcher, history)

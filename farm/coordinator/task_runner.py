@@ -26,6 +26,7 @@ from farm.coordinator.reports import (
     TaskStarted,
     TaskStepped,
 )
+from farm.coordinator.work_history import WorkHistory
 from farm.errors import strip_directories
 from farm.model.job import ClipResult
 from farm.model.plan import Stage
@@ -50,8 +51,9 @@ class TaskRunner:
         background: Background,
         inbox: Inbox[Report],
         clock: Clock,
+        history: WorkHistory,
     ) -> None:
-        self._workers, self._clip_store = workers, clip_store
+        self._workers, self._clip_store, self._history = workers, clip_store, history
         self._background, self._inbox, self._clock = background, inbox, clock
 
     def run(self, assignment: Assignment[Clip]) -> None:
@@ -109,19 +111,22 @@ class TaskRunner:
     async def _run(self, assignment: Assignment[Clip], order: Order) -> None:
         clip, task, began = assignment.run, assignment.task, self._clock.monotonic()
         on_step = partial(self._report_step, assignment)
+        members = assignment.members
+        self._history.begin(members, task.stage)
         try:
             inputs = clip.inputs(task)
-            members = assignment.members
             refs, seconds = await run_members(self._workers, members, order, inputs, on_step)
             made: Made | None = await refs[0] if task.stage is Stage.MUX else None
         except Exception as error:
             if not isinstance(error, TaskError):
                 log.exception("%s: %s on %s", clip.label, task.key, assignment.worker)
                 error = TaskError(Fault.ERROR, strip_directories(repr(error)))
-            took = (self._clock.monotonic() - began) * len(assignment.members)
+            took = (self._clock.monotonic() - began) * len(members)
             self._inbox.put(TaskFailed(assignment, error, took))
         else:
             self._inbox.put(TaskDone(assignment, refs, seconds, made))
+        finally:
+            self._history.end(members)
 
     def _report_step(self, assignment: Assignment[Clip], step: Step) -> None:
         self._inbox.put(TaskStepped(assignment, step))

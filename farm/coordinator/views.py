@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from farm.coordinator.clips import Clip
+from farm.coordinator.rendering import Rendering
 from farm.coordinator.sharing import Sharing
 from farm.errors import StoreError
 from farm.model.job import JobRecord, Progress, State
@@ -11,7 +12,6 @@ from farm.model.plan import Kind, Stage
 from farm.records.job_book import JobBook
 from farm.scheduling.scheduler import Scheduler
 from farm.store.quarantine import Quarantine
-from farm.workers.protocol import Workers
 
 SAMPLE = 32  # clips of a job, and jobs ahead of it, that an ETA is estimated from
 
@@ -71,8 +71,7 @@ def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
 
 
 def status_of(
-    scheduler: Scheduler[Clip],
-    workers: Workers,
+    rendering: Rendering,
     book: JobBook,
     quarantine: Quarantine,
     blocked: str,
@@ -85,8 +84,10 @@ def status_of(
     jobs: dict[str, Counter[str]] = {}
     for job in book.open.values():
         jobs.setdefault(job.tenant, Counter())[job.state] += 1
+    slots = sorted(rendering.workers.slots)
+    rendering.history.keep(slots)
     return {
-        "workers": {name: _worker(name, scheduler, workers) for name in sorted(workers.slots)},
+        "workers": {name: _worker(name, rendering, book) for name in slots},
         "blocked": blocked or None,
         "jobs": {tenant: dict(states) for tenant, states in jobs.items()},
         "trouble": write_error and {"why": str(write_error), "reason": write_error.reason},
@@ -98,14 +99,22 @@ def status_of(
     }
 
 
-def _worker(name: str, scheduler: Scheduler[Clip], workers: Workers) -> dict[str, Any]:
-    worker, slot = scheduler.workers.get(name), workers.slots[name]
-    view: dict[str, Any] = {"state": "starting", "node": slot.node[:8], "gpus": slot.gpus}
+def _worker(name: str, rendering: Rendering, book: JobBook) -> dict[str, Any]:
+    worker, slot = rendering.scheduler.workers.get(name), rendering.workers.slots[name]
+    view: dict[str, Any] = {
+        "state": "starting",
+        "node": slot.node[:8],
+        "gpus": slot.gpus,
+        "history": rendering.history.of(name),
+    }
     if worker is None:
-        view["why"] = workers.troubles.get(name)
+        view["why"] = rendering.workers.troubles.get(name)
         return view
     view["state"] = worker.activity
-    view["place"] = workers.places.get(name)
+    view["place"] = rendering.workers.places.get(name)
     if worker.task:
-        view |= {"clip": worker.task.run.id, "task": worker.task.task.key}
+        clip, task = worker.task.run, worker.task.task
+        job = book.open.get(clip.jobs[0]) if clip.jobs else None
+        view |= {"clip": clip.id, "task": task.key, "stage": task.stage, "span": task.span}
+        view |= {"job": job and job.id, "picture": job and job.picture_name}
     return view

@@ -20,6 +20,7 @@ from farm.coordinator.quotas import Quotas
 from farm.coordinator.reports import Report
 from farm.coordinator.sharing import Sharing
 from farm.coordinator.task_runner import TaskRunner
+from farm.coordinator.work_history import WorkHistory
 from farm.errors import StoreError
 from farm.model.job import JobRecord
 from farm.model.plan import Kind, Stage
@@ -158,7 +159,8 @@ class Core:
         self.workers = HeldWorkers(self.inbox.put)
         self.clip_store = ClipStore(self.store, self.background, 1, self.clock)
         self.runner = TaskRunner(
-            self.workers, self.clip_store, self.background, self.inbox, self.clock
+            *(self.workers, self.clip_store, self.background, self.inbox, self.clock),
+            WorkHistory(self.clock),
         )
         self.dispatcher = Dispatcher(
             self.scheduler, self.workers, self.runner, self.inbox, self.clock, 5
