@@ -16,7 +16,7 @@ from farm.ingress.middleware.head_requests import HeadRequests
 from farm.ingress.middleware.request_log import HEADER, RequestLog
 from farm.ingress.middleware.request_metrics import RequestMetrics
 from farm.ingress.middleware.security_headers import SecurityHeaders
-from farm.ingress.openai import videos
+from farm.ingress.openai import pictures, videos
 from farm.metrics.meter import Meter
 from farm.model.farm_api import FarmApi
 from farm.settings import Settings
@@ -61,6 +61,7 @@ def make_app(
     app.state.keys = Keys(settings)
     app.state.replicas, app.state.rates = replicas, dict[str, tuple[float, Rate]]()
     app.state.body_threads = CapacityLimiter(THREADS)
+    app.state.drawing_thread = CapacityLimiter(1)  # a picture or a video takes much memory
     app.state.long_body_thread = CapacityLimiter(1)
     shapes = {stability.BELOW: stability.refusal}
     # The middleware added last sees a request first.
@@ -81,7 +82,13 @@ def make_app(
         app.add_middleware(RequestMetrics, meter=meter)
     app.add_middleware(RequestLog, tracer=tracer, echoed=behind_serve)
     errors.install(app, shapes)
-    for router in (videos.router, stability.router, operator.models, operator.router):
+    for router in (
+        videos.router,
+        pictures.router,
+        stability.router,
+        operator.models,
+        operator.router,
+    ):
         app.include_router(router)
     docs.install(app)
     page.install(app)

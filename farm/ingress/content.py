@@ -4,6 +4,8 @@ from email.utils import formatdate
 from functools import partial
 from hashlib import sha256
 from pathlib import PurePosixPath
+from typing import Literal
+from urllib.parse import quote
 
 import anyio.to_thread
 from fastapi import Request
@@ -17,7 +19,9 @@ from farm.model.farm_api import FarmApi
 from farm.model.job import ClipResult, JobView, State
 from farm.settings import Settings
 from farm.store import Store
+from svd_engine.video import decode_video, encode_video
 
+AnimatedImage = Literal["gif", "webp"]
 URL_S = 3600  # how long a presigned URL is valid
 
 
@@ -51,6 +55,28 @@ async def content_answer(
         filename=named,
         content_disposition_type="inline",
     )
+
+
+async def converted_answer(
+    request: Request, farm: FarmApi, view: JobView, index: int, form: AnimatedImage
+) -> Response:
+    """The video as an animated image, made of the stored video. Raises ApiError 404."""
+    clip = _result(view, index)
+    key, fps = clip.key("video"), clip.request.params.fps
+    store = await farm.store()
+    tag = f'"{sha256(f"{key} {clip.sha256} {form}".encode()).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if there := not_modified(request, headers):
+        return there
+
+    def convert() -> bytes:
+        return encode_video(decode_video(_read(store, key)), fps, f".{form}")
+
+    limiter = request.app.state.drawing_thread
+    named = PurePosixPath(filename(view, clip, "video")).with_suffix(f".{form}")
+    headers["Content-Disposition"] = f"inline; filename*=utf-8''{quote(str(named))}"
+    converted = await anyio.to_thread.run_sync(convert, limiter=limiter)
+    return Response(converted, media_type=f"image/{form}", headers=headers)
 
 
 async def read_whole(farm: FarmApi, view: JobView, artifact: ArtifactName, index: int) -> bytes:

@@ -5,10 +5,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel
 
+from farm.errors import FarmError
 from farm.ingress.access.authentication import key_of, operator
 from farm.ingress.errors import ApiError, responses
 from farm.ingress.openai.videos import TheFarm
 from farm.model.job import State
+from farm.model.plan import Stage
+from farm.model.request import Model
+from svd_engine.params import RenderDefaults
 
 models = APIRouter(tags=["models"], dependencies=[Depends(key_of)])
 router = APIRouter(prefix="/v1/farm", tags=["operator"], dependencies=[Depends(operator)])
@@ -23,6 +27,12 @@ class ModelItem(BaseModel):
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "farm"
+
+
+class DescribedModel(ModelItem):
+    """A model, and what it renders where a request leaves it open."""
+
+    defaults: RenderDefaults | None = None  # None if the model cannot be read now
 
 
 class ModelList(BaseModel):
@@ -41,6 +51,11 @@ class WorkerView(BaseModel):
     place: str | None = None
     clip: str | None = None
     task: str | None = None
+    stage: Stage | None = None  # of the task
+    span: tuple[int, int] | None = None  # its steps or frames, the last one not included
+    job: str | None = None  # one that waits for the clip
+    picture: str | None = None  # the name of that job's picture
+    history: list[tuple[Stage, float, float]] = []  # begun and ended, so many seconds ago
     why: str | None = None  # the reason, if it is not running
 
 
@@ -75,14 +90,17 @@ async def list_models(request: Request) -> ModelList:
 
 
 @models.get("/v1/models/{model:path}", responses=responses(401, 403, 404, 429, 503))
-async def retrieve_model(model: str, request: Request) -> ModelItem:
+async def retrieve_model(model: str, request: Request, farm: TheFarm) -> DescribedModel:
     """A model this farm offers. The name of a hub's model contains a slash."""
     if model not in request.app.state.settings.models:
         message = f"there is no model {model!r}; there is " + ", ".join(
             request.app.state.settings.models
         )
         raise ApiError(404, message, code="model_not_found", param="model")
-    return ModelItem(id=model)
+    try:
+        return DescribedModel(id=model, defaults=(await farm.describe(Model(name=model))).defaults)
+    except FarmError:
+        return DescribedModel(id=model)
 
 
 @router.get("", responses=REFUSED)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from farm.model.job import JobRecord, JobView, Progress, State
 from farm.model.plan import Stage
+from svd_engine.params import Dtype, RenderParams
 
 STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {
     State.QUEUED: "queued",
@@ -46,7 +47,7 @@ class VideoError(BaseModel):
 
 
 class Video(BaseModel):
-    """A job: the fields of OpenAI's Video, and from `state` on those that this farm adds."""
+    """A job: the fields of OpenAI's Video, and those that this farm adds."""
 
     model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
@@ -55,6 +56,10 @@ class Video(BaseModel):
     created_at: int
     completed_at: int | None = None
     model: str
+    variant: str | None = None  # which weights of the model
+    dtype: Dtype = "float32"
+    name: str = ""  # of the picture's file, without its suffix
+    params: RenderParams | None = None  # of its first clip; None from a server that is older
     progress: int
     seconds: str
     size: str
@@ -123,6 +128,10 @@ def video_of(view: JobView) -> Video:
         created_at=int(job.created_at),
         completed_at=int(job.finished_at or 0) if ended else None,
         model=job.model.name,
+        variant=job.model.variant,
+        dtype=job.model.dtype,
+        name=job.picture_name,
+        params=params,
         progress=_percent(job, progress),
         seconds=f"{params.frames / params.fps:g}",
         size=f"{params.width}x{params.height}",

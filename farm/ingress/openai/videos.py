@@ -14,7 +14,7 @@ from farm.coordinator.webhooks import check_webhook
 from farm.errors import RequestError, SizeError
 from farm.ingress.access.authentication import Tenant, still_allowed
 from farm.ingress.bodies.body import PICTURE, read_body, threaded
-from farm.ingress.content import content_answer
+from farm.ingress.content import AnimatedImage, content_answer, converted_answer
 from farm.ingress.errors import ApiError, bad_request, no_video, responses
 from farm.ingress.fields import field_schemas, submission_of
 from farm.ingress.openai.events import event_stream
@@ -29,6 +29,7 @@ POLL_MS = 1000  # how often OpenAI's client is to poll
 # Proxies must not hold events back: nginx buffers answers, and others compress or cache them.
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
 REFUSED = responses(400, 401, 403, 408, 413, 415, 429, 503)
+CONTENT = ("video/mp4", "image/jpeg", "image/gif", "image/webp")
 UNKNOWN = responses(400, 401, 403, 404, 429, 503)
 ID = r"^[A-Za-z0-9_.-]{1,80}$"
 VideoId = Annotated[str, Path(pattern=ID, description="a video's id")]
@@ -217,8 +218,8 @@ async def delete(view: OwnView, farm: TheFarm) -> VideoDeleted:
     responses=UNKNOWN
     | responses(416)
     | {
-        200: {"content": {"video/mp4": {}, "image/jpeg": {}}},
-        206: {"content": {"video/mp4": {}, "image/jpeg": {}, "multipart/byteranges": {}}},
+        200: {"content": {kind: {} for kind in CONTENT}},
+        206: {"content": {kind: {} for kind in (*CONTENT, "multipart/byteranges")}},
         302: {"description": "a redirect to a URL of the store", "content": {"text/plain": {}}},
         304: {"description": "the client already has it"},
     },
@@ -230,10 +231,17 @@ async def content(
     farm: TheFarm,
     variant: ArtifactName = "video",
     index: Annotated[int, Query(ge=0, description="which of `num_videos`")] = 0,
+    format_: Annotated[
+        AnimatedImage | None, Query(alias="format", description="convert the video to this")
+    ] = None,
     range_: Annotated[str | None, Header(alias="range")] = None,  # noqa: ARG001 - for OpenAPI
 ) -> Response:
     """The file, or a redirect to it. Range and conditional requests are supported."""
-    return await content_answer(request, farm, view, variant, index)
+    if format_ is None:
+        return await content_answer(request, farm, view, variant, index)
+    if variant != "video":
+        raise bad_request("format", f"format: only the video is converted, not the {variant}")
+    return await converted_answer(request, farm, view, index, format_)
 
 
 @router.get(
