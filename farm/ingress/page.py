@@ -18,7 +18,7 @@ from farm.errors import FarmError
 from farm.ingress.content import URL_S
 from farm.ingress.errors import ApiError
 from farm.ingress.scratch_file import not_modified
-from svd_engine.params import RenderParams
+from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.templates import templates_in
 
 FOLDER = Path(__file__).with_name("page")
@@ -28,7 +28,10 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
 }
+SAMPLES = [{"name": title.lower(), "title": title} for title in ("Cat", "Coffee", "Flower")]
 PATIENCE_S = 2.0  # for the farm to say where clips are; otherwise the page does without
 
 
@@ -49,9 +52,11 @@ def install(app: FastAPI) -> None:
 
 
 def _index() -> bytes:
-    """The page, with the defaults of the form's parameters."""
+    """The page, with SVD's defaults of the form's parameters."""
     page = templates_in(FOLDER).get_template(INDEX)
-    return page.render(default=RenderParams(), fast=RenderParams(tier="fast")).encode()
+    usual = RenderParams().resolve(RenderDefaults(num_frames=14))
+    fast = RenderParams(tier="fast")
+    return page.render(default=usual, fast=fast, samples=SAMPLES).encode()
 
 
 def _answer(

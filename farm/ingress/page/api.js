@@ -73,26 +73,34 @@ export async function* events(path, after, signal) {
 export const video = (id, rest = "") => `v1/videos/${encodeURIComponent(id)}${rest}`;
 export const content = (id, variant, index = 0) =>
   video(id, `/content?variant=${variant}&index=${index}`);
+export const converted = (id, format, index = 0) => video(id, `/content?format=${format}&index=${index}`);
+export const fitted = (id) => video(id, "/picture?fitted=true");
 
 const blobs = new Map(); // path -> promise of a blob URL: media elements cannot send a key
 
-export function media(id, variant, index = 0) {
-  const path = content(id, variant, index);
+// An address that <img> and <video> can load.
+export function media(path) {
   if (!keys.get()) return Promise.resolve(address(path));
   if (!blobs.has(path)) {
-    const blob = fetched(path);
+    const blob = fetched(path).then((data) => URL.createObjectURL(data));
     blob.catch(() => blobs.delete(path));
     blobs.set(path, blob);
   }
   return blobs.get(path);
 }
 
-async function fetched(path) {
+// The picture of a video, as a file that can be sent again.
+export async function pictureOf(video_) {
+  const data = await fetched(video(video_.id, "/picture"));
+  return new File([data], video_.name || "picture");
+}
+
+export async function fetched(path) {
   const response = await answer(path, {}).catch(() => {
     // The farm may redirect to the store, which may not allow this page to read from it.
     const hint = `curl -L -H "Authorization: Bearer KEY" -o clip.mp4 "${address(path)}"`;
-    throw new ApiError(`The browser cannot fetch the clip; its store may need CORS for this page. ${hint}`);
+    throw new ApiError(`The browser cannot fetch the clip. Its store may need CORS for this page. ${hint}`);
   });
   if (!response.ok) throw await refusal(response);
-  return URL.createObjectURL(await response.blob());
+  return response.blob();
 }

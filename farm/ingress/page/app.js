@@ -1,27 +1,29 @@
 // The page: connects its parts with each other.
 
-import { call, keys } from "./api.js";
+import { call, keys, pictureOf } from "./api.js";
 import * as form from "./form.js";
 import * as gallery from "./gallery.js";
 import * as operator from "./operator.js";
+import * as picture from "./picture.js";
+import { fieldsOf, textOf } from "./reuse.js";
+import * as samples from "./samples.js";
 import * as stage from "./stage.js";
-import { isOpen } from "./words.js";
+import { sentence, tab } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const LOOK_MS = 3000; // between two refreshes of the clips under way, and of the farm
-const asked = new Map(); // id -> the request, for those that this page sent since it was loaded
 let sent = null; // the id of the job sent last, until it is shown
 
 function notice(error) {
   if (error?.status === 401) return; // the key's form shows it
-  $("notice").textContent = error ? error.message : "";
+  $("notice").textContent = error ? sentence(error.message) : "";
   $("notice").hidden = !error;
 }
 
 async function start() {
   try {
     const models = await call("v1/models");
-    form.offer(models.data.map((model) => model.id));
+    form.offer(models.data.map((model) => model.id)).catch(notice);
   } catch (error) {
     notice(error);
     if (error.status === 0 || error.status >= 500) setTimeout(start, LOOK_MS);
@@ -42,11 +44,12 @@ async function look() {
   let open = true;
   let operates = true;
   while (looking === mine && (open || operates)) {
-    if (!document.hidden) {
+    if (!document.hidden || open) {
       try {
         if (open) open = await gallery.refresh();
-        if (operates) operates = await operator.refresh();
+        if (operates && !document.hidden) operates = await operator.refresh();
         gallery.mark(stage.shown()?.id);
+        document.title = tab(stage.shown(), gallery.open());
         notice(null);
       } catch (error) {
         notice(error);
@@ -57,57 +60,123 @@ async function look() {
   }
 }
 
+const named = () => /^#video\/(.+)$/.exec(location.hash)?.[1];
+
 function navigate() {
-  const found = /^#video\/(.+)$/.exec(location.hash);
-  if (!found) return;
-  const id = decodeURIComponent(found[1]);
-  gallery.mark(id);
-  stage.follow(id, asked.get(id));
+  const id = named();
+  if (!id) return compose();
+  gallery.mark(decodeURIComponent(id));
+  stage.follow(decodeURIComponent(id));
+  return reveal();
 }
 
-async function render(request) {
+// Bring the frame into view, unless it is.
+function reveal() {
+  const { top, bottom } = $("frame").getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) $("stage").scrollIntoView({ block: "start" });
+}
+
+// Show what is to be rendered next.
+function compose() {
+  stage.leave();
+  gallery.mark(null);
+  if (picture.chosen()) stage.shape(...form.size());
+  else samples.show();
+}
+
+function leaveClip() {
+  if (location.hash) history.pushState(null, "", location.pathname + location.search);
+  compose();
+}
+
+// Send requests for clips; the last one is shown.
+async function render(requests) {
   $("render").disabled = true;
   $("render").textContent = "Sending…";
   try {
-    const video = await form.submit(request);
-    request.shown = URL.createObjectURL(request.picture);
-    asked.set(video.id, request);
-    sent = video.id;
-    location.hash = gallery.hash(video.id);
-  } catch (error) {
-    form.fail(error);
+    for (const { file, fields } of requests) sent = (await form.submit(file, fields)).id;
+    if (location.hash === gallery.hash(sent)) navigate();
+    else location.hash = gallery.hash(sent);
+    look();
   } finally {
     $("render").disabled = false;
     $("render").textContent = "Render";
   }
 }
 
-function submitted(event) {
-  event.preventDefault();
-  const request = form.asked();
-  if (request) render(request);
+async function submitted(event) {
+  event?.preventDefault();
+  const fields = form.fields(Boolean(picture.chosen()));
+  if (!fields) return;
+  try {
+    await render([{ file: await picture.file(...form.size()), fields }]);
+  } catch (error) {
+    if (stage.shown()) leaveClip(); // the error is said beside the picture and its fields
+    form.fail(error);
+  }
 }
 
-function again() {
-  const before = asked.get(stage.shown().id);
-  const seed = form.randomSeed();
-  $("seed").value = seed;
-  render({ picture: before.picture, fields: { ...before.fields, seed } });
+// Render the clip on the stage again, with other fields.
+async function again(change) {
+  try {
+    const video = stage.shown();
+    const file = await pictureOf(video);
+    await render([{ file, fields: { ...fieldsOf(video), ...change } }]);
+  } catch (error) {
+    stage.fail(error);
+  }
+}
+
+async function useSettings() {
+  try {
+    const video = stage.shown();
+    const file = await pictureOf(video);
+    form.set({ model: video.model });
+    await form.useModel();
+    form.set(Object.fromEntries(Object.entries(video.params).filter(([, value]) => value !== null)));
+    await picture.take(file);
+  } catch (error) {
+    stage.fail(error);
+  }
+}
+
+async function copy(event) {
+  const way = event.target.dataset.copy;
+  if (!way) return;
+  $("copy").open = false;
+  const text = textOf(way, stage.shown());
+  try {
+    await navigator.clipboard.writeText(text);
+    $("said").textContent = "Copied.";
+    $("line").textContent = "copied";
+  } catch {
+    prompt("Copy this:", text); // the clipboard needs HTTPS, or this machine
+  }
+}
+
+function tookPicture({ file, image, url }) {
+  form.clearErrors();
+  $("chosen").hidden = false;
+  $("chosen-name").textContent = file.name;
+  $("chosen-size").textContent = image ? `${image.naturalWidth} × ${image.naturalHeight}` : "";
+  $("chosen-image").hidden = !image;
+  if (image) $("chosen-image").src = url;
+  leaveClip();
 }
 
 function changed(video) {
-  if (video.id === sent) $("stage").scrollIntoView({ block: "nearest" }); // only now it has its full size
+  if (video.id === sent) reveal(); // only now it has its full size
   sent = null;
-  $("again").hidden = !asked.has(video.id) || isOpen(video);
+  document.title = tab(video, gallery.open());
   look();
 }
 
 function deleted(id) {
-  URL.revokeObjectURL(asked.get(id)?.shown ?? "");
-  asked.delete(id);
-  history.replaceState(null, "", location.pathname + location.search);
-  stage.leave();
+  const here = stage.shown()?.id === id;
   gallery.forget(id);
+  if (!here) return;
+  history.replaceState(null, "", location.pathname + location.search);
+  compose();
   $("clips-title").focus();
 }
 
@@ -116,7 +185,7 @@ function askForKey(message) {
   stage.leave();
   for (const id of ["nav", "main"]) $(id).hidden = true;
   $("key-form").hidden = false;
-  $("key-error").textContent = keys.get() ? message : "";
+  $("key-error").textContent = keys.get() ? sentence(message) : "";
   $("key").focus();
 }
 
@@ -132,14 +201,24 @@ function enterKey(event) {
 keys.refused = askForKey;
 stage.whenChanged(changed);
 stage.prepare(deleted);
-gallery.prepare(notice);
+gallery.prepare(notice, deleted);
 form.prepare();
+form.whenChanged(() => $("stage").dataset.mode === "picture" && compose());
+picture.whenTaken(tookPicture);
+picture.prepare(form.fit);
+samples.prepare(submitted);
 $("make").addEventListener("submit", submitted);
-$("again").addEventListener("click", again);
+$("again").addEventListener("click", () => again({ seed: form.randomSeed() }));
+$("four").addEventListener("click", () => again({ seed: form.randomSeed(), num_videos: 4 }));
+$("retry").addEventListener("click", () => again({}));
+$("use").addEventListener("click", useSettings);
+$("new").addEventListener("click", leaveClip);
+$("copy").addEventListener("click", copy);
 $("key-form").addEventListener("submit", enterKey);
 $("forget").addEventListener("click", () => {
   keys.forget();
   location.reload();
 });
 addEventListener("hashchange", navigate);
+addEventListener("popstate", () => named() || compose());
 start();

@@ -1,37 +1,36 @@
-// The form: the picture, the parameters, and their errors.
+// The form: the parameters, their defaults, and their errors.
 
 import { call, ApiError } from "./api.js";
+import { count } from "./words.js";
 
-const form = document.getElementById("make");
-const input = form.elements.input_reference;
-const preview = document.getElementById("preview");
-const drop = document.getElementById("drop");
-// The page is served with the farm's defaults in its fields.
-const defaultOf = (name) => Number(form.elements[name].defaultValue);
-const DEFAULTS = Object.fromEntries(["motion_bucket_id", "noise_aug_strength", "fps"].map((name) => [name, defaultOf(name)]));
-const PRESETS = {
-  subtle: { ...DEFAULTS, motion_bucket_id: 40, fps: 8 },
-  balanced: DEFAULTS,
-  strong: { ...DEFAULTS, motion_bucket_id: 200, noise_aug_strength: 0.08 },
-};
+const $ = (id) => document.getElementById(id);
+const form = $("make");
 const SEEDS = 1_000_000; // random seeds are below: short enough to read aloud
 const LOST = "the farm may have it all the same; press Render again, and it is not rendered twice";
+// The page is served with SVD's defaults in its fields; a model may have others.
+const NAMES = [...form.elements].map((field) => field.name).filter((name) => name && !["preset", "model", "seed", "input_reference"].includes(name));
+const SVD = Object.fromEntries(NAMES.map((name) => [name, form.elements[name].value]));
+const described = new Map(); // model -> its defaults
 
 // Each request has its own idempotency key, so that sending it again gives the same job.
 let sent = null; // {what, key}
+let changed = () => {}; // called when a parameter has changed
 
 export const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS);
+export const whenChanged = (listener) => (changed = listener);
+export const defaults = (model = form.elements.model.value) => ({ ...SVD, ...described.get(model) });
+export const fit = () => form.elements.fit.value;
+export const size = () => ["width", "height"].map((name) => Number(form.elements[name].value) || defaults()[name]);
 
 const randomKey = () => // crypto.randomUUID needs HTTPS
   Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
 
-// Submit a job. `asked` is {picture, fields}.
-export async function submit(asked) {
+// Submit a job: a file and the fields of a request.
+export async function submit(picture, fields) {
   const body = new FormData();
-  for (const [name, value] of Object.entries(asked.fields)) body.append(name, value);
-  body.append("input_reference", asked.picture, asked.picture.name);
-  const { name, size, lastModified } = asked.picture;
-  const what = JSON.stringify([asked.fields, name, size, lastModified]);
+  for (const [name, value] of Object.entries(fields)) body.append(name, value);
+  body.append("input_reference", picture, picture.name);
+  const what = JSON.stringify([fields, picture.name, picture.size, picture.lastModified]);
   if (sent?.what !== what) sent = { what, key: randomKey() };
   try {
     const headers = { "Idempotency-Key": sent.key };
@@ -43,22 +42,33 @@ export async function submit(asked) {
   }
 }
 
-// The form's request; or null, and the form shows what is wrong.
-export function asked() {
+// The fields of the request; or null, and the form shows what is wrong.
+export function fields(hasPicture) {
   clearErrors();
   const faults = [...form.elements].filter((field) => field.willValidate && !field.validity.valid);
-  for (const field of faults) tell(field.name, field.validity.patternMismatch ? field.title : field.validationMessage);
-  if (!input.files.length) {
+  for (const field of faults) tell(field.name, field.validity.patternMismatch ? field.title : limit(field));
+  if (!hasPicture) {
     tell("input_reference", "Choose a picture first.");
-    faults.unshift(input);
+    faults.unshift(form.elements.input_reference);
   }
   faults[0]?.focus();
   if (faults.length) return null;
-  const fields = {};
-  for (const { name, value, type } of form.elements) {
-    if (name && value !== "" && type !== "file" && type !== "radio") fields[name] = value;
+  const own = defaults();
+  const given = { model: form.elements.model.value, seed: form.elements.seed.value || randomSeed() };
+  for (const name of NAMES) {
+    const { value } = form.elements[name];
+    // The farm's own default for `fit` is another, and a tier has its own number of steps.
+    const always = name === "fit" || (name === "num_inference_steps" && form.elements.tier.value !== "exact");
+    if (value !== "" && (always || value !== String(own[name]))) given[name] = value;
   }
-  return { picture: input.files[0], fields };
+  return given;
+}
+
+function limit(field) {
+  const { min, max, step, validity } = field;
+  if (validity.rangeUnderflow || validity.rangeOverflow) return `Enter a number from ${min} to ${max}.`;
+  if (validity.stepMismatch) return step === "8" ? "Enter a multiple of 8." : "Enter a whole number.";
+  return field.validationMessage;
 }
 
 export function fail(error) {
@@ -73,17 +83,17 @@ const plain = (param, message) => // the field's label says its name already
   message.startsWith(`${param}: `) ? message.slice(param.length + 2) : message;
 
 export function clearErrors() {
-  for (const line of form.querySelectorAll(".error")) line.textContent = "";
-  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+  for (const field of form.elements) field.removeAttribute("aria-invalid");
+  for (const line of [...form.querySelectorAll(".error"), $("input_reference-error")]) line.textContent = "";
 }
 
 function tell(name, message) {
   const field = form.elements[name];
-  const line = document.getElementById(`${name}-error`) ?? (field && lineOf(field));
+  const line = $(`${name}-error`) ?? (field?.closest?.(".field") && lineOf(field));
   if (!line) return false;
   line.textContent = message;
-  field?.setAttribute("aria-invalid", "true");
-  if (field?.closest("details")) field.closest("details").open = true;
+  field?.setAttribute?.("aria-invalid", "true");
+  if (field?.closest?.("details")) field.closest("details").open = true;
   return true;
 }
 
@@ -100,79 +110,76 @@ function addSlider(field) {
   const [min, max, step] = field.dataset.slide.split(" ");
   const slider = Object.assign(document.createElement("input"), { type: "range", min, max, step, tabIndex: -1 });
   slider.setAttribute("aria-hidden", "true");
-  slider.value = field.value;
   slider.addEventListener("input", () => {
     field.value = slider.value;
-    field.dispatchEvent(new Event("input", { bubbles: true }));
+    show();
   });
-  field.addEventListener("input", () => (slider.value = field.value));
   field.before(slider);
 }
 
-function usePreset(name) {
-  for (const [field, value] of Object.entries(PRESETS[name])) {
-    form.elements[field].value = value;
-    form.elements[field].dispatchEvent(new Event("input", { bubbles: true }));
+// Fill in parameters; those that are not named keep their values.
+export function set(values) {
+  for (const [name, value] of Object.entries(values)) {
+    const field = form.elements[name];
+    if (field && !(field.tagName === "SELECT" && ![...field.options].some((o) => o.value === String(value)))) field.value = value;
   }
+  show();
 }
 
-// The form always sends the number of steps, so it must follow the tier.
+function presets() {
+  const [usual, fps, noise] = ["motion_bucket_id", "fps", "noise_aug_strength"].map((name) => Number(defaults()[name]));
+  const balanced = { motion_bucket_id: usual, fps, noise_aug_strength: noise };
+  return {
+    subtle: { ...balanced, motion_bucket_id: Math.round(usual * 0.4) },
+    balanced,
+    strong: { ...balanced, motion_bucket_id: Math.round(usual * 1.7), noise_aug_strength: 2 * noise },
+  };
+}
+
+// Bring what depends on the fields up to date: sliders, the preset, and the line that sums them up.
+function show() {
+  const value = (name) => form.elements[name].value;
+  for (const field of form.querySelectorAll("[data-slide]")) field.previousElementSibling.value = field.value;
+  const same = ([, values]) => Object.entries(values).every(([name, v]) => Number(value(name)) === v);
+  const preset = Object.entries(presets()).find(same)?.[0];
+  for (const radio of form.elements.preset) radio.checked = radio.value === preset;
+  const tier = value("tier") === "exact" ? "" : form.elements.tier.selectedOptions[0].text.split(":")[0];
+  $("set").textContent = [
+    `${value("width")} × ${value("height")}`, count(Number(value("num_frames")), "frame"), `${value("fps")} fps`,
+    `motion ${value("motion_bucket_id")}`, count(Number(value("num_inference_steps")), "step"), tier, `seed ${value("seed")}`,
+  ].filter(Boolean).join(" · ");
+  changed();
+}
+
 function useTier() {
-  const steps = form.elements.num_inference_steps;
-  steps.value = form.elements.tier.selectedOptions[0].dataset.steps ?? steps.defaultValue;
-  steps.dispatchEvent(new Event("input", { bubbles: true }));
+  form.elements.num_inference_steps.value = form.elements.tier.selectedOptions[0].dataset.steps ?? defaults().num_inference_steps;
+  show();
 }
 
-function showPreset() {
-  const same = ([, values]) => Object.entries(values).every(([n, v]) => Number(form.elements[n].value) === v);
-  const found = Object.entries(PRESETS).find(same)?.[0];
-  for (const radio of form.elements.preset) radio.checked = radio.value === found;
+// Show a model's own defaults, once the farm has told them.
+export async function useModel() {
+  const model = form.elements.model.value;
+  if (!described.has(model)) {
+    const told = await call(`v1/models/${model}`).catch(() => null);
+    if (told?.defaults) described.set(model, told.defaults);
+  }
+  if (form.elements.model.value === model) set(defaults(model));
 }
 
-function showPicture() {
-  const file = input.files[0];
-  clearErrors();
-  URL.revokeObjectURL(preview.src);
-  preview.hidden = true;
-  if (!file) return;
-  document.getElementById("picture-name").textContent = file.name;
-  document.getElementById("picture-told").textContent = "Choose another";
-  preview.src = URL.createObjectURL(file);
-}
-
-function takeDrop(event) {
-  event.preventDefault();
-  drop.classList.remove("over");
-  const files = new DataTransfer();
-  const file = [...event.dataTransfer.files][0];
-  if (!file) return;
-  files.items.add(file);
-  input.files = files.files;
-  showPicture();
-}
-
-function prepareDrop() {
-  // On the whole page, since a picture dropped elsewhere would replace the page.
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    drop.classList.add("over");
-  });
-  document.addEventListener("dragleave", (event) => event.relatedTarget || drop.classList.remove("over"));
-  document.addEventListener("drop", takeDrop);
-}
-
-export async function prepare() {
+export function prepare() {
   for (const field of form.querySelectorAll("[data-slide]")) addSlider(field);
   form.elements.seed.value = randomSeed();
-  document.getElementById("random").addEventListener("click", () => (form.elements.seed.value = randomSeed()));
-  for (const radio of form.elements.preset) radio.addEventListener("change", () => usePreset(radio.value));
+  set(defaults());
+  $("random").addEventListener("click", () => set({ seed: randomSeed() }));
+  $("reset").addEventListener("click", () => set(defaults()));
+  for (const radio of form.elements.preset) radio.addEventListener("change", () => set(presets()[radio.value]));
+  form.elements.model.addEventListener("change", useModel);
   form.elements.tier.addEventListener("change", useTier);
-  form.addEventListener("input", (event) => event.target.name in PRESETS.balanced && showPreset());
-  input.addEventListener("change", showPicture);
-  preview.addEventListener("load", () => (preview.hidden = false));
-  prepareDrop();
+  form.addEventListener("input", (event) => event.target.name !== "preset" && event.target.name !== "tier" && show());
 }
 
-export function offer(models) {
+export async function offer(models) {
   form.elements.model.replaceChildren(...models.map((name) => new Option(name, name)));
+  $("model-field").hidden = models.length < 2;
+  await useModel();
 }

@@ -1,7 +1,11 @@
 // The operator's view of the farm: workers, and open jobs by tenant.
 
 import { call } from "./api.js";
+import { hash } from "./gallery.js";
+import { doing, sentence } from "./words.js";
 
+const SVG = "http://www.w3.org/2000/svg";
+const STRIP_S = 600;
 const STATES = ["queued", "running", "paused", "cancelling"];
 const $ = (id) => document.getElementById(id);
 
@@ -25,8 +29,8 @@ export function there(is) {
 function show(farm) {
   there(true);
   const workers = Object.entries(farm.workers);
-  rows($("workers"), workers, drawWorker, farm.blocked ?? "No worker yet.");
-  $("farm-trouble").textContent = farm.trouble ?? "";
+  rows($("workers"), workers, drawWorker, sentence(farm.blocked ?? "") || "No worker yet.");
+  $("farm-trouble").textContent = sentence(farm.trouble ?? "");
   rows($("tenants"), Object.entries(farm.jobs), drawTenant, "No open jobs.");
 }
 
@@ -55,15 +59,38 @@ function cell(row, place, label, text) {
 function drawWorker(row, name, worker) {
   cell(row, 0, "Worker", name);
   cell(row, 1, "State", worker.state).dataset.state = worker.state;
-  cell(row, 2, "Runs", worker.task ? `${worker.task} of ${worker.clip.slice(0, 8)}` : (worker.why ?? "–"));
-  cell(row, 3, "GPUs", worker.gpus);
-  cell(row, 4, "Node", worker.node);
+  drawTask(cell(row, 2, "Doing"), worker);
+  drawStrip(cell(row, 3, "Last ten minutes"), worker.history);
+  cell(row, 4, "On", [worker.gpus ? `${worker.gpus} GPU` : "CPU", `node ${worker.node}`].join(" · "));
   const place = cell(row, 5, "");
   const button = place.firstElementChild ?? place.appendChild(newButton(row));
   const draining = worker.state.startsWith("drain");
   button.dataset.action = draining ? "undrain" : "drain";
   button.textContent = draining ? "Give tasks again" : "Drain";
   button.setAttribute("aria-label", `${button.textContent}: ${name}`);
+}
+
+// What a worker does, with a link to the clip.
+function drawTask(place, worker) {
+  const text = doing(worker);
+  if (place.textContent === text) return;
+  const link = worker.job && Object.assign(document.createElement("a"), { href: hash(worker.job), textContent: text });
+  place.replaceChildren(link || text);
+}
+
+// A line of ten minutes, whose end is now, with the stages that the worker was busy with.
+function drawStrip(place, history) {
+  const strip = document.createElementNS(SVG, "svg");
+  const busy = history.reduce((sum, [, began, ended]) => sum + Math.min(began, STRIP_S) - ended, 0);
+  const share = `busy ${Math.round((100 * busy) / STRIP_S)}% of the last ten minutes`;
+  for (const [name, value] of Object.entries({ class: "strip", viewBox: `0 0 ${STRIP_S} 10`, preserveAspectRatio: "none", role: "img", "aria-label": share })) strip.setAttribute(name, value);
+  for (const [stage, began, ended] of history) {
+    const bar = document.createElementNS(SVG, "rect");
+    const from = Math.max(0, STRIP_S - began);
+    for (const [name, value] of Object.entries({ x: from, width: Math.max(1, STRIP_S - ended - from), height: 10, "data-stage": stage })) bar.setAttribute(name, value);
+    strip.append(bar);
+  }
+  place.replaceChildren(strip);
 }
 
 function newButton(row) {
@@ -75,7 +102,7 @@ function newButton(row) {
       show(await call(path, { method: "POST" }));
       $("farm-error").textContent = "";
     } catch (error) {
-      $("farm-error").textContent = error.message;
+      $("farm-error").textContent = sentence(error.message);
     } finally {
       button.disabled = false;
     }

@@ -1,10 +1,11 @@
-// The current clip: its progress, then the clip itself.
+// The frame and what is said below it: a sample, the picture to render, or a clip and its progress.
 
-import { call, events, keys, media, video as path } from "./api.js";
+import { call, events, fitted, media, video as path } from "./api.js";
+import * as picture from "./picture.js";
+import * as player from "./player.js";
 import * as words from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const player = $("video");
 const POLL_MS = 1000;
 const LONGEST_MS = 15_000; // the longest pause between retries while the farm does not answer
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -18,12 +19,13 @@ let changed = () => {}; // called with a video that is new or has changed its st
 
 export const shown = () => current;
 export const whenChanged = (listener) => (changed = listener);
+export const fail = (error) => ($("stage-error").textContent = error.message);
 
-// Follow a video until it has ended. `asked` is its request, if this page sent it.
-export async function follow(id, asked) {
-  const mine = ++turn;
+// Follow a video until it has ended.
+export async function follow(id) {
+  begin("clip");
+  const mine = turn;
   let pause = POLL_MS;
-  begin(asked);
   while (turn === mine) {
     const before = current;
     try {
@@ -36,7 +38,8 @@ export async function follow(id, asked) {
     } catch (error) {
       if (turn !== mine) return;
       $("told").hidden = false;
-      $("stage-error").textContent = error.message;
+      fail(error);
+      if (error.status === 0) $("line").textContent = "reconnecting…";
       if (error.status >= 400 && error.status < 500 && error.status !== 429) return;
       pause = Math.min(2 * pause, LONGEST_MS);
     }
@@ -44,32 +47,37 @@ export async function follow(id, asked) {
   }
 }
 
+// Show no clip, but the picture that is to be rendered; without one, a sample.
 export function leave() {
-  turn += 1;
-  begin(null);
-  for (const id of ["told", "backdrop"]) $(id).hidden = true;
-  $("empty").hidden = false;
+  const chosen = picture.chosen();
+  begin(chosen ? "picture" : "empty");
+  $("told").hidden = true;
+  $("tag").hidden = Boolean(chosen?.image) || Boolean(chosen) === false;
+  if (chosen && !chosen.image) $("tag").textContent = "The browser cannot show this picture; the farm can.";
+  if (chosen) picture.show();
 }
 
-function begin(asked) {
+// The frame's shape: one from the picture to the clip.
+export function shape(width, height) {
+  $("frame").style.setProperty("--shape", `${width} / ${height}`);
+  $("frame").style.setProperty("--ratio", width / height);
+}
+
+function begin(mode) {
+  turn += 1;
   current = null;
   answered = Promise.resolve();
   previews.abort();
   previews = new AbortController();
-  $("empty").hidden = true;
-  $("backdrop").hidden = !asked;
-  if (asked) Object.assign($("backdrop"), { src: asked.shown, className: asked.fields.fit });
-  player.hidden = true;
-  player.removeAttribute("src");
-  player.removeAttribute("poster");
-  player.load(); // otherwise the previous clip goes on playing
+  $("stage").dataset.mode = mode;
+  for (const id of ["backdrop", "tag"]) $(id).hidden = true;
+  player.hide();
   for (const button of $("told").querySelectorAll(".actions > *")) {
     Object.assign(button, { hidden: true, ariaDisabled: null });
   }
   for (const line of ["stage-error", "line", "facts"]) $(line).textContent = "";
   $("stage-title").textContent = "Clip";
   $("progress").hidden = true;
-  $("index").replaceChildren();
   delete $("stage").dataset.state;
 }
 
@@ -83,16 +91,25 @@ function show(video) {
   $("facts").textContent = words.facts(video);
   $("progress").hidden = !words.isOpen(video);
   $("progress").value = video.progress;
-  $("frame").style.setProperty("--shape", video.size.replace("x", " / "));
+  shape(...video.size.split("x").map(Number));
   showActions(video);
-  if (!before && words.isOpen(video) && !still.matches) preview(video.id, previews.signal);
+  if (!before && video.state !== "completed") begun(video);
   if (before?.state === video.state) return;
   $("said").textContent = `${words.title(video)}. ${words.isOpen(video) ? "" : words.progress(video)}`;
   if (video.state === "completed") play(video);
   changed(video);
 }
 
-// Show previews of the clip in place of the picture.
+// Until a clip is there, its picture is shown, and then what the model foresees.
+async function begun(video) {
+  const { signal } = previews;
+  const url = await media(fitted(video.id)).catch(() => "");
+  if (signal.aborted || !url || current?.state === "completed") return;
+  Object.assign($("backdrop"), { src: url, className: "", hidden: false });
+  $("backdrop").style.objectPosition = "";
+  if (words.isOpen(video) && !still.matches) preview(video.id, signal);
+}
+
 async function preview(id, signal) {
   let after = "";
   while (!signal.aborted && words.isOpen(current)) {
@@ -100,7 +117,8 @@ async function preview(id, signal) {
       for await (const event of events(path(id, "/events"), after, signal)) {
         after = event.id;
         if (!event.data.image || !words.isOpen(current)) continue;
-        Object.assign($("backdrop"), { src: event.data.image, className: "foreseen", hidden: false });
+        $("backdrop").src = event.data.image;
+        Object.assign($("tag"), { textContent: "Preview", hidden: false });
       }
     } catch (error) {
       if (signal.aborted || (error.status >= 400 && error.status < 500)) return;
@@ -109,43 +127,35 @@ async function preview(id, signal) {
   }
 }
 
+async function play(video) {
+  try {
+    if (await player.show(video, 0)) for (const id of ["backdrop", "tag"]) $(id).hidden = true;
+  } catch (error) {
+    fail(error);
+    $("download").hidden = true;
+  }
+}
+
 function showActions(video) {
   const open = words.isOpen(video) && video.state !== "cancelling";
+  const ended = !words.isOpen(video);
+  const done = video.state === "completed";
   const wanted = {
     cancel: open,
     pause: open && video.state !== "paused",
     resume: video.state === "paused",
-    delete: !words.isOpen(video),
-    download: video.state === "completed",
-    which: video.state === "completed" && video.num_videos > 1,
+    download: done,
+    again: done && Boolean(video.params),
+    four: done && Boolean(video.params),
+    retry: ended && !done && Boolean(video.params),
+    use: Boolean(video.params),
+    copy: Boolean(video.params),
+    new: true,
+    delete: ended,
   };
   for (const [id, there] of Object.entries(wanted)) {
-    if (!there && $(id) === document.activeElement) $("stage-title").focus();
+    if (!there && $(id).contains(document.activeElement)) $("stage-title").focus();
     $(id).hidden = !there;
-  }
-}
-
-const chosen = (video) => (video.num_videos > 1 ? Number($("index").value) : 0);
-
-async function play(video) {
-  if (video.num_videos > 1 && $("index").length !== video.num_videos) {
-    const numbers = Array.from({ length: video.num_videos }, (_, n) => new Option(n + 1, n));
-    $("index").replaceChildren(...numbers);
-  }
-  const mine = turn;
-  const index = chosen(video);
-  try {
-    const [source, poster] = await Promise.all([media(video.id, "video", index), media(video.id, "thumbnail", index)]);
-    if (turn !== mine || chosen(video) !== index) return;
-    Object.assign(player, { poster, src: source, hidden: false, autoplay: !still.matches });
-    player.setAttribute("aria-label", `The clip: ${words.facts(video)}`);
-    $("backdrop").hidden = true;
-    const link = $("download");
-    link.href = source;
-    link.setAttribute("download", `${video.id}${video.num_videos > 1 ? `-${index}` : ""}.mp4`);
-  } catch (error) {
-    $("stage-error").textContent = error.message;
-    $("download").hidden = true;
   }
 }
 
@@ -170,12 +180,14 @@ async function send(id, button, action, options) {
     if (here() && answer.object === "video") show(answer);
     return answer;
   } catch (error) {
-    if (here()) $("stage-error").textContent = error.message;
+    if (here()) fail(error);
     return null;
   }
 }
 
 export function prepare(deleted) {
+  player.whenFailed(fail);
+  player.prepare();
   for (const name of ["cancel", "pause", "resume"]) {
     $(name).addEventListener("click", (event) => ask(event.currentTarget, `/${name}`));
   }
@@ -185,11 +197,10 @@ export function prepare(deleted) {
     const id = current.id;
     if (await ask(button, "", { method: "DELETE" })) deleted(id);
   });
-  $("index").addEventListener("change", () => play(current));
-  player.addEventListener("error", () => {
-    if (!player.getAttribute("src")) return;
-    $("stage-error").textContent = keys.get()
-      ? "The browser cannot play the clip."
-      : "The browser cannot play the clip; Download may still work.";
-  });
+  // An open menu closes when something else is clicked, and with Escape.
+  const close = (event) => {
+    for (const menu of document.querySelectorAll(".menu[open]")) if (!menu.contains(event.target) || event.key) menu.open = false;
+  };
+  document.addEventListener("click", close);
+  document.addEventListener("keydown", (event) => event.key === "Escape" && close(event));
 }

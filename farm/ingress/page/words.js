@@ -14,6 +14,7 @@ const TITLES = {
 export const isOpen = (video) => OPEN.has(video.state);
 export const title = (video) => TITLES[video.state] ?? video.state;
 export const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+export const sentence = (text) => text && text[0].toUpperCase() + text.slice(1);
 const joined = (...parts) => parts.filter(Boolean).join(" · ");
 
 export function progress(video) {
@@ -22,7 +23,8 @@ export function progress(video) {
   if (video.state === "paused") return `at step ${video.step} of ${video.steps}`;
   if (video.state === "cancelling") return "after the step it is in";
   if (video.state === "running") return joined(stage(video), video.blocked, left);
-  return video.state === "completed" ? "" : (video.error?.message ?? "");
+  if (video.state === "completed") return video.gpu_seconds > 0 ? `in ${duration(video.gpu_seconds)} of work` : "";
+  return video.state === "failed" ? sentence(video.error?.message ?? "") : "";
 }
 
 function place(before) {
@@ -31,9 +33,10 @@ function place(before) {
 }
 
 function stage(video) {
-  if (video.stage === "decode") return `frames decoded: part ${video.chunk} of ${video.chunks}`;
+  if (video.stage === "encode" || !video.stage) return "reading the picture";
   if (video.stage === "mux") return "writing the video";
-  return `step ${video.step} of ${video.steps}`;
+  if (video.stage !== "decode") return `step ${video.step} of ${video.steps}`;
+  return video.chunks > 1 ? `decoding part ${Math.min(video.chunk + 1, video.chunks)} of ${video.chunks}` : "decoding the frames";
 }
 
 export function duration(seconds) {
@@ -42,12 +45,23 @@ export function duration(seconds) {
 }
 
 export function facts(video) {
-  const ended = video.state === "completed" && video.gpu_seconds > 0;
-  const spent = ended ? `${video.gpu_seconds.toFixed(1)} GPU s` : "";
   const size = video.size.replace("x", " × ");
-  const frames = count(video.num_frames, "frame");
+  const motion = video.params ? `motion ${video.params.motion_bucket_id}` : "";
   const tier = video.tier === "exact" ? "" : `tier ${video.tier}`;
-  return joined(video.model, size, frames, `${video.fps} fps`, tier, `seed ${video.seed}`, spent);
+  return joined(video.model, size, count(video.num_frames, "frame"), `${video.fps} fps`, motion, tier, `seed ${video.seed}`);
+}
+
+// What a worker does, as in "decoding frames 0–13 of cat".
+export function doing(worker) {
+  if (!worker.task) return sentence(worker.why ?? "") || "–";
+  const [first, end] = worker.span ?? [0, 0];
+  const name = worker.picture || worker.job || `clip ${worker.clip.slice(0, 8)}`;
+  return {
+    encode: `reading ${name}`,
+    denoise: `denoising ${name}, steps ${first + 1}–${end}`,
+    decode: `decoding frames ${first + 1}–${end} of ${name}`,
+    mux: `writing the video of ${name}`,
+  }[worker.stage];
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
@@ -57,4 +71,10 @@ export function when(seconds) {
   const then = new Date(seconds * 1000);
   const today = then.toDateString() === new Date().toDateString();
   return today ? `Today, ${clock.format(then)}` : calendar.format(then);
+}
+
+// The title of the browser's tab: what the clip on the stage is at, and how many are under way.
+export function tab(video, open) {
+  const at = video && isOpen(video) ? `${title(video)} ${video.progress}%` : "";
+  return joined(at, open > 1 ? `${open} under way` : "", "SVD render farm");
 }

@@ -1,86 +1,26 @@
-"""The web page at `/` in the system's Chromium, with a farm in this process."""
+"""The web page at `/`: a job from its picture to its end, keys, the keyboard, and the phone."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from playwright.sync_api import Browser, Page, Request, Route, expect
+from playwright.sync_api import Page, Request, Route, expect
 
-from tests.support.chromium import chromium, path_of_chromium
-from tests.support.farm_jobs import picture_bytes
-from tests.support.inline_door import inline_serving
+from tests.ingress.page.visits import (
+    PICTURE,
+    RENDER_MS,
+    SMALL,
+    expect_playing,
+    expect_title,
+    opened,
+    render,
+    unfold,
+)
 
 pytestmark = pytest.mark.browser
-SMALL = {"width": "64", "height": "48", "num_frames": "5", "num_inference_steps": "5"}
-PICTURE: Any = {"name": "a.png", "mimeType": "image/png", "buffer": picture_bytes()}
 NO_PICTURE: Any = {"name": "b.png", "mimeType": "image/png", "buffer": b"no picture at all"}
-RENDER_MS = 60_000
-PLAYING = "const v = document.getElementById('video'); return v.readyState >= 2 && v.videoWidth"
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with inline_serving(tmp_path_factory.mktemp("store")) as base:
-        yield base
-
-
-@pytest.fixture(scope="module")
-def found() -> None:
-    """Skips the tests before a farm is started for them, if there is no Chromium."""
-    path_of_chromium()
-
-
-@pytest.fixture(scope="module")
-def browser(found: None, url: str) -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def faults() -> list[str]:
-    """What the console said that is wrong: errors, and breaches of the page's own policy."""
-    return []
-
-
-@pytest.fixture
-def page(browser: Browser, url: str, faults: list[str]) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, base_url=url)
-    page.set_default_timeout(20_000)
-    page.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    page.close()
-    assert faults == []
-
-
-def opened(page: Page) -> Page:
-    page.goto("/")
-    expect(page.locator("#main")).to_be_visible()
-    return page
-
-
-def fill(page: Page, picture: Any = PICTURE, **fields: str) -> None:
-    page.set_input_files("#input_reference", picture)
-    for name, value in {**SMALL, **fields}.items():
-        page.fill(f"#{name}", value)
-
-
-def render(page: Page, **fields: str) -> None:
-    fill(page, **fields)
-    page.get_by_role("button", name="Render", exact=True).click()
-
-
-def expect_title(page: Page, title: str) -> None:
-    expect(page.locator("#stage-title")).to_have_text(title, timeout=RENDER_MS)
-
-
-def expect_playing(page: Page) -> None:
-    expect_title(page, "Done")
-    expect(page.locator("#video")).to_be_visible()
-    page.wait_for_function(f"() => {{ {PLAYING} }}")
 
 
 def test_from_a_picture_to_a_video_that_plays(page: Page) -> None:
@@ -88,11 +28,12 @@ def test_from_a_picture_to_a_video_that_plays(page: Page) -> None:
     expect_playing(page)
     page.wait_for_function("() => document.getElementById('video').currentTime > 0")
     assert page.evaluate("document.getElementById('video').videoWidth") == 64
-    expect(page.locator("#facts")).to_contain_text("5 frames · 7 fps · seed 7")
+    expect(page.locator("#facts")).to_contain_text("5 frames · 7 fps · motion 127 · seed 7")
     expect(page.locator("#stage")).to_be_in_viewport(ratio=0.99)
     expect(page.locator("#gallery [aria-current] img")).to_be_visible()
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download").click()
+        page.get_by_text("Download").click()
+        page.get_by_role("link", name="Video (MP4)").click()
     assert download.value.suggested_filename.endswith(".mp4")
     assert b"ftyp" in Path(download.value.path()).read_bytes()[:16]
 
@@ -101,7 +42,7 @@ def test_another_seed_then_back_to_the_first_then_neither(page: Page) -> None:
     render(opened(page), seed="8")
     expect_playing(page)
     first = page.url
-    page.get_by_role("button", name="Try another seed").click()
+    page.get_by_role("button", name="Another seed").click()
     page.wait_for_url(lambda now: now != first)
     expect_playing(page)
     expect(page.locator("#facts")).not_to_contain_text(re.compile(r"seed 8\b"))
@@ -112,7 +53,7 @@ def test_another_seed_then_back_to_the_first_then_neither(page: Page) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_role("button", name="Delete").click()
     expect(cards).to_have_count(before - 1)
-    expect(page.locator("#empty")).to_be_visible()
+    expect(page.locator("#stage")).to_have_attribute("data-mode", "picture")
 
 
 def test_a_bad_file_is_said_beside_the_picture(page: Page, faults: list[str]) -> None:
@@ -130,8 +71,8 @@ def test_what_is_wrong_is_said_before_anything_is_sent(page: Page) -> None:
     opened(page).get_by_role("button", name="Render", exact=True).click()
     expect(page.locator("#input_reference-error")).to_have_text("Choose a picture first.")
     render(page, width="61", seed="many")
-    expect(page.locator("#width-error")).not_to_be_empty()
-    expect(page.locator("#seed-error")).to_have_text("Give a whole number, 0 or more.")
+    expect(page.locator("#width-error")).to_have_text("Enter a multiple of 8.")
+    expect(page.locator("#seed-error")).to_have_text("Enter a whole number, 0 or more.")
     expect(page.locator("#width")).to_be_focused()
 
 
@@ -209,10 +150,15 @@ def test_by_the_keyboard_alone(page: Page) -> None:
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files(PICTURE)
-    page.keyboard.press("Tab")
+    expect(page.locator("#chosen")).to_be_visible()
+    while page.evaluate("document.activeElement.name") != "preset":
+        page.keyboard.press("Tab")
     page.keyboard.press("ArrowRight")  # from Balanced to Strong
-    expect(page.locator("#motion_bucket_id")).to_have_value("200")
-    for name in ("width", "height", "num_frames", "num_inference_steps"):
+    expect(page.locator("#motion_bucket_id")).to_have_value("216")
+    while page.evaluate("document.activeElement.tagName") != "SUMMARY":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    for name in ("num_frames", "width", "height", "num_inference_steps"):
         tab_to(name)
         page.keyboard.press("Control+A")
         page.keyboard.type(SMALL[name])
@@ -223,8 +169,10 @@ def test_by_the_keyboard_alone(page: Page) -> None:
 
 def test_presets_fill_the_fields_and_fields_leave_the_preset(page: Page) -> None:
     opened(page).get_by_label("Subtle").check()
-    expect(page.locator("#motion_bucket_id")).to_have_value("40")
+    expect(page.locator("#motion_bucket_id")).to_have_value("51")
     expect(page.get_by_label("Subtle")).to_be_checked()
+    expect(page.locator("#set")).to_contain_text("motion 51")
+    unfold(page)
     page.fill("#motion_bucket_id", "90")
     expect(page.get_by_label("Subtle")).not_to_be_checked()
     seed = page.locator("#seed").input_value()
@@ -233,14 +181,14 @@ def test_presets_fill_the_fields_and_fields_leave_the_preset(page: Page) -> None
 
 
 def test_a_tier_has_its_number_of_steps_and_is_told(page: Page) -> None:
-    opened(page).locator("#more summary").click()
+    unfold(opened(page))
     page.select_option("#tier", "fast")
     expect(page.locator("#num_inference_steps")).to_have_value("10")
     page.select_option("#tier", "reuse")
     expect(page.locator("#num_inference_steps")).to_have_value("25")
     render(page, seed="8")
     expect_playing(page)
-    expect(page.locator("#facts")).to_contain_text("7 fps · tier reuse · seed 8")
+    expect(page.locator("#facts")).to_contain_text("7 fps · motion 127 · tier reuse · seed 8")
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
@@ -249,7 +197,7 @@ def test_no_sideways_scroll_on_a_phone(page: Page, scheme: Any) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     opened(page)
     expect(page.locator("#workers tr").first).to_be_visible()
-    page.locator("#more summary").click()
+    unfold(page)
     page.locator("#gallery a").first.click()
     expect(page.locator("#told")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -283,7 +231,7 @@ def test_a_key_is_asked_for_once_and_goes_with_media(page: Page, faults: list[st
         page.get_by_label("Key").fill(key)
         page.keyboard.press("Enter")
         if key == "wrong":
-            expect(page.locator("#key-error")).to_have_text("the key is not known here")
+            expect(page.locator("#key-error")).to_have_text("The key is not known here")
     expect(page.locator("#main")).to_be_visible()
     render(page, seed="9")
     expect_playing(page)
