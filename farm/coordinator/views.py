@@ -30,7 +30,17 @@ def progress_of(
         queue_position=sharing.queue.position(job.id) if waits else None,
         eta_s=_eta(job, waits, sharing, scheduler) if with_eta else None,
         blocked=_blocked(job, sharing),
+        share=_share(job, sharing),
     )
+
+
+def _share(job: JobRecord, sharing: Sharing) -> float | None:
+    """The share of a worker's time that a job needs, which is behind it."""
+    clips, left = sharing.under_way(job.id), _left(sharing, job.id)
+    whole = sharing.dispatcher.pace.left(clips[0].request) if clips else None
+    if left is None or not whole:
+        return None
+    return round(min(1.0, max(0.0, 1 - left[1] / (whole * job.request.num_videos))), 4)
 
 
 def _blocked(job: JobRecord, sharing: Sharing) -> str | None:

@@ -239,6 +239,9 @@ class Progress(BaseModel):
     queue_position: int | None = None  # jobs ahead of it; None once it has started
     eta_s: float | None = None  # until it is finished; None while nothing was timed
     blocked: str | None = None  # why no worker can take it
+    # The share of the time it needs, which is behind it, decoding and storing included; None while
+    # a stage was never timed.
+    share: float | None = None
 
     @classmethod
     def of(cls, job: "JobRecord", step: int = 0, chunk: int = 0, **more: Any) -> "Progress":
@@ -256,7 +259,9 @@ class Progress(BaseModel):
 
     @property
     def fraction(self) -> float:
-        """The share of steps and chunks that is done, from 0 to 1."""
+        """How much is done, from 0 to 1: by the time it needs, or else by steps and chunks."""
+        if self.share is not None:
+            return self.share
         return (self.step + self.chunk) / max(1, self.steps + self.chunks)
 
 

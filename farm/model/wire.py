@@ -74,6 +74,7 @@ class Video(BaseModel):
     queue_position: int | None = None
     eta_s: float | None = None
     blocked: str | None = None  # why no worker can take it
+    share: float | None = None  # what `progress` is made of, from 0 to 1; None while untimed
     seed: int
     num_frames: int
     fps: int
@@ -153,11 +154,8 @@ def video_of(view: JobView) -> Video:
 
 
 def _percent(job: JobRecord, progress: Progress) -> int:
-    """The share of the steps and chunks that is done; 100 only once the job is completed."""
-    if job.state is State.COMPLETED:
-        return 100
-    done, whole = progress.step + progress.chunk, progress.steps + progress.chunks
-    return min(99, 100 * done // max(1, whole))
+    """How much is done; 100 only once the job is completed."""
+    return 100 if job.state is State.COMPLETED else min(99, int(100 * progress.fraction))
 
 
 def _error(job: JobRecord) -> VideoError | None:
