@@ -1,6 +1,6 @@
 """`python -m tests.page_screens`: pictures of the page at eight moments, and what it weighs.
 
-They are drawn into `farm/ingress/page/screens/`, which the README beside it shows. It takes three
+They are drawn into `examples/page/`, and the page's README shows them. It takes three
 minutes on two cores, because `nano` renders the clips.
 """
 
@@ -15,7 +15,7 @@ from playwright.sync_api import Page, Response, ViewportSize, expect
 from tests.support.chromium import chromium
 from tests.support.inline_door import inline_serving
 
-OUT = Path(__file__).parents[1] / "farm/ingress/page/screens"
+OUT = Path(__file__).parents[1] / "examples/page"
 PICTURE = "tests/pictures/temple.jpg"
 LAPTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}

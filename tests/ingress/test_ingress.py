@@ -78,7 +78,7 @@ def test_previews_come_with_the_events(http: httpx2.Client) -> None:
     assert kind == "data:image/webp;base64"
     with Image.open(BytesIO(base64.b64decode(image))) as preview:
         preview.load()
-        assert (preview.size, preview.info["duration"]) == ((8, 6), 200)
+        assert (preview.size, preview.info["duration"]) == ((64, 48), 200)
         assert 1 <= getattr(preview, "n_frames", 1) <= 5  # of frames that are alike one is kept
     http.post(f"/v1/videos/{video}/cancel")
     again = http.get(f"/v1/videos/{video}/events").text

@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from farm.model.job import State
-from tests.support.asgi import bearer, client, still_app
+from tests.support.asgi import DEFAULTS, bearer, client, still_app
 from tests.support.done_farm import VIDEO, DoneFarm
 
 RESULT = "/v2beta/image-to-video/result/" + b"acme".hex().ljust(64, "0")
@@ -83,7 +83,9 @@ def test_models_by_name() -> None:
     found = asked(app, *(("GET", f"/v1/models/{name}") for name in names))
     assert [answer.json()["id"] for answer in found] == list(names)
     (listed,) = asked(app, ("GET", "/v1/models"))
-    assert listed.json()["data"] == [answer.json() for answer in found]
+    defaults = DEFAULTS.model_dump(mode="json")
+    described = [item | {"defaults": defaults} for item in listed.json()["data"]]
+    assert described == [answer.json() for answer in found]
     quoted, none = asked(
         app, ("GET", "/v1/models/" + names[1].replace("/", "%2F")), ("GET", "/v1/models/a/b")
     )

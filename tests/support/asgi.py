@@ -14,14 +14,13 @@ from fastapi import FastAPI
 from farm.ingress.app import make_app
 from farm.model.farm_api import FarmApi
 from farm.model.job import JobRecord, JobView, LogEntry, Progress
-from farm.model.request import Model, RenderRequest
+from farm.model.request import Model, ModelFacts, RenderRequest
 from farm.settings import Key, Settings
 from svd_engine.params import RenderDefaults, RenderParams
 
 KEYS = {"sesame": "acme", "open": "other", "wrong": ""}
-PARAMS = RenderParams().resolve(
-    RenderDefaults(width=64, height=48, num_frames=2, max_guidance_scale=3.0)
-)
+DEFAULTS = RenderDefaults(width=64, height=48, num_frames=2, max_guidance_scale=3.0)
+PARAMS = RenderParams().resolve(DEFAULTS)
 
 
 def settings_of(**given: Any) -> Settings:
@@ -41,6 +40,9 @@ class StillFarm:
         self.news = asyncio.Event()  # never set: `watch` waits for it
         self.answers = asyncio.Event()  # `views` waits until it is set
         self.answers.set()
+
+    async def describe(self, _: Model) -> ModelFacts:
+        return ModelFacts(digest="0" * 64, defaults=DEFAULTS)
 
     async def find(self, job: str) -> JobView | None:
         if job not in KEYS.values():

@@ -17,7 +17,6 @@ from farm.model.job import JobRecord
 from farm.store import Store
 from farm.store.keys import picture_key
 from svd_engine.picture_files import open_picture
-from svd_engine.picture_pixels import fit_picture
 
 QUALITY = 90  # of JPEG
 UNTOLD = "application/octet-stream"  # no type that a browser might run
@@ -77,6 +76,8 @@ def _original(store: Store, job: JobRecord) -> bytes:
 
 
 def _fitted(store: Store, job: JobRecord, max_pixels: int) -> bytes:
+    from svd_engine.picture_pixels import fit_picture  # it loads torch
+
     width, height = _size(job)
     try:
         whole = open_picture(_original(store, job), max_pixels)
