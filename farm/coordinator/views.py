@@ -30,6 +30,7 @@ def progress_of(
         queue_position=sharing.queue.position(job.id) if waits else None,
         eta_s=_eta(job, waits, sharing, scheduler) if with_eta else None,
         blocked=_blocked(job, sharing),
+        busy=any(clip.running for clip in under_way),
         share=_share(job, sharing),
     )
 

@@ -239,6 +239,7 @@ class Progress(BaseModel):
     queue_position: int | None = None  # jobs ahead of it; None once it has started
     eta_s: float | None = None  # until it is finished; None while nothing was timed
     blocked: str | None = None  # why no worker can take it
+    busy: bool = False  # a worker is at it; of a paused job: until its segment of steps ends
     # The share of the time it needs, which is behind it, decoding and storing included; None while
     # a stage was never timed.
     share: float | None = None

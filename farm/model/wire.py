@@ -74,6 +74,7 @@ class Video(BaseModel):
     queue_position: int | None = None
     eta_s: float | None = None
     blocked: str | None = None  # why no worker can take it
+    busy: bool = False  # a worker is at it; of a paused video: until some more steps are done
     share: float | None = None  # what `progress` is made of, from 0 to 1; None while untimed
     seed: int
     num_frames: int

@@ -12,7 +12,8 @@ const TITLES = {
 };
 
 export const isOpen = (video) => OPEN.has(video.state);
-export const title = (video) => TITLES[video.state] ?? video.state;
+export const pausing = (video) => video.state === "paused" && video.busy;
+export const title = (video) => (pausing(video) ? "Pausing" : (TITLES[video.state] ?? video.state));
 export const count = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
 export const sentence = (text) => text && text[0].toUpperCase() + text.slice(1);
 const joined = (...parts) => parts.filter(Boolean).join(" · ");
@@ -20,6 +21,7 @@ const joined = (...parts) => parts.filter(Boolean).join(" · ");
 export function progress(video) {
   const left = video.eta_s == null ? "" : `about ${duration(video.eta_s)} left`;
   if (video.state === "queued") return joined(video.blocked, place(video.queue_position), left);
+  if (pausing(video)) return `step ${video.step} of ${video.steps}; a few more that have begun are finished`;
   if (video.state === "paused") return `at step ${video.step} of ${video.steps}`;
   if (video.state === "cancelling") return "after the step it is in";
   if (video.state === "running") return joined(stage(video), video.blocked, left);

@@ -122,7 +122,7 @@ def test_a_look_that_began_before_a_click_was_answered_is_not_shown(page: Page) 
         answer = route.fetch()
         if len(titles) == 1:
             page.get_by_role("button", name="Pause").click()
-            expect(title).to_have_text("Paused")
+            expect(title).to_have_text(re.compile("Paus(ing|ed)"))
         route.fulfill(response=answer)
 
     render(opened(page), num_inference_steps="400")
@@ -130,7 +130,8 @@ def test_a_look_that_began_before_a_click_was_answered_is_not_shown(page: Page) 
     with page.expect_event("requestfinished", lambda _: len(titles) > 1):
         page.route(looks, look)
     page.unroute(looks)
-    assert titles == ["Rendering", "Paused"]
+    assert titles[0] == "Rendering"
+    assert titles[1] in ("Pausing", "Paused")
     page.get_by_role("button", name="Cancel").click()
     expect_title(page, "Cancelled")
 
