@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
@@ -13,6 +14,7 @@ from tests.front_door import Door, front_door
 from tests.ingress.test_prefix import prefixed
 from tests.support.asgi import client, still_app
 from tests.support.chromium import chromium
+from tests.support.inline_door import inline_serving
 
 
 @pytest.mark.parametrize("prefix", ["", "/farm/v1"])
@@ -39,6 +41,16 @@ def test_all_that_the_page_asks_for_is_the_farms(prefix: str) -> None:
 def door() -> Iterator[Door]:
     with front_door() as opened:
         yield opened
+
+
+def test_the_example_can_be_sent_as_it_is(tmp_path: Path) -> None:
+    """By `Try it out`, without a change."""
+    with inline_serving(tmp_path) as url, httpx2.Client(base_url=url) as http:
+        paths = http.get("/openapi.json").json()["paths"]
+        for path in ("/v1/videos", "/v1/videos/check"):
+            content = paths[path]["post"]["requestBody"]["content"]
+            answer = http.post(path, json=content["application/json"]["example"])
+            assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.browser

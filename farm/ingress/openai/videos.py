@@ -110,6 +110,15 @@ def _body(picture: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+# Shown at `/docs`, and sent from there: a small picture of a horizon.
+EXAMPLE = {
+    PICTURE: "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQAQMAAAAlPW0iAAAABlBMVEXIeDxalt"
+    "zi1tEEAAAAEElEQVR42mP8z8DEgB1hBQAxWQERJ7aJ5AAAAABJRU5ErkJggg==",
+    "seed": 7,
+    "fit": "crop",
+    "num_inference_steps": 10,
+}
 BODY = {
     "requestBody": {
         "required": True,
@@ -118,7 +127,8 @@ BODY = {
             "application/json": {
                 "schema": _body(
                     {"type": "string", "description": "a data URL, or the URL of a picture"}
-                )
+                ),
+                "example": EXAMPLE,
             },
         },
     }
