@@ -5,6 +5,7 @@ const input = $("input_reference");
 const drop = $("drop");
 const backdrop = $("backdrop");
 const DRAG_PX = 4; // a shorter movement is a click
+const MOST = 4; // times a frame's size: a part that is larger is scaled down before it is sent
 const CENTRE = { x: 50, y: 50 };
 
 let current = null; // {file, url, image, crop}; image: null if the browser cannot show it
@@ -54,9 +55,12 @@ export async function file(width, height) {
   const { naturalWidth: w, naturalHeight: h } = image;
   const scale = Math.min(w / width, h / height);
   const part = { w: Math.round(width * scale), h: Math.round(height * scale) };
-  const canvas = Object.assign(document.createElement("canvas"), { width: part.w, height: part.h });
-  const [x, y] = [((w - part.w) * crop.x) / 100, ((h - part.h) * crop.y) / 100];
-  canvas.getContext("2d").drawImage(image, Math.round(x), Math.round(y), part.w, part.h, 0, 0, part.w, part.h);
+  const [x, y] = [((w - part.w) * crop.x) / 100, ((h - part.h) * crop.y) / 100].map(Math.round);
+  const shrink = Math.min(1, (MOST * width) / part.w); // or the PNG of a photograph would be huge
+  const size = { width: Math.round(part.w * shrink), height: Math.round(part.h * shrink) };
+  const canvas = Object.assign(document.createElement("canvas"), size);
+  const context = Object.assign(canvas.getContext("2d"), { imageSmoothingQuality: "high" });
+  context.drawImage(image, x, y, part.w, part.h, 0, 0, size.width, size.height);
   const data = await new Promise((done) => canvas.toBlob(done, "image/png"));
   return new File([data], `${whole.name.replace(/\.\w+$/, "")}.png`, { type: "image/png", lastModified: whole.lastModified });
 }
