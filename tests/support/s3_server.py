@@ -25,8 +25,6 @@ PARTS = ("master", "volume", "filer", "s3", "admin")
 PORTS = [f"{part}.{port}" for part in PARTS for port in ("port", "port.grpc")]
 OPTIONS = {
     "bucket": BUCKET,
-    "ip": "127.0.0.1",
-    "ip.bind": "127.0.0.1",
     "s3.autoCreateBucket": "false",  # writes do not create a missing bucket, as on AWS
     "s3.port.iceberg": "0",
     "s3.port.lance": "0",
@@ -40,19 +38,19 @@ OPTIONS = {
 class S3Server:
     """A server process. `stop` kills it; `start` restarts it at the same URL with its data."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+        self.folder, self._address = folder, address
         self.log = folder / "weed.log"
         self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         self.port = self._ports["s3.port"]
         self.env = {
-            "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{self.port}",
+            "AWS_ENDPOINT_URL_S3": f"http://{address}:{self.port}",
             "AWS_ACCESS_KEY_ID": "farm-key",
             "AWS_SECRET_ACCESS_KEY": "farm-secret",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
-            "no_proxy": "127.0.0.1",
+            "no_proxy": address,
             "AWS_CONFIG_FILE": str(folder / "no-config"),
             "AWS_SHARED_CREDENTIALS_FILE": str(folder / "no-credentials"),
         }
@@ -61,6 +59,7 @@ class S3Server:
     def start(self, patience_s: float = 60) -> None:
         """Start the server, and wait until it accepts a write."""
         options = OPTIONS | {name: str(port) for name, port in self._ports.items()}
+        options |= {"ip": self._address, "ip.bind": self._address}
         options |= {"dir": str(self.folder / "data"), "admin.dataDir": str(self.folder / "admin")}
         options |= {f"{name}.localSocket": str(self.folder / name) for name in ("s3", "filer")}
         (self.folder / "data").mkdir(exist_ok=True)
@@ -113,10 +112,13 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
-    """Run a server that keeps its data and its log in `folder`, which is deleted at the end."""
+def s3_server(folder: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
+    """Run a server that keeps its data and its log in `folder`, which is deleted at the end.
+
+    address: the one of this host that it listens at.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    server = S3Server(folder)
+    server = S3Server(folder, address)
     try:
         server.start()
         yield server
