@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from fnmatch import translate
 from pathlib import Path
 
 from tests.deploy.docker_files import ROOT, instructions
@@ -28,6 +27,7 @@ class Build:
         self._stages: dict[str, DebianRoot] = {}
         self._args: dict[str, str] = {}
         self.ran: list[str] = []  # the RUN lines
+        self.last: dict[str, str] = {}  # the instructions that say how the image is started
 
     def target(self, name: str) -> DebianRoot:
         """Carry out everything up to the end of a stage. Raises CalledProcessError."""
@@ -69,6 +69,7 @@ class Build:
             self._run(root, rest)
         else:
             assert word in NOTED, f"what does {word} do?"
+            self.last[word] = rest
 
     def _run(self, root: DebianRoot, line: str) -> None:
         shared = lend_packages(root)
@@ -126,7 +127,7 @@ def is_ignored(path: Path, ignore: Sequence[str]) -> bool:
 
 
 def _regex(pattern: str) -> str:
-    return "/".join(translate(part).replace(".*", "[^/]*") for part in pattern.split("/"))
+    return re.escape(pattern).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
 
 
 def _filled(value: str, env: dict[str, str]) -> str:

@@ -8,19 +8,28 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+
+import psutil
+
+from tests.support.farm_jobs import wait_for
 
 RELEASE = "bookworm"
 PACKAGES = "python3,python3-venv,ca-certificates"
 # What Docker's official images of Python set.
 BASE_PATH = "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 OF_PACKAGES = r"(PIP|UV)_\w+|\w*(CERT|CA_BUNDLE)\w*|\w+_proxy|\w+_PROXY"
-CONFIGURATION = ("/etc/resolv.conf", "/etc/pip.conf", "/etc/xdg/pip")
-CONFIGURATION += ("/etc/ssl/certs/ca-certificates.crt",)
+CONFIGURATION = (
+    *("/etc/resolv.conf", "/etc/pip.conf", "/etc/xdg/pip", "/etc/ssl/certs/ca-certificates.crt"),
+)
+EMPTY: Mapping[str, str] = MappingProxyType({})
 AT_HOME = (".config/pip", ".pip")
 
 
@@ -39,6 +48,8 @@ def bootstrap(folder: Path) -> None:
         check=True,
         stdout=subprocess.DEVNULL,
     )
+    # A container gets these names from Docker.
+    (folder / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.0.1 {socket.gethostname()}\n")
     for name in ("python", "python3"):
         (folder / "usr/local/bin" / name).symlink_to("/usr/bin/python3")
 
@@ -55,34 +66,67 @@ class DebianRoot:
     def run(
         self,
         command: Sequence[object],
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] = EMPTY,
         shared: Sequence[Path] = (),
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as the image's user. shared: the machine's folders that are lent to it."""
         return subprocess.run(
-            self._command(command, environment or {}, shared),
+            self._command(command, environment, shared),
             capture_output=True,
             text=True,
             check=False,
         )
 
-    def start(self, command: Sequence[object], *writable: str) -> subprocess.Popen[str]:
-        """Start a command without a network, in a root that cannot be written to but there."""
-        return subprocess.Popen(
-            self._command(command, {}, (), writable),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+    @contextmanager
+    def started(
+        self, command: Sequence[object], writable: Sequence[str]
+    ) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+        """Run a command without a network, and with only some folders that can be written to.
+
+        Yields a function that runs another command beside it. In the end both are killed.
+        """
+        process = subprocess.Popen(
+            self._command(command, writable=writable),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
+        try:
+            family = psutil.Process(process.pid)
+            first = wait_for(lambda: [p for p in family.children() if p.cwd() == self._cwd])[0]
+            beside = ["nsenter", f"--target={first.pid}", "--mount", "--net", "--pid"]
+
+            def run(*words: object) -> subprocess.CompletedProcess[str]:
+                entered = [*beside, *self._enter(words)]
+                return subprocess.run(entered, capture_output=True, text=True, check=False)
+
+            yield run
+        finally:
+            process.kill()
+            process.wait()
+
+    @property
+    def _cwd(self) -> str:
+        """The working directory of the image's processes, as this machine names it."""
+        return f"{self.folder}{self.workdir}"
+
+    def _enter(
+        self, command: Sequence[object], environment: Mapping[str, str] = EMPTY
+    ) -> list[str]:
+        """The command that runs another one in the root, as the image's user."""
+        variables = [f"{name}={value}" for name, value in {**environment, **self.env}.items()]
+        inner = f"cd {shlex.quote(self.workdir)} && exec {shlex.join(map(str, command))}"
+        enter = ["chroot", f"--userspec={self.user}:{self.user}", "--groups=", str(self.folder)]
+        return [*enter, "env", "-i", *variables, "sh", "-c", inner]
 
     def _command(
         self,
         command: Sequence[object],
-        environment: Mapping[str, str],
-        shared: Sequence[Path],
+        environment: Mapping[str, str] = EMPTY,
+        shared: Sequence[Path] = (),
         writable: Sequence[str] = (),
     ) -> list[str]:
-        root, words = shlex.quote(str(self.folder)), shlex.join(map(str, command))
+        """The command that makes the mounts, and runs another one among them."""
+        root = shlex.quote(str(self.folder))
         lines = ["set -e", f"mount --bind {root} {root}", f"mount -t proc proc {root}/proc"]
         lines += [f"mount --rbind /dev {root}/dev"]
         for path in shared:
@@ -91,10 +135,7 @@ class DebianRoot:
         if writable:
             lines += ["ip link set lo up", f"mount -o remount,bind,ro {root}"]
             lines += [f"mount -t tmpfs -o mode=1777 tmpfs {root}{path}" for path in writable]
-        variables = [f"{name}={value}" for name, value in {**environment, **self.env}.items()]
-        inner = f"cd {shlex.quote(self.workdir)} && exec {words}"
-        enter = ["chroot", f"--userspec={self.user}:{self.user}", "--groups=", str(self.folder)]
-        lines.append(shlex.join(["exec", *enter, "env", "-i", *variables, "sh", "-c", inner]))
+        lines.append(f"exec {shlex.join(self._enter(command, environment))}")
         apart = ["--net"] if writable else []
         unshare = ["unshare", "--mount", "--pid", *apart, "--fork", "--kill-child"]
         return ["setpriv", "--pdeathsig", "KILL", *unshare, "sh", "-c", "\n".join(lines)]
