@@ -1,22 +1,38 @@
-"""Long runs of the whole farm: a soak, and two versions that take turns on a store."""
+"""Long runs of the whole farm: two soaks, and two versions that take turns on a store."""
 
 import subprocess
 
 import pytest
 
 from tests.soak import soak
+from tests.soak_disk import soak_on_small_disk
 from tests.support.pages import ROOT
+from tests.support.soaking import Run
 from tests.upgrade import upgrade
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 EARLIER = "b264966"  # the commit that landed before jobs were deleted by age
 
 
+def faults(run: Run) -> int:
+    return sum(count for what, count in run.done.items() if what.startswith("faults"))
+
+
 @pytest.mark.timeout(1500)
 def test_nothing_is_lost_or_doubled_in_five_minutes_of_harm() -> None:
     run = soak(minutes=5)
     assert len(run.jobs) > 50
-    assert sum(count for what, count in run.done.items() if what.startswith("faults")) >= 10
+    assert faults(run) >= 10
+
+
+@pytest.mark.timeout(1200)
+def test_nothing_is_lost_or_doubled_on_a_disk_that_is_full_at_times() -> None:
+    try:
+        run = soak_on_small_disk(minutes=2)
+    except PermissionError as error:
+        pytest.skip(str(error))
+    assert len(run.jobs) > 20
+    assert faults(run) >= 4
 
 
 @pytest.mark.timeout(900)

@@ -1,4 +1,4 @@
-"""The image and the compose files: nothing here can run them, so what they say is checked."""
+"""The image and the compose files: what they say is checked, without Docker."""
 
 import os
 import re

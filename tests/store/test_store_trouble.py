@@ -1,9 +1,7 @@
 """A full disk, a store that vanishes, a server that hangs: calls end with a reason."""
 
 import asyncio
-import os
 import socket
-import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ from svd_engine import RenderParams
 from svd_engine.params import RenderDefaults
 from tests.support.farm_jobs import SMALL, picture_bytes
 from tests.support.inline_farm import InlineRuntime
+from tests.support.small_disk import SmallDisk, small_disk
 
 LIMIT_S = 30.0  # generous: the calls end after 3 to 15 s
 FACTS = ModelFacts(digest="0" * 64, defaults=RenderDefaults(width=64, height=48, num_frames=5))
@@ -35,17 +34,12 @@ class AnyModel:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 1 MB of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk takes root")
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+        with small_disk(tmp_path / "disk", megabytes=1) as disk:
+            yield disk
+    except PermissionError as error:
+        pytest.skip(str(error))
 
 
 def with_coordinator(
@@ -79,22 +73,18 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> None:
     raise AssertionError("it does not come about")
 
 
-def test_a_full_disk(disk: Path) -> None:
+def test_a_full_disk(disk: SmallDisk) -> None:
+    store = str(disk.folder)
+
     async def work(coordinator: Coordinator) -> None:
         asked = Submission(**ASKED)
         job = (await coordinator.submit(asked, picture_bytes())).job.id
-        filling = disk.parent / "disk/filling"
-        with filling.open("wb") as file:
-            while True:
-                try:
-                    os.write(file.fileno(), b"x" * 4096)
-                except OSError:
-                    break
+        disk.fill()
         error = await refused(coordinator.pause(job))
         assert "No space left" in str(error)
         shown = api_error(error)
         assert "No space left" in shown.message
-        assert str(disk) not in shown.message
+        assert store not in shown.message
 
         async def troubled() -> bool:
             return bool((await coordinator.status())["trouble"])
@@ -106,7 +96,7 @@ def test_a_full_disk(disk: Path) -> None:
         ):
             assert "No space left" in str(await refused(call))
         assert (await coordinator.show(job)).job.id == job  # what is in memory is still told
-        filling.unlink()
+        disk.empty()
 
         async def recorded() -> bool:
             return (await coordinator.show(job)).job.state is State.PAUSED
@@ -119,7 +109,7 @@ def test_a_full_disk(disk: Path) -> None:
         await until(well)
         await coordinator.submit(Submission(**ASKED), picture_bytes(seed=1))
 
-    with_coordinator(str(disk), identify(open_store(str(disk))), work)
+    with_coordinator(store, identify(open_store(store)), work)
 
 
 @pytest.mark.parametrize("emptied", [False, True])
