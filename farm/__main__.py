@@ -19,8 +19,10 @@ from farm.logs import log_to_stderr
 from farm.model.usage import FIRST_DAY
 from farm.records.stored import StoredJobs
 from farm.settings import known_secrets, load_settings
-from svd_engine.command_line import STATUSES, Parser, one_line
+from svd_engine.command_line import STATUSES, Parser, name_of, one_line
+from svd_engine.completion import add_completion
 
+SCRIPT = "farm"  # the name of this command in an installation
 DEMO = "demo/store"  # the store that `make demo` leaves behind
 # The commands that can read a store without a running farm; of `gc`, only the dry run.
 STORED = ("jobs", "show", "logs", "usage", "gc")
@@ -79,11 +81,12 @@ def _where_to_look(store: str | None) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        "python -m farm",
+        name_of("farm", SCRIPT),
         description="Inspect a farm, and control its jobs.",
         epilog=STATUSES,
     )
     parser.set_defaults(here=None)
+    add_completion(parser, SCRIPT)
     parser.add_argument("--store", metavar="URL", help="the farm's store (default: FARM_STORE)")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 

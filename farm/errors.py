@@ -99,7 +99,7 @@ class JobError(FarmError):
     """There is no such job, or its state does not allow the call."""
 
     def __init__(self, message: str = "", *, suggestion: str | None = None) -> None:
-        """suggestion: `; did you mean ...?` to append, or empty; None if none was searched for."""
+        """suggestion: `. Did you mean ...?` to append, or empty; None if none was searched for."""
         super().__init__(message)
         self.suggestion = suggestion
 

@@ -12,7 +12,8 @@ from svd_engine.arguments import (
     add_param_options,
     params_from,
 )
-from svd_engine.command_line import STATUSES, InputError, Parser, reading, run
+from svd_engine.command_line import STATUSES, InputError, Parser, name_of, reading, run
+from svd_engine.completion import add_completion
 from svd_engine.conformance import commands as conformance
 from svd_engine.conformance.commands import Commands
 from svd_engine.nearest import no_such
@@ -22,14 +23,15 @@ from svd_engine.video import SUFFIXES
 if TYPE_CHECKING:
     from svd_engine.engine import Engine
 
+SCRIPT = "svd-engine"
 COMPARED = ("tier", "reuse_interval", "num_inference_steps", "sigmas")  # `tiers` sets them
 RENDER_EXAMPLES = """\
 examples:
-  python -m svd_engine render photo.jpg --out clip.mp4
-  python -m svd_engine render photo.jpg --model svd-xt --variant fp16 --device cuda \\
+  %(prog)s photo.jpg --out clip.mp4
+  %(prog)s photo.jpg --model svd-xt --variant fp16 --device cuda \\
       --dtype float16 --decode-chunk-size 8 --seed 42 --out clip.mp4
-  python -m svd_engine render photo.jpg --model ./my-checkpoint --fit crop --out frames/
-  python -m svd_engine render photo.jpg --tier fast --out draft.mp4   # 10 steps, not exact
+  %(prog)s photo.jpg --model ./my-checkpoint --fit crop --out frames/
+  %(prog)s photo.jpg --tier fast --out draft.mp4   # 10 steps, not exact
 
 """
 
@@ -43,10 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        "python -m svd_engine",
+        name_of("svd_engine", SCRIPT),
         description="Stable Video Diffusion: a picture becomes a clip.",
         epilog=f"{STATUSES}; of compare and diagnose, 1 also means that something departs",
     )
+    add_completion(parser, SCRIPT)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_tiny(commands)
     _add_render(commands)
@@ -137,7 +140,7 @@ def _bench(options: argparse.Namespace) -> int:
     from svd_engine.bench.run import Bench
 
     if options.preset not in PRESETS:
-        raise ValueError(f"--preset: {no_such(options.preset, PRESETS)}")
+        raise ValueError(f"--preset: {no_such('preset', options.preset, PRESETS)}")
     Bench(
         options.preset,
         options.device,

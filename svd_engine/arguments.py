@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import did_you_mean, in_sentences
 from svd_engine.params import DtypeName, RenderParams
 from svd_engine.reader import ALIASES, faults_of, parse_params
 from svd_engine.values import as_text
@@ -49,7 +49,8 @@ def _device(text: str) -> str:
     kind = text.partition(":")[0]
     if kind not in DEVICES or not re.fullmatch(r"[a-z]+(:\d{1,3})?", text):
         near = did_you_mean(kind, DEVICES)
-        raise argparse.ArgumentTypeError(f"there is no {text!r}{near}; give cpu, cuda or cuda:1")
+        sentences = [f"Unknown device {text!r}{near}", "Give cpu, cuda or cuda:1"]
+        raise argparse.ArgumentTypeError(in_sentences(sentences))
     return text
 
 
@@ -95,7 +96,7 @@ def params_from(options: argparse.Namespace, **values: Any) -> RenderParams:
         return parse_params(given_params(options) | values)
     except ValidationError as error:
         faults = (f"{option(name)}: {fault}" for name, fault in faults_of(error))
-        raise ValueError("; ".join(faults)) from error
+        raise ValueError(in_sentences(faults)) from error
 
 
 def _metavar(name: str, annotation: Any) -> str:

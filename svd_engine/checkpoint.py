@@ -24,7 +24,7 @@ from svd_engine.config import (
     VAEConfig,
 )
 from svd_engine.config_files import CheckpointError, idle_keys, read_config, read_json, validate
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import did_you_mean, in_sentences
 from svd_engine.params import RenderDefaults
 from svd_engine.recognize import SUFFIXES, explain_file, explain_folder, explain_weights
 from svd_engine.tiny import cached_tiny
@@ -67,10 +67,8 @@ def open_checkpoint(
     if hub_id.count("/") == 1 and not name.startswith((".", "/", "~")) and not is_file:
         return Checkpoint(_download(hub_id, variant), variant)
     names = (*HUB_NAMES, "nano", "tiny")
-    raise CheckpointError(
-        f"no model {name!r}{did_you_mean(name, names)}: give a folder in the diffusers layout, a "
-        f"hub id (owner/name), or one of {', '.join(names)}"
-    )
+    known = f"Give a folder in the diffusers layout, a hub id (owner/name), or {', '.join(names)}"
+    raise CheckpointError(in_sentences([f"No model {name!r}{did_you_mean(name, names)}", known]))
 
 
 def _look_at(path: Path) -> Path | None:

@@ -1,4 +1,4 @@
-"""What all command lines share: exit statuses, and errors of one line that suggest a name.
+"""What all command lines share: exit statuses, names, and errors that suggest the name meant.
 
 0: success, and nothing wrong was found. 1: the command failed, or it found something wrong. 2:
 wrong usage, or an input that cannot be read. 130: interrupted.
@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from svd_engine.nearest import did_you_mean, no_such
@@ -59,8 +60,18 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def name_of(module: str, script: str = "") -> str:
+    """What a user types to run a command, as its help and its hints say it.
+
+    The name of the script if this process was started by it, and `python -m` otherwise, which works
+    wherever the script is not on the path.
+    """
+    ran = Path(sys.argv[0]).stem if sys.argv[:1] else ""
+    return script if script and ran == script else f"python -m {module}"
+
+
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors take one line and suggest the option or choice meant."""
+    """An argparse parser whose errors take a line, suggest a name, and say where to look."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -68,6 +79,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\nTry '{self.prog} --help'.\n")
+
+    def refuse(self, message: str) -> NoReturn:
+        """Exit with status 2, for an input at fault, of which the help says nothing."""
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
     def add_subparsers(self, **kwargs: Any) -> Any:  # argparse gives the type no public name
@@ -82,7 +97,7 @@ class Parser(argparse.ArgumentParser):
         self._check_options(given)
         options, rest = super().parse_known_args(given, namespace)
         if rest:
-            self.error(f"there is no argument {rest[0]!r} here")
+            self.error(f"Unexpected argument {rest[0]!r}")
         return options, rest
 
     def _check_options(self, given: Sequence[str]) -> None:
@@ -94,8 +109,11 @@ class Parser(argparse.ArgumentParser):
             if not name.startswith("--") or " " in name or self._get_option_tuples(name):
                 continue  # a short option, a value such as -1, or an abbreviation
             known = [option for option in self._option_string_actions if option[:2] == "--"]
-            self.error(f"there is no option {name}{did_you_mean(name, known)}")
+            self.error(f"Unknown option {name!r}{did_you_mean(name, known)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
-            raise argparse.ArgumentError(action, no_such(value, map(str, action.choices)))
+            choices = list(map(str, action.choices))
+            if isinstance(action, argparse._SubParsersAction):
+                self.error(no_such("command", value, choices))
+            raise argparse.ArgumentError(action, no_such("choice", value, choices))

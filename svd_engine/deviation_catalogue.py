@@ -6,7 +6,7 @@ no torch, so that the farm can check a request without an engine.
 
 from dataclasses import dataclass
 
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import did_you_mean, in_sentences
 from svd_engine.values import listed
 
 
@@ -222,8 +222,6 @@ def checked_names(given: tuple[str, ...]) -> tuple[str, ...]:
     unknown = sorted(names - CATALOGUE.keys())
     if unknown:
         near = did_you_mean(unknown[0], (*CATALOGUE, *SETS))
-        raise ValueError(
-            f"there is no deviation {unknown[0]!r}{near}; there are {', '.join(CATALOGUE)}, "
-            f"and the set {', '.join(SETS)}"
-        )
+        known = f"There are {', '.join(CATALOGUE)}, and the set {', '.join(SETS)}"
+        raise ValueError(in_sentences([f"Unknown deviation {unknown[0]!r}{near}", known]))
     return tuple(name for name in CATALOGUE if name in names)

@@ -18,15 +18,26 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """`; did you mean x?` with the nearest known name; empty if no name is near."""
+    """`. Did you mean 'x'?`, to end a sentence with; empty if no name is near."""
     near = nearest(given, known)
-    return f"; did you mean {near}?" if near else ""
+    return f". Did you mean {near!r}?" if near else ""
 
 
-def no_such(given: str, known: Iterable[str]) -> str:
-    """The message `there is no 'jbos'; did you mean jobs?; there is ...`, with all known names."""
+def no_such(kind: str, given: str, known: Iterable[str]) -> str:
+    """The message `Unknown command 'jbos'. Did you mean 'jobs'? There is ...`, with all names."""
     names = list(known)
-    return f"there is no {given!r}{did_you_mean(given, names)}; there is {', '.join(names)}"
+    return in_sentences(
+        [f"Unknown {kind} {given!r}{did_you_mean(given, names)}", f"There is {', '.join(names)}"]
+    )
+
+
+def in_sentences(texts: Iterable[str]) -> str:
+    """Texts one after another. One that is followed by another, and has no end, gets a full stop.
+
+    The last one stays open, because whoever reports the message may add to it.
+    """
+    *others, last = [*texts] or [""]
+    return " ".join([*(text if text[-1:] in "?.!" else f"{text}." for text in others), last])
 
 
 def _plain(name: str) -> str:

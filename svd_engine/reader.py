@@ -31,8 +31,8 @@ def unknown_parameter(name: str, known: Iterable[str]) -> str:
     """The message for a name that is no parameter, with the known name that was probably meant."""
     names = list(known)
     near = nearest(name, names)
-    hint = f"did you mean {near!r}?" if near else f"the parameters are {', '.join(sorted(names))}"
-    return f"unknown parameter {shown(name)}; {hint}"
+    hint = f"Did you mean {near!r}?" if near else f"The parameters are {', '.join(sorted(names))}"
+    return f"Unknown parameter {shown(name)}. {hint}"
 
 
 def parse_params(given: Mapping[str, Any]) -> RenderParams:

@@ -1,6 +1,7 @@
 """Exit statuses of all commands: 0 done, 1 failed, 2 wrong usage or input; errors are one line."""
 
 import json
+import re
 import struct
 from collections.abc import Callable, Sequence
 from io import BytesIO
@@ -63,11 +64,12 @@ BAD = [missing, empty, noise, folder, a_file_below_a_file, long]
 
 
 def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """The output on standard error, which must be one line."""
+    """What standard error says, which must be one line, and perhaps the hint where to look."""
     errors = capsys.readouterr().err
-    assert errors.count("\n") == 1, errors
+    error, _, hint = errors.partition("\n")
+    assert not hint or re.fullmatch(r"Try 'python -m [\w. ]+ --help'\.\n", hint), errors
     assert "Traceback" not in errors
-    return errors
+    return f"{error}\n"
 
 
 @pytest.mark.parametrize("bad", BAD)
@@ -127,7 +129,7 @@ def test_what_cannot_be_written_to_or_is_not_known(
 ) -> None:
     given, words = {
         "tiny": (["tiny", str(noise(tmp_path))], "noise is a file; give a new or an empty folder"),
-        "bench": (["bench", "--preset", "svdxt"], "no 'svdxt'; did you mean svd-xt?"),
+        "bench": (["bench", "--preset", "svdxt"], "Unknown preset 'svdxt'. Did you mean 'svd-xt'?"),
         "render": (["render", PICTURE, "--out", "x.avi"], "--out: cannot write '.avi'"),
     }[command]
     assert exit_status(main, given) == 2
@@ -144,32 +146,36 @@ def test_what_departs_is_1_and_what_is_alike_0(tmp_path: Path) -> None:
 
 
 NEAR = [
-    (main, ["rendr", PICTURE], "no 'rendr'; did you mean render?"),
-    (main, ["render", PICTURE, "--ot", "x.mp4"], "no option --ot; did you mean --out?"),
-    (main, ["render", PICTURE, "--out", "x.mp4", "--modl", "nano"], "did you mean --model?"),
-    (main, ["render", PICTURE, "--out", "x.mp4", "--modl=nano"], "did you mean --model?"),
-    (main, ["render", PICTURE, "--out", "x.mp4", "--fit", "crp"], "did you mean crop?"),
-    (main, ["render", PICTURE, "--out", "x.mp4", "--device", "cdua"], "did you mean cuda?"),
-    (main, ["render", PICTURE, "--out", "x.mp4", "--model", "svdxt"], "did you mean svd-xt?"),
-    (main, ["render", PICTURE, "--out", "x.mp4", "--dtype", "fp16"], "there is no 'fp16'"),
-    (main, ["render", PICTURE, "more", "--out", "x.mp4"], "no argument 'more' here"),
+    (main, ["rendr", PICTURE], "Unknown command 'rendr'. Did you mean 'render'?"),
+    (main, ["render", PICTURE, "--ot", "x.mp4"], "Unknown option '--ot'. Did you mean '--out'?"),
+    (main, ["render", PICTURE, "--out", "x.mp4", "--modl", "nano"], "Did you mean '--model'?"),
+    (main, ["render", PICTURE, "--out", "x.mp4", "--modl=nano"], "Did you mean '--model'?"),
+    (main, ["render", PICTURE, "--out", "x.mp4", "--fit", "crp"], "Did you mean 'crop'?"),
+    (main, ["render", PICTURE, "--out", "x.mp4", "--device", "cdua"], "Did you mean 'cuda'?"),
+    (main, ["render", PICTURE, "--out", "x.mp4", "--model", "svdxt"], "Did you mean 'svd-xt'?"),
+    (main, ["render", PICTURE, "--out", "x.mp4", "--dtype", "fp16"], "Unknown choice 'fp16'"),
+    (main, ["render", PICTURE, "more", "--out", "x.mp4"], "Unexpected argument 'more'"),
     (main, ["compare", "a"], "required: B"),
     (main, [], "required: COMMAND"),
-    (operator.main, ["stats"], "no 'stats'; did you mean status?"),
-    (operator.main, ["--stor", "--sore", "x"], "no option --sore; did you mean --store?"),
-    (operator.main, ["jobs", "--al", "--limt", "3"], "no option --limt; did you mean --limit?"),
+    (operator.main, ["stats"], "Unknown command 'stats'. Did you mean 'status'?"),
+    (operator.main, ["--stor", "--sore", "x"], "Unknown option '--sore'. Did you mean '--store'?"),
+    (
+        operator.main,
+        ["jobs", "--al", "--limt", "3"],
+        "Unknown option '--limt'. Did you mean '--limit'?",
+    ),
     (operator.main, ["priority", "job-1", "high"], "invalid int value: 'high'"),
     (operator.main, ["--store", "ftp://x", "jobs"], "no store for 'ftp://x'"),
-    (batch.main, [PICTURE, "--out", "o", "--sedes", "3"], "did you mean --seeds?"),
-    (batch.main, [PICTURE, "--out", "o", "--fit", "crp"], "did you mean crop?"),
+    (batch.main, [PICTURE, "--out", "o", "--sedes", "3"], "Did you mean '--seeds'?"),
+    (batch.main, [PICTURE, "--out", "o", "--fit", "crp"], "Did you mean 'crop'?"),
     (batch.main, [PICTURE, "--out", "o", "--seeds", "x"], "--seeds: 'x' is neither"),
     (batch.main, [PICTURE, "--out", "o", "--workers", "0"], "a whole number from 1"),
     (batch.main, [PICTURE, "--out", "ftp://o"], "no store for 'ftp://o'"),
-    (bench.main, ["schedler"], "no 'schedler'; did you mean scheduler?"),
+    (bench.main, ["schedler"], "Unknown part 'schedler'. Did you mean 'scheduler'?"),
     (bench.main, ["scheduler", "--workers", "x"], "a whole number from 1"),
     (bench.main, ["scheduler", "--workers", "1,0"], "a whole number from 1"),
     (bench.main, ["submits", "--store", "ftp://x"], "no store for 'ftp://x'"),
-    (simulate.main, ["--gps", "3"], "no option --gps; did you mean --gpus?"),
+    (simulate.main, ["--gps", "3"], "Unknown option '--gps'. Did you mean '--gpus'?"),
     (simulate.main, ["--gpus", "0"], "a whole number from 1"),
     (simulate.main, ["--out", "/no/such/x.png"], "there is no folder /no/such"),
 ]

@@ -50,14 +50,14 @@ def test_what_an_operator_is_told(
         for command in ("show", "logs", "cancel", "pause", "resume"):
             assert await run(command, f"{job}x") == 1
             errors = capsys.readouterr().err
-            assert errors == f"error: there is no job '{job}x'; did you mean {job}?\n"
+            assert errors == f"error: There is no job '{job}x'. Did you mean '{job}'?\n"
         assert await run("priority", f"{job}x", "3") == 1
-        assert f"did you mean {job}?" in capsys.readouterr().err
+        assert f"Did you mean '{job}'?" in capsys.readouterr().err
         assert await run("priority", job, "101") == 2
         assert "from 0 to 100, got 101" in capsys.readouterr().err
         assert await run("drain", "decodr-0") == 1
         assert "decodr-0" in (errors := capsys.readouterr().err)
-        assert "did you mean decoder-0?" in errors
+        assert "Did you mean 'decoder-0'?" in errors
         assert await run("pause", job) == 0
         assert await run("pause", job) == 1  # a paused job cannot be paused
         assert "it cannot pause" in (errors := capsys.readouterr().err)

@@ -85,9 +85,9 @@ BAD = {
     "compile = 'often'": "compile: Input should be a valid boolean",
     'models = "nano"': "models: Input should be a list, got 'nano'",
     "max_gpus = {acme = 'x'}": "max_gpus['acme']: Input should be a valid integer",
-    'stroe = "x"': "there is no setting 'stroe'; did you mean store?",
-    'FARM_STORE = "x"': "there is no setting 'FARM_STORE'; did you mean store?",
-    "[farm]\nworkers = 1": "there is no setting 'farm'",
+    'stroe = "x"': "Unknown setting 'stroe'. Did you mean 'store'?",
+    'FARM_STORE = "x"': "Unknown setting 'FARM_STORE'. Did you mean 'store'?",
+    "[farm]\nworkers = 1": "Unknown setting 'farm'",
     "workers =": "is not TOML: Invalid value (at line 1, column 10)",
     "workers = 1\nworkers = 2": "is not TOML: Cannot overwrite a value (at line 2",
     "keys = {abc = {tenant = 'x'}}": "keys['abc']: String should match pattern",
@@ -136,8 +136,8 @@ def test_a_file_that_cannot_be_read(
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("FARM_STROE", "x", "FARM_STROE is no setting; did you mean FARM_STORE?"),
-        ("FARM_WEBHOOK_SECERT", SECRET, "did you mean FARM_WEBHOOK_SECRET?"),
+        ("FARM_STROE", "x", "Unknown setting 'FARM_STROE'. Did you mean 'FARM_STORE'?"),
+        ("FARM_WEBHOOK_SECERT", SECRET, "Did you mean 'FARM_WEBHOOK_SECRET'?"),
         ("FARM_MODELS", "nano", 'FARM_MODELS: give JSON, like ["a", "b"], got \'nano\''),
         ("FARM_MAX_GPUS", "4", "FARM_MAX_GPUS: Input should be a valid dictionary, got 4"),
         ("FARM_WORKERS", "many", "FARM_WORKERS: Input should be a valid integer"),

@@ -29,18 +29,20 @@ from svd_engine.arguments import (
     add_param_options,
     given_params,
 )
-from svd_engine.command_line import Parser, positive, reading
+from svd_engine.command_line import Parser, name_of, positive, reading
+from svd_engine.completion import add_completion
 from svd_engine.params import RenderParams
 
+SCRIPT = "farm-batch"
 EXAMPLES = """\
 examples:
-  python -m farm.batch examples/pictures --out demo
-  python -m farm.batch 'photos/*.jpg' --out clips --seeds 0-3 --model svd-xt \\
+  %(prog)s examples/pictures --out demo
+  %(prog)s 'photos/*.jpg' --out clips --seeds 0-3 --model svd-xt \\
       --variant fp16 --dtype float16 --decode-chunk-size 8
-  python -m farm.batch cat.png --out sweep --seeds 0-7 --motion-bucket-id 40,127,200
-  python -m farm.batch photos/ --out drafts --tier fast   # 10 steps, not exact
-  python -m farm.batch photos/ --out clips --detach   # again without it fetches the clips
-  python -m farm.batch s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
+  %(prog)s cat.png --out sweep --seeds 0-7 --motion-bucket-id 40,127,200
+  %(prog)s photos/ --out drafts --tier fast   # 10 steps, not exact
+  %(prog)s photos/ --out clips --detach   # again without it fetches the clips
+  %(prog)s s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
   ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips
 
 each row of a manifest (.csv, .jsonl) names a picture and its own parameters
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, RequestError, StoreError) as error:
-        parser.error(str(error))
+        parser.refuse(str(error))
     except FarmError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -82,13 +84,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
-        "python -m farm.batch",
+        name_of("farm.batch", SCRIPT),
         description="Turn pictures into clips, on the Ray cluster this runs in or on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_completion(parser, SCRIPT)
     add = parser.add_argument
     add("pictures", nargs="+", metavar="PICTURES", help="files, folders, globs, s3:// or manifests")
     add("--out", required=True, metavar="DEST", help="a folder, file:///folder or s3://bucket/...")

@@ -27,7 +27,7 @@ from farm.quantities import counted
 from farm.settings import load_settings
 from farm.simulate.simulation import decision_rate
 from farm.store import open_store
-from svd_engine.command_line import STATUSES, Parser, one_line, positive
+from svd_engine.command_line import STATUSES, Parser, name_of, one_line, positive
 from svd_engine.nearest import no_such
 from svd_engine.params import RenderParams
 
@@ -40,7 +40,7 @@ SMALL = {"width": 128, "height": 128, "num_frames": 8, "num_inference_steps": ST
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. Returns 0 if it worked, 1 if it failed, 2 for wrong usage."""
-    parser = Parser("python -m farm.bench", description=__doc__.split("\n\n")[0], epilog=STATUSES)
+    parser = Parser(name_of("farm.bench"), description=__doc__.split("\n\n")[0], epilog=STATUSES)
     parser.add_argument(
         "--store", action="append", metavar="URL", help="an S3 store to measure submits to, as well"
     )
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     for name in options.parts:
         if name not in parts:
-            parser.error(no_such(name, PARTS))
+            parser.error(no_such("part", name, PARTS))
     try:
         for url in options.store or ():
             open_store(url, make=False)

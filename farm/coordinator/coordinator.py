@@ -140,7 +140,7 @@ class Coordinator(Answering, FarmApi):
     async def show(self, job: str) -> JobView:
         view = await self.find(job)
         if view is None:
-            raise JobError(f"there is no job {job!r}")
+            raise JobError(f"There is no job {job!r}")
         return view
 
     @reads

@@ -18,7 +18,7 @@ from farm.scheduling.placement import Node, place_workers
 from farm.scheduling.scheduler import Scheduler
 from farm.settings import Settings
 from farm.workers.protocol import Workers
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import did_you_mean, in_sentences
 
 log = logging.getLogger("farm")
 
@@ -55,7 +55,9 @@ class Maintenance:
         if worker not in self._scheduler.workers:
             there = sorted(self._scheduler.workers)
             near, known = did_you_mean(worker, there), ", ".join(there) or "none"
-            raise JobError(f"there is no worker {worker!r}{near}; there are: {known}")
+            raise JobError(
+                in_sentences([f"Unknown worker {worker!r}{near}", f"There are: {known}"])
+            )
         self._dispatcher.drain(worker, draining)
 
     async def keep_workers(self) -> None:

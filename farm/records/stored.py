@@ -65,7 +65,7 @@ class StoredJobs(ReadOnlyFarm):
         """Like `show`."""
         stored = self._store.get(job_key(name)) if is_key(job_key(name)) else None
         if stored is None:
-            message = f"there is no job {name!r} in {self._store.where()}"
+            message = f"There is no job {name!r} in {self._store.where()}"
             raise JobError(message, suggestion=self._near(name))
         try:
             job = parse_record(JobRecord, job_key(name), stored.data)

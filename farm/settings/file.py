@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, TomlConfigSettingsSource
 
 from farm.errors import RequestError
 from farm.settings.environment import PREFIX
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import did_you_mean, in_sentences
 
 PATHS = ("store", "keys_file")  # a relative path in the file begins at the file's folder
 
@@ -30,7 +30,7 @@ class File(TomlConfigSettingsSource):
             raise RequestError(f"the settings' file {file}: {error.strerror}") from error
         except ValueError as error:  # TOMLDecodeError, or not UTF-8
             raise RequestError(f"the settings' file {file} is not TOML: {error}") from error
-        if faults := "; ".join(filter(None, map(self._fault, self.toml_data))):
+        if faults := in_sentences(filter(None, map(self._fault, self.toml_data))):
             raise RequestError(f"the settings' file {file}: {faults}")
         self._folder = file.parent
 
@@ -40,7 +40,7 @@ class File(TomlConfigSettingsSource):
         if field is None:
             plain = name.lower().removeprefix(PREFIX.lower())
             near = did_you_mean(plain, self.settings_cls.model_fields)
-            return f"there is no setting {name!r}{near}"
+            return f"Unknown setting {name!r}{near}"
         value = self.toml_data[name]
         if isinstance(value, bool) and field.annotation is not bool:  # pydantic reads it as 1 or 0
             return f"{name}: it is not true or false, got {str(value).lower()}"

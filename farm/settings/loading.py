@@ -13,7 +13,7 @@ from farm.masking import mask_urls
 from farm.settings.environment import CONFIG, PREFIX, config_file, farm_variables
 from farm.settings.fields import KEYS, Address, Key, Settings
 from farm.settings.file import values_in
-from svd_engine.nearest import did_you_mean
+from svd_engine.nearest import did_you_mean, in_sentences
 
 Origin = Literal["flag", "environment", "file", "default"]
 LISTS = ("models", "cors_origins", "picture_hosts")
@@ -91,8 +91,8 @@ def origins(given: Mapping[str, Any]) -> dict[str, Origin]:
 def _refuse_unknown() -> None:
     unknown = sorted(name for name in farm_variables() if name not in VARIABLES)
     if unknown:
-        faults = (f"{name} is no setting{did_you_mean(name, VARIABLES)}" for name in unknown)
-        raise RequestError("; ".join(faults))
+        faults = (f"Unknown setting {name!r}{did_you_mean(name, VARIABLES)}" for name in unknown)
+        raise RequestError(in_sentences(faults))
 
 
 def _not_json(error: SettingsError) -> str:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from farm.simulate.plot import plot
 from farm.simulate.simulation import Simulation
-from svd_engine.command_line import STATUSES, Parser, positive
+from svd_engine.command_line import STATUSES, Parser, name_of, positive
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, print the report, and draw it if asked to. Returns 0."""
     parser = Parser(
-        "python -m farm.simulate",
+        name_of("farm.simulate"),
         description="Run the farm's scheduler on a simulated clock and simulated GPUs.",
         epilog=STATUSES,
     )

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 Commands = Any  # argparse gives the type no public name
 EXAMPLES = """\
 examples:
-  python -m svd_engine trace photo.jpg --model svd-xt --out right.safetensors --at 0,12,24
-  python -m svd_engine compare right.safetensors theirs/ --html departures.html
-  python -m svd_engine diagnose theirs/ --model svd-xt --picture photo.jpg --seed 42 --fps 7 \\
+  %(prog)s trace photo.jpg --model svd-xt --out right.safetensors --at 0,12,24
+  %(prog)s compare right.safetensors theirs/ --html departures.html
+  %(prog)s diagnose theirs/ --model svd-xt --picture photo.jpg --seed 42 --fps 7 \\
       --html diagnosis.html
 """
 COMPARED = "exit status: 0 alike, 1 one departs or it failed, 2 they cannot be read or compared"

@@ -154,10 +154,10 @@ def test_run_again_renders_what_is_missing_or_changed(
         (["--priority", "101"], "--priority.*less than or equal to 100"),
         (["--store", "s3://"], "s3://"),
         (["--fps", "7,0"], "--fps.*greater than or equal to 1"),
-        (["--model", "nonsense"], "no model 'nonsense'"),
+        (["--model", "nonsense"], "No model 'nonsense'"),
         (["--out", "ftp://somewhere"], "ftp://somewhere"),
         (["--sigmas", "1,2"], "--sigmas"),
-        (["--nonsense"], "there is no option --nonsense"),
+        (["--nonsense"], "Unknown option '--nonsense'"),
     ],
 )
 def test_wrong_usage_is_2_and_says_why(

@@ -22,7 +22,7 @@ from farm.errors import RequestError
         ("fps\n7", ["line 1: no column 'picture'"]),
         (
             "picture,speed\na,1\nb,2",
-            [r"line 1: unknown parameter 'speed'; did you mean 'seed'\?"],
+            [r"line 1: Unknown parameter 'speed'. Did you mean 'seed'\?"],
         ),
         ("picture,steps,num_inference_steps\n", ["line 1: num_inference_steps: given twice"]),
         ("picture,fps\na,1,0", ["line 2: '0' is in a column without a name; put .*in quotes"]),

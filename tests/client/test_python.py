@@ -131,13 +131,13 @@ def test_a_failed_job_says_why(asked: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_what_is_refused(asked: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="did you mean 'motion_bucket_id'"):
+    with pytest.raises(RequestError, match="Did you mean 'motion_bucket_id'"):
         farm.submit(PICTURE, motion_bucket=3)
     with pytest.raises(RequestError, match="not a picture"):
         farm.submit(b"rubbish", **asked)
     with pytest.raises(RequestError, match="no-such-model"):
         farm.submit(PICTURE, model="no-such-model")
-    with pytest.raises(JobError, match="there is no job 'job-0'"):
+    with pytest.raises(JobError, match="There is no job 'job-0'"):
         farm.connect().job("job-0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FARM_STORE", str(tmp_path))
@@ -191,11 +191,11 @@ def test_a_job_that_is_deleted_is_not_waited_for() -> None:
             return 1, []  # it has no news of a job that is not there
 
         async def show(self, job: str) -> Any:
-            raise JobError(f"there is no job {job!r}")
+            raise JobError(f"There is no job {job!r}")
 
     farm = Farm(cast("FarmApi", NoJobs()))
     assert list(farm.watch(["job-1"])) == [[]]
-    with pytest.raises(JobError, match="there is no job 'job-1'"):
+    with pytest.raises(JobError, match="There is no job 'job-1'"):
         list(ClusterRemote(farm).watch(["job-1"], None))
 
 

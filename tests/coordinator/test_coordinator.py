@@ -312,7 +312,7 @@ def test_the_operators_commands(
     assert "drained" in output_of("drain", "decoder-0")
     assert "idle" in output_of("drain", "decoder-0", "--undo")
     assert main(["show", "nonsense"]) == 1
-    assert "there is no job 'nonsense'" in capsys.readouterr().err
+    assert "There is no job 'nonsense'" in capsys.readouterr().err
 
 
 def test_another_store_than_the_farms_is_an_error(farm: Farm, tmp_path: Path) -> None:

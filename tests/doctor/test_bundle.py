@@ -134,7 +134,7 @@ def test_a_job_that_is_not_there_and_one_that_is_damaged(
     job = finished_job(store)
     asked = ["doctor", "--store", str(store), "--bundle", "a.zip", "--yes", "--job"]
     assert main([*asked, f"{job}x"]) == 1
-    assert f"did you mean {job}?" in capsys.readouterr().err
+    assert f"Did you mean '{job}'?" in capsys.readouterr().err
     (store / f"jobs/{job}.json").write_bytes(b'{"id": \xff')
     assert main([*asked, job]) == 0
     found = read(Path("a.zip"))

@@ -83,14 +83,14 @@ def test_wrong_settings_fail_and_what_needs_them_is_not_checked(
     lines = capsys.readouterr().out.splitlines()
     (settings_line,) = (line for line in lines if "settings  " in line)
     assert settings_line.startswith("failed")
-    assert "FARM_STROE is no setting; did you mean FARM_STORE?" in settings_line
+    assert "Unknown setting 'FARM_STROE'. Did you mean 'FARM_STORE'?" in settings_line
     unchecked = [line.split()[2] for line in lines if line.startswith("not checked")]
     assert {"keys", "store", "signed", "clock", "models", "licences"} <= set(unchecked)
 
 
 def test_wrong_usage_is_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status(main, ["doctor", "--jsn"]) == 2
-    assert "did you mean --json?" in capsys.readouterr().err
+    assert "Did you mean '--json'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_not_a_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nonsense", "./missing", "/missing/folder", "a/b/c"])
 def test_unknown_name(name: str) -> None:
-    with pytest.raises(CheckpointError, match=r"no model .* svd-xt"):
+    with pytest.raises(CheckpointError, match=r"No model .* svd-xt"):
         Engine.from_pretrained(name)
 
 

@@ -60,7 +60,7 @@ def test_help_names_every_parameter(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["missing.png"], "there is no picture at missing.png"),
         ([str(ROOT / "LICENSE")], "not a picture of a known format"),
-        ([str(ROOT / "examples/pictures/cat.webp"), "--model", "none"], "no model 'none'"),
+        ([str(ROOT / "examples/pictures/cat.webp"), "--model", "none"], "No model 'none'"),
     ],
 )
 def test_errors_are_one_line(
@@ -69,7 +69,7 @@ def test_errors_are_one_line(
     assert main(["render", *arguments, "--out", "x.mp4"]) == 2
     errors = capsys.readouterr().err
     assert re.match(f"error: .*{words}", errors)
-    assert errors.count("\n") == 1
+    assert len(errors.splitlines()) <= 2  # the error, and where to look
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_wrong_usage_is_2(
     assert exit_status(main, ["render", "picture.png", *arguments]) == 2
     errors = capsys.readouterr().err
     assert re.search(words, errors)
-    assert errors.count("\n") == 1
+    assert len(errors.splitlines()) <= 2  # the error, and where to look
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ def test_names() -> None:
     assert RenderParams(deviations="legacy-v1").deviations == SETS["legacy-v1"] == LEGACY
     for given in ("sine_first+norm_eps", "norm_eps, sine_first", ["norm_eps", "sine_first"] * 2):
         assert RenderParams(deviations=given).deviations == ("sine_first", "norm_eps")
-    with pytest.raises(ValidationError, match="no deviation 'fps'; did you mean fps_not_reduced"):
+    with pytest.raises(
+        ValidationError, match=r"Unknown deviation 'fps'\. Did you mean 'fps_not_reduced"
+    ):
         RenderParams(deviations=("fps",))
     with pytest.raises(ValidationError):
         RenderParams(deviations=7)

@@ -197,9 +197,9 @@ def test_weights_in_a_right_folder(
     "name", ["no/such.safetensors", "such.ckpt", "x" * 5000, "/dev/null", "svd-xtt"]
 )
 def test_names_of_nothing(name: str) -> None:
-    with pytest.raises(CheckpointError, match=r"no model|neither a folder nor a file") as caught:
+    with pytest.raises(CheckpointError, match=r"No model|neither a folder nor a file") as caught:
         open_checkpoint(name)
-    assert ("did you mean svd-xt" in str(caught.value)) == (name == "svd-xtt")
+    assert ("Did you mean 'svd-xt" in str(caught.value)) == (name == "svd-xtt")
 
 
 HEADS = st.one_of(

@@ -107,7 +107,7 @@ def test_cancel_delete_pause_and_resume(http: httpx2.Client) -> None:
 @pytest.mark.parametrize(
     ("fields", "param", "words"),
     [
-        ({"motion_bucket": 7}, "motion_bucket", "did you mean 'motion_bucket_id'?"),
+        ({"motion_bucket": 7}, "motion_bucket", "Did you mean 'motion_bucket_id'?"),
         ({"fps": 0}, "fps", "greater than or equal to 1, got 0"),
         ({"size": "63x48"}, "width", "multiple of 8"),
         ({"size": "big"}, "size", "WIDTHxHEIGHT"),

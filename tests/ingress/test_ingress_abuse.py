@@ -178,7 +178,7 @@ def refuse(http: httpx2.Client, abuse: Abuse) -> int:
     body = answer.json()
     if abuse.path.startswith(STABILITY):
         assert body.keys() == {"id", "name", "errors"}, exchange
-        named = (f"{abuse.param}: ", f"unknown parameter '{abuse.param}'")
+        named = (f"{abuse.param}: ", f"Unknown parameter '{abuse.param}'")
         assert abuse.param is None or body["errors"][0].startswith(named), exchange
     else:
         error = body["error"]

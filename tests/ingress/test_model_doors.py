@@ -47,6 +47,6 @@ def test_over_http(kind: str, tmp_path: Path, inline: Any, monkeypatch: pytest.M
                     assert error["param"] == "model"
                     assert re.search(words, error["message"]), error
                 answer = await http.post("/v1/videos", files=files, data={"model": "nanoo"})
-                assert "did you mean nano?" in answer.json()["error"]["message"]
+                assert "Did you mean 'nano'?" in answer.json()["error"]["message"]
 
     asyncio.run(work())

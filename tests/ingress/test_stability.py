@@ -119,7 +119,7 @@ def test_a_result_is_a_video_or_json(http: httpx2.Client) -> None:
         ({"cfg_scale": "nan"}, "cfg_scale: must be from"),
         ({"motion_bucket_id": 0}, "motion_bucket_id: must be from 1 to 255"),
         ({"motion_bucket_id": "much"}, "motion_bucket_id: must be a whole number"),
-        ({"steps": 5}, "unknown parameter 'steps'"),
+        ({"steps": 5}, "Unknown parameter 'steps'"),
     ],
 )
 def test_bad_requests_are_400(http: httpx2.Client, fields: dict[str, Any], words: str) -> None:

@@ -289,7 +289,7 @@ def suggestion(door: str, name: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises((RequestError, SystemExit)) as caught:
         (FARM_DOORS | TEXT_DOORS)[door](name, 7)
     errors = f"{caught.value} {capsys.readouterr().err}"
-    found = re.search(r"did you mean '?-*([\w-]+)'?\?", errors)
+    found = re.search(r"Did you mean '?-*([\w-]+)'?\?", errors)
     assert found is not None, errors
     return found[1].replace("-", "_")
 
@@ -315,7 +315,7 @@ def test_every_door_refuses_another_name_and_suggests_the_same(
 def test_a_name_that_is_like_no_other_is_refused_with_all_that_there_are() -> None:
     for give in (python, form, json_body, csv_row, jsonl_row):
         with pytest.raises(
-            RequestError, match="unknown parameter 'xyzzy'; the parameters are"
+            RequestError, match=r"Unknown parameter 'xyzzy'\. The parameters are"
         ) as e:
             give("xyzzy", 7)
         for name in NAMES:
@@ -368,14 +368,14 @@ def test_whatever_is_given_is_the_same_at_every_door(name: str, value: Any) -> N
         (
             "tier",
             "fats",
-            "Input should be 'exact', 'fast' or 'reuse', got 'fats'; did you mean fast?",
+            "Input should be 'exact', 'fast' or 'reuse', got 'fats'. Did you mean 'fast'?",
         ),
         ("reuse_interval", 0, "Input should be greater than or equal to 1, got 0"),
         ("fit", "squash", "Input should be 'stretch', 'crop' or 'pad', got 'squash'"),
         (
             "deviations",
             ["norm_epsilon"],
-            "there is no deviation 'norm_epsilon'; did you mean norm_eps?; there are ",
+            "Unknown deviation 'norm_epsilon'. Did you mean 'norm_eps'? There are ",
         ),
         ("force", 2, "Input should be a valid boolean, got 2"),
         ("num_videos", True, "Input should be a valid integer, got true"),

@@ -169,11 +169,11 @@ def test_a_wrong_id_names_the_nearest(folder: Path, capsys: pytest.CaptureFixtur
     for wrong in (job[:-1] + "x", job.upper(), job[:-3]):
         assert main(["show", wrong, "--store", str(folder)]) == 1
         errors = capsys.readouterr().err
-        assert f"there is no job {wrong!r}" in errors
-        assert "did you mean job-" in errors
+        assert f"There is no job {wrong!r}" in errors
+        assert "Did you mean 'job-" in errors
     for wrong in ("../lease", "", "a/b", "\x00"):
         assert main(["logs", wrong, "--store", str(folder)]) == 1
-        assert "there is no job" in capsys.readouterr().err
+        assert "There is no job" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["status"], ["jobs"], ["cancel", "job-1"], ["drain", "x"]])

@@ -56,7 +56,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--gpus", "0"], "--gpus: must be a whole number from 1, got '0'"),
         (["--jobs", "many"], "--jobs: must be a whole number from 1, got 'many'"),
         (["--out", "no/such/folder/plot.png"], "there is no folder no/such/folder"),
-        (["--colour"], "there is no option --colour\n"),
+        (["--colour"], "Unknown option '--colour'"),
     ],
 )
 def test_wrong_usage(
