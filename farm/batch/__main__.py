@@ -3,16 +3,23 @@
 import argparse
 import logging
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
+from farm.batch.archive import PAGE, write_archive
+from farm.batch.arrivals import LOOK_EVERY_S, Arrivals
 from farm.batch.contact_sheet import contact_sheet
 from farm.batch.dry_run import dry_run
 from farm.batch.inputs import Inputs, find_pictures
+from farm.batch.listing import Search
 from farm.batch.manifest import refuse
+from farm.batch.options import batch_parser, check_together
 from farm.batch.progress import Reporter, open_reporter
 from farm.batch.runner import Batch, BatchRun, Clip
+from farm.batch.source import place_of
 from farm.batch.summary import Summary
 from farm.batch.sweep import Sweep, parse_sweep
 from farm.client.farm import Farm
@@ -24,41 +31,20 @@ from farm.model.request import Model, ModelFacts, RenderRequest
 from farm.quantities import counted
 from farm.settings import Settings, known_secrets, load_settings
 from farm.store import open_store
-from svd_engine.arguments import (
-    add_model_options,
-    add_param_options,
-    given_params,
-)
-from svd_engine.command_line import Parser, name_of, positive, reading
-from svd_engine.completion import add_completion
+from svd_engine.arguments import given_params
+from svd_engine.command_line import one_line, reading
 from svd_engine.params import RenderParams
-
-SCRIPT = "farm-batch"
-EXAMPLES = """\
-examples:
-  %(prog)s examples/pictures --out demo
-  %(prog)s 'photos/*.jpg' --out clips --seeds 0-3 --model svd-xt \\
-      --variant fp16 --dtype float16 --decode-chunk-size 8
-  %(prog)s cat.png --out sweep --seeds 0-7 --motion-bucket-id 40,127,200
-  %(prog)s photos/ --out drafts --tier fast   # 10 steps, not exact
-  %(prog)s photos/ --out clips --detach   # again without it fetches the clips
-  %(prog)s s3://bucket/photos/ rows.csv --out s3://bucket/clips --store s3://bucket/farm
-  ray job submit --working-dir . -- python -m farm.batch examples/pictures --out /shared/clips
-
-each row of a manifest (.csv, .jsonl) names a picture and its own parameters
-a model that is a folder must exist on every node of the cluster
-exit status: 0 every clip is done, 1 some failed, 2 wrong usage, 130 stopped
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a batch; its exit status is described in EXAMPLES."""
-    parser = _parser()
+    """Run a batch; its exit status is described in the help."""
+    parser = batch_parser()
     options = parser.parse_args(arguments)
     try:
         settings = load_settings(store=options.store, workers=options.workers)
         log_to_stderr(settings.log_format, known_secrets(settings), command=True)
-        batch = _batch_of(options)
+        search = _search_of(options, settings)
+        batch = _batch_of(options, search)
         farm = _connect(settings, options.detach and not options.dry_run)
         facts = farm.describe(batch.model)
         for warning in facts.warnings:
@@ -76,66 +62,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dry_run(farm, batch, clips, settings)
         if options.detach:
             return _hand_over(farm, batch, clips)
-        return _run(farm, batch, clips)
-    except FarmError as error:
+        if options.watch:
+            clips = _watch(farm, batch, facts, Arrivals(options.pictures, search))
+        else:
+            _render(farm, batch, clips)
+        return _conclude(batch, clips, options.zip)
+    except (FarmError, OSError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        name_of("farm.batch", SCRIPT),
-        description="Turn pictures into clips, on the Ray cluster this runs in or on this machine.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_completion(parser, SCRIPT)
-    add = parser.add_argument
-    add("pictures", nargs="+", metavar="PICTURES", help="files, folders, globs, s3:// or manifests")
-    add("--out", required=True, metavar="DEST", help="a folder, file:///folder or s3://bucket/...")
-    add("--store", metavar="URL", help="where the farm keeps its jobs (default: FARM_STORE)")
-    add_model_options(parser)
-    add(
-        "--seeds",
-        default="0",
-        metavar="N-M,...",
-        help="a clip of each picture for each seed (default: 0)",
-    )
-    add("--priority", default="50", metavar="N", help="0 to 100 (default: 50)")
-    add("--force", action="store_true", help="render again, even if the clips exist")
-    add("--verify", action="store_true", help="read existing clips and compare their digests")
-    add(
-        "--dry-run",
-        action="store_true",
-        help="only report what would be done or fail, and how long it would take",
-    )
-    add(
-        "--detach",
-        action="store_true",
-        help="submit to a farm that outlives this program, and return",
-    )
-    add(
-        "--workers",
-        type=positive,
-        metavar="N",
-        help="how many, if this starts the farm (default: one per GPU, or one per node)",
-    )
-    add_param_options(parser, leave_out=("seed",), several=True)
-    return parser
+def _search_of(options: argparse.Namespace, settings: Settings) -> Search:
+    """How to search the inputs: not where this batch and the farm write."""
+    outputs = set()
+    for url in (options.out, settings.store):
+        with suppress(RequestError):  # opening it says what is wrong with it
+            outputs.add(place_of(url))
+    return Search(options.recursive, frozenset(outputs))
 
 
-def _batch_of(options: argparse.Namespace) -> Batch:
+def _batch_of(options: argparse.Namespace, search: Search) -> Batch:
     """The validated options. Raises ValueError or a FarmError, which names the one at fault."""
+    check_together(options)
     sweep = parse_sweep(given_params(options), options.seeds)
     try:
         priority = submission_of({"priority": options.priority}).priority
     except ParameterError as error:
         raise RequestError(f"--{error}") from error
-    inputs = _inputs_of(options.pictures, sweep)
+    inputs = Inputs([], {})
+    if not options.watch:
+        with reading():
+            inputs = _checked(find_pictures(options.pictures, search), sweep)
+        for text, listing in inputs.listings.items():
+            if left_out := listing.say_left_out():
+                print(f"{text}: {left_out} (--dry-run names them)", file=sys.stderr)
     out = open_store(options.out)
-    if any(picture.origin.folder == out.where().rstrip("/") for picture in inputs.pictures):
+    folders = {picture.origin.folder for picture in inputs.pictures}
+    if options.watch:
+        folders = {place_of(text) for text in options.pictures}
+    if out.where().rstrip("/") in folders:
         raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
     with suppress(ConditionsError):  # only the farm's own store needs conditional writes
         out.check()
@@ -158,10 +125,8 @@ def _batch_of(options: argparse.Namespace) -> Batch:
     )
 
 
-def _inputs_of(given: Sequence[str], sweep: Sweep) -> Inputs:
-    """The pictures. Raises RequestError, which has every row that contradicts the command line."""
-    with reading():
-        inputs = find_pictures(given)
+def _checked(inputs: Inputs, sweep: Sweep) -> Inputs:
+    """The inputs. Raises RequestError, which has every row that contradicts the command line."""
     faults = []
     for picture in inputs.pictures:
         try:
@@ -169,9 +134,6 @@ def _inputs_of(given: Sequence[str], sweep: Sweep) -> Inputs:
         except ValueError as error:
             faults.append(f"{picture.name}: its row contradicts the command line: {error}")
     refuse(faults)
-    for text, listing in inputs.listings.items():
-        if left_out := listing.say_left_out():
-            print(f"{text}: {left_out} (--dry-run names them)", file=sys.stderr)
     return inputs
 
 
@@ -245,7 +207,39 @@ def _hand_over(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
     return 0 if run.open == len(todo) else 1
 
 
-def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
+def _watch(farm: Farm, batch: Batch, facts: ModelFacts, arrivals: Arrivals) -> list[Clip]:
+    """Render what arrives until Ctrl-C while nothing is rendered; returns all clips."""
+    print("watching for pictures; Ctrl-C ends it", file=sys.stderr)
+    clips: dict[str, Clip] = {}
+    while (inputs := _next_arrivals(arrivals, batch.sweep)) is not None:
+        arrived = replace(batch, pictures=inputs.pictures, listings=inputs.listings)
+        new = _clips_of(arrived, facts)
+        clips |= {clip.title: clip for clip in new}
+        _render(farm, arrived, new)
+    return [*clips.values()]
+
+
+def _next_arrivals(arrivals: Arrivals, sweep: Sweep) -> Inputs | None:
+    """Wait for pictures; None at Ctrl-C. What is wrong with the inputs is reported once."""
+    reported = ""
+    try:
+        while True:
+            try:
+                if inputs := arrivals.look():
+                    return _checked(inputs, sweep)
+                reported = ""
+            except (RequestError, StoreError, OSError) as error:
+                if str(error) != reported:
+                    print(f"{one_line(str(error))}; still watching", file=sys.stderr)
+                reported = str(error)
+            time.sleep(LOOK_EVERY_S)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return None
+
+
+def _render(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> None:
+    """Render the clips that are missing."""
     from farm.workers.detached import ends_with_this_process
 
     whys = _todo(batch, clips)
@@ -271,9 +265,16 @@ def _run(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> int:
             raise WorkerError(f"{error}; run it again: {there}") from error
         finally:
             batch.summary.flush()
-    batch.out.put("index.html", contact_sheet(batch.summary.rows).encode())
+    batch.out.put(PAGE, contact_sheet(batch.summary.rows).encode())
+
+
+def _conclude(batch: Batch, clips: Sequence[Clip], archive: str | None) -> int:
+    """Write the archive, say how many clips are done, and return the exit status."""
     done = len(_done(batch, clips))
-    print(f"{_sum(done, clips)}; watch them: {batch.out.where('index.html')}")
+    print(f"{_sum(done, clips)}; watch them: {batch.out.where(PAGE)}")
+    if archive:
+        archived = write_archive(batch.out, batch.summary.rows, Path(archive))
+        print(f"the archive {archive} has {counted(archived, 'clip')}")
     return 0 if done == len(clips) else 1
 
 

@@ -1,15 +1,18 @@
 """Listing of a folder, an S3 prefix or a glob: the pictures in it, and what is left out and why."""
 
 import glob
+import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from farm.batch.manifest import FOUND
 from farm.batch.source import Source
+from farm.errors import RequestError
 from farm.quantities import counted
+from farm.store import Store
 from svd_engine.picture_files import suffixes
 
 HIDDEN, MANIFEST, OTHER, FOLDER = "hidden", "a manifest", "not a picture", "a folder"
@@ -18,11 +21,30 @@ _MACHINES_OWN = ("@eadir", "__macosx", "#recycle", "$recycle.bin", "thumbs.db", 
 
 
 @dataclass(frozen=True)
+class Search:
+    """How folders and S3 prefixes are searched."""
+
+    recursive: bool = False  # whether to enter the folders below
+    outputs: frozenset[str] = frozenset()  # the places that get the outputs: they are not entered
+
+
+FLAT = Search()
+
+
+@dataclass(frozen=True)
 class Listing:
     """The sources to use, and those that are left out, with the reason."""
 
     sources: list[Source] = field(default_factory=list)
     left_out: list[tuple[Source, str]] = field(default_factory=list)
+    searched: str | None = None  # the folder that was searched with its subfolders, if one was
+
+    def folder_of(self, source: Source) -> str:
+        """The folder of a source below the one that was searched; empty if it is in this one."""
+        if self.searched is None:
+            return ""
+        folder = PurePosixPath(source.path).parent.relative_to(self.searched)
+        return "" if folder == PurePosixPath() else str(folder)
 
     def say_left_out(self) -> str:
         """A summary like `3 files left out: 2 hidden, 1 not a picture`; empty if there are none."""
@@ -37,12 +59,14 @@ class Listing:
         return "; ".join(parts)
 
 
-def list_source(origin: Source) -> Listing:
+def list_source(origin: Source, search: Search = FLAT) -> Listing:
     """List a source: itself if it is a file or an object, whatever its suffix; else its content."""
     origin = origin.as_stored()
     if origin.store:
-        return _list_objects(origin)
+        return _list_objects(origin, search)
     path = Path(origin.path)
+    if path.is_dir() and search.recursive:
+        return _list_tree(path, search)
     if path.is_dir():
         return _partition(Source(str(each)) for each in sorted(path.iterdir()))
     if path.exists():
@@ -50,13 +74,42 @@ def list_source(origin: Source) -> Listing:
     return _list_glob(origin.path)
 
 
-def _list_objects(origin: Source) -> Listing:
-    """The object with this key, or the objects directly below it, as in a folder."""
+def _list_tree(root: Path, search: Search) -> Listing:
+    """A folder and the folders below it, except those that are hidden or get the outputs."""
+    listing = Listing(searched=str(root))
+    for folder, below, files in os.walk(root):  # it follows no links, which may lead in circles
+        here = Path(folder)
+        if Source(folder).place in search.outputs:
+            below.clear()
+            if here == root:
+                raise RequestError(f"{root} gets the outputs: give another folder as --out")
+            continue
+        hidden = [name for name in below if _is_hidden(name)]
+        linked = [name for name in below if (here / name).is_symlink()]
+        listing.left_out.extend((Source(str(here / name)), FOLDER) for name in linked + hidden)
+        below[:] = sorted(set(below) - {*hidden, *linked})
+        _partition((Source(str(here / name)) for name in sorted(files)), into=listing)
+    return listing
+
+
+def _objects_below(folder: str, store: Store, search: Search) -> Iterator[Source]:
+    for key in store.list(folder):
+        source = Source(key, store)
+        if not any(source.place.startswith(f"{output}/") for output in search.outputs):
+            yield source
+
+
+def _list_objects(origin: Source, search: Search) -> Listing:
+    """The object with this key, or those below it: directly as in a folder, or all of them."""
     store, key = origin.store, origin.path
     assert store is not None
     if key and not key.endswith("/") and store.exists(key):
         return Listing([origin])
     folder = key.rstrip("/") + "/" if key else ""
+    if search.recursive:
+        below_it = _objects_below(folder, store, search)
+        asked = frozenset(PurePosixPath(folder).parts)
+        return _partition(below_it, asked, into=Listing(searched=folder), in_folders=True)
     names = (each[len(folder) :].partition("/") for each in store.list(folder))
     below = dict.fromkeys(f"{folder}{name}{slash}" for name, slash, _ in names if name)
     return _partition(Source(each, store) for each in below)
@@ -79,16 +132,20 @@ def _partition(
     sources: Iterable[Source],
     asked: frozenset[str] = frozenset(),
     any_suffix: bool = False,
+    in_folders: bool = False,
+    into: Listing | None = None,
 ) -> Listing:
     """Separate pictures from what is left out.
 
     asked: the parts of a glob, which count as visible because the user gave them. any_suffix:
-    accept all files that are not hidden.
+    accept all files that are not hidden. in_folders: whether sources may be in hidden folders, too.
+    into: what to add them to.
     """
-    listing = Listing()
+    listing = Listing() if into is None else into
     for source in sources:
         # In a folder only the name counts. In a glob, hidden folders on the way count too.
-        parts = PurePosixPath(source.path).parts if asked else (PurePosixPath(source.path).name,)
+        path = PurePosixPath(source.path)
+        parts = path.parts if asked or in_folders else (path.name,)
         suffix = PurePosixPath(source.path).suffix.lower()
         if any(_is_hidden(part) for part in parts if part not in asked):
             listing.left_out.append((source, HIDDEN))

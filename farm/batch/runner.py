@@ -126,7 +126,7 @@ class BatchRun:
             params=clip.params,
             priority=batch.priority,
             force=batch.force,
-            picture_name=clip.picture.name,
+            picture_name=clip.picture.name.rpartition("/")[2],
         )
         try:
             data = read(clip.picture)

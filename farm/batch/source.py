@@ -23,12 +23,12 @@ class Source:
 
     def __str__(self) -> str:
         """The path or URL, for messages; bytes that are not UTF-8 are replaced."""
-        return self.store.where(self.path) if self.store else _as_text(self.path)
+        return self.store.where(self.path) if self.store else as_text(self.path)
 
     @property
     def stem(self) -> str:
         """The name without the suffix; bytes that are not UTF-8 are replaced."""
-        return _as_text(PurePosixPath(self.path).stem)
+        return as_text(PurePosixPath(self.path).stem)
 
     @property
     def folder(self) -> str:
@@ -36,6 +36,11 @@ class Source:
         if self.store:
             return self.store.where(self.path).rpartition("/")[0]
         return str(Path(self.path).absolute().parent)
+
+    @property
+    def place(self) -> str:
+        """Where it is, in a form that is the same for the same folder."""
+        return str(self).rstrip("/") if self.store else str(Path(self.path).resolve())
 
     def beside(self, path: str) -> "Source":
         """Resolve a path that is written in this file. Raises RequestError outside the bucket."""
@@ -111,6 +116,11 @@ class SourceLocator:
         raise RequestError(f"{text!r}: give a path, file:///path or s3://bucket/key")
 
 
+def place_of(text: str) -> str:
+    """The `place` of a path or URL, which need not exist. Raises RequestError for a wrong URL."""
+    return text.rstrip("/") if text.startswith("s3://") else SourceLocator().locate(text).place
+
+
 def same_name(one: str, other: str) -> bool:
     """Whether two names are equal or differ only in Unicode normalization."""
     return unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
@@ -131,5 +141,6 @@ def _path_as_stored(path: Path) -> Path:
     return found
 
 
-def _as_text(path: str) -> str:
+def as_text(path: str) -> str:
+    """A path as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -18,8 +18,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from farm.__main__ import main
-from farm.batch import __main__ as batch
 from farm.batch.inputs import find_pictures
+from farm.batch.options import batch_parser
 from farm.batch.sweep import parse_sweep
 from farm.doctor import command
 from farm.doctor.bundle import Part, parts_of
@@ -176,7 +176,7 @@ def test_the_command_asks_for_the_same_clips(given: dict[str, Any], count: int) 
     (line,) = (each for each in script.splitlines() if not each.startswith("#"))
     words = shlex.split(line)
     assert words[:3] == ["python", "-m", "farm.batch"]
-    options = batch._parser().parse_args(words[3:])
+    options = batch_parser().parse_args(words[3:])
     assert (options.model, options.variant, options.dtype) == (model.name, "fp16", "float16")
     combinations = parse_sweep(given_params(options), options.seeds).combinations()
     asked = [RenderParams(**each).resolve(defaults) for each in combinations]

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from farm.batch.__main__ import _parser as batch_parser
 from farm.batch.manifest import parse_manifest
+from farm.batch.options import batch_parser
 from farm.batch.sweep import parse_sweep
 from farm.client.http_remote import HttpRemote
 from farm.errors import RequestError

@@ -4,9 +4,11 @@ import argparse
 import ast
 import importlib
 import re
+import shlex
 import subprocess
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +48,9 @@ def check_command(words: Sequence[str], config: pytest.Config) -> None:
         _check_module(arguments[1], arguments[2:], config)
     elif name in PROJECT["scripts"]:
         _check_module(PROJECT["scripts"][name].partition(":")[0], arguments, config)
+    elif name == "eval" and arguments[0].startswith("$("):
+        with suppress(SystemExit):  # it prints a script, and ends
+            check_command(shlex.split(arguments[0][2:-1]), config)
     elif name in CHECKS:
         CHECKS[name](arguments, config)
     elif name not in SYSTEM:
