@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from farm.batch.dry_run import dry_run
 from farm.batch.inputs import Inputs, find_pictures
 from farm.batch.listing import Search
 from farm.batch.manifest import refuse
-from farm.batch.options import batch_parser, check_together
+from farm.batch.options import SCRIPT, batch_parser, check_together
 from farm.batch.progress import Reporter, open_reporter
 from farm.batch.runner import Batch, BatchRun, Clip
 from farm.batch.source import place_of
@@ -25,6 +26,7 @@ from farm.batch.sweep import Sweep, parse_sweep
 from farm.client.farm import Farm
 from farm.errors import ConditionsError, FarmError, RequestError, StoreError, WorkerError
 from farm.logs import log_to_stderr
+from farm.masking import mask_urls
 from farm.model.parameters import ParameterError, submission_of
 from farm.model.plan import Kind
 from farm.model.request import Model, ModelFacts, RenderRequest
@@ -32,7 +34,7 @@ from farm.quantities import counted
 from farm.settings import Settings, known_secrets, load_settings
 from farm.store import open_store
 from svd_engine.arguments import given_params
-from svd_engine.command_line import one_line, reading
+from svd_engine.command_line import name_of, one_line, reading
 from svd_engine.params import RenderParams
 
 
@@ -44,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load_settings(store=options.store, workers=options.workers)
         log_to_stderr(settings.log_format, known_secrets(settings), command=True)
         search = _search_of(options, settings)
-        batch = _batch_of(options, search)
+        batch = _batch_of(options, search, sys.argv[1:] if arguments is None else arguments)
         farm = _connect(settings, options.detach and not options.dry_run)
         facts = farm.describe(batch.model)
         for warning in facts.warnings:
@@ -83,7 +85,7 @@ def _search_of(options: argparse.Namespace, settings: Settings) -> Search:
     return Search(options.recursive, frozenset(outputs))
 
 
-def _batch_of(options: argparse.Namespace, search: Search) -> Batch:
+def _batch_of(options: argparse.Namespace, search: Search, given: Sequence[str]) -> Batch:
     """The validated options. Raises ValueError or a FarmError, which names the one at fault."""
     check_together(options)
     sweep = parse_sweep(given_params(options), options.seeds)
@@ -122,6 +124,7 @@ def _batch_of(options: argparse.Namespace, search: Search) -> Batch:
         priority=priority,
         force=options.force,
         verify=options.verify,
+        command=mask_urls(shlex.join([*name_of("farm.batch", SCRIPT).split(), *given])),
     )
 
 
@@ -265,7 +268,7 @@ def _render(farm: Farm, batch: Batch, clips: Sequence[Clip]) -> None:
             raise WorkerError(f"{error}; run it again: {there}") from error
         finally:
             batch.summary.flush()
-    batch.out.put(PAGE, contact_sheet(batch.summary.rows).encode())
+    batch.out.put(PAGE, contact_sheet(batch.summary.rows, batch.command, time.time()).encode())
 
 
 def _conclude(batch: Batch, clips: Sequence[Clip], archive: str | None) -> int:

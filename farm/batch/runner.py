@@ -5,16 +5,18 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from farm.batch.inputs import Picture, read
 from farm.batch.listing import Listing
 from farm.batch.progress import Reporter
+from farm.batch.small_pictures import small_jpeg
 from farm.batch.summary import Content, Row, Summary
 from farm.batch.sweep import Sweep, title
 from farm.client.farm import Farm, fetch
-from farm.errors import FarmError, QueueFullError, StoreError, WorkerError
+from farm.errors import FarmError, QueueFullError, RequestError, StoreError, WorkerError
 from farm.model.job import JobRecord, JobView, State, Submission
 from farm.model.request import Model
 from farm.store import Store
@@ -51,6 +53,7 @@ class Batch:
     priority: int
     force: bool
     verify: bool
+    command: str  # that was given, for the page
 
 
 class BatchRun:
@@ -61,6 +64,7 @@ class BatchRun:
         self._store = farm.store()
         self._clips: dict[str, Clip] = {}  # unfinished, by job
         self._full = False  # reported once
+        self._shown: set[str] = set()  # the keys of pictures that were written for the page
         self._given_up = threading.Event()
 
     @property
@@ -175,8 +179,16 @@ class BatchRun:
         files = dict(zip((row.video, row.thumbnail), fetch(self._store, result), strict=True))
         for key, data in files.items():
             self._batch.out.put(key, data)
+        self._show_source(clip.picture, row.source)
         contents = {key: Content.of(data) for key, data in files.items()}
         return row.model_copy(update={"files": contents})
+
+    def _show_source(self, picture: Picture, key: str) -> None:
+        """Write a picture for the page, which can do without it if it is gone by now."""
+        if key not in self._shown:
+            self._shown.add(key)
+            with suppress(RequestError, ValueError):
+                self._batch.out.put(key, small_jpeg(read(picture)))
 
     def _row(self, clip: Clip, job: JobRecord | None = None, **values: Any) -> Row:
         spent = {}

@@ -81,6 +81,11 @@ class Row(BaseModel):
         """The store's key of the thumbnail."""
         return f"{self.title}.jpg"
 
+    @property
+    def source(self) -> str:
+        """The store's key of the picture, made small for the page."""
+        return f"{self.name}.source.jpg"
+
 
 class _Document(BaseModel):
     clips: list[Row] = []

@@ -77,6 +77,7 @@ def test_what_a_batch_writes(tiny: Path, pictures: Path, tmp_path: Path, capsys:
         "summary.json",
         "wide-seed0.jpg",
         "wide-seed0.mp4",
+        "wide.source.jpg",
     ]
     frames, seconds = count_frames_and_secs(str(out / "wide-seed0.mp4"))
     assert (frames, seconds) == (5, pytest.approx(5 / 9, abs=0.02))

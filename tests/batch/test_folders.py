@@ -60,7 +60,8 @@ def test_a_tree_is_rendered_into_a_tree(farm: Farm, tmp_path: Path) -> None:
         assert run(folder, "--out", out, "--recursive", "--seeds", "1") == 0
         titles = ("boats/2024/cat-seed1", "boats/cat-seed1", "cat-seed1")
         clips = [f"{title}.{suffix}" for title in titles for suffix in ("jpg", "mp4")]
-        assert files(out) == sorted([*clips, "index.html", "summary.json"])
+        shown = [f"{title.removesuffix('-seed1')}.source.jpg" for title in titles]
+        assert files(out) == sorted([*clips, *shown, "index.html", "summary.json"])
     page = (out / "index.html").read_text()
     assert 'src="boats/2024/cat-seed1.mp4"' in page
 
@@ -234,7 +235,7 @@ def test_an_archive_has_all_files_and_is_written_again(farm: Farm, tmp_path: Pat
         assert inside.testzip() is None
         for name in files(tmp_path / "out"):
             assert inside.read(f"all/{name}") == (tmp_path / "out" / name).read_bytes()
-        assert len(inside.namelist()) == 6
+        assert len(inside.namelist()) == 8
 
 
 @pytest.mark.parametrize(
