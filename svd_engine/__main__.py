@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from svd_engine.engine import Engine
 
 SCRIPT = "svd-engine"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}]"  # of `render`
 COMPARED = ("tier", "reuse_interval", "num_inference_steps", "sigmas")  # `tiers` sets them
 RENDER_EXAMPLES = """\
 examples:
@@ -206,9 +207,23 @@ def _render(options: argparse.Namespace) -> int:
     with reading():
         picture = open_picture(options.picture)
         engine = _engine(options)
-    with tqdm(total=params.steps, unit="step", desc=out.name) as bar:
-        clip = engine.render(picture, params, on_step=lambda _done, _latents: bar.update())
-    print(clip.save(out))
+    # Decoding and storing follow the steps, and are a part of the bar from the start.
+    with tqdm(total=params.steps + 2, desc=out.name, bar_format=BAR, postfix="encoding") as bar:
+
+        def show(done: int, _latents: object) -> None:
+            last = done == params.steps
+            bar.set_postfix_str(
+                "decoding" if last else f"denoising, step {done} of {params.steps}", refresh=False
+            )
+            bar.update()
+
+        clip = engine.render(picture, params, on_step=show)
+        bar.set_postfix_str("storing", refresh=False)
+        bar.update()
+        saved = clip.save(out)
+        bar.set_postfix_str("done", refresh=False)
+        bar.update()
+    print(saved)
     return 0
 
 

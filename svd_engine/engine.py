@@ -20,6 +20,7 @@ from svd_engine.meta_stages import Shapes
 from svd_engine.optimize import optimize
 from svd_engine.params import RenderDefaults, RenderParams
 from svd_engine.picture_files import Picture, open_picture
+from svd_engine.player import player
 from svd_engine.recipe import Recipe
 from svd_engine.schedule import StepResult
 from svd_engine.unet import UNet
@@ -33,6 +34,16 @@ class Clip:
     frames: video.Frames  # (F, H, W, 3), uint8
     latents: Tensor  # (F, C, h, w), on the CPU; C is 4 in the published checkpoints
     fps: int
+
+    def __repr__(self) -> str:
+        """What a terminal shows; the arrays would fill it."""
+        frames, height, width, _ = self.frames.shape
+        return f"Clip({frames} frames of {width}x{height} at {self.fps} fps)"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the clip itself, playing."""
+        caption = repr(self).removeprefix("Clip(").removesuffix(")")
+        return player(video.encode_video(self.frames, self.fps), self.frames.shape[2], caption)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a video. The suffix selects .mp4, .webm, .gif or .webp; none means .png frames."""

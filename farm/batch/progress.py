@@ -9,10 +9,13 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from farm.batch.summary import Row
+from farm.client.progress_bar import BAR
 from farm.model.job import JobView
+from farm.model.plan import Stage
 from farm.quantities import counted
 
 LINE_EVERY_S = 10.0
+AFTER = 2  # what follows a clip's steps: decoding and storing
 
 
 class Reporter:
@@ -24,41 +27,44 @@ class Reporter:
         self._done = done
         self._steps = steps
         self._steps_done = 0
-        self._steps_of: dict[str, int] = {}  # the steps done, by clip
+        self._done_of: dict[str, tuple[int, int]] = {}  # steps, and what comes after, by clip
         self._printed = time.monotonic()  # the time of the last line
         self._clip_bar = _bar("clip", clips, done, 0, terminal)
-        self._step_bar = _bar("step", steps, 0, 1, terminal)
+        # Each clip is decoded and stored after its steps, from the start a part of the bar.
+        self._step_bar = _bar("work", steps + AFTER * (clips - done), 0, 1, terminal, BAR)
         self._terminal = terminal
         self._blocked: str | None = None
 
     def progress(self, clip: str, view: JobView) -> None:
         """Report the progress of a clip that is being rendered.
 
-        Steps that a new attempt repeats are not counted again. The last step counts only when the
-        clip is finished, because decoding follows it.
+        Steps that a new attempt repeats are not counted again.
         """
         progress = view.progress
-        self._count(clip, min(progress.step, progress.steps - 1))
+        self._count(clip, progress.step, progress.stage is Stage.MUX)
+        self._step_bar.set_postfix_str(f"{clip}: {progress}")
         if progress.blocked != self._blocked:
             self._blocked = progress.blocked
             self._print(f"waiting: {progress.blocked}" if progress.blocked else "continuing")
         if not self._terminal and time.monotonic() - self._printed > LINE_EVERY_S:
             self._print(
-                f"{clip}: {progress.stage or view.job.state} {progress.step}/{progress.steps}; "
+                f"{clip}: {progress}; "
                 f"in total {self._done} of {counted(self._clips, 'clip')}, "
                 f"{self._steps_done} of {counted(self._steps, 'step')}"
             )
 
-    def _count(self, clip: str, steps: int) -> None:
-        more = max(0, steps - self._steps_of.get(clip, 0))
-        self._steps_of[clip] = self._steps_of.get(clip, 0) + more
-        self._steps_done += more
-        self._step_bar.update(more)
+    def _count(self, clip: str, steps: int, after: int) -> None:
+        """Count steps that a clip has done, and how many of decoding and storing."""
+        before = self._done_of.get(clip, (0, 0))
+        now = max(steps, before[0]), max(after, before[1])
+        self._done_of[clip] = now
+        self._steps_done += now[0] - before[0]
+        self._step_bar.update(sum(now) - sum(before))
 
     def finished(self, row: Row) -> None:
         """Report a clip that is done, failed or cancelled."""
         self._done += 1
-        self._count(row.title, row.parameters.steps)
+        self._count(row.title, row.parameters.steps, AFTER)
         self._clip_bar.update()
         seconds = sum(row.seconds.values())
         result = f"done in {seconds:.1f} s on {row.worker}" if row.status == "done" else row.error
@@ -76,9 +82,12 @@ class Reporter:
             print(line, file=sys.stderr, flush=True)
 
 
-def _bar(unit: str, total: int, done: int, position: int, shown: bool) -> "tqdm[NoReturn]":
+def _bar(
+    unit: str, total: int, done: int, position: int, shown: bool, form: str | None = None
+) -> "tqdm[NoReturn]":
     return tqdm(
-        desc=f"{unit}s",
+        desc=f"{unit}s" if form is None else unit,
+        bar_format=form,
         unit=unit,
         total=total,
         initial=done,

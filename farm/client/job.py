@@ -1,7 +1,6 @@
 """`farm.Job`, a client's handle of a job, for every kind of connection."""
 
 import time
-from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from html import escape
 from os import PathLike
@@ -21,6 +20,7 @@ from farm.model.job import LogEntry, Progress, State
 from farm.model.wire import Video
 from farm.quantities import counted
 from svd_engine import video as videos
+from svd_engine.player import player
 
 PLAYED = 4  # clips that a notebook shows for one job
 
@@ -46,7 +46,9 @@ class Job:
 
     @property
     def progress(self) -> Progress:
-        """The job's progress: fraction, stage, step, steps, queue_position, eta_s."""
+        """The job's progress: fraction, stage, step, steps, queue_position, eta_s; `str()` of it is
+        a sentence, such as `denoising, step 12 of 25, about 8 s left`.
+        """
         return self._look().work
 
     @property
@@ -143,19 +145,21 @@ class Job:
             now = self._look()
             if now.state is State.COMPLETED:
                 return self._players(now.num_videos)
-            text = f"{describe(now)}, {now.progress}%"
+            text, bar = describe(now), f'<progress value="{now.progress}" max="100"></progress> '
             if now.error:
-                text = f"{now.state}: {_reason(now)}"
+                text, bar = f"{now.state}: {_reason(now)}", ""
         except FarmError as error:
-            text = str(error)
-        return f"<code>{escape(self.id)}</code> {escape(text)}"
+            text, bar = str(error), ""
+        return f"<code>{escape(self.id)}</code> {bar}{escape(text)}"
 
     def _players(self, count: int) -> str:
         clips = [self._content("video", video) for video in range(min(count, PLAYED))]
+        seen = self._seen
+        what = f"{counted(seen.num_frames, 'frame')} of {seen.size} at {seen.fps} fps"
+        width = int(seen.size.partition("x")[0])
+        captions = (f"{self.id} · seed {seen.seed + n} · {what}" for n in range(count))
         players = "\n".join(
-            "<video controls autoplay loop muted playsinline "
-            f'src="data:video/mp4;base64,{b64encode(clip).decode()}"></video>'
-            for clip in clips
+            player(clip, width, caption) for clip, caption in zip(clips, captions, strict=False)
         )
         rest = f"\n<p>and {count - PLAYED} more: save(path, video=N)</p>" if count > PLAYED else ""
         return players + rest

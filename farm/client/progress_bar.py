@@ -6,7 +6,11 @@ from contextlib import contextmanager
 
 from tqdm.auto import tqdm
 
+from farm.model.job import Progress, State
 from farm.model.wire import Video
+
+# Steps, chunks and storing take different times: a share of them is clearer than a count.
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}]"
 
 
 @contextmanager
@@ -19,18 +23,17 @@ def open_bar(first: Video, shown: bool | None) -> Iterator[Callable[[Video], Non
         shown = sys.stderr.isatty() or in_notebook()
     bar = tqdm(
         desc=first.id,
-        total=first.work.steps,
-        unit="step",
+        total=_units(first.work)[1],
+        bar_format=BAR,
         file=sys.stderr,
         disable=not shown,
         dynamic_ncols=True,
     )
 
     def show(video: Video) -> None:
-        progress = video.work
+        done, whole = _units(video.work)
         # The bar never goes back if an attempt is lost, and is full only when the job is finished.
-        most = progress.steps - 1 if video.state.is_open else progress.steps
-        bar.total, bar.n = progress.steps, min(max(bar.n, progress.step), most)
+        bar.total, bar.n = whole, max(bar.n, done) if video.state.is_open else whole
         bar.set_postfix_str(describe(video))
 
     try:
@@ -40,20 +43,16 @@ def open_bar(first: Video, shown: bool | None) -> Iterator[Callable[[Video], Non
         bar.close()
 
 
+def _units(progress: Progress) -> tuple[int, int]:
+    """How much of a job is done, and how much there is: steps, chunks, and the storing."""
+    return progress.step + progress.chunk, progress.steps + progress.chunks + 1
+
+
 def describe(video: Video) -> str:
     """A job's progress in a few words."""
-    progress = video.work
-    if not video.state.is_open:
+    if video.state in (State.PAUSED, State.CANCELLING) or not video.state.is_open:
         return video.state.value
-    words = [progress.stage.value if progress.stage else video.state.value]
-    if progress.queue_position is not None:
-        place = f"{progress.queue_position} before it" if progress.queue_position else "next"
-        words = [video.state.value, place]
-    if progress.blocked:
-        words.append(progress.blocked)
-    if progress.eta_s is not None:
-        words.append(f"{progress.eta_s:.0f} s left")
-    return ", ".join(words)
+    return str(video.work)
 
 
 def in_notebook() -> bool:

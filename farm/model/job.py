@@ -11,6 +11,7 @@ from farm.artifacts import ARTIFACTS, ArtifactName
 from farm.errors import ConflictError, JobError
 from farm.model.filenames import PictureName
 from farm.model.plan import Stage
+from farm.model.progress_words import in_words
 from farm.model.request import UNCOUNTED, Model, RenderRequest, Sha256
 from farm.store.keys import Name, clip_of, job_key, open_key, result_key
 from farm.store.records import Record
@@ -227,7 +228,7 @@ class Opened(Record):
 
 
 class Progress(BaseModel):
-    """How far a job is, over all its clips."""
+    """How far a job is, over all its clips; its text is for people."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -243,6 +244,9 @@ class Progress(BaseModel):
     # The share of the time it needs, which is behind it, decoding and storing included; None while
     # a stage was never timed.
     share: float | None = None
+
+    def __str__(self) -> str:
+        return in_words(self)
 
     @classmethod
     def of(cls, job: "JobRecord", step: int = 0, chunk: int = 0, **more: Any) -> "Progress":

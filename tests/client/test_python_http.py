@@ -181,7 +181,7 @@ def test_what_is_no_url(url: str) -> None:
 
 def test_how_jobs_end(server: Videos, connection: farm.Connection, tmp_path: Path) -> None:
     job = connection.submit(PICTURE)
-    assert "denoise, 3 s left, 33%" in job._repr_html_()
+    assert "denoising, step 2 of 5, about 3 s left" in job._repr_html_()
     with pytest.raises(RequestError, match="video: job-0 has 1, counted from 0; got 1"):
         job.wait(progress=False).frames(video=1)
     stopped = connection.submit(PICTURE)
@@ -325,10 +325,14 @@ def test_a_bar_is_for_who_can_see_it(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("state", "progress", "text"),
     [
-        ("queued", {"queue_position": 3, "eta_s": 9.6}, "queued, 3 before it, 10 s left"),
-        ("queued", {"queue_position": 0}, "queued, next"),
+        (
+            "queued",
+            {"queue_position": 3, "eta_s": 9.6},
+            "waiting, 3 jobs before it, about 10 s left",
+        ),
+        ("queued", {"queue_position": 0}, "waiting, next"),
         ("paused", {}, "paused"),
-        ("running", {"stage": "denoise", "eta_s": 0.2}, "denoise, 0 s left"),
+        ("running", {"stage": "denoise", "eta_s": 0.2}, "denoising, step 2 of 5, about 1 s left"),
         ("failed", {"stage": "denoise"}, "failed"),
     ],
 )
@@ -347,5 +351,5 @@ def test_the_bar(
     connection.submit(PICTURE).wait(progress=shown)
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert ("5/5" in printed.err and "completed" in printed.err) == bool(shown)
+    assert ("100%" in printed.err and "completed" in printed.err) == bool(shown)
     assert bool(printed.err) == bool(shown)  # None: standard error is no terminal here
