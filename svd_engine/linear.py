@@ -90,7 +90,7 @@ def feed_forward(
     a token does not depend on the others.
     """
     (value, gate), (value_bias, gate_bias) = first.chunk(2), first_bias.chunk(2)
-    y = torch.empty_like(x)
+    y = x.new_empty(x.shape)  # `empty_like` would keep strides of which `flatten` makes a copy
     rows = max(1, BLOCK // len(value))
     parts = [t.flatten(0, -2).split(rows) for t in (x, y)]
     sums = [None] * len(parts[0]) if onto is None else onto.flatten(0, -2).split(rows)
@@ -106,4 +106,4 @@ def feed_forward(
 
 @feed_forward.register_fake
 def _(x: Tensor, *_: Tensor | None) -> Tensor:
-    return torch.empty_like(x)
+    return x.new_empty(x.shape)

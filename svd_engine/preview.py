@@ -3,8 +3,8 @@
 The colours are a projection of the latents. It is not a table of constants, but fitted to the
 clip's own picture, whose latent and pixels are both known, so it suits every VAE and costs next to
 nothing. It has one value for each latent pixel; what is finer comes from the picture, wherever the
-colours are still the picture's. So a preview is as sharp as the picture where nothing has moved, and
-blurred where something has.
+colours are still the picture's. So a preview is as sharp as the picture where nothing has moved,
+and blurred where something has.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def fit_palette(picture: Image.Image, image_latent: Tensor, params: RenderParams
     small = F.interpolate(pixels, size=latent.shape[-2:], mode="area")
     colours = torch.linalg.lstsq(_with_ones(latent), small[0].flatten(1).T).solution
     scale = min(1.0, SIDE / max(height, width))
-    size = round(height * scale), round(width * scale)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
     shown = F.interpolate(pixels, size=size, mode="area")
     return Palette(colours, shown, _enlarged(_project(latent, colours), size))
 

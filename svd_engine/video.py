@@ -63,6 +63,18 @@ def encode_video(frames: Frames, fps: int, suffix: str = ".mp4") -> bytes:
         return save(frames, fps, Path(folder) / f"clip{suffix}").read_bytes()
 
 
+def convert_video(video: bytes, fps: int, suffix: str) -> bytes:
+    """A video file in another format, by ffmpeg alone. Raises ValueError if it cannot be read."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "given.mp4"), Path(folder, f"made{suffix}")
+        given.write_bytes(video)
+        command = [_ffmpeg(), "-v", "error", "-i", str(given), "-r", str(_honoured(fps, suffix))]
+        done = subprocess.run([*command, *_ENCODERS[suffix], str(made)], capture_output=True)
+        if done.returncode:
+            raise ValueError(f"the video cannot be converted: {done.stderr.decode().strip()}")
+        return made.read_bytes()
+
+
 def decode_video(video: bytes) -> Frames:
     """The frames (F, H, W, 3) of a video. They differ from the originals, as codecs are lossy."""
     command = [

@@ -112,7 +112,7 @@ class TaskRunner:
         clip, task, began = assignment.run, assignment.task, self._clock.monotonic()
         on_step = partial(self._report_step, assignment)
         members = assignment.members
-        self._history.begin(members, task.stage)
+        begun = self._history.begin(members, task.stage)
         try:
             inputs = clip.inputs(task)
             refs, seconds = await run_members(self._workers, members, order, inputs, on_step)
@@ -126,7 +126,7 @@ class TaskRunner:
         else:
             self._inbox.put(TaskDone(assignment, refs, seconds, made))
         finally:
-            self._history.end(members)
+            self._history.end(begun)
 
     def _report_step(self, assignment: Assignment[Clip], step: Step) -> None:
         self._inbox.put(TaskStepped(assignment, step))

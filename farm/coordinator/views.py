@@ -37,8 +37,10 @@ def progress_of(
 
 def _share(job: JobRecord, sharing: Sharing) -> float | None:
     """The share of a worker's time that a job needs, which is behind it."""
-    clips, left = sharing.under_way(job.id), _left(sharing, job.id)
-    whole = sharing.dispatcher.pace.left(clips[0].request) if clips else None
+    clips = sharing.under_way(job.id)
+    if not clips or len(clips) + len(job.results) < job.request.num_videos:
+        return None  # it is being admitted, clip by clip
+    left, whole = _left(sharing, job.id), sharing.dispatcher.pace.left(clips[0].request)
     if left is None or not whole:
         return None
     return round(min(1.0, max(0.0, 1 - left[1] / (whole * job.request.num_videos))), 4)
@@ -73,8 +75,10 @@ def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
     some = clips[:: max(1, -(-len(clips) // SAMPLE))]
     times = []
     for clip in some:
-        frames = clip.chunks * (clip.request.params.decode_chunk_size or 0)
-        times.append(sharing.dispatcher.pace.left(clip.request, clip.step, frames))
+        params = clip.request.params
+        steps, chunks = max(clip.step, clip.furthest[0]), max(clip.chunks, clip.furthest[1])
+        frames = min(params.frames, chunks * (params.decode_chunk_size or params.frames))
+        times.append(sharing.dispatcher.pace.left(clip.request, steps, frames))
     known = [seconds for seconds in times if seconds is not None]
     if not known or len(known) < len(times):
         return None

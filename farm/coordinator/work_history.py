@@ -26,23 +26,25 @@ class WorkHistory:
         self._clock = clock
         self._of: dict[str, deque[_Stretch]] = {}
 
-    def begin(self, workers: Iterable[str], stage: Stage) -> None:
-        """Note that workers begin a task."""
-        now = self._clock.monotonic()
+    def begin(self, workers: Iterable[str], stage: Stage) -> list[_Stretch]:
+        """Note that workers begin a task; returns what `end` needs."""
+        now, begun = self._clock.monotonic(), []
         for worker in workers:
             mine = self._of.setdefault(worker, deque(maxlen=MOST))
             last = mine[-1] if mine else None
-            if last and last.stage is stage and (last.ended is None or now - last.ended < GAP_S):
-                last.ended = None
-            else:
-                mine.append(_Stretch(stage, now))
+            if last is None or last.stage is not stage or now - (last.ended or now) >= GAP_S:
+                if last is not None and last.ended is None:
+                    last.ended = now
+                last = _Stretch(stage, now)
+                mine.append(last)
+            last.ended = None
+            begun.append(last)
+        return begun
 
-    def end(self, workers: Iterable[str]) -> None:
-        """Note that workers end their task."""
-        for worker in workers:
-            mine = self._of.get(worker)
-            if mine:
-                mine[-1].ended = self._clock.monotonic()
+    def end(self, begun: Iterable[_Stretch]) -> None:
+        """Note that workers end a task that they began."""
+        for stretch in begun:
+            stretch.ended = stretch.ended or self._clock.monotonic()
 
     def of(self, worker: str) -> list[tuple[Stage, float, float]]:
         """Stage, and how many seconds ago it began and ended (0 while it lasts), oldest first."""

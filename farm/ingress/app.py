@@ -61,7 +61,8 @@ def make_app(
     app.state.keys = Keys(settings)
     app.state.replicas, app.state.rates = replicas, dict[str, tuple[float, Rate]]()
     app.state.body_threads = CapacityLimiter(THREADS)
-    app.state.drawing_thread = CapacityLimiter(1)  # a picture or a video takes much memory
+    # One at a time, since a picture or a video takes much memory.
+    app.state.drawing_thread, app.state.converting_thread = CapacityLimiter(1), CapacityLimiter(1)
     app.state.long_body_thread = CapacityLimiter(1)
     shapes = {stability.BELOW: stability.refusal}
     # The middleware added last sees a request first.

@@ -1,13 +1,15 @@
 """A finished clip's files over HTTP: whole, in ranges, or as a redirect to the store."""
 
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import partial
 from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
 import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import Request
 from fastapi.responses import PlainTextResponse, Response
 
@@ -19,9 +21,12 @@ from farm.model.farm_api import FarmApi
 from farm.model.job import ClipResult, JobView, State
 from farm.settings import Settings
 from farm.store import Store
-from svd_engine.video import decode_video, encode_video
+from svd_engine.video import convert_video
 
 AnimatedImage = Literal["gif", "webp"]
+T = TypeVar("T")
+MOST_PIXELS = 2**27  # of a video that is converted: ffmpeg holds all its frames for a palette
+MOST_WAITING = 64  # pictures, or videos, to be drawn
 URL_S = 3600  # how long a presigned URL is valid
 
 
@@ -69,14 +74,33 @@ async def converted_answer(
     if there := not_modified(request, headers):
         return there
 
-    def convert() -> bytes:
-        return encode_video(decode_video(_read(store, key)), fps, f".{form}")
-
-    limiter = request.app.state.drawing_thread
+    params = clip.request.params
+    pixels = params.frames * (params.width or 0) * (params.height or 0)
+    if pixels > MOST_PIXELS:
+        message = f"format: a video of over {MOST_PIXELS:,} pixels is not converted; take the MP4"
+        raise bad_request("format", message)
     named = PurePosixPath(filename(view, clip, "video")).with_suffix(f".{form}")
     headers["Content-Disposition"] = f"inline; filename*=utf-8''{quote(str(named))}"
-    converted = await anyio.to_thread.run_sync(convert, limiter=limiter)
-    return Response(converted, media_type=f"image/{form}", headers=headers)
+    media_type = f"image/{form}"
+    if is_head(request):
+        return Response(media_type=media_type, headers=headers)
+
+    def convert() -> bytes:
+        try:
+            return convert_video(_read(store, key), fps, f".{form}")
+        except ValueError as error:
+            raise ApiError(404, str(error), code="video_unreadable") from error
+
+    converted = await in_turn(request.app.state.converting_thread, convert)
+    return Response(converted, media_type=media_type, headers=headers)
+
+
+async def in_turn(limiter: CapacityLimiter, work: Callable[[], T]) -> T:
+    """Run work in a thread, one at a time. Raises ApiError 503 if many wait already."""
+    if limiter.statistics().tasks_waiting >= MOST_WAITING:
+        headers = {"Retry-After": "5"}
+        raise ApiError(503, "too many pictures and videos are being drawn", headers=headers)
+    return await anyio.to_thread.run_sync(work, limiter=limiter)
 
 
 async def read_whole(farm: FarmApi, view: JobView, artifact: ArtifactName, index: int) -> bytes:

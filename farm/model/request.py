@@ -13,6 +13,9 @@ from svd_engine.params import Dtype, Lasting, RenderDefaults, RenderParams
 
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 MAX_SEED = 2**64 - 1
+# Defaults of parameters that once were the same for all models. They are still left out of digests,
+# or the records of earlier versions would have other names.
+ONCE_DEFAULTS = {"motion_bucket_id": 127}
 UNCOUNTED = 0  # stands for the numerics of records that are older than NUMERICS
 
 
@@ -129,7 +132,8 @@ def _not_default(model: BaseModel) -> dict[str, Any]:
 
 @cache
 def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
-    return {name: field.get_default() for name, field in kind.model_fields.items()}
+    own = {name: field.get_default() for name, field in kind.model_fields.items()}
+    return own | ONCE_DEFAULTS if issubclass(kind, RenderParams) else own
 
 
 def _digest(values: dict[str, Any]) -> str:

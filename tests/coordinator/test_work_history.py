@@ -13,9 +13,9 @@ def test_tasks_of_one_stage_are_one_stretch_unless_the_worker_rested() -> None:
     history = WorkHistory(clock)
     for seconds, stage in ((0, Stage.ENCODE), (0, Stage.DENOISE), (GAP_S / 2, Stage.DENOISE)):
         clock.time += seconds
-        history.begin(["r"], stage)
+        begun = history.begin(["r"], stage)
         clock.time += 10
-        history.end(["r"])
+        history.end(begun)
     clock.time += 30
     history.begin(["r", "s"], Stage.DENOISE)
     clock.time += 5
@@ -37,9 +37,9 @@ def test_stretches_are_of_the_last_minutes_in_order_and_apart(
     history = WorkHistory(clock)
     for rest, work, stage in lives:
         clock.time += rest
-        history.begin(["r"], stage)
+        begun = history.begin(["r"], stage)
         clock.time += work
-        history.end(["r"])
+        history.end(begun)
     found = history.of("r")
     assert len(found) <= MOST
     assert all(began >= ended >= 0 and ended <= KEPT_S for _, began, ended in found)
@@ -51,7 +51,19 @@ def test_a_worker_that_works_without_a_pause_takes_no_more_memory() -> None:
     clock = ManualClock()
     history = WorkHistory(clock)
     for n in range(3 * MOST):
-        history.begin(["r"], list(Stage)[n % 2])
+        begun = history.begin(["r"], list(Stage)[n % 2])
         clock.time += 0.1
-        history.end(["r"])
+        history.end(begun)
     assert len(history.of("r")) == MOST
+
+
+def test_a_task_that_ends_late_does_not_end_the_next_one() -> None:
+    clock = ManualClock()
+    history = WorkHistory(clock)
+    lost = history.begin(["r"], Stage.DENOISE)
+    clock.time += 10
+    history.begin(["r"], Stage.DECODE)
+    clock.time += 10
+    history.end(lost)
+    clock.time += 10
+    assert history.of("r") == [(Stage.DENOISE, 30.0, 20.0), (Stage.DECODE, 20.0, 0.0)]

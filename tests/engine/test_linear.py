@@ -58,6 +58,14 @@ def test_a_token_does_not_depend_on_the_others() -> None:
     assert torch.equal(whole[:, :, rows - 3 :], ff(x[:, :, rows - 3 :].contiguous()))
 
 
+@torch.no_grad()
+def test_tokens_that_are_not_contiguous() -> None:
+    ff = FeedForward(8)
+    x = torch.randn(3, 8, 5).transpose(1, 2)
+    got = ff(x)
+    close(got, exactly(ff, x), torch.float32)
+
+
 @types
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("summed", [True, False])

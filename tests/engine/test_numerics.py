@@ -70,28 +70,28 @@ def test_a_new_parameter_with_its_default_renames_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "digest"),
     [
-        ({}, "e1a7322c09c7d979bf9ec2413f0f0dd4e0c1c524c5e56d0ef7daac6dfe0c7e88"),
-        ({"seed": 1}, "4c1945dc597a4f3ad7d5d55e0647c2c0af95fe48a9806637f090d5306a28e583"),
-        ({"fps": 8}, "1b1c5a6e7949ff07b687a598d9240ff36f0c58424cd283557a0f2f843270413b"),
-        ({"tier": "fast"}, "4173b19ef24ab87972a7a8666a3b800d40a68b081c51dd07f9c4012670c82dd0"),
+        ({}, "58a8b97d326fd51f122f465f95d18df69595d7a452e51c575222cb7e43755b06"),
+        ({"seed": 1}, "a85f4e41749e2901f865adf0b9f53925dacb5e5c4bae704c5a1a4e0b2870b180"),
+        ({"fps": 8}, "96a7e3cf90b4952e8354916463bd3486e92863ba9d7ecab5b3017452b933d806"),
+        ({"tier": "fast"}, "bb67a9f121e566e6dada429db8e23dea9f8f388581a3eb42398ebc1b8ac5c0e4"),
         (
             {"reuse_interval": 2, "max_guidance_scale": 3.0},
-            "bcda8e958426ac485e584199c6f2093e5a7a0541c24e2555fd0e43c80be34484",
+            "67e51dc7bd8d87a5cbd391b59aa5d7c26eec90611c8515df005d523b1d32e10f",
         ),
         (
             {"sigmas": [700, 5, 0]},
-            "64616ef628e0beb9942048ad5af41a15c01ccb1cbb8974a0675a27ba6162860b",
+            "b2a513af932b2a2a4e01b6c14259584f01699c6c8da2d3e95f981643ebca1d53",
         ),
         (
             {"deviations": "legacy-v1"},
-            "c4ab50145e514ce00677b7a50c4045c490708b0b5d32ebb609dc47c567f2d781",
+            "4b4870ef14c677fded9fe692f9dba3dd119ac4ceed47069c5fbabac965172024",
         ),
         (
             {"decode_chunk_size": 7, "fit": "crop"},
-            "edebf954554dc0517d0366e52bc72ca9a3e18f80c9995dfc686dc604ea94916b",
+            "d659d1fdfd043270057ffaae48223beff971fba600bf0e1a88744e7d6549fb90",
         ),
-        ({"dtype": "float16"}, "6252a0fcb01b6af1ed3241418b7c4475fe4214e2c2964d5dd4637439cf73e85a"),
-        ({"num_videos": 2}, "4183e2ffe522850673c41e624887e395a8c1268ad58bc330109fbe65e60cbf8b"),
+        ({"dtype": "float16"}, "bbc06ea41af6716db10d855e3799be20f8159016ecd0061fe045c92c4b9ca6b2"),
+        ({"num_videos": 2}, "69fcae9311f6bbb67272452f71f34ca532d1f89df5ae4e7b91441522799730a4"),
     ],
 )
 def test_a_digest_is_what_it_always_was(changes: dict[str, Any], digest: str) -> None:

@@ -87,6 +87,14 @@ def test_a_video_is_converted(app: Any, farm: DoneFarm, form: str) -> None:
         assert getattr(image, "n_frames", 1) == 5
 
 
+def test_a_video_that_is_broken_is_said_and_head_does_no_work(farm: DoneFarm) -> None:
+    path = f"{PATH}?format=gif"
+    answer = asked(still_app(farm), path=path)  # its bytes are no video
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "video_unreadable")
+    head = asked(still_app(farm), path=path, method="HEAD")
+    assert (head.status_code, head.headers["content-type"]) == (200, "image/gif")
+
+
 def test_only_the_video_is_converted_and_only_to_what_is_known(app: Any) -> None:
     for query, param in (("variant=thumbnail&format=gif", "format"), ("format=avi", "format")):
         answer = asked(app, path=f"{PATH}?{query}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from farm.model.job import JobRecord, State
+from farm.model.job import ClipResult, JobRecord, State
 from farm.store import open_store
 from farm.store.keys import QUARANTINE, picture_key, result_key
 from svd_engine import NUMERICS
@@ -31,6 +31,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_every_version_left_one() -> None:
     assert [path.name.split(".")[0].partition("-")[2] for path in ARCHIVES] == list(VERSIONS)
+
+
+def test_records_of_clips_have_the_names_that_they_always_had(folder: Path) -> None:
+    """A clip whose record had another name would be set aside as damaged."""
+    for path in folder.rglob("clip.json"):
+        result = ClipResult.model_validate_json(path.read_text(), extra="allow")
+        assert result.own_key in (None, path.relative_to(folder).as_posix())
 
 
 def by_seed(jobs: list[JobRecord]) -> dict[int, JobRecord]:

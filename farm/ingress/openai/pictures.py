@@ -5,12 +5,13 @@ from hashlib import sha256
 from io import BytesIO
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from PIL import Image
 
+from farm.ingress.content import in_turn
 from farm.ingress.errors import ApiError
+from farm.ingress.middleware.head_requests import is_head
 from farm.ingress.openai.videos import UNKNOWN, OwnView, TheFarm
 from farm.ingress.scratch_file import ScratchResponse, not_modified
 from farm.model.job import JobRecord
@@ -48,9 +49,10 @@ async def picture(
         return there
     store, settings = await farm.store(), request.app.state.settings
     if fitted:
-        limiter = request.app.state.drawing_thread
+        if is_head(request):
+            return Response(media_type="image/jpeg", headers=headers)
         draw = partial(_fitted, store, job, settings.max_pixels)
-        drawn = await anyio.to_thread.run_sync(draw, limiter=limiter)
+        drawn = await in_turn(request.app.state.drawing_thread, draw)
         return Response(drawn, media_type="image/jpeg", headers=headers)
     return ScratchResponse(
         partial(_original, store, job),

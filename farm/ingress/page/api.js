@@ -32,7 +32,7 @@ async function answer(path, options) {
     return await fetch(address(path), { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError("The farm does not answer.");
+    throw new ApiError("The farm cannot be reached.");
   }
 }
 
@@ -92,7 +92,8 @@ export function media(path) {
 // The picture of a video, as a file that can be sent again.
 export async function pictureOf(video_) {
   const data = await fetched(video(video_.id, "/picture"));
-  return new File([data], video_.name || "picture");
+  // With the same time, so that a request that is sent again is the same request.
+  return new File([data], video_.name || "picture", { lastModified: video_.created_at * 1000 });
 }
 
 export async function fetched(path) {

@@ -39,6 +39,7 @@ async function start() {
 
 // One loop at a time: it refreshes clips while some are under way, and the farm if the key allows it.
 let looking = 0;
+let lost = false; // whether the notice is of this loop
 async function look() {
   const mine = ++looking;
   let open = true;
@@ -48,11 +49,14 @@ async function look() {
       try {
         if (open) open = await gallery.refresh();
         if (operates && !document.hidden) operates = await operator.refresh();
+        if (!form.isDescribed()) form.useModel();
         gallery.mark(stage.shown()?.id);
         document.title = tab(stage.shown(), gallery.open());
-        notice(null);
+        if (lost) notice(null);
+        lost = false;
       } catch (error) {
         notice(error);
+        lost = true;
         if (error.status === 401) return;
       }
     }
@@ -60,13 +64,20 @@ async function look() {
   }
 }
 
-const named = () => /^#video\/(.+)$/.exec(location.hash)?.[1];
+function named() {
+  const found = /^#video\/(.+)$/.exec(location.hash)?.[1];
+  try {
+    return found && decodeURIComponent(found);
+  } catch {
+    return null; // a stray percent sign
+  }
+}
 
 function navigate() {
   const id = named();
-  if (!id) return compose();
-  gallery.mark(decodeURIComponent(id));
-  stage.follow(decodeURIComponent(id));
+  if (!id) return location.hash ? undefined : compose(); // another hash is a part of the page
+  gallery.mark(id);
+  stage.follow(id);
   return reveal();
 }
 
@@ -117,13 +128,18 @@ async function submitted(event) {
 }
 
 // Render the clip on the stage again, with other fields.
-async function again(change) {
+async function again(event, change) {
+  const button = event.currentTarget;
+  if (button.disabled) return;
+  button.disabled = true;
   try {
     const video = stage.shown();
     const file = await pictureOf(video);
     await render([{ file, fields: { ...fieldsOf(video), ...change } }]);
   } catch (error) {
     stage.fail(error);
+  } finally {
+    button.disabled = false;
   }
 }
 
@@ -133,7 +149,9 @@ async function useSettings() {
     const file = await pictureOf(video);
     form.set({ model: video.model });
     await form.useModel();
-    form.set(Object.fromEntries(Object.entries(video.params).filter(([, value]) => value !== null)));
+    const known = Object.entries(video.params).filter(([name, value]) => value !== null && form.has(name));
+    const more = Object.entries(fieldsOf(video)).filter(([name]) => !form.has(name) && name !== "num_videos");
+    form.set(Object.fromEntries(known), Object.fromEntries(more));
     await picture.take(file);
   } catch (error) {
     stage.fail(error);
@@ -208,9 +226,9 @@ picture.whenTaken(tookPicture);
 picture.prepare(form.fit);
 samples.prepare(submitted);
 $("make").addEventListener("submit", submitted);
-$("again").addEventListener("click", () => again({ seed: form.randomSeed() }));
-$("four").addEventListener("click", () => again({ seed: form.randomSeed(), num_videos: 4 }));
-$("retry").addEventListener("click", () => again({}));
+$("again").addEventListener("click", (event) => again(event, { seed: form.randomSeed(), num_videos: 1 }));
+$("four").addEventListener("click", (event) => again(event, { seed: form.randomSeed(), num_videos: 4 }));
+$("retry").addEventListener("click", (event) => again(event, {}));
 $("use").addEventListener("click", useSettings);
 $("new").addEventListener("click", leaveClip);
 $("copy").addEventListener("click", copy);
@@ -220,5 +238,5 @@ $("forget").addEventListener("click", () => {
   location.reload();
 });
 addEventListener("hashchange", navigate);
-addEventListener("popstate", () => named() || compose());
+addEventListener("popstate", () => location.hash || compose());
 start();

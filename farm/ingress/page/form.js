@@ -7,20 +7,25 @@ const $ = (id) => document.getElementById(id);
 const form = $("make");
 const SEEDS = 1_000_000; // random seeds are below: short enough to read aloud
 const LOST = "the farm may have it all the same; press Render again, and it is not rendered twice";
-// The page is served with SVD's defaults in its fields; a model may have others.
+// The page is served with SVD's defaults in its fields, except for those that a model has itself.
 const NAMES = [...form.elements].map((field) => field.name).filter((name) => name && !["preset", "model", "seed", "input_reference"].includes(name));
 const SVD = Object.fromEntries(NAMES.map((name) => [name, form.elements[name].value]));
+const OWN = ["width", "height", "num_frames", "max_guidance_scale", "motion_bucket_id"]; // a model's own
 const described = new Map(); // model -> its defaults
+const touched = new Set(); // the names of fields that were filled in by hand
+let extras = {}; // fields of the request for which the form has none
 
 // Each request has its own idempotency key, so that sending it again gives the same job.
 let sent = null; // {what, key}
 let changed = () => {}; // called when a parameter has changed
 
 export const randomSeed = () => String(crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS);
+export const has = (name) => name === "model" || name === "seed" || NAMES.includes(name);
 export const whenChanged = (listener) => (changed = listener);
 export const defaults = (model = form.elements.model.value) => ({ ...SVD, ...described.get(model) });
 export const fit = () => form.elements.fit.value;
-export const size = () => ["width", "height"].map((name) => Number(form.elements[name].value) || defaults()[name]);
+export const isDescribed = (model = form.elements.model.value) => described.has(model);
+export const size = () => [Number(form.elements.width.value) || 16, Number(form.elements.height.value) || 9];
 
 const randomKey = () => // crypto.randomUUID needs HTTPS
   Array.from(crypto.getRandomValues(new Uint8Array(16)), (n) => n.toString(16).padStart(2, "0")).join("");
@@ -54,7 +59,7 @@ export function fields(hasPicture) {
   faults[0]?.focus();
   if (faults.length) return null;
   const own = defaults();
-  const given = { model: form.elements.model.value, seed: form.elements.seed.value || randomSeed() };
+  const given = { ...extras, model: form.elements.model.value, seed: form.elements.seed.value || randomSeed() };
   for (const name of NAMES) {
     const { value } = form.elements[name];
     // The farm's own default for `fit` is another, and a tier has its own number of steps.
@@ -112,13 +117,15 @@ function addSlider(field) {
   slider.setAttribute("aria-hidden", "true");
   slider.addEventListener("input", () => {
     field.value = slider.value;
+    touched.add(field.name);
     show();
   });
   field.before(slider);
 }
 
-// Fill in parameters; those that are not named keep their values.
-export function set(values) {
+// Fill in parameters; those that are not named keep their values. `more` has fields that the form lacks.
+export function set(values, more = extras) {
+  extras = more;
   for (const [name, value] of Object.entries(values)) {
     const field = form.elements[name];
     if (field && !(field.tagName === "SELECT" && ![...field.options].some((o) => o.value === String(value)))) field.value = value;
@@ -127,7 +134,8 @@ export function set(values) {
 }
 
 function presets() {
-  const [usual, fps, noise] = ["motion_bucket_id", "fps", "noise_aug_strength"].map((name) => Number(defaults()[name]));
+  const [motion, fps, noise] = ["motion_bucket_id", "fps", "noise_aug_strength"].map((name) => Number(defaults()[name]));
+  const usual = motion || 127;
   const balanced = { motion_bucket_id: usual, fps, noise_aug_strength: noise };
   return {
     subtle: { ...balanced, motion_bucket_id: Math.round(usual * 0.4) },
@@ -145,8 +153,8 @@ function show() {
   for (const radio of form.elements.preset) radio.checked = radio.value === preset;
   const tier = value("tier") === "exact" ? "" : form.elements.tier.selectedOptions[0].text.split(":")[0];
   $("set").textContent = [
-    `${value("width")} × ${value("height")}`, count(Number(value("num_frames")), "frame"), `${value("fps")} fps`,
-    `motion ${value("motion_bucket_id")}`, count(Number(value("num_inference_steps")), "step"), tier, `seed ${value("seed")}`,
+    value("width") && `${value("width")} × ${value("height")}`, value("num_frames") && count(Number(value("num_frames")), "frame"),
+    `${value("fps")} fps`, value("motion_bucket_id") && `motion ${value("motion_bucket_id")}`, count(Number(value("num_inference_steps")), "step"), tier, `seed ${value("seed")}`, ...Object.entries(extras).map(([name, of]) => `${name} ${of}`),
   ].filter(Boolean).join(" · ");
   changed();
 }
@@ -156,14 +164,21 @@ function useTier() {
   show();
 }
 
-// Show a model's own defaults, once the farm has told them.
+// Show a model's own defaults, once the farm has told them, in the fields that nobody filled in.
 export async function useModel() {
   const model = form.elements.model.value;
   if (!described.has(model)) {
-    const told = await call(`v1/models/${model}`).catch(() => null);
+    const told = await call(`v1/models/${model.split("/").map(encodeURIComponent).join("/")}`).catch(() => null);
     if (told?.defaults) described.set(model, told.defaults);
   }
-  if (form.elements.model.value === model) set(defaults(model));
+  if (form.elements.model.value !== model || !described.has(model)) return;
+  set(Object.fromEntries(OWN.filter((name) => !touched.has(name)).map((name) => [name, defaults(model)[name]])));
+}
+
+function anotherModel() {
+  touched.clear();
+  set(Object.fromEntries(OWN.map((name) => [name, ""])));
+  return useModel();
 }
 
 export function prepare() {
@@ -171,11 +186,18 @@ export function prepare() {
   form.elements.seed.value = randomSeed();
   set(defaults());
   $("random").addEventListener("click", () => set({ seed: randomSeed() }));
-  $("reset").addEventListener("click", () => set(defaults()));
+  $("reset").addEventListener("click", () => {
+    touched.clear();
+    set(defaults(), {});
+  });
   for (const radio of form.elements.preset) radio.addEventListener("change", () => set(presets()[radio.value]));
-  form.elements.model.addEventListener("change", useModel);
+  form.elements.model.addEventListener("change", anotherModel);
   form.elements.tier.addEventListener("change", useTier);
-  form.addEventListener("input", (event) => event.target.name !== "preset" && event.target.name !== "tier" && show());
+  form.addEventListener("input", (event) => {
+    if (["preset", "tier", "model"].includes(event.target.name)) return;
+    touched.add(event.target.name);
+    show();
+  });
 }
 
 export async function offer(models) {

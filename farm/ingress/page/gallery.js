@@ -67,6 +67,7 @@ function draw() {
   const ids = new Set(videos.map((video) => video.id));
   for (const [id, card] of cards) {
     if (ids.has(id)) continue;
+    picked.delete(id); // what is not seen is not selected
     card.remove();
     cards.delete(id);
   }
@@ -78,7 +79,7 @@ function draw() {
   });
   $("tools").hidden = !all.length;
   $("no-clips").hidden = videos.length > 0;
-  $("no-clips").textContent = all.length ? "No clip here is like that." : "Your clips will be here.";
+  $("no-clips").textContent = all.length ? "No matching clips." : "Your clips will appear here.";
   drawPicked();
 }
 
@@ -147,11 +148,12 @@ function drawPicked() {
 }
 
 async function deletePicked() {
-  if (!confirm(`Delete ${words.count(picked.size, "clip")} for good?`)) return;
+  if (!confirm(`Delete ${words.count(picked.size, "clip")} permanently?`)) return;
+  const left = [];
   for (const id of [...picked]) {
-    await call(path(id), { method: "DELETE" });
-    gone(id);
+    await call(path(id), { method: "DELETE" }).then(() => gone(id), (error) => left.push(error));
   }
+  if (left.length) throw new Error(`${words.count(left.length, "clip")} could not be deleted: ${left[0].message}`);
 }
 
 export function prepare(failed, deleted) {

@@ -29,7 +29,7 @@ export function there(is) {
 function show(farm) {
   there(true);
   const workers = Object.entries(farm.workers);
-  rows($("workers"), workers, drawWorker, sentence(farm.blocked ?? "") || "No worker yet.");
+  rows($("workers"), workers, drawWorker, sentence(farm.blocked ?? "") || "No workers yet.");
   $("farm-trouble").textContent = sentence(farm.trouble ?? "");
   rows($("tenants"), Object.entries(farm.jobs), drawTenant, "No open jobs.");
 }
@@ -59,14 +59,14 @@ function cell(row, place, label, text) {
 function drawWorker(row, name, worker) {
   cell(row, 0, "Worker", name);
   cell(row, 1, "State", worker.state).dataset.state = worker.state;
-  drawTask(cell(row, 2, "Doing"), worker);
+  drawTask(cell(row, 2, "Current task"), worker);
   drawStrip(cell(row, 3, "Last ten minutes"), worker.history);
-  cell(row, 4, "On", [worker.gpus ? `${worker.gpus} GPU` : "CPU", `node ${worker.node}`].join(" · "));
+  cell(row, 4, "Node", [worker.node, worker.gpus ? `${worker.gpus} GPU` : "CPU"].join(" · "));
   const place = cell(row, 5, "");
   const button = place.firstElementChild ?? place.appendChild(newButton(row));
   const draining = worker.state.startsWith("drain");
   button.dataset.action = draining ? "undrain" : "drain";
-  button.textContent = draining ? "Give tasks again" : "Drain";
+  button.textContent = draining ? "Resume" : "Drain";
   button.setAttribute("aria-label", `${button.textContent}: ${name}`);
 }
 

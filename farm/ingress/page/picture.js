@@ -8,6 +8,7 @@ const DRAG_PX = 4; // a shorter movement is a click
 const MOST = 4; // times a frame's size: a part that is larger is scaled down before it is sent
 const CENTRE = { x: 50, y: 50 };
 
+let turn = 0; // counts the pictures that were taken
 let current = null; // {file, url, image, crop}; image: null if the browser cannot show it
 let taken = () => {}; // called with every new picture
 let fitOf = () => "crop";
@@ -17,12 +18,14 @@ export const whenTaken = (listener) => (taken = listener);
 
 // Take a file as the picture. Pictures that only the farm can read, such as HEIC, are taken, too.
 export async function take(file) {
+  const mine = ++turn;
   const url = URL.createObjectURL(file);
   const image = Object.assign(new Image(), { src: url });
   const shown = await image.decode().then(() => true, () => false);
-  if (current && current.url !== url) URL.revokeObjectURL(current.url);
+  if (turn !== mine) return URL.revokeObjectURL(url); // another was taken meanwhile
+  if (current) URL.revokeObjectURL(current.url);
   current = { file, url, image: shown ? image : null, crop: { ...CENTRE } };
-  taken(current);
+  return taken(current);
 }
 
 // Show the picture in the frame, cut as it will be.
@@ -80,12 +83,15 @@ function drag(event) {
     if (tall > 1) current.crop.y = clamp(from.crop.y - (100 * dy) / tall);
     place();
   };
-  const end = () => {
+  const end = (event) => {
     drop.classList.remove("moving");
     removeEventListener("pointermove", move);
     removeEventListener("pointerup", end);
     removeEventListener("pointercancel", end);
-    if (moved) drop.addEventListener("click", (click) => click.preventDefault(), { once: true, capture: true });
+    if (!moved || event.type !== "pointerup") return;
+    const block = (click) => click.preventDefault(); // the click that ends a drag chooses no file
+    drop.addEventListener("click", block, { once: true, capture: true });
+    setTimeout(() => drop.removeEventListener("click", block, { capture: true }));
   };
   addEventListener("pointermove", move);
   addEventListener("pointerup", end);

@@ -5,6 +5,7 @@ import { facts } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const player = $("video");
+const KEPT_MS = 60_000; // a download has begun by then
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 let current = null; // {video, index}
 let failed = () => {}; // called with an ApiError
@@ -59,7 +60,14 @@ async function compare(on) {
   $("compare").setAttribute("aria-pressed", String(on));
   for (const id of ["original", "split"]) $(id).hidden = !on;
   if (!on) return;
-  $("original").src = await media(fitted(current.video.id));
+  const mine = current;
+  try {
+    const url = await media(fitted(current.video.id));
+    if (current === mine) $("original").src = url;
+  } catch (error) {
+    if (current === mine) compare(false);
+    throw error;
+  }
   divide();
 }
 
@@ -110,6 +118,7 @@ async function savePng(name) {
 function offer(url, name) {
   const link = Object.assign(document.createElement("a"), { href: url, download: name });
   link.click();
+  if (url.startsWith("blob:")) setTimeout(() => URL.revokeObjectURL(url), KEPT_MS);
 }
 
 export function prepare() {

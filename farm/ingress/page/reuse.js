@@ -1,11 +1,14 @@
 // What a clip is made with: to fill in the form again, to render more of it, and to copy it.
 
-import { address } from "./api.js";
-import { defaults } from "./form.js";
+import { address, keys } from "./api.js";
+import { defaults, isDescribed } from "./form.js";
 
-// The fields of a request that asks for the same video. Those that have their default are left out.
+const UNKNOWN = { width: null, height: null, num_frames: null, max_guidance_scale: null, motion_bucket_id: null };
+
+// The fields of a request that asks for the same video. Those that have their default are left out,
+// except for those of which a model may have its own: only the farm knows it for certain.
 export function fieldsOf(video) {
-  const own = defaults(video.model);
+  const own = isDescribed(video.model) ? defaults(video.model) : { ...defaults(null), ...UNKNOWN };
   const fields = { model: video.model };
   if (video.variant) fields.variant = video.variant;
   if (video.dtype !== "float32") fields.dtype = video.dtype;
@@ -19,20 +22,23 @@ export function fieldsOf(video) {
   return fields;
 }
 
+const seeds = (first, count = 1) => (count > 1 ? `${first}-${BigInt(first) + BigInt(count - 1)}` : first);
 const quoted = (text) => (/^[\w./:@=-]+$/.test(text) ? text : `'${String(text).replaceAll("'", "'\\''")}'`);
 const literal = (value) => (/^-?\d+(\.\d+)?$/.test(String(value)) ? String(value) : JSON.stringify(String(value)));
 
 const WAYS = {
   curl: (fields, name) =>
-    ["curl", ...["input_reference", ...Object.keys(fields)].map((field) =>
+    ["curl", ...(keys.get() ? ['-H "Authorization: Bearer $FARM_API_KEY"'] : []), ...["input_reference", ...Object.keys(fields)].map((field) =>
       field === "input_reference" ? `-F input_reference=@${quoted(name)}` : `-F ${field}=${quoted(fields[field])}`), address("v1/videos")].join(" \\\n  "),
   python: (fields, name) => {
     const given = Object.entries(fields).map(([field, value]) => `, ${field}=${literal(value)}`).join("");
-    return `import farm\n\nfarms = farm.connect(${JSON.stringify(address(""))})\njob = farms.submit(${JSON.stringify(name)}${given})\njob.wait().save("clip.mp4")`;
+    const key = keys.get() ? ', api_key=os.environ["FARM_API_KEY"]' : "";
+    return `import farm\n${key && "import os\n"}\nfarms = farm.connect(${JSON.stringify(address(""))}${key})\njob = farms.submit(${JSON.stringify(name)}${given})\njob.wait().save("clip.mp4")`;
   },
   batch: (fields, name) =>
     ["python -m farm.batch", quoted(name), "--out clips",
-      ...Object.entries(fields).map(([field, value]) => (field === "seed" ? `--seeds ${value}` : `--${field.replaceAll("_", "-")} ${quoted(value)}`))].join(" "),
+      ...Object.entries({ seed: 0, ...fields }).filter(([field]) => field !== "num_videos").map(([field, value]) =>
+        (field === "seed" ? `--seeds ${seeds(value, fields.num_videos)}` : `--${field.replaceAll("_", "-")} ${quoted(value)}`))].join(" "),
 };
 
 // A video's request as a command or a program. The picture's name stands for its path.

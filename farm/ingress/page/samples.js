@@ -23,7 +23,8 @@ export function prepare(render) {
   for (const button of buttons) {
     button.addEventListener("click", async () => {
       const name = button.dataset.sample;
-      const answer = await fetch(`page/sample-${name}.jpg`);
+      const answer = await fetch(`page/sample-${name}.jpg`).catch(() => null);
+      if (!answer?.ok) return;
       await picture.take(new File([await answer.blob()], `${name}.jpg`, { type: "image/jpeg", lastModified: 0 }));
       render();
     });

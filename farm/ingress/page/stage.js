@@ -40,7 +40,10 @@ export async function follow(id) {
       $("told").hidden = false;
       fail(error);
       if (error.status === 0) $("line").textContent = "reconnecting…";
-      if (error.status >= 400 && error.status < 500 && error.status !== 429) return;
+      if (error.status >= 400 && error.status < 500 && error.status !== 429) {
+        $("new").hidden = false;
+        return;
+      }
       pause = Math.min(2 * pause, LONGEST_MS);
     }
     await wait(pause);
@@ -53,7 +56,7 @@ export function leave() {
   begin(chosen ? "picture" : "empty");
   $("told").hidden = true;
   $("tag").hidden = Boolean(chosen?.image) || Boolean(chosen) === false;
-  if (chosen && !chosen.image) $("tag").textContent = "The browser cannot show this picture; the farm can.";
+  if (chosen && !chosen.image) $("tag").textContent = "Your browser cannot show this picture. The farm may still read it.";
   if (chosen) picture.show();
 }
 
@@ -90,7 +93,8 @@ function show(video) {
   $("line").textContent = words.progress(video);
   $("facts").textContent = words.facts(video);
   $("progress").hidden = !words.isOpen(video);
-  $("progress").value = video.progress;
+  const before_ = before?.id === video.id ? $("progress").value : 0;
+  $("progress").value = Math.max(before_, video.progress); // an estimate may be corrected downward
   shape(...video.size.split("x").map(Number));
   showActions(video);
   if (!before && video.state !== "completed") begun(video);
@@ -111,12 +115,14 @@ async function begun(video) {
 }
 
 async function preview(id, signal) {
-  let after = "";
+  let [after, seed] = ["", null];
   while (!signal.aborted && words.isOpen(current)) {
     try {
       for await (const event of events(path(id, "/events"), after, signal)) {
         after = event.id;
         if (!event.data.image || !words.isOpen(current)) continue;
+        seed ??= event.data.seed; // of several clips, one is shown
+        if (event.data.seed !== seed) continue;
         $("backdrop").src = event.data.image;
         Object.assign($("tag"), { textContent: "Preview", hidden: false });
       }
@@ -193,7 +199,7 @@ export function prepare(deleted) {
   }
   $("delete").addEventListener("click", async (event) => {
     const button = event.currentTarget;
-    if (!confirm("Delete this clip for good?")) return;
+    if (!confirm("Delete this clip permanently?")) return;
     const id = current.id;
     if (await ask(button, "", { method: "DELETE" })) deleted(id);
   });

@@ -21,17 +21,17 @@ const joined = (...parts) => parts.filter(Boolean).join(" · ");
 export function progress(video) {
   const left = video.eta_s == null ? "" : `about ${duration(video.eta_s)} left`;
   if (video.state === "queued") return joined(video.blocked, place(video.queue_position), left);
-  if (pausing(video)) return `step ${video.step} of ${video.steps}; a few more that have begun are finished`;
+  if (pausing(video)) return `step ${video.step} of ${video.steps}; finishing the current steps`;
   if (video.state === "paused") return `at step ${video.step} of ${video.steps}`;
-  if (video.state === "cancelling") return "after the step it is in";
+  if (video.state === "cancelling") return "finishing the current step";
   if (video.state === "running") return joined(stage(video), video.blocked, left);
-  if (video.state === "completed") return video.gpu_seconds > 0 ? `in ${duration(video.gpu_seconds)} of work` : "";
+  if (video.state === "completed") return video.gpu_seconds > 0 ? `took ${duration(video.gpu_seconds)} of worker time` : "";
   return video.state === "failed" ? sentence(video.error?.message ?? "") : "";
 }
 
 function place(before) {
   if (before == null) return "";
-  return before === 0 ? "next in line" : `${count(before, "job")} before it`;
+  return before === 0 ? "next in line" : `${count(before, "job")} ahead`;
 }
 
 function stage(video) {
@@ -78,5 +78,5 @@ export function when(seconds) {
 // The title of the browser's tab: what the clip on the stage is at, and how many are under way.
 export function tab(video, open) {
   const at = video && isOpen(video) ? `${title(video)} ${video.progress}%` : "";
-  return joined(at, open > 1 ? `${open} under way` : "", "SVD render farm");
+  return joined(at, open > 1 ? `${open} in progress` : "", "SVD render farm");
 }

@@ -200,7 +200,7 @@ def test_the_gallery_finds_filters_and_deletes_several(page: Page) -> None:
     page.fill("#search", "")
     page.select_option("#filter", "failed")
     expect(cards).to_have_count(0)
-    expect(page.locator("#no-clips")).to_have_text("No clip here is like that.")
+    expect(page.locator("#no-clips")).to_have_text("No matching clips.")
     page.select_option("#filter", "all")
     before = cards.count()
     page.get_by_role("button", name="Select", exact=True).click()

@@ -211,7 +211,7 @@ def test_an_operator_drains_a_worker(page: Page) -> None:
     row = page.locator("#workers tr", has_text="renderer-0")
     row.get_by_role("button", name="Drain: renderer-0").click()
     expect(row).to_contain_text("drained")
-    row.get_by_role("button", name="Give tasks again").click()
+    row.get_by_role("button", name="Resume").click()
     expect(row).to_contain_text("idle")
 
 
