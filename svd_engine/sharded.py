@@ -4,13 +4,9 @@ They use gloo on CPUs and NCCL on GPUs. Every exchange has a time limit, so a pr
 becomes an error in all others, and never an endless wait.
 """
 
-import os
-import socket
-import struct
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -23,7 +19,6 @@ from svd_engine.vae import VAE
 
 LOOK_S = 1.0  # the longest that one attempt to reach rank 0 takes
 PAUSE_S = 0.05  # between two checks for the others
-SIOCGIFADDR = 0x8915  # Linux's request for the address of a network interface
 
 
 class GangError(RuntimeError):
@@ -114,10 +109,6 @@ class Meeting:
         limit_s: the time limit of each exchange.
         """
         limit, on_gpu = timedelta(seconds=limit_s), device.type == "cuda"
-        # By default gloo listens where this host's name leads to, which is often a loopback
-        # address (127.0.1.1 on Debian), so that no process on another host could reach it.
-        if interface := interface_towards(self._where):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         with _faults():
             dist.init_process_group(
                 "nccl" if on_gpu else "gloo",
@@ -131,23 +122,6 @@ class Meeting:
             yield Gang(self._rank, self._size, frames, limit)
         finally:
             dist.destroy_process_group()
-
-
-def interface_towards(where: tuple[str, int]) -> str:
-    """The network interface from which an IPv4 address is reached; empty if that is unknown."""
-    if sys.platform != "linux":
-        return ""
-    import fcntl
-
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(where)  # which chooses this side's address, and sends nothing
-        own = socket.inet_aton(probe.getsockname()[0])
-        for _, name in socket.if_nameindex():
-            with suppress(OSError):  # the interface has no IPv4 address
-                asked = struct.pack("256s", name.encode())
-                if fcntl.ioctl(probe, SIOCGIFADDR, asked)[20:24] == own:
-                    return name
-    return ""
 
 
 @contextmanager

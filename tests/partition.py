@@ -64,6 +64,7 @@ class Measured:
     finished: float  # from that cut until all clips are complete, while it lasts
     ended: float  # from the healing until the former node's raylet has ended
     back: float  # from the healing until the host renders again
+    took_over: bool  # whether the coordinator was on the host that was cut off, and is another now
     jobs: int  # all complete once, with the frames of `engine.render`
     logged: tuple[str, ...]  # why tasks were begun again
 
@@ -124,11 +125,13 @@ class Scenario:
     def run(self) -> Measured:
         self.wait_for_workers()
         kept, retries = self.cut_briefly()
+        fence = self.farm.ready()["fence"]
         times = self.cut_for_long()
+        took_over = self.farm.ready()["fence"] > fence
         self.use_again()
         self.check()
         whys = tuple(why for job in self.jobs for why in self.retries(job))
-        return Measured(kept, retries, *times, len(self.jobs), whys)
+        return Measured(kept, retries, *times, took_over, len(self.jobs), whys)
 
     def cut_briefly(self) -> tuple[bool, int]:
         """Cut a host off, and heal that before Ray notices."""
@@ -223,8 +226,9 @@ class Scenario:
         return "".join(n["NodeID"] for n in alive if n["NodeManagerAddress"] == host.address)
 
     def retries(self, job: str) -> list[str]:
-        """Why tasks of a job were begun again."""
-        return [entry.data["why"] for entry in self.farm.events(job) if entry.event == "retry"]
+        """Why a job's work was begun again: by the same coordinator, or `recover` by another."""
+        again = [entry for entry in self.farm.events(job) if entry.event in ("retry", "recover")]
+        return [entry.data.get("why", entry.event) for entry in again]
 
     def check(self) -> None:
         """All jobs are complete, once, with the engine's own frames. Raises AssertionError."""

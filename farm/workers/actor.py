@@ -17,6 +17,7 @@ from farm.settings import known_secrets, traces_endpoint
 from farm.store import KnownStore
 from farm.tracing import UNTRACED, Tracer, open_tracer
 from farm.workers.faults import StoppedError
+from farm.workers.interface import share_by
 from farm.workers.task_log import logged
 from svd_engine import NUMERICS
 
@@ -59,6 +60,7 @@ class Host:
         log_to_stderr(self._log_format, known_secrets(None), worker=self._name)
         self._tracer = open_tracer("svd-farm-worker", traces_endpoint())
         free_torch_threads(self._slot.spins)
+        share_by(ray.util.get_node_ip_address())
         device = "cuda" if self._slot.gpus else "cpu"
         store = self._store.metered(RayMeter())
         worker = import_module(self._engine).Worker

@@ -1,6 +1,5 @@
 """The exact decode in slices and over processes, compared with a whole decode and diffusers."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor
 from svd_engine import stages
 from svd_engine.config import VAEConfig
 from svd_engine.exact import decode_slices
-from svd_engine.sharded import interface_towards, share_of
+from svd_engine.sharded import share_of
 from svd_engine.vae import VAE
 from tests.support.ports import free_ports
 from tests.support.reference import randomize, relative_difference
@@ -114,14 +113,6 @@ def test_shares_are_the_clip(frames: int, size: int) -> None:
 def test_slices_are_of_a_clip_that_is_decoded_as_one(vaes: dict[str, VAE]) -> None:
     with pytest.raises(ValueError, match="leave out decode_chunk_size"):
         stages.decode(vaes["narrow"], draw_latents(4), chunk_size=2, slices=2)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is unknown")
-def test_others_are_reached_by_the_interface_that_leads_to_them() -> None:
-    """And not by the address of this host's name, which is often a loopback address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert interface_towards(server.getsockname()) == "lo"
-    assert interface_towards(("there is no such host", 1)) == ""
 
 
 def free_address() -> str:
