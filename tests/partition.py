@@ -1,9 +1,9 @@
 """`python -m tests.partition`: a host that renders is cut off from the others, and comes back.
 
 Three hosts in network namespaces: the head, with the S3 server, and two that render. Ray chooses
-where the coordinator runs. One of the two is cut off in the middle of a clip, first until shortly before Ray would give
-it up, then for longer. Every clip must have the frames of `engine.render`. Measured is when the
-work moved and when the host was back.
+where the coordinator runs. One of the two is cut off in the middle of a clip, first until shortly
+before Ray would give it up, then for longer. Every clip must have the frames of `engine.render`.
+Measured is when the work moved and when the host was back.
 """
 
 import argparse
