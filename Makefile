@@ -16,7 +16,7 @@ demo: .venv/.run ## render the example pictures with the `nano` model
 	  --fit crop --num-inference-steps 10
 
 serve: .venv/.run ## the farm over HTTP at http://127.0.0.1:8000, with a page to use it by
-	$(BIN)/serve run farm.ingress.serve_app:app
+	$(BIN)/python -m farm serve
 
 # One process runs the tests that start Ray, one after another, while the others run the rest.
 test: .venv/.test ## all tests that need no GPU and no long time

@@ -2,20 +2,24 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from farm import operator_commands as commands
+from farm import serving
 from farm.client.farm import Farm, FarmReader
 from farm.errors import (
     FarmError,
+    NoClusterError,
     RequestError,
     StoreError,
     UnreadableError,
     WorkerError,
 )
 from farm.logs import log_to_stderr
+from farm.model.job import JobRecord
 from farm.model.usage import FIRST_DAY
 from farm.records.stored import StoredJobs
 from farm.settings import known_secrets, load_settings
@@ -23,6 +27,7 @@ from svd_engine.command_line import STATUSES, Parser, name_of, one_line
 from svd_engine.completion import add_completion
 
 SCRIPT = "farm"  # the name of this command in an installation
+SHOWN = 1000  # jobs that `status` counts if no farm runs
 DEMO = "demo/store"  # the store that `make demo` leaves behind
 # The commands that can read a store without a running farm; of `gc`, only the dry run.
 STORED = ("jobs", "show", "logs", "usage", "gc")
@@ -36,6 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.here is not None:
             return int(options.here(options))
         options.run(_farm_of(options), options)
+    except NoClusterError as error:
+        if options.command != "status":
+            return _say(f"{error}{_where_to_look(options.store)}", 1)
+        print("\n".join(_without_a_farm(options.store)))
+        return 1
     except WorkerError as error:
         return _say(f"{error}{_where_to_look(options.store)}", 1)
     except (RequestError, StoreError, UnreadableError) as error:
@@ -72,11 +82,40 @@ def _farm_of(options: argparse.Namespace) -> FarmReader:
 
 def _where_to_look(store: str | None) -> str:
     """A hint where to find jobs if no farm is running."""
+    url, _ = _last_jobs(store)
+    name = name_of("farm", SCRIPT)
+    return f"; to list the jobs of an earlier farm: {name} jobs --all --store {url or 'URL'}"
+
+
+def _without_a_farm(store: str | None) -> list[str]:
+    """What `status` says if no farm is running: where its last jobs are, and what can be done."""
+    name, (url, jobs) = name_of("farm", SCRIPT), _last_jobs(store)
+    lines = ["No farm runs here now."]
+    if jobs:
+        states = Counter(job.state.value for job in jobs)
+        counts = ", ".join(f"{number} {state}" for state, number in states.items())
+        lines += [
+            f"The last jobs are in {url}: {counts}.",
+            f"  look at them:    {name} jobs --all --store {url}",
+            f"  serve them:      {name} serve --store {url}",
+        ]
+    return [
+        *lines,
+        f"  start a farm:    {name} serve",
+        f"  render pictures: {name_of('farm.batch')} PICTURES --out FOLDER",
+    ]
+
+
+def _last_jobs(store: str | None) -> tuple[str, list[JobRecord]]:
+    """The first store that has jobs, and some of them; else the first store that there is."""
+    there = ""
     for url in filter(None, (store, load_settings().store, DEMO)):
         with suppress(FarmError):
-            StoredJobs(url)
-            return f"; to list the jobs of an earlier farm: python -m farm jobs --all --store {url}"
-    return "; to list the jobs of an earlier farm: python -m farm jobs --all --store URL"
+            jobs = FarmReader(StoredJobs(url)).jobs("", SHOWN, open_only=False)
+            if jobs:
+                return url, jobs
+            there = there or url
+    return there, []
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,6 +179,16 @@ def _add_commands_here(subparsers: Any) -> None:
     _add_since(audit)
     audit.add_argument(
         "--tenant", metavar="T", help="only what a tenant did, or what was done to its jobs"
+    )
+    served = subparsers.add_parser(
+        "serve",
+        help="serve the farm over HTTP, with its page, until Ctrl-C",
+        description="Serve the farm over HTTP, with its page, until Ctrl-C.",
+        epilog=STATUSES,
+    )
+    served.set_defaults(here=serving.serve)
+    served.add_argument(
+        "--store", default=argparse.SUPPRESS, metavar="URL", help="instead of FARM_STORE"
     )
     doctor = command(
         "doctor", commands.doctor, "check what a farm needs on this machine, with or without a farm"

@@ -119,6 +119,10 @@ class WorkerError(FarmError):
     """No worker could do the work: they died, or none could be started."""
 
 
+class NoClusterError(WorkerError):
+    """No Ray cluster runs on this machine, and none was named."""
+
+
 class GpuMemoryError(WorkerError):
     """A task does not fit a worker's GPU memory; the message says what would fit."""
 

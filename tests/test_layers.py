@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"ownership", "records", "workers", "simulate"},
     {"coordinator"},
     {"client", "doctor"},
-    {"__init__", "operator_commands", "batch", "ingress"},
+    {"__init__", "operator_commands", "batch", "ingress", "serving"},
     {"__main__"},
     {"bench"},
 ]

@@ -23,7 +23,14 @@ from farm.caller import Door, current_caller
 from farm.client.farm import Farm
 from farm.client.proxy import FarmProxy
 from farm.coordinator.coordinator import Coordinator
-from farm.errors import FarmError, LeaseError, StoreError, WorkerError, strip_directories
+from farm.errors import (
+    FarmError,
+    LeaseError,
+    NoClusterError,
+    StoreError,
+    WorkerError,
+    strip_directories,
+)
 from farm.model.farm_api import Ready
 from farm.ownership.lease import owner_of
 from farm.ownership.owner import is_dead
@@ -198,7 +205,7 @@ def connect(
     joined = join_cluster(_owners_cluster(settings))
     if not joined:
         if not start:
-            raise WorkerError("no Ray cluster runs here, and therefore no farm")
+            raise NoClusterError("no Ray cluster runs here, and therefore no farm")
         open_store(settings.store).check()  # fail before anything is started
         start_cluster()
     farm = Farm(FarmProxy(RayLink(settings, lifeline(), engine=engine), door))

@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 import ray
 from ray._private import services
+from ray._private.authentication import authentication_token_setup
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
@@ -75,6 +76,7 @@ def may_be_joined(address: str) -> bool:
 
 def running_cluster(prefer: str = "") -> str:
     """The address of a cluster that runs on this machine, if possible `prefer`; empty if none."""
+    quiet_ray()
     found = {prefer} if prefer else set()
     with suppress(ConnectionError):
         found.add(services.canonicalize_bootstrap_address("auto") or "")
@@ -97,11 +99,21 @@ def answers(address: str) -> bool:
 
 
 def _init(address: str, otherwise: str) -> None:
+    quiet_ray()
     dashboard = False if address == "local" else None
     try:
         ray.init(address, include_dashboard=dashboard, **_QUIET)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise WorkerError(f"{otherwise}: {error}") from error
+
+
+def quiet_ray() -> None:
+    """Leave out a warning of Ray's at each start that all is well: that it asks for a token."""
+    logging.getLogger(authentication_token_setup.__name__).addFilter(_matters)
+
+
+def _matters(record: logging.LogRecord) -> bool:
+    return "Token authentication is enabled" not in record.getMessage()
 
 
 def own_actor() -> tuple[str, str]:

@@ -12,7 +12,7 @@ from ray._private.authentication.authentication_token_setup import (
 
 from farm.errors import WorkerError
 from farm.settings import ray_address, ray_environment, set_ray_address
-from farm.workers.cluster import running_cluster
+from farm.workers.cluster import quiet_ray, running_cluster
 
 START_S = 180.0  # how long Ray may take to start
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
@@ -40,6 +40,7 @@ def ensure_lasting_cluster() -> bool:
         *("--include-dashboard", "false", "--disable-usage-stats"),
     )
     set_ray_address(f"127.0.0.1:{port}")
+    quiet_ray()
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     return True
 

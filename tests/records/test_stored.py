@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import tarfile
 import threading
@@ -191,6 +192,34 @@ def test_without_a_farm_it_is_told_where_jobs_can_be_seen(
     errors = capsys.readouterr().err
     assert errors.endswith("python -m farm jobs --all --store demo/store\n")
     assert main(errors.split("python -m farm ")[1].split()) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_status_without_a_farm_says_what_there_is_and_what_can_be_done(
+    no_farm: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("farm.client.ray_link.join_cluster", lambda _prefer: False)
+    assert main(["status"]) == 1
+    alone = capsys.readouterr()
+    assert alone.out.startswith("No farm runs here now.\n  start a farm:")
+    assert alone.err == ""
+    Path("demo").mkdir()
+    folder.rename("demo/store")
+    assert main(["status"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("The last jobs are in demo/store: ")
+    assert sum(int(number) for number in re.findall(r"(\d+) \w", lines[1])) == 3
+    commands = [line.partition("python -m ")[2].split() for line in lines if "python -m " in line]
+    assert [command[:2] for command in commands] == [
+        ["farm", "jobs"],
+        ["farm", "serve"],
+        ["farm", "serve"],
+        ["farm.batch", "PICTURES"],
+    ]
+    assert main(commands[0][1:]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
