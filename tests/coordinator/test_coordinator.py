@@ -242,7 +242,7 @@ def test_draining_a_worker(farm: Farm, tiny: Path) -> None:
     assert farm.show(job).job.state is State.QUEUED
     farm.drain("renderer-0", False)
     assert finish(farm, job)[job].job.state is State.COMPLETED
-    with pytest.raises(JobError, match="no worker 'nobody'"):
+    with pytest.raises(JobError, match="Unknown worker 'nobody'"):
         farm.drain("nobody")
 
 

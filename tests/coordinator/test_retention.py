@@ -18,6 +18,7 @@ from farm.model.job import JobRecord, State, Submission
 from farm.model.request import digest_of
 from farm.model.usage import rows
 from farm.store.keys import (
+    AUDIT,
     INDEXED,
     OLDER_PICTURES,
     USAGE,
@@ -82,9 +83,9 @@ def age(folder: Path, by_s: float = 30 * 3600.0) -> None:
 
 
 def objects(folder: Path) -> set[str]:
-    """The keys of all objects but the farm's own, and what is noted of deleted jobs."""
+    """The keys of all objects but the farm's own, the audit log, and what is noted of deleted jobs."""
     found = set(LocalStore(folder).list("")) - FARMS_OWN
-    return {key for key in found if not key.startswith(USAGE)}
+    return {key for key in found if not key.startswith((USAGE, AUDIT))}
 
 
 def taken_up(folder: Path) -> int:

@@ -41,7 +41,7 @@ def test_tiny_then_render(tmp_path: Path, picture: Image.Image) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out)
-    assert "2/2" in done.stderr  # the progress bar
+    assert "step 1 of 2" in done.stderr  # the progress bar
     assert count_frames_and_secs(str(out))[0] == 3
 
 

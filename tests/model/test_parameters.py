@@ -76,7 +76,7 @@ def test_keywords_as_the_farm_reads_them() -> None:
         ({"sed": 3}, r"Unknown parameter 'sed'. Did you mean 'seed'\?"),
         ({"frames": 3}, r"Unknown parameter 'frames'. Did you mean 'num_frames'\?"),
         ({"motion": 3}, r"Unknown parameter 'motion'. Did you mean 'motion_bucket_id'\?"),
-        ({"xyzzy": 3}, "Unknown parameter 'xyzzy'; the parameters are .*seed"),
+        ({"xyzzy": 3}, "Unknown parameter 'xyzzy'. The parameters are .*seed"),
         ({"id": "mine"}, "Unknown parameter 'id'"),
         ({"steps": 3, "num_inference_steps": 4}, "num_inference_steps: 4, but .* is 3"),
         ({"fps": 0}, "fps: .*got 0"),
