@@ -180,16 +180,7 @@ def _add_commands_here(subparsers: Any) -> None:
     audit.add_argument(
         "--tenant", metavar="T", help="only what a tenant did, or what was done to its jobs"
     )
-    served = subparsers.add_parser(
-        "serve",
-        help="serve the farm over HTTP, with its page, until Ctrl-C",
-        description="Serve the farm over HTTP, with its page, until Ctrl-C.",
-        epilog=STATUSES,
-    )
-    served.set_defaults(here=serving.serve)
-    served.add_argument(
-        "--store", default=argparse.SUPPRESS, metavar="URL", help="instead of FARM_STORE"
-    )
+    _add_serve(subparsers)
     doctor = command(
         "doctor", commands.doctor, "check what a farm needs on this machine, with or without a farm"
     )
@@ -198,6 +189,19 @@ def _add_commands_here(subparsers: Any) -> None:
     )
     doctor.add_argument("--job", metavar="JOB", help="with this job's record, log and clips in it")
     doctor.add_argument("--yes", action="store_true", help="write it without asking")
+
+
+def _add_serve(subparsers: Any) -> None:
+    serve: argparse.ArgumentParser = subparsers.add_parser(
+        "serve",
+        help="serve the farm over HTTP, with its page, until Ctrl-C",
+        description="Serve the farm over HTTP, with its page, until Ctrl-C.",
+        epilog=STATUSES,
+    )
+    serve.set_defaults(here=serving.serve)
+    serve.add_argument(
+        "--store", default=argparse.SUPPRESS, metavar="URL", help="instead of FARM_STORE"
+    )
 
 
 def _add_since(parser: argparse.ArgumentParser) -> None:

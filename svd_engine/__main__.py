@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from svd_engine.engine import Engine
 
 SCRIPT = "svd-engine"
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}]"  # of `render`
+BAR = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}]"  # of `render`
 COMPARED = ("tier", "reuse_interval", "num_inference_steps", "sigmas")  # `tiers` sets them
 RENDER_EXAMPLES = """\
 examples:
@@ -208,20 +208,21 @@ def _render(options: argparse.Namespace) -> int:
         picture = open_picture(options.picture)
         engine = _engine(options)
     # Decoding and storing follow the steps, and are a part of the bar from the start.
-    with tqdm(total=params.steps + 2, desc=out.name, bar_format=BAR, postfix="encoding") as bar:
+    with tqdm(total=params.steps + 2, desc=f"{out.name}: encoding", bar_format=BAR) as bar:
+
+        def say(words: str) -> None:
+            bar.set_description_str(f"{out.name}: {words}", refresh=False)
 
         def show(done: int, _latents: object) -> None:
             last = done == params.steps
-            bar.set_postfix_str(
-                "decoding" if last else f"denoising, step {done} of {params.steps}", refresh=False
-            )
+            say("decoding" if last else f"denoising, step {done} of {params.steps}")
             bar.update()
 
         clip = engine.render(picture, params, on_step=show)
-        bar.set_postfix_str("storing", refresh=False)
+        say("storing")
         bar.update()
         saved = clip.save(out)
-        bar.set_postfix_str("done", refresh=False)
+        say("done")
         bar.update()
     print(saved)
     return 0

@@ -32,7 +32,7 @@ from farm.model.plan import Kind
 from farm.model.request import Model, ModelFacts, RenderRequest
 from farm.quantities import counted
 from farm.settings import Settings, known_secrets, load_settings
-from farm.store import open_store
+from farm.store import Store, open_store
 from svd_engine.arguments import given_params
 from svd_engine.command_line import name_of, one_line, reading
 from svd_engine.params import RenderParams
@@ -101,11 +101,7 @@ def _batch_of(options: argparse.Namespace, search: Search, given: Sequence[str])
             if left_out := listing.say_left_out():
                 print(f"{text}: {left_out} (--dry-run names them)", file=sys.stderr)
     out = open_store(options.out)
-    folders = {picture.origin.folder for picture in inputs.pictures}
-    if options.watch:
-        folders = {place_of(text) for text in options.pictures}
-    if out.where().rstrip("/") in folders:
-        raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
+    _refuse_among_inputs(out, options, inputs)
     with suppress(ConditionsError):  # only the farm's own store needs conditional writes
         out.check()
     # Workers have another working directory.
@@ -126,6 +122,15 @@ def _batch_of(options: argparse.Namespace, search: Search, given: Sequence[str])
         verify=options.verify,
         command=mask_urls(shlex.join([*name_of("farm.batch", SCRIPT).split(), *given])),
     )
+
+
+def _refuse_among_inputs(out: Store, options: argparse.Namespace, inputs: Inputs) -> None:
+    """Raise RequestError if the outputs would be among the pictures."""
+    folders = {picture.origin.folder for picture in inputs.pictures}
+    if options.watch:
+        folders = {place_of(text) for text in options.pictures}
+    if out.where().rstrip("/") in folders:
+        raise RequestError("--out: give another folder than the pictures'; it gets pictures too")
 
 
 def _checked(inputs: Inputs, sweep: Sweep) -> Inputs:

@@ -28,6 +28,7 @@ exit status: 0 every clip is done, 1 some failed, 2 wrong usage, 130 stopped
 
 
 def batch_parser() -> Parser:
+    """The parser of all options."""
     parser = Parser(
         name_of("farm.batch", SCRIPT),
         description="Turn pictures into clips, on the Ray cluster this runs in or on this machine.",
@@ -58,6 +59,14 @@ def batch_parser() -> Parser:
         help="a clip of each picture for each seed (default: 0)",
     )
     add("--priority", default="50", metavar="N", help="0 to 100 (default: 50)")
+    _add_ways(parser)
+    add_param_options(parser, leave_out=("seed",), several=True)
+    return parser
+
+
+def _add_ways(parser: Parser) -> None:
+    """Add the options for how a batch is run, which leave its clips as they are."""
+    add = parser.add_argument
     add("--force", action="store_true", help="render again, even if the clips exist")
     add("--verify", action="store_true", help="read existing clips and compare their digests")
     add(
@@ -76,8 +85,6 @@ def batch_parser() -> Parser:
         metavar="N",
         help="how many, if this starts the farm (default: one per GPU, or one per node)",
     )
-    add_param_options(parser, leave_out=("seed",), several=True)
-    return parser
 
 
 def check_together(options: argparse.Namespace) -> None:

@@ -42,7 +42,7 @@ class Reporter:
         """
         progress = view.progress
         self._count(clip, progress.step, progress.stage is Stage.MUX)
-        self._step_bar.set_postfix_str(f"{clip}: {progress}")
+        self._step_bar.set_description_str(f"{clip}: {progress}")
         if progress.blocked != self._blocked:
             self._blocked = progress.blocked
             self._print(f"waiting: {progress.blocked}" if progress.blocked else "continuing")

@@ -10,7 +10,7 @@ from farm.model.job import Progress, State
 from farm.model.wire import Video
 
 # Steps, chunks and storing take different times: a share of them is clearer than a count.
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {postfix} [{elapsed}]"
+BAR = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}]"
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def open_bar(first: Video, shown: bool | None) -> Iterator[Callable[[Video], Non
         done, whole = _units(video.work)
         # The bar never goes back if an attempt is lost, and is full only when the job is finished.
         bar.total, bar.n = whole, max(bar.n, done) if video.state.is_open else whole
-        bar.set_postfix_str(describe(video))
+        bar.set_description_str(f"{video.id}: {describe(video)}")
 
     try:
         show(first)

@@ -128,7 +128,7 @@ def test_a_bar_only_rises_and_is_whole_when_its_job_is(steps: list[int]) -> None
     shown: list[tuple[int, int]] = []
     with pytest.MonkeyPatch.context() as patch:
         bar = SimpleNamespace(n=0, total=25, close=lambda: None)
-        bar.set_postfix_str = lambda _: shown.append((bar.n, bar.total))
+        bar.set_description_str = lambda _: shown.append((bar.n, bar.total))
         patch.setattr("farm.client.progress_bar.tqdm", lambda **_: bar)
         with open_bar(video(0, State.RUNNING), shown=True) as show:
             for step in steps:

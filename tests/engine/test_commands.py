@@ -115,3 +115,18 @@ def test_the_example_in_a_process_of_its_own(tmp_path: Path) -> None:
     done = python(script, picture, out, cache=tmp_path)
     assert done.returncode == 0, done.stderr
     assert count_frames_and_secs(str(out))[0] == 14
+
+
+def test_the_bar_of_a_render_says_every_stage(
+    tiny_for_nano: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "clip.mp4")
+    picture = str(ROOT / "examples/pictures/rocket.jpg")
+    arguments = ["render", picture, "--out", out, "--num-inference-steps", "2"]
+    assert main([*arguments, "--width", "64", "--height", "64", "--num-frames", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "  0%" in printed.err
+    assert "clip.mp4: encoding" in printed.err
+    assert "100%" in printed.err
+    assert "clip.mp4: done" in printed.err
+    assert printed.out == f"{out}\n"
