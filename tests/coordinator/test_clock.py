@@ -13,6 +13,7 @@ from tests.model.test_job import job
 
 # Those that write down when something was, for people or by a protocol.
 TELL_THE_TIME = {
+    "batch/__main__",
     "client/http_remote",
     "clock",
     "coordinator/answering",
