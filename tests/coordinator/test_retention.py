@@ -83,7 +83,7 @@ def age(folder: Path, by_s: float = 30 * 3600.0) -> None:
 
 
 def objects(folder: Path) -> set[str]:
-    """The keys of all objects but the farm's own, the audit log, and what is noted of deleted jobs."""
+    """The keys of all objects but the farm's own, the audit log, and what is noted of the gone."""
     found = set(LocalStore(folder).list("")) - FARMS_OWN
     return {key for key in found if not key.startswith((USAGE, AUDIT))}
 
