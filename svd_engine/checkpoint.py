@@ -80,7 +80,7 @@ def _look_at(path: Path) -> Path | None:
             raise CheckpointError(explain_file(path))
         exists = path.exists()
     except OSError as error:  # the name is too long, or access is denied
-        raise CheckpointError(f"no model can be read at {str(path)[:200]!r}: {error}") from error
+        raise CheckpointError(f"No model can be read at {str(path)[:200]!r}: {error}") from error
     if exists:
         raise CheckpointError(f"{path} is neither a folder nor a file: give a folder")
     return None

@@ -111,11 +111,25 @@ def test_progress_only_rises_and_is_whole_when_all_is(steps: list[int], ends: st
 
 def test_what_a_lost_attempt_did_still_counts() -> None:
     """It is done again, and nobody is told that there is less of it."""
-    lost = SimpleNamespace(stage=Stage.DENOISE, step=5, chunks=0, furthest=(12, 1))
-    new = SimpleNamespace(stage=Stage.DENOISE, step=14, chunks=0, furthest=(12, 0))
-    sharing: Any = SimpleNamespace(under_way=lambda _: [lost, new], why_blocked=lambda _: "")
-    progress = progress_of(job(), sharing, None, with_eta=False)  # type: ignore[arg-type]
-    assert (progress.step, progress.chunk) == (12 + 14, 1)
+    asked = job(seed=1).request
+    pace = Pace()
+    common = {"stage": Stage.DENOISE, "chunks": 0, "running": {}, "request": asked}
+    lost = SimpleNamespace(**common, step=5, furthest=(12, 1))
+    new = SimpleNamespace(**common, step=14, furthest=(12, 0))
+
+    def progress(*clips: SimpleNamespace) -> Progress:
+        sharing: Any = SimpleNamespace(
+            under_way=lambda _: clips,
+            why_blocked=lambda _: "",
+            dispatcher=SimpleNamespace(pace=pace),
+        )
+        return progress_of(job(), sharing, None, with_eta=False)  # type: ignore[arg-type]
+
+    both = progress(lost, new)
+    assert (both.step, both.chunk, both.share) == (12 + 14, 1, None)  # nothing was timed
+    pace.observe_clip(asked, {"encode": 1.0, "denoise": 25.0, "decode": 13.0, "mux": 1.0})
+    share = progress(lost).share  # all is done but 13 of 25 steps, and the writing
+    assert share == pytest.approx(1 - (13 + 1) / 40, abs=1e-3)
 
 
 @given(steps=st.lists(st.integers(0, 25), min_size=1))
