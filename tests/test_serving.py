@@ -5,8 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -15,7 +14,7 @@ import pytest
 from farm import __main__ as operator
 from farm import serving
 from tests.support.ports import free_ports
-from tests.support.programs import ROOT, kill_family
+from tests.support.programs import ROOT, kill_family, running
 
 # In the place of Ray Serve: as noisy, and ready at the third question.
 NOISY = """
@@ -56,25 +55,12 @@ def port() -> int:
     return free_ports(1)[0]
 
 
-@contextmanager
-def started(port: int, mode: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def started(port: int, mode: str, folder: Path) -> AbstractContextManager[subprocess.Popen[str]]:
     """The command, which is killed with its server at the end."""
     unwanted = {name for name in os.environ if name.startswith(("FARM_", "RAY_"))}
     environment = {name: value for name, value in os.environ.items() if name not in unwanted}
-    program = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(port), NOISY, mode, str(folder / "store")],
-        cwd=ROOT,
-        env=environment | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        yield program
-    finally:
-        kill_family(program)
-        assert program.stdout is not None
-        program.stdout.close()
+    command = [sys.executable, "-c", RUN, port, NOISY, mode, folder / "store"]
+    return running(command, environment | {"TMPDIR": str(folder), "PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -13,6 +13,7 @@ from farm.records.job_book import JobBook
 from farm.scheduling.scheduler import Scheduler
 from farm.store.quarantine import Quarantine
 
+_Left = tuple[float, float]  # seconds that are left: of a job's longest clip, and of all of them
 SAMPLE = 32  # clips of a job, and jobs ahead of it, that an ETA is estimated from
 
 
@@ -22,25 +23,26 @@ def progress_of(
     """A job's progress, over all its clips. with_eta: with its queue position and its ETA."""
     under_way = sharing.under_way(job.id)
     waits = bool(with_eta and under_way and job.state in (State.QUEUED, State.PAUSED))
+    left = _left(sharing, job.id)
     return Progress.of(
         job,
         step=sum(max(clip.step, clip.furthest[0]) for clip in under_way),
         chunk=sum(max(clip.chunks, clip.furthest[1]) for clip in under_way),
         stage=max((c.stage for c in under_way if c.stage), key=list(Stage).index, default=None),
         queue_position=sharing.queue.position(job.id) if waits else None,
-        eta_s=_eta(job, waits, sharing, scheduler) if with_eta else None,
+        eta_s=_eta(job, left, waits, sharing, scheduler) if with_eta else None,
         blocked=_blocked(job, sharing),
         busy=any(clip.running for clip in under_way),
-        share=_share(job, sharing),
+        share=_share(job, left, sharing),
     )
 
 
-def _share(job: JobRecord, sharing: Sharing) -> float | None:
+def _share(job: JobRecord, left: _Left | None, sharing: Sharing) -> float | None:
     """The share of a worker's time that a job needs, which is behind it."""
     clips = sharing.under_way(job.id)
     if not clips or len(clips) + len(job.results) < job.request.num_videos:
         return None  # it is being admitted, clip by clip
-    left, whole = _left(sharing, job.id), sharing.dispatcher.pace.left(clips[0].request)
+    whole = sharing.dispatcher.pace.left(clips[0].request)
     if left is None or not whole:
         return None
     return round(min(1.0, max(0.0, 1 - left[1] / (whole * job.request.num_videos))), 4)
@@ -51,10 +53,15 @@ def _blocked(job: JobRecord, sharing: Sharing) -> str | None:
     return sharing.why_blocked(job) or None if waits else None
 
 
-def _eta(job: JobRecord, waits: bool, sharing: Sharing, scheduler: Scheduler[Clip]) -> float | None:
+def _eta(
+    job: JobRecord,
+    mine: _Left | None,
+    waits: bool,
+    sharing: Sharing,
+    scheduler: Scheduler[Clip],
+) -> float | None:
     """Seconds until a job is finished, after the jobs that are ahead of it in the queue."""
     workers = sum(worker.kind is Kind.RENDERER for worker in scheduler.workers.values())
-    mine = _left(sharing, job.id)
     if mine is None or not workers:
         return None
     longest, total = mine
@@ -66,7 +73,7 @@ def _eta(job: JobRecord, waits: bool, sharing: Sharing, scheduler: Scheduler[Cli
     return round(max(longest, total / workers), 1)
 
 
-def _left(sharing: Sharing, job: str) -> tuple[float, float] | None:
+def _left(sharing: Sharing, job: str) -> _Left | None:
     """Seconds of one worker that a job still needs: for its longest clip, and for all of them.
 
     None while a stage that they need was never timed.

@@ -48,9 +48,8 @@ async def content_answer(
         if url is not None:
             return _redirect(url)
     # An object is written once, so its key identifies its bytes in every kind of store.
-    tag = f'"{sha256(f"{key} {clip.sha256}".encode()).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Last-Modified": formatdate(clip.finished_at, usegmt=True)}
-    headers["Cache-Control"] = "private, no-cache"  # revalidate each time: a key may be revoked
+    headers = revalidated(f"{key} {clip.sha256}")
+    headers["Last-Modified"] = formatdate(clip.finished_at, usegmt=True)
     if there := not_modified(request, headers):
         return there
     return ScratchResponse(
@@ -69,8 +68,7 @@ async def converted_answer(
     clip = _result(view, index)
     key, fps = clip.key("video"), clip.request.params.fps
     store = await farm.store()
-    tag = f'"{sha256(f"{key} {clip.sha256} {form}".encode()).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    headers = revalidated(f"{key} {clip.sha256} {form}")
     if there := not_modified(request, headers):
         return there
 
@@ -93,6 +91,15 @@ async def converted_answer(
 
     converted = await in_turn(request.app.state.converting_thread, convert)
     return Response(converted, media_type=media_type, headers=headers)
+
+
+def revalidated(identity: str) -> dict[str, str]:
+    """Headers of a private answer that is asked for anew each time, since a key may be revoked.
+
+    identity: a text that is another whenever the answer's bytes are.
+    """
+    tag = f'"{sha256(identity.encode()).hexdigest()[:32]}"'
+    return {"ETag": tag, "Cache-Control": "private, no-cache"}
 
 
 async def in_turn(limiter: CapacityLimiter, work: Callable[[], T]) -> T:

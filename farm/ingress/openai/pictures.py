@@ -1,7 +1,6 @@
 """The picture of a video: as it was sent, or as it is fitted into the frames."""
 
 from functools import partial
-from hashlib import sha256
 from io import BytesIO
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from PIL import Image
 
-from farm.ingress.content import in_turn
+from farm.ingress.content import in_turn, revalidated
 from farm.ingress.errors import ApiError
 from farm.ingress.middleware.head_requests import is_head
 from farm.ingress.openai.videos import UNKNOWN, OwnView, TheFarm
@@ -42,9 +41,7 @@ async def picture(
 ) -> Response:
     """The picture of a video: the bytes that were sent, or a JPEG of a frame's size."""
     job = view.job
-    what = f"{job.request.picture} {fitted} {job.request.params.fit} {_size(job)}"
-    headers = {"ETag": f'"{sha256(what.encode()).hexdigest()[:32]}"'}
-    headers["Cache-Control"] = "private, no-cache"  # asked for each time: a key may be revoked
+    headers = revalidated(f"{job.request.picture} {fitted} {job.request.params.fit} {_size(job)}")
     if there := not_modified(request, headers):
         return there
     store, settings = await farm.store(), request.app.state.settings
